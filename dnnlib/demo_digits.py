@@ -1,0 +1,138 @@
+"""The built-in demo set: coloured digits on plain backgrounds, 32x32 RGB, drawn on the spot with Pillow's own font.
+
+Every picture follows from (split, index) alone, so any prefix of a split is stable and the splits share no picture.
+"""
+
+import colorsys
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+SIZE_PX = 32
+SPLITS = {"train": (0, 6000), "score": (1, 1000)}  # name -> (entropy word of the split, number of pictures)
+
+_SUPERSAMPLE = 4
+_FONT_PX = 4 * 26  # close to the size on the enlarged canvas, so that the affine map resamples near one to one
+_MARGIN_PX = 1.5  # kept free on all sides of the final picture
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
+
+
+def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the first `count` (picture, label) pairs of a split; the label of picture i is i % 10.
+
+    Args:
+        split: "train" (6,000 pictures) or "score" (1,000).
+        count: None = the whole split.
+
+    Returns:
+        Pictures as uint8 [height, width, channels], labels 0..9.
+    """
+    size = split_size(split)
+    split_id, _ = SPLITS[split]
+    count = size if count is None else count
+    if not 0 <= count <= size:
+        raise ValueError(f"count={count} is outside 0..{size}, the size of the demo split {split!r}")
+    return (_draw_indexed(split_id, index) for index in range(count))
+
+
+def split_size(split: str) -> int:
+    """Return the number of pictures in a split."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is unknown; the demo set has {', '.join(SPLITS)}")
+    return SPLITS[split][1]
+
+
+def draw_digit(label: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw one digit in a random manner: uint8 [height, width, channels].
+
+    Stroke, outline, slant, stretch, size, position, rotation and all colours come from `rng`.
+    """
+    if not 0 <= label <= 9:
+        raise ValueError(f"label={label} is not a digit 0..9")
+    stroke_px = int(rng.integers(1, 7))
+    outline_px = int(rng.integers(4, 7)) if rng.random() < 0.35 else 0
+    glyph = _glyph(label, stroke_px + outline_px)
+    placement = _placement(glyph.size, rng)
+    background, fill, outline = _colours(rng)
+    picture = np.broadcast_to(background, (SIZE_PX, SIZE_PX, 3))
+    if outline_px:
+        picture = _blend(picture, outline, _coverage(glyph, placement))
+    picture = _blend(picture, fill, _coverage(_inner_glyph(label, stroke_px, outline_px), placement))
+    return np.rint(picture * 255).astype(np.uint8)
+
+
+def _draw_indexed(split_id: int, index: int) -> tuple[np.ndarray, int]:
+    label = index % 10
+    return draw_digit(label, np.random.default_rng(np.random.SeedSequence((split_id, index)))), label
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=_FONT_PX)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # given a size, Pillow returns this or raises by itself
+    return font
+
+
+@functools.cache
+def _glyph(label: int, stroke_px: int) -> Image.Image:
+    """Return the digit's mask, widened by a stroke on all sides, on a canvas that just holds it (8-bit grey)."""
+    left, top, right, bottom = _font().getbbox(str(label), stroke_width=stroke_px)
+    canvas = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))  # 1 px of border keeps the edges smooth
+    ImageDraw.Draw(canvas).text((1 - left, 1 - top), str(label), fill=255, font=_font(), stroke_width=stroke_px)
+    return canvas
+
+
+@functools.cache
+def _inner_glyph(label: int, stroke_px: int, outline_px: int) -> Image.Image:
+    """Return the digit's mask without its outline, on the canvas of the mask with outline."""
+    canvas = Image.new("L", _glyph(label, stroke_px + outline_px).size)
+    canvas.paste(_glyph(label, stroke_px), (outline_px, outline_px))
+    return canvas
+
+
+def _placement(glyph_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return the affine map from canvas to glyph coordinates, [2, 3], that keeps the whole digit in the picture."""
+    angle, slant = np.deg2rad(rng.uniform(-14, 14)), rng.uniform(-0.28, 0.28)
+    stretch = np.exp(rng.uniform(-0.32, 0.32) / 2)  # width against height, 0.73 to 1.38
+    fullness, position = rng.uniform(0.72, 1.0), rng.random(2)
+
+    rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shape = rotate @ np.array([[1.0, slant], [0.0, 1.0]]) @ np.diag([stretch, 1 / stretch])
+    extent = np.abs(shape) @ np.array(glyph_size)  # bounding box of the transformed glyph canvas
+    room = (SIZE_PX - 2 * _MARGIN_PX) * _SUPERSAMPLE
+    scale = fullness * room / extent.max()
+    slack = room - extent * scale
+    centre = _MARGIN_PX * _SUPERSAMPLE + extent * scale / 2 + position * slack
+
+    inverse = np.linalg.inv(shape * scale)
+    offset = np.array(glyph_size) / 2 - inverse @ centre
+    return np.concatenate([inverse, offset[:, None]], axis=1)
+
+
+def _coverage(glyph: Image.Image, placement: np.ndarray) -> np.ndarray:
+    """Return how much of each final pixel the placed glyph covers, float 0..1 [height, width, 1]."""
+    canvas = (SIZE_PX * _SUPERSAMPLE, SIZE_PX * _SUPERSAMPLE)
+    placed = glyph.transform(canvas, Image.Transform.AFFINE, placement.ravel().tolist(), Image.Resampling.BILINEAR)
+    return np.asarray(placed.reduce(_SUPERSAMPLE), dtype=np.float64)[:, :, None] / 255
+
+
+def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return background, fill and outline, RGB 0..1: light digits of any hue on dark plain backgrounds of any hue."""
+    hues = rng.random(3)
+    dark, light, edge = rng.uniform([0.02, 0.60, 0.32], [0.14, 0.92, 0.44])
+    return _colour(hues[0], dark), _colour(hues[1], light), _colour(hues[2], edge)
+
+
+def _colour(hue: float, luma: float) -> np.ndarray:
+    """Return the most saturated RGB colour, 0..1, of this hue and luma."""
+    pure = np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))
+    pure_luma = float(pure @ _LUMA_WEIGHTS)
+    if luma <= pure_luma:
+        return pure * (luma / pure_luma)
+    return 1 - (1 - pure) * ((1 - luma) / (1 - pure_luma))
+
+
+def _blend(picture: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    return picture + (colour - picture) * coverage

@@ -1,0 +1,59 @@
+"""Maps a function over many items with several processes, in order and in bounded memory."""
+
+import itertools
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_CHUNK = 64  # items sent to a process at once
+_CHUNKS_AHEAD = 4  # of each process: enough to keep it busy, few enough for the memory
+
+
+def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Yield function(item) for each item, in the order of the items whatever the number of processes.
+
+    Items are taken as results are used, so an endless or huge source is fine. An exception of the function arrives at
+    its item's turn.
+
+    Args:
+        function: Importable by its name, like the items able to be pickled.
+        items: What to map over.
+        workers: Processes; 1 = none, work in this one.
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    remaining = iter(items)
+    chunks = iter(lambda: list(itertools.islice(remaining, _CHUNK)), [])
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    try:
+        pending: deque[Future[list[Result]]] = deque()
+        for chunk in itertools.islice(chunks, workers * _CHUNKS_AHEAD):
+            pending.append(pool.submit(_map_chunk, function, chunk))
+        while pending:
+            results = pending.popleft().result()
+            for chunk in itertools.islice(chunks, 1):
+                pending.append(pool.submit(_map_chunk, function, chunk))
+            yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def available_cpus() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever the parent does on it
+
+
+def _map_chunk(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
+    return [function(item) for item in chunk]

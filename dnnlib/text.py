@@ -1,0 +1,55 @@
+"""Text to numbers for command lines, numbers to short text for people."""
+
+import re
+
+_KILO = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def parse_int_list(text: str) -> list[int]:
+    """Return the numbers of a list with ranges: "0-2,20" gives [0, 1, 2, 20]; both ends of a range belong to it."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if match is None:
+            raise ValueError(f"{text!r} is not a list of numbers: {part!r} is unclear. Write for example 0-15,20")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{text!r}: the range {part.strip()!r} runs backwards; write {last}-{first}")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def parse_kilo(text: str) -> int:
+    """Return a whole number written plainly or in thousands or millions: "128k" gives 128000, "1.5m" 1500000."""
+    match = re.fullmatch(r"\s*(\d+)(?:\.(\d+))?\s*([km]?)\s*", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number; write for example 50000, 50k or 1.5m")
+    decimals = match[2] or ""
+    value, rest = divmod(int(match[1] + decimals) * _KILO[match[3]], 10 ** len(decimals))
+    if rest:
+        raise ValueError(f"{text!r} is not a whole number")
+    return value
+
+
+def format_duration(sec: float) -> str:
+    """Return a duration in its two or three largest units: "17s", "4m 05s", "1h 02m 03s", "1d 02h 03m"."""
+    total = round(max(sec, 0))
+    minutes, seconds = divmod(total, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02d}h {minutes:02d}m"
+    if hours:
+        return f"{hours}h {minutes:02d}m {seconds:02d}s"
+    return f"{minutes}m {seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def format_bytes(n: float) -> str:
+    """Return a size in binary units: "512 B", "1.5 KiB", "20.0 GiB"."""
+    if n < 1024:
+        return f"{n:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        n /= 1024
+        if n < 1023.95:  # prints as 1024.0 from here on
+            return f"{n:.1f} {unit}"
+    return f"{n / 1024:.1f} TiB"

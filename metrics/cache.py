@@ -1,0 +1,58 @@
+"""What measuring keeps between runs: named arrays in the cache folder, found by what they were computed from."""
+
+import hashlib
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.files import atomic_write
+
+CacheKey = Mapping[str, str | int | float | bool]  # everything that the arrays depend on
+
+_KEY_NAME = "cache_key"  # the array that repeats the key inside the file
+
+
+def default_folder() -> Path:
+    """Return $STYLEFORMER_CACHE_DIR, or ~/.cache/styleformer."""
+    return Path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer").expanduser()
+
+
+def load(folder: Path, kind: str, key: CacheKey) -> dict[str, np.ndarray] | None:
+    """Return the arrays saved under this kind and key; None where there are none or the file is damaged."""
+    path = _path(folder, kind, key)
+    try:
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        warnings.warn(f"{path} cannot be read ({error}); computing its content again", stacklevel=2)
+        return None
+    return arrays if str(arrays.pop(_KEY_NAME, "")) == _text(key) else None
+
+
+def save(folder: Path, kind: str, key: CacheKey, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keep arrays for `load`; a folder that cannot be written costs a warning, not the measurement."""
+    path = _path(folder, kind, key)
+    content: dict[str, np.ndarray] = {**arrays, _KEY_NAME: np.array(_text(key))}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
+    except OSError as error:
+        warnings.warn(
+            f"{path} cannot be written ({error}); set STYLEFORMER_CACHE_DIR to a folder of yours", stacklevel=2
+        )
+
+
+def _path(folder: Path, kind: str, key: CacheKey) -> Path:
+    return folder / f"{kind}-{hashlib.sha256(_text(key).encode()).hexdigest()[:20]}.npz"
+
+
+def _text(key: CacheKey) -> str:
+    return json.dumps(dict(key), sort_keys=True)

@@ -1,0 +1,55 @@
+"""What turns pictures into features: the interface of all detectors, and how one is run and named."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Detector(Protocol):
+    """A fixed network that describes each picture by a row of numbers."""
+
+    @property
+    def name(self) -> str:
+        """Tells it from other detectors, its version included."""
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of its weights."""
+
+    @property
+    def dim(self) -> int:
+        """Features a picture."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features, float32 [n, dim], of pictures on its device, uint8 [n, channels, height, width]."""
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of named tensors: names, shapes and little-endian values."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = weights[name].detach().cpu().numpy()
+        digest.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in plain float32 without gradients: no TF32, no autocast, no benchmark that may change the algorithm."""
+    matmul_tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with (
+            torch.no_grad(),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            torch.autocast("cuda", enabled=False),
+            torch.autocast("cpu", enabled=False),
+        ):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul_tf32

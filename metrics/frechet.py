@@ -1,0 +1,82 @@
+"""The Frechet distance between two sets of features, from moments summed in float64 while the pictures stream past."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+
+class FeatureMoments:
+    """Count, sum and sum of outer products of feature rows, float64 on the CPU: all that mean and covariance need."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.count = 0
+        self.total = torch.zeros(dim, dtype=torch.float64)
+        self.outer = torch.zeros(dim, dim, dtype=torch.float64)
+
+    def append(self, features: Tensor) -> None:
+        """Add rows of features, [rows, dim]."""
+        if features.ndim != 2 or features.shape[1] != self.dim:
+            raise ValueError(f"features of shape {list(features.shape)} do not fit moments of shape [rows, {self.dim}]")
+        rows = features.detach().cpu().double()
+        self.count += len(rows)
+        self.total += rows.sum(dim=0)
+        self.outer += rows.T @ rows
+
+    def merge(self, other: "FeatureMoments") -> "FeatureMoments":
+        """Return the moments of both sets together."""
+        if other.dim != self.dim:
+            raise ValueError(f"moments of {self.dim} and of {other.dim} features cannot be merged")
+        merged = FeatureMoments(self.dim)
+        merged.count = self.count + other.count
+        merged.total = self.total + other.total
+        merged.outer = self.outer + other.outer
+        return merged
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean row, float64 [dim]."""
+        if self.count == 0:
+            raise ValueError("no features were added: there is no mean")
+        return self.total / self.count
+
+    def covariance(self, ddof: int) -> Tensor:
+        """Return the covariance, float64 [dim, dim]; `ddof` 1 is the unbiased estimate, 0 the plain average."""
+        if self.count <= ddof:
+            raise ValueError(f"{self.count} rows of features are too few for a covariance with ddof {ddof}")
+        return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - ddof)
+
+
+def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
+    """Return |mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), the squared distance of two Gaussians.
+
+    Dowson and Landau, 1982. The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which
+    has the eigenvalues of cov_a cov_b: never complex, and accurate for rank-deficient covariances too.
+
+    Args:
+        mean_a: [dim]; converted to float64 like the others.
+        cov_a: [dim, dim], symmetric.
+        mean_b: [dim].
+        cov_b: [dim, dim], symmetric.
+    """
+    mean_a, cov_a = mean_a.double(), cov_a.double()
+    mean_b, cov_b = mean_b.to(mean_a), cov_b.to(cov_a)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt()
+    product = root.T @ cov_b @ root
+    trace_of_root = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * trace_of_root
+    return distance.item()
+
+
+def moments_distance(a: FeatureMoments, b: FeatureMoments, ddof: int) -> float:
+    """Return the Frechet distance of two sets of features; warns where a set has no more rows than features."""
+    for moments in (a, b):
+        if moments.count <= moments.dim:
+            warnings.warn(
+                f"a Frechet distance of {moments.dim} features from only {moments.count} pictures depends strongly "
+                f"on their number; compare it with values from equal counts only",
+                stacklevel=2,
+            )
+    return frechet_distance(a.mean, a.covariance(ddof), b.mean, b.covariance(ddof))

@@ -1,0 +1,55 @@
+"""The outcome of a metric, and the JSON lines it is recorded in."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a metric computes from features."""
+
+    value: float
+    floor: float | None = None  # the value of real pictures against real ones; None = the metric knows none
+    details: dict[str, float] = field(default_factory=dict)  # further figures by name
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """A value and all that is needed to know what it means."""
+
+    metric: str
+    value: float
+    floor: float | None  # the value of one half of the real pictures against the other
+    details: dict[str, float]  # further figures by name
+    num_real: int
+    num_gen: int
+    seed: int
+    snapshot: str  # name of what was measured
+    snapshot_hash: str  # its sha256; empty = unknown
+    real_hash: str  # names the real set by its content
+    detector: str
+    detector_digest: str  # sha256 of its weights
+    comparable_to_published: bool
+    versions: dict[str, str]  # of the libraries that computed it
+    seconds: float  # of the whole evaluation, which several metrics may have shared
+    timestamp: float  # seconds since 1970
+
+    def row(self) -> dict[str, object]:
+        """Return the result as plain values."""
+        return dataclasses.asdict(self)
+
+    def summary(self) -> str:
+        """Return the result as a line for people."""
+        floor = "" if self.floor is None else f"floor {self.floor:.4g}, "
+        details = "".join(f", {name} {value:.3f}" for name, value in self.details.items())
+        return f"{self.metric} {self.value:.4g}  ({floor}{self.num_real:,} real, {self.num_gen:,} generated{details})"
+
+
+def append_rows(results: Iterable[MetricResult], folder: Path) -> None:
+    """Append each result as a line of JSON to metric-<name>.jsonl in a folder, which must exist."""
+    for result in results:
+        with open(folder / f"metric-{result.metric}.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(result.row()) + "\n")

@@ -1,0 +1,61 @@
+"""Shared by all tests: the tiny configuration and its pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.config import (
+    AugmentConfig,
+    DataConfig,
+    DatasetSpec,
+    DiscriminatorConfig,
+    EmaConfig,
+    GeneratorConfig,
+    LossConfig,
+    RunConfig,
+    ScheduleConfig,
+)
+
+torch.set_num_threads(1)  # the networks of the tests are too small for more
+
+
+@pytest.fixture
+def tiny_config() -> RunConfig:
+    """A run that exercises every phase, mixing and augmentation on 16x16 pictures in seconds."""
+    return RunConfig(
+        preset="tiny",
+        data=DataConfig(workers=0),
+        generator=GeneratorConfig(widths=(32, 16), layers=(1, 2), head_width=8, z_dim=8, w_dim=16),
+        discriminator=DiscriminatorConfig(channel_base=128, channel_max=16, mbstd_group=4, mapping_layers=2),
+        loss=LossConfig(r1_gamma=1.0, r1_interval=2, pl_weight=2.0, pl_interval=2, mixing_prob=0.5),
+        augment=AugmentConfig(mode="ada", p=0.3, interval=2, speed_kimg=1.0),
+        ema=EmaConfig(kimg=0.02),
+        schedule=ScheduleConfig(kimg=0.048, batch=8, tick_kimg=0.016, snap_ticks=1, seed=5),
+    )
+
+
+@pytest.fixture
+def tiny_spec() -> DatasetSpec:
+    """Unlabelled 16x16 RGB."""
+    return DatasetSpec(16, 16, 3)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in the dataset format: 30 pictures of 16x16 px in 3 classes."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    rng = np.random.default_rng(0)
+    labels = []
+    for index in range(30):
+        colour = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])[index % 3]
+        noise = rng.integers(-30, 30, size=(16, 16, 3))
+        name = f"00000/img{index:08d}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8)).save(folder / name)
+        labels.append(f'["{name}", {index % 3}]')
+    text = '{"labels": [' + ", ".join(labels) + '], "class_names": ["red", "green", "blue"]}'
+    (folder / "dataset.json").write_text(text, encoding="utf-8")
+    return folder

@@ -1,0 +1,40 @@
+import pytest
+
+from dnnlib.text import format_bytes, format_duration, parse_int_list, parse_kilo
+
+
+def test_parse_int_list() -> None:
+    assert parse_int_list("0-3,20") == [0, 1, 2, 3, 20]
+    assert parse_int_list(" 7 , 5 - 6 ") == [7, 5, 6]
+
+
+@pytest.mark.parametrize("text", ["", "1,", "a", "3-1", "-1", "1-2-3", "1.5"])
+def test_parse_int_list_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"[wW]rite"):
+        parse_int_list(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("128k", 128_000), ("50", 50), ("1.5m", 1_500_000), ("0.25K", 250)])
+def test_parse_kilo(text: str, value: int) -> None:
+    assert parse_kilo(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "k", "1.0001k", "1g", "-3k", "1e3"])
+def test_parse_kilo_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="number"):
+        parse_kilo(text)
+
+
+@pytest.mark.parametrize(
+    ("sec", "text"),
+    [(0, "0s"), (17.2, "17s"), (59.6, "1m 00s"), (245, "4m 05s"), (3723, "1h 02m 03s"), (93784, "1d 02h 03m")],
+)
+def test_format_duration(sec: float, text: str) -> None:
+    assert format_duration(sec) == text
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**20 - 1, "1.0 MiB"), (5 * 2**40, "5.0 TiB")]
+)
+def test_format_bytes(n: int, text: str) -> None:
+    assert format_bytes(n) == text

@@ -1,0 +1,123 @@
+"""bias_act against the recorded cases, and what the recordings do not show: dtypes, second order, stored memory."""
+
+import math
+
+import golden_data
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
+
+CONFIG, _, DATA = golden_data.load("bias_act")
+CASES = CONFIG["cases"]
+
+
+def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
+    expected = torch.from_numpy(recorded)
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("index", range(len(CASES)))
+def test_recorded_values_and_derivatives(index):
+    case = dict(CASES[index])
+    dim = case.pop("bias_dim")
+    x = torch.tensor(DATA["x"], requires_grad=True)
+    bias = None if dim is None else torch.tensor(DATA[f"b_dim{dim}"], requires_grad=True)
+    y = bias_act(x, bias, 1 if dim is None else dim, **case)
+    (y * torch.from_numpy(DATA["r"])).sum().backward()
+    assert relative_error(y, DATA[f"case{index}:y"]) < 2e-6
+    assert relative_error(x.grad, DATA[f"case{index}:dx"]) < 2e-6
+    if bias is not None:
+        assert relative_error(bias.grad, DATA[f"case{index}:db"]) < 2e-6
+
+
+def test_default_slopes_and_gains_are_the_recorded_ones():
+    recorded = {name: (value["def_alpha"], value["def_gain"]) for name, value in CONFIG["defaults"].items()}
+    assert {name: (spec.alpha, spec.gain) for name, spec in ACTIVATIONS.items()} == recorded
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_first_and_second_derivative(act, with_bias):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(4, dtype=torch.float64, requires_grad=True) if with_bias else None
+
+    def apply(x: Tensor, bias: Tensor | None) -> Tensor:
+        return bias_act(x, bias, act=act, gain=1.7, clamp=1.9).square()
+
+    assert torch.autograd.gradcheck(apply, (x, bias))
+    assert torch.autograd.gradgradcheck(apply, (x, bias))
+
+
+def test_the_input_is_never_overwritten():
+    for act in ACTIVATIONS:
+        x, bias = torch.randn(2, 3), torch.randn(3)
+        before = x.clone(), bias.clone()
+        bias_act(x, act=act)
+        bias_act(x, bias, act=act, clamp=0.1)
+        bias_act(x, act=act, gain=1)
+        assert torch.equal(x, before[0]) and torch.equal(bias, before[1]), act
+
+
+def test_lrelu_with_bias_gain_and_clamp_stores_one_tensor_for_backward():
+    x, bias = torch.randn(8, 16, requires_grad=True), torch.randn(16, requires_grad=True)
+    stored = set()
+
+    def remember(tensor: Tensor) -> Tensor:
+        stored.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        y = bias_act(x, bias, act="lrelu", clamp=1.0)
+    assert len(stored) == 1
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_result_has_the_dtype_of_the_input(dtype):
+    x, bias = torch.randn(4, 6), torch.randn(6)
+    y = bias_act(x.to(dtype), bias, act="swish")
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), bias_act(x, bias, act="swish"), atol=0.03, rtol=0.02)
+
+
+def test_negative_gain_turns_the_sign_after_the_activation():
+    x = torch.tensor([[-1.0, 2.0]])
+    assert bias_act(x, act="relu", gain=-2.0).tolist() == [[0.0, -4.0]]
+    torch.testing.assert_close(bias_act(x, act="lrelu", gain=-1.0), torch.tensor([[0.2, -2.0]]))
+
+
+def test_negative_dim_counts_from_the_end():
+    x, bias = torch.zeros(2, 3, 4), torch.arange(4.0)
+    assert torch.equal(bias_act(x, bias, dim=-1), bias_act(x, bias, dim=2))
+
+
+def test_linear_without_anything_is_the_input_itself():
+    x = torch.randn(2, 3)
+    assert bias_act(x) is x
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"act": "gelu"}, "act='gelu'"),
+        ({"bias": torch.zeros(4)}, r"needs \(3,\)"),
+        ({"bias": torch.zeros(3, 1)}, r"needs \(3,\)"),
+        ({"bias": torch.zeros(3), "dim": 2}, "dim=2"),
+        ({"act": "lrelu", "alpha": -0.1}, "alpha=-0.1"),
+        ({"clamp": -1.0}, "clamp=-1.0"),
+        ({"clamp": math.nan}, "clamp=nan"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bias_act(torch.zeros(2, 3), **arguments)
+
+
+def test_integers_are_refused():
+    with pytest.raises(ValueError, match="float"):
+        bias_act(torch.zeros(2, 3, dtype=torch.int64))

@@ -1,0 +1,167 @@
+"""upfirdn2d and its relatives against the recorded cases, the definition written out, and identities."""
+
+import golden_data
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torch_utils.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+
+CONFIG, _, DATA = golden_data.load("upfirdn2d")
+CASES = CONFIG["cases"]
+X = torch.from_numpy(DATA["x"])
+
+
+def recorded_filter(name: str | None) -> Tensor | None:
+    return None if name is None else torch.from_numpy(DATA[f"filter:{name}"])
+
+
+def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
+    expected = torch.from_numpy(recorded)
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def by_definition(
+    image: np.ndarray, f: np.ndarray, up: int, down: int, padding: tuple[int, int, int, int]
+) -> np.ndarray:
+    """The four steps, one after the other, for one channel."""
+    x0, x1, y0, y1 = padding
+    height, width = image.shape
+    spread = np.zeros([height * up, width * up])
+    spread[::up, ::up] = image
+    padded = np.pad(spread, [(max(y0, 0), max(y1, 0)), (max(x0, 0), max(x1, 0))])
+    padded = padded[max(-y0, 0) : padded.shape[0] - max(-y1, 0), max(-x0, 0) : padded.shape[1] - max(-x1, 0)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, f.shape)
+    return (windows * f[::-1, ::-1]).sum(axis=(2, 3))[::down, ::down]
+
+
+@pytest.mark.parametrize("index", range(len(CASES)))
+def test_recorded_values_and_derivatives(index):
+    case = dict(CASES[index])
+    f = recorded_filter(case.pop("filter"))
+    x = X.clone().requires_grad_()
+    y = upfirdn2d(x, f, **case)
+    (y * torch.from_numpy(DATA[f"case{index}:r"])).sum().backward()
+    assert relative_error(y, DATA[f"case{index}:y"]) < 2e-6
+    assert relative_error(x.grad, DATA[f"case{index}:dx"]) < 2e-6
+
+
+def test_recorded_helpers():
+    f, sym6 = recorded_filter("f1331"), recorded_filter("sym6")
+    assert relative_error(upsample2d(X, f), DATA["upsample2d"]) < 2e-6
+    assert relative_error(downsample2d(X, f), DATA["downsample2d"]) < 2e-6
+    assert relative_error(filter2d(X, f), DATA["filter2d"]) < 2e-6
+    assert relative_error(upsample2d(X, sym6), DATA["upsample2d_sym6"]) < 2e-6
+    padded = torch.nn.functional.pad(X, [8] * 4)
+    down = downsample2d(padded, sym6, padding=-3, flip_filter=True)
+    assert relative_error(down, DATA["downsample2d_sym6_pad-6_flip"]) < 2e-6
+
+
+@pytest.mark.parametrize("up", [1, 2, 3])
+@pytest.mark.parametrize("down", [1, 2])
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (3, 1, 2, 5), (-2, 1, 3, -1), (-8, 30, 30, -9), (-20, 40, 0, 0)])
+def test_the_four_steps_written_out(up, down, padding):
+    rng = np.random.default_rng(up * 10 + down)
+    image, f = rng.standard_normal([7, 6]), rng.standard_normal([3, 2])
+    expected = by_definition(image, f, up, down, padding)
+    actual = upfirdn2d(torch.from_numpy(image)[None, None], torch.from_numpy(f), up, down, padding)
+    np.testing.assert_allclose(actual[0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_a_separable_filter_equals_its_outer_product():
+    taps = [1.0, 3.0, -2.0, 0.5, 4.0]
+    arguments = {"up": [2, 1], "down": [1, 2], "padding": [3, 2, 1, 4], "gain": 1.5}
+    separable, full = setup_filter(taps, separable=True), setup_filter(taps, separable=False)
+    assert separable.ndim == 1 and full.ndim == 2
+    torch.testing.assert_close(upfirdn2d(X, separable, **arguments), upfirdn2d(X, full, **arguments))
+
+
+@pytest.mark.parametrize("resample", [upsample2d, downsample2d, filter2d])
+def test_a_constant_image_keeps_its_value_away_from_the_border(resample):
+    y = resample(torch.full([1, 2, 16, 16], 0.7), setup_filter([1, 3, 3, 1]))
+    torch.testing.assert_close(y[:, :, 3:-3, 3:-3], torch.full_like(y[:, :, 3:-3, 3:-3], 0.7))
+
+
+@pytest.mark.parametrize("taps", [2, 3, 4, 5, 12])
+def test_sizes_scale_exactly(taps):
+    f, x = setup_filter([1.0] * taps), torch.zeros(1, 1, 12, 24)
+    assert upsample2d(x, f).shape[2:] == (24, 48)
+    assert upsample2d(x, f, up=[3, 1]).shape[2:] == (12, 72)
+    assert downsample2d(x, f, down=3).shape[2:] == (4, 8)
+    assert filter2d(x, f).shape[2:] == (12, 24)
+    assert filter2d(x, f, padding=[1, 2]).shape[2:] == (16, 26)
+
+
+def test_upsampling_by_1331_is_bilinear_interpolation_inside():
+    bilinear = torch.nn.functional.interpolate(X, scale_factor=2, mode="bilinear", align_corners=False)
+    y = upsample2d(X, setup_filter([1, 3, 3, 1]))
+    torch.testing.assert_close(y[:, :, 1:-1, 1:-1], bilinear[:, :, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("index", [1, 3, 6, 10])
+def test_first_and_second_derivative(index):
+    case = dict(CASES[index])
+    f = recorded_filter(case.pop("filter")).double()
+    x = X[:1, :2, :5, :4].double().requires_grad_()
+
+    def apply(x: Tensor) -> Tensor:
+        return upfirdn2d(x, f, **case).square()
+
+    assert torch.autograd.gradcheck(apply, x)
+    assert torch.autograd.gradgradcheck(apply, x)
+
+
+def test_the_derivative_swaps_up_and_down_and_flips_the_filter():
+    f = recorded_filter("asym2d")
+    x = X.clone().requires_grad_()
+    y = upfirdn2d(x, f, up=2, padding=[4, 4, 2, 2])
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    adjoint = upfirdn2d(grad, f, down=2, padding=[0, 1, 0, 1], flip_filter=True)
+    torch.testing.assert_close(x.grad, adjoint[:, :, : x.shape[2], : x.shape[3]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_result_has_the_dtype_of_the_input(dtype):
+    f = setup_filter([1, 3, 3, 1])
+    y = upsample2d(X.to(dtype), f)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), upsample2d(X, f), atol=0.03, rtol=0.02)
+
+
+def test_setup_filter():
+    assert setup_filter(None).tolist() == [[1.0]]
+    assert setup_filter(5.0).tolist() == [[1.0]]
+    torch.testing.assert_close(setup_filter([1, 3, 3, 1]), recorded_filter("f1331"))
+    assert setup_filter([1.0] * 8).shape == (8,) and setup_filter([1.0] * 7).shape == (7, 7)
+    assert setup_filter([1.0, 3.0], normalize=False, separable=True, flip_filter=True, gain=4).tolist() == [6.0, 2.0]
+    assert setup_filter([[1.0, 3.0]], normalize=False, gain=4, flip_filter=True).tolist() == [[12.0, 4.0]]
+    with pytest.raises(ValueError, match="separable"):
+        setup_filter([[1.0, 2.0]], separable=True)
+    with pytest.raises(ValueError, match="sum to zero"):
+        setup_filter([1.0, -1.0])
+    with pytest.raises(ValueError, match="at least one tap"):
+        setup_filter([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"up": 0}, "up=0"),
+        ({"up": [1, 2, 3]}, "up="),
+        ({"down": [1, -2]}, "down="),
+        ({"down": 1.5}, "down=1.5"),
+        ({"padding": [1, 2, 3]}, "padding="),
+        ({"padding": 0.5}, "padding=0.5"),
+        ({"padding": -4}, "padding=-4 leaves nothing"),
+        ({"f": torch.ones(1, 2, 3)}, "setup_filter"),
+        ({"f": torch.ones(3, dtype=torch.int64)}, "setup_filter"),
+        ({"x": torch.ones(3, 9, 7)}, "x is"),
+        ({"x": torch.ones(1, 3, 9, 7, dtype=torch.uint8)}, "uint8"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        upfirdn2d(**{"x": X, "f": setup_filter([1, 3, 3, 1]), **arguments})

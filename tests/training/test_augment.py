@@ -1,0 +1,288 @@
+"""The augmentation pipe against the recordings, and what they do not show: gates, spreads, sizes, derivatives."""
+
+import math
+
+import golden_data
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from training.augment import PIPES, AugmentPipe, Transforms, band_filters
+
+CONFIG, _, ARRAYS = golden_data.load("augment")
+DATA = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
+
+
+def single(name: str, strength: float = 1.0) -> AugmentPipe:
+    return AugmentPipe(Transforms(**{name: strength}))
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("percentile", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("name", ["bgc", "bgcfc", "bgcfnc"])
+def test_recorded_pipes(name, percentile, monkeypatch):
+    pipe = AugmentPipe(Transforms(**CONFIG["specs"][name]))
+    monkeypatch.setattr(torch, "randn_like", lambda images: DATA["noise"])
+    assert relative_error(pipe(DATA["images"], 1.0, percentile), DATA[f"{name}_q{percentile}"]) < 1e-5
+
+
+@pytest.mark.parametrize("name", CONFIG["singles"])
+def test_recorded_single_transforms(name):
+    images = DATA["images"][:1] if name == "imgfilter" else DATA["images_small"]
+    assert relative_error(single(name)(images, 1.0, 0.8), DATA[f"single_{name}_q0.8"]) < 1e-5
+
+
+def test_recorded_grey_images():
+    assert relative_error(AugmentPipe("bgc")(DATA["images_gray"], 1.0, 0.8), DATA["bgc_gray_q0.8"]) < 1e-5
+
+
+def test_recorded_first_and_second_derivative():
+    images = DATA["images_small"].clone().requires_grad_()
+    y = AugmentPipe("bgc")(images, 1.0, 0.8)
+    (first,) = torch.autograd.grad(y.square().sum(), images, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), images)
+    assert relative_error(y, DATA["bgc_small_q0.8"]) < 1e-5
+    assert relative_error(first, DATA["bgc_small_q0.8_dsq"]) < 1e-5
+    assert relative_error(second, DATA["bgc_small_q0.8_d2"]) < 1e-5
+
+
+def test_recorded_filters():
+    assert relative_error(AugmentPipe().geometry_filter, DATA["Hz_geom"]) < 1e-6
+    np.testing.assert_allclose(band_filters(), ARRAYS["Hz_fbank"], atol=1e-7)
+    impulse = np.eye(43)[21]
+    np.testing.assert_allclose(band_filters().sum(axis=0), impulse, atol=1e-12)
+
+
+def test_named_pipes_are_made_of_the_published_groups():
+    def names(pipe: str) -> set[str]:
+        return {name for name, strength in vars(PIPES[pipe]).items() if strength}
+
+    assert names("bgc") == set(CONFIG["specs"]["bgc"])
+    assert names("bgcfnc") == set(CONFIG["specs"]["bgcfnc"]) == set(vars(Transforms()))
+    assert names("bg") == names("blit") | names("geom")
+    assert names("bgcf") == names("bgc") | names("filter")
+    assert names("bgcfn") == names("bgcf") | names("noise")
+    assert names("blit") == {"xflip", "rotate90", "xint"} and names("cutout") == {"cutout"}
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_at_p_zero_images_pass(name):
+    images = torch.rand(2, 3, 24, 24) * 2 - 1
+    pipe = AugmentPipe(name)
+    assert pipe(images, 0) is images
+    assert pipe(images, 0.0) is images
+    torch.testing.assert_close(pipe(images, torch.tensor(0.0)), images, atol=1e-5, rtol=0)
+
+
+# The share of images a transform changes, as a function of p: an amount drawn may be the identity by itself.
+SHARES = {
+    "xflip": lambda p: p / 2,
+    "rotate90": lambda p: p * 3 / 4,
+    "xint": lambda p: p * 3 / 4,  # a whole shift of 8 pixels is 0 half the time, along both axes a quarter
+    "scale": lambda p: p,
+    "rotate": lambda p: p,  # both rotations together
+    "aniso": lambda p: p,
+    "xfrac": lambda p: p,
+    "brightness": lambda p: p,
+    "contrast": lambda p: p,
+    "lumaflip": lambda p: p / 2,
+    "hue": lambda p: p,
+    "saturation": lambda p: p,
+    "imgfilter": lambda p: 1 - (1 - p) ** 4,  # a gate for each of four bands
+    "noise": lambda p: p,
+    "cutout": lambda p: p,
+}
+
+
+@pytest.mark.parametrize("name", vars(Transforms()))
+@pytest.mark.parametrize(("p", "strength"), [(0.3, 1.0), (0.8, 0.5)])
+def test_the_share_of_changed_images_follows_p(name, p, strength):
+    torch.manual_seed(0)
+    count, channels = 1500, 3 if name in ("hue", "saturation") else 1
+    images = torch.rand(1, channels, 8, 8).expand(count, -1, -1, -1) * 2 - 1
+    with torch.no_grad():
+        changed = (single(name, strength)(images, torch.tensor(p)) - images).abs().amax(dim=(1, 2, 3)) > 1e-4
+    expected = SHARES[name](p * strength)
+    assert abs(changed.float().mean().item() - expected) < 4.5 * math.sqrt(expected * (1 - expected) / count)
+
+
+def median_size(values: Tensor) -> float:
+    """Of a normal distribution: its standard deviation, whatever happens to the outliers."""
+    return values.abs().median().item() / 0.6745
+
+
+def test_spread_of_random_colours():
+    torch.manual_seed(0)
+    grey, red = torch.full([4000, 3, 2, 2], 0.5), torch.zeros(4000, 3, 2, 2)
+    red[:, 0] = 1.0
+    assert median_size(single("brightness")(grey, 1.0)[:, 0, 0, 0] - 0.5) == pytest.approx(0.2, rel=0.1)
+    assert median_size((single("contrast")(grey, 1.0)[:, 0, 0, 0] / 0.5).log2()) == pytest.approx(0.5, rel=0.1)
+    saturated = single("saturation")(red, 1.0)[:, :, 0, 0]
+    torch.testing.assert_close(saturated.mean(dim=1), torch.full([4000], 1 / 3))
+    assert median_size((saturated[:, 0] - saturated[:, 1]).log2()) == pytest.approx(1.0, rel=0.1)
+    hues = single("hue")(red, 1.0)[:, :, 0, 0] - 1 / 3
+    angle = torch.atan2((hues[:, 1] - hues[:, 2]) / math.sqrt(2), hues[:, 0] * math.sqrt(3 / 2))
+    assert angle.abs().median().item() == pytest.approx(math.pi / 2, rel=0.1)  # uniform over the circle
+    assert abs(angle.cos().mean().item()) < 0.06 and abs(angle.sin().mean().item()) < 0.06
+
+
+def read_maps(pipe: AugmentPipe, size: int = 16, count: int = 300) -> tuple[Tensor, Tensor]:
+    """The inverse maps a pipe applied, read off images whose values are their pixels' coordinates."""
+    axis = torch.arange(size) - (size - 1) / 2
+    ramps = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).expand(count, -1, -1, -1)  # x, y
+    with torch.no_grad():
+        moved = pipe(ramps, 1.0)[:, :, size // 2 - 1 : size // 2 + 1, size // 2 - 1 : size // 2 + 1]
+    by_x, by_y = moved.diff(dim=3).mean(dim=(2, 3)), moved.diff(dim=2).mean(dim=(2, 3))
+    return torch.stack([by_x, by_y], dim=2), moved.mean(dim=(2, 3))
+
+
+def test_spread_of_random_geometry():
+    torch.manual_seed(0)
+    linear, _ = read_maps(single("scale"))
+    assert median_size(linear[:, 0, 0].log2()) == pytest.approx(0.2, rel=0.2)
+    torch.testing.assert_close(linear[:, 0, 0], linear[:, 1, 1], atol=1e-3, rtol=0)
+    linear, _ = read_maps(single("aniso"))
+    assert median_size(linear[:, 0, 0].log2()) == pytest.approx(0.2, rel=0.2)
+    torch.testing.assert_close(linear[:, 0, 0] * linear[:, 1, 1], torch.ones(300), atol=1e-3, rtol=0)
+    _, offset = read_maps(single("xfrac"))
+    assert median_size(offset) == pytest.approx(0.125 * 16, rel=0.2)
+    _, offset = read_maps(single("xint"))
+    torch.testing.assert_close(offset, offset.round(), atol=1e-3, rtol=0)
+    assert offset.abs().max().round() == 2
+    linear, _ = read_maps(single("rotate"))
+    angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0])
+    assert angle.abs().median().item() == pytest.approx(math.pi / 2, rel=0.2)
+
+
+def test_the_two_rotations_around_the_stretch_have_rarer_gates_of_their_own():
+    torch.manual_seed(0)
+    p, count = 0.5, 400
+    linear, _ = read_maps(AugmentPipe(Transforms(rotate=p, aniso=1.0)), count=count)
+    rows, columns = (linear[:, 0] * linear[:, 1]).sum(dim=1), (linear[:, :, 0] * linear[:, :, 1]).sum(dim=1)
+    for skew in (rows, columns):  # rotation @ stretch has orthogonal columns, stretch @ rotation orthogonal rows
+        share = (skew.abs() > 2e-3).float().mean().item()
+        expected = 1 - math.sqrt(1 - p)
+        assert abs(share - expected) < 4.5 * math.sqrt(expected * (1 - expected) / count)
+
+
+def test_images_that_are_not_square():
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 40), indexing="ij")
+    images = torch.stack([x + 0.2 * y, x * y - y])[None]
+    inner = (..., slice(9, -9), slice(9, -9))
+    close = {"atol": 0.015, "rtol": 0.0}  # a quarter of a pixel: sym6 is not quite symmetric, mirroring shifts a little
+    torch.testing.assert_close(single("xflip")(images, 1.0, 0.8)[inner], images.flip(3)[inner], **close)
+    torch.testing.assert_close(single("rotate90")(images, 1.0, 0.6)[inner], images.flip([2, 3])[inner], **close)
+    turned = single("rotate90")(images, 1.0, 0.3)[:, :, :, 4:-4]
+    torch.testing.assert_close(turned[inner], images[:, :, :, 4:-4].rot90(1, [2, 3])[inner], **close)
+    shifted = single("xint")(images, 1.0, 0.8)  # 0.6 * 0.125 of 40 and of 32 pixels, rounded
+    torch.testing.assert_close(shifted[:, :, 2:, 3:], images[:, :, :-2, :-3], atol=2e-5, rtol=0)
+    blackened = single("cutout")(torch.ones(1, 1, 16, 24), 1.0, 0.5)
+    assert (blackened == 0).sum() == 8 * 12
+    assert AugmentPipe("bgcfnc")(torch.rand(2, 3, 16, 24), 0.9).shape == (2, 3, 16, 24)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 6), (21, 22), (2, 40)])
+def test_small_images_can_be_filtered(height, width):
+    images = torch.rand(2, 3, height, width) * 2 - 1
+    filtered = single("imgfilter")(images, 1.0, 0.8)
+    assert filtered.shape == images.shape and filtered.isfinite().all()
+    kernel = np.array(filter_gains(0.8)) @ band_filters()
+    padded = np.pad(images.numpy(), [(0, 0), (0, 0), (21, 21), (21, 21)], mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, [43, 43], axis=(2, 3))
+    expected = np.einsum("nchwij,i,j->nchw", windows, kernel, kernel)
+    np.testing.assert_allclose(filtered.numpy(), expected, atol=2e-5)
+
+
+def filter_gains(percentile: float) -> list[float]:
+    """The gains of the bands at a percentile, written out."""
+    normal = torch.erfinv(torch.tensor(2 * percentile - 1)).item()
+    power, gains = np.array([10, 1, 1, 1]) / 13, np.ones(4)
+    for band in range(4):
+        change = np.ones(4)
+        change[band] = 2**normal
+        gains *= change / math.sqrt((power * change**2).sum())
+    return gains.tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_second_derivative_of_the_whole_pipe(channels):
+    torch.manual_seed(0)
+    pipe = AugmentPipe(Transforms(**CONFIG["specs"]["bgcfc"])).double()
+    images = torch.rand(1, channels, 5, 6, dtype=torch.float64, requires_grad=True)
+
+    def apply(images: Tensor) -> Tensor:
+        return pipe(images, 1.0, 0.7).pow(3)
+
+    assert torch.autograd.gradcheck(apply, images, fast_mode=True)
+    assert torch.autograd.gradgradcheck(apply, images, fast_mode=True)
+
+
+def test_randomness_follows_the_seed():
+    images, pipe = torch.rand(4, 3, 16, 16), AugmentPipe("bgcfnc")
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(pipe(images, 0.5))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def test_no_step_needs_a_value_from_the_device():
+    pipe = AugmentPipe("bgcfnc")
+    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors without values: reading one raises
+        y = pipe(torch.rand(4, 3, 16, 16), torch.rand([]))
+    assert y.shape == (4, 3, 16, 16)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_is_never_waited_for_and_agrees():
+    pipe, images, p = AugmentPipe("bgcfnc").cuda(), DATA["images"].cuda().requires_grad_(), torch.tensor(0.7).cuda()
+    pipe(images, p).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pipe(images, p).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    bgc = AugmentPipe("bgc").cuda()(images, 1.0, 0.8)
+    assert relative_error(bgc.cpu(), DATA["bgc_q0.8"]) < 1e-4
+
+
+def test_half_precision_and_autocast_are_computed_in_float32():
+    pipe = AugmentPipe(Transforms(**CONFIG["specs"]["bgcfc"]))
+    exact = pipe(DATA["images"].bfloat16().float(), 1.0, 0.8)
+    half = pipe(DATA["images"].bfloat16(), 1.0, 0.8)
+    assert half.dtype == torch.bfloat16 and torch.equal(half, exact.bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(pipe(DATA["images"].bfloat16().float(), 1.0, 0.8), exact)
+
+
+def test_the_pipe_adds_nothing_to_a_checkpoint():
+    assert AugmentPipe("bgcfnc").state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("pipe", "arguments", "message"),
+    [
+        ("bgc", {"p": 1.5}, "p=1.5"),
+        ("bgc", {"p": math.nan}, "p=nan"),
+        ("bgc", {"p": torch.zeros(2)}, "one probability"),
+        ("bgc", {"percentile": 1.0}, "percentile=1.0"),
+        ("bgc", {"images": torch.zeros(1, 4, 8, 8)}, "4 channels"),
+        ("bgc", {"images": torch.zeros(3, 8, 8)}, "float"),
+        ("bgc", {"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "uint8"),
+    ],
+)
+def test_bad_arguments_are_named(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AugmentPipe(pipe)(**{"images": torch.zeros(1, 3, 8, 8), "p": 0.5, **arguments})
+
+
+def test_an_unknown_pipe_is_named():
+    with pytest.raises(ValueError, match=r"'bcg' is not known; use one of blit, geom"):
+        AugmentPipe("bcg")

@@ -1,0 +1,116 @@
+import json
+
+import pytest
+
+from training.config import (
+    AugmentConfig,
+    ConfigError,
+    DatasetSpec,
+    GeneratorConfig,
+    LossConfig,
+    RunConfig,
+    ScheduleConfig,
+    override,
+)
+from training.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "sizes"),
+    [
+        (32, 32, [(8, 8), (16, 16), (32, 32)]),
+        (48, 48, [(12, 12), (24, 24), (48, 48)]),
+        (64, 96, [(8, 12), (16, 24), (32, 48), (64, 96)]),
+        (28, 28, [(14, 14), (28, 28)]),
+    ],
+)
+def test_stage_sizes(height: int, width: int, sizes: list[tuple[int, int]]) -> None:
+    assert DatasetSpec(height, width, 3).stage_sizes == tuple(sizes)
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), [(512, 512, 3), (97, 97, 3), (4, 4, 3), (32, 32, 4)])
+def test_pictures_that_cannot_be_used(height: int, width: int, channels: int) -> None:
+    with pytest.raises(ConfigError):
+        DatasetSpec(height, width, channels)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_plain_values_and_back(name: str) -> None:
+    config = preset(name, DatasetSpec(32, 32, 3))
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_missing_fields_get_their_default_and_unknown_ones_are_named() -> None:
+    assert RunConfig.from_dict({"loss": {"r1_gamma": 3}}) == RunConfig(loss=LossConfig(r1_gamma=3.0))
+    with pytest.raises(ConfigError, match="r1_gama"):
+        RunConfig.from_dict({"loss": {"r1_gama": 3}})
+    with pytest.raises(ConfigError, match=r"loss\.r1_gamma"):
+        RunConfig.from_dict({"loss": {"r1_gamma": "three"}})
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("loss.r1_gamma", "0.1", 0.1),
+        ("generator.widths", "256,64,32", (256, 64, 32)),
+        ("generator.linformer", "true", True),
+        ("generator.clamp", "none", None),
+        ("schedule.batch_gpu", "4", 4),
+        ("discriminator.architecture", "skip", "skip"),
+    ],
+)
+def test_override(path: str, text: str, expected: object) -> None:
+    group, name = path.split(".")
+    assert getattr(getattr(override(RunConfig(), path, text), group), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("loss.gama", "1"),
+        ("los", "1"),
+        ("loss", "1"),
+        ("loss.r1_gamma", "much"),
+        ("loss.r1_gamma.x", "1"),
+        ("generator.linformer", "perhaps"),
+        ("discriminator.architecture", "vgg"),
+        ("loss.r1_gamma", "-1"),
+    ],
+)
+def test_override_refuses(path: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=path.split(".")[0]):
+        override(RunConfig(), path, text)
+
+
+def test_batches_that_do_not_divide() -> None:
+    with pytest.raises(ConfigError, match="--batch-gpu"):
+        ScheduleConfig(batch=32, batch_gpu=5)
+    with pytest.raises(ConfigError, match="--gpus"):
+        ScheduleConfig(batch=32).micro_batch(3)
+    assert ScheduleConfig(batch=32, batch_gpu=4).micro_batch(2) == 4
+    odd = override(preset("cifar", DatasetSpec(32, 32, 3)), "schedule.batch", "48")
+    with pytest.raises(ConfigError, match="minibatch-std group 32"):
+        odd.check(DatasetSpec(32, 32, 3))
+
+
+def test_widths_must_suit_the_pictures() -> None:
+    with pytest.raises(ConfigError, match="3 generator stages"):
+        GeneratorConfig(widths=(64, 32), layers=(1, 1)).check_stages(DatasetSpec(32, 32, 3))
+    with pytest.raises(ConfigError, match="heads"):
+        GeneratorConfig(widths=(100,), layers=(1,), head_width=32)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ConfigError, match="choose from auto, cifar, demo"):
+        preset("imagenet", DatasetSpec(32, 32, 3))
+    with pytest.raises(ConfigError, match="--augpipe"):
+        AugmentConfig(pipe="everything")
+
+
+def test_auto_follows_the_published_rules() -> None:
+    config = preset("auto", DatasetSpec(128, 128, 3), num_gpus=2)
+    assert (config.schedule.batch, config.discriminator.mbstd_group) == (64, 4)
+    assert config.loss.r1_gamma == pytest.approx(0.0002 * 128**2 / 64)
+    assert config.ema.kimg == 20
+    assert config.generator.widths == (1024, 256, 64, 64, 64)
+    assert config.generator.layers == (1, 2, 1, 1, 1)

@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+import torch
+
+from training.latents import LatentSource
+
+CPU = torch.device("cpu")
+SOURCE = LatentSource(
+    seed=1, z_dim=4, num_ws=5, labels=torch.eye(3), mixing_prob=0.5, batch_size=12, micro_batch=3
+)  # fmt: skip
+
+
+def test_latents_follow_from_seed_and_clock() -> None:
+    first, again, later = SOURCE.draw(32, 0, CPU), SOURCE.draw(32, 0, CPU), SOURCE.draw(44, 0, CPU)
+    assert torch.equal(first[1].z, again[1].z)
+    assert not torch.equal(first[1].z, later[1].z)
+    assert not torch.equal(first[1].z, SOURCE.draw(32, 1, CPU)[1].z)
+    assert not torch.equal(first[1].z, replace(SOURCE, seed=2).draw(32, 0, CPU)[1].z)
+
+
+def test_ranks_share_out_what_one_process_draws() -> None:
+    whole = SOURCE.draw(0, 0, CPU)
+    parts = [replace(SOURCE, rank=rank, world_size=2).draw(0, 0, CPU) for rank in (0, 1)]
+    assert [len(part) for part in parts] == [2, 2]
+    for k, latents in enumerate(whole):
+        shared = parts[k % 2][k // 2]
+        assert torch.equal(latents.z, shared.z)
+        assert torch.equal(latents.c, shared.c)
+        assert (latents.mix_z is None) == (shared.mix_z is None)
+        assert latents.mix_from == shared.mix_from
+
+
+def test_mixing_happens_as_often_as_asked_and_anywhere() -> None:
+    draws = [SOURCE.draw(step * 12, 0, CPU)[0] for step in range(400)]
+    mixed = sum(latents.mix_z is not None for latents in draws)
+    assert 150 < mixed < 250  # 5 standard deviations
+    assert {latents.mix_from for latents in draws} == {1, 2, 3, 4}
+
+
+def test_labels_are_those_of_the_data() -> None:
+    source = replace(SOURCE, labels=torch.eye(3)[[0, 0, 0, 2]])
+    classes = torch.cat([latents.c for step in range(100) for latents in source.draw(step, 0, CPU)]).argmax(dim=1)
+    counts = classes.bincount(minlength=3)
+    assert counts[1] == 0
+    assert 0.65 < counts[0] / counts.sum() < 0.85

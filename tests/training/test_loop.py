@@ -1,0 +1,159 @@
+"""Whole runs of the tiny configuration: every phase, mixing, path length, augmentation, accumulation and restart."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training.checkpoint import find_state, load_discriminator, load_generator
+from training.config import RunConfig
+from training.dataset import ImageDataset
+from training.loop import TrainingLoop
+
+CPU = torch.device("cpu")
+
+# Mean losses of each tick of the tiny run. Recorded once; a change of these numbers is a change of what is computed.
+RECORDED = {
+    "Loss/G/loss": [0.653900012, 0.615013462, 0.671449704],
+    "Loss/D/loss": [1.35818369, 1.31050829, 1.2724198],
+    "Loss/r1_penalty": [0.00927340696, 0.00984460051, 0.00919897904],
+    "Loss/pl_penalty": [2.16499475, 1.31107864, 1.35892861],
+}
+
+
+def train(config: RunConfig, data: Path, run_dir: Path, saved: dict[str, Any] | None = None) -> TrainingLoop:
+    run_dir.mkdir(exist_ok=True)
+    dataset = ImageDataset(data, use_labels=config.data.cond)
+    loop = TrainingLoop(config, dataset, run_dir, CPU, saved)
+    loop.run()
+    return loop
+
+
+def shorter(config: RunConfig, kimg: float) -> RunConfig:
+    return replace(config, schedule=replace(config.schedule, kimg=kimg))
+
+
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    """stats.jsonl without what depends on the clock or the machine."""
+    lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
+    private = ("timestamp", "Timing/", "Resources/")
+    return [{name: value for name, value in row.items() if not name.startswith(private)} for row in lines]
+
+
+def assert_same(ours: Any, theirs: Any, where: str = "state") -> None:
+    """Bit for bit, through nested dicts and lists."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_same(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(ours, list | tuple):
+        for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(a, b, f"{where}[{index}]")
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    else:
+        assert ours == theirs, where
+
+
+def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_config, tiny_data, tmp_path / "run")
+    found = rows(tmp_path / "run")[1:]
+    for name, expected in RECORDED.items():
+        assert [row[name]["mean"] for row in found] == pytest.approx(expected, rel=1e-5), name
+
+
+@pytest.mark.parametrize("stop_nimg", [8, 24, 32])
+def test_resumed_run_equals_the_uninterrupted_one(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, stop_nimg: int
+) -> None:
+    config = replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
+    whole = train(config, tiny_data, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    cut = replace(config, schedule=replace(config.schedule, state_kimg=0.008, tick_kimg=1000.0, kimg=stop_nimg / 1000))
+    train(cut, tiny_data, parts)
+    saved = find_state(parts)
+    assert saved is not None
+    assert saved["cur_nimg"] == stop_nimg
+    resumed = train(config, tiny_data, parts, saved["state"])
+    assert_same(resumed.state.state_dict(), whole.state.state_dict())
+    name = "network-snapshot-000000.pkl"
+    first, second = (torch.load(folder / name, weights_only=True) for folder in (parts, tmp_path / "whole"))
+    assert_same(first["G_ema"], second["G_ema"])
+
+
+def test_stats_go_on_where_they_stood(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    """A tick that spans a restart averages over both parts, and rows are neither lost nor doubled."""
+    config = replace(tiny_config, schedule=replace(tiny_config.schedule, state_kimg=0.008))
+    train(config, tiny_data, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    stopped = TrainingLoop(config, ImageDataset(tiny_data), parts, CPU)
+    batches = stopped.real_batches()
+    for _ in range(3):
+        stopped.maintain()
+        stopped.step(next(batches))
+    stopped.maintain()
+    saved = find_state(parts)
+    assert saved is not None
+    assert saved["cur_nimg"] == 24
+    train(config, tiny_data, parts, saved["state"])
+    assert rows(parts) == rows(tmp_path / "whole")
+
+
+def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    """Without noise, augmentation and minibatch-std the micro-batches add up to the whole batch."""
+    config = shorter(quiet(tiny_config), 0.024)
+    whole = train(config, tiny_data, tmp_path / "whole").state
+    pieces = replace(config, schedule=replace(config.schedule, batch_gpu=2))
+    assert len(TrainingLoop(pieces, ImageDataset(tiny_data), tmp_path / "whole", CPU).latents.parts()) == 4
+    split = train(pieces, tiny_data, tmp_path / "split").state
+    for network in ("G", "D", "G_ema"):
+        ours, theirs = getattr(split, network).state_dict(), getattr(whole, network).state_dict()
+        for name, value in theirs.items():
+            assert (ours[name] - value).norm() <= 1e-4 * value.norm() + 1e-6, f"{network}.{name}"
+
+
+def quiet(config: RunConfig) -> RunConfig:
+    """Nothing that depends on how a batch is cut: no augmentation, path length or minibatch-std, and noise of strength 0."""
+    return replace(
+        config,
+        augment=replace(config.augment, mode="noaug"),
+        loss=replace(config.loss, pl_weight=0.0),
+        discriminator=replace(config.discriminator, mbstd_group=1),
+        optimizer=replace(config.optimizer, g_lr=1e-6, d_lr=1e-6),
+    )
+
+
+def test_files_of_a_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    schedule = replace(tiny_config.schedule, kimg=2.0, batch=200, tick_kimg=1.0, keep=2)
+    loop = train(replace(quiet(tiny_config), schedule=schedule), tiny_data, run_dir)
+    names = {path.name for path in run_dir.iterdir()}
+    snapshots = {name for name in names if name.startswith("network-snapshot")}
+    assert snapshots == {"network-snapshot-000001.pkl", "network-snapshot-000002.pkl"}
+    assert {"reals.png", "fakes_init.png", "fakes000000.png", "fakes000002.png", "stats.jsonl"} <= names
+    assert {"training-state-latest.pt", "training-state-previous.pt"} <= names
+    newest = run_dir / "network-snapshot-000002.pkl"
+    generator, discriminator = load_generator(newest), load_discriminator(newest)
+    assert not generator.training
+    assert not any(p.requires_grad for p in generator.parameters())
+    z = torch.randn(2, 8)
+    assert torch.equal(generator(z, noise_mode="const"), loop.state.G_ema(z, noise_mode="const"))
+    image = torch.randn(2, 3, 16, 16)
+    assert torch.equal(discriminator(image), loop.state.D.eval()(image))
+
+
+def test_frozen_layers_stay(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    config = replace(tiny_config, discriminator=replace(tiny_config.discriminator, freeze_layers=2))
+    dataset = ImageDataset(tiny_data)
+    (tmp_path / "run").mkdir()
+    loop = TrainingLoop(shorter(config, 0.016), dataset, tmp_path / "run", CPU)
+    layers = list(loop.state.D.layers_from_image())
+    before = [layer.weight.clone() for layer in layers]
+    loop.run()
+    changed = [not torch.equal(layer.weight, weight) for layer, weight in zip(layers, before, strict=True)]
+    assert changed == [False, False] + [True] * (len(layers) - 2)

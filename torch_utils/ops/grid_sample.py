@@ -1,0 +1,70 @@
+"""Bilinear sampling of images at given points, differentiable any number of times."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+_BILINEAR, _ZEROS, _ALIGN_CORNERS = 0, 0, False
+
+
+def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
+    """Sample images bilinearly at points, zero outside; -1 and 1 are the outer edges of the border pixels.
+
+    Equal to torch.nn.functional.grid_sample(align_corners=False), whose second derivative PyTorch 2.11 lacks. It is
+    linear in the images, so they need not be stored for backward, and every further derivative is sampling or its
+    adjoint. No gradient reaches the grid.
+
+    Args:
+        images: [batch, channels, height, width], any float dtype; the result has it too.
+        grid: Points (x, y), [batch, out height, out width, 2], float32 or float64, the precision computed in.
+
+    Returns:
+        [batch, channels, out height, out width].
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit, or a grid that requires a gradient.
+    """
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; float [batch, channels, height, width] needed"
+        )
+    if grid.ndim != 4 or grid.shape[0] != images.shape[0] or grid.shape[3] != 2:
+        raise ValueError(f"grid has shape {tuple(grid.shape)}; [{images.shape[0]}, out height, out width, 2] is needed")
+    if grid.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"grid has dtype {grid.dtype}; sampling points need float32 or float64")
+    if grid.requires_grad:
+        raise ValueError("grid requires a gradient, which this function doesn't compute; pass grid.detach()")
+    return _Sample.apply(images.to(grid.dtype), grid).to(images.dtype)
+
+
+class _Sample(Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, grid: Tensor) -> Tensor:
+        ctx.save_for_backward(grid)
+        ctx.size = images.shape
+        return torch.grid_sampler_2d(images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (grid,) = ctx.saved_tensors
+        return _Spread.apply(grad, grid, ctx.size), None
+
+
+class _Spread(Function):
+    """The adjoint of _Sample: adds every value to the four pixels it would be sampled from."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
+        ctx.save_for_backward(grid)
+        images = values.new_zeros([1]).expand(size)  # only the unwanted gradient of the grid depends on them
+        images_grad, _ = torch.ops.aten.grid_sampler_2d_backward(
+            values, images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS, [True, False]
+        )
+        return images_grad
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (grid,) = ctx.saved_tensors
+        return _Sample.apply(grad, grid), None, None

@@ -1,0 +1,213 @@
+"""Up-sampling, filtering and down-sampling of images with small fixed filters.
+
+The order of the one underlying operation: insert zeros (up), pad or crop, convolve (fir), keep every n-th pixel (down).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Padding = int | Sequence[int]  # p, [x, y] or [x0, x1, y0, y1]; negative values crop
+Factor = int | Sequence[int]  # n or [x, y]
+
+_SEPARABLE_TAPS = 8  # from here on two 1-D passes cost less than one 2-D pass
+
+
+def setup_filter(
+    taps: Tensor | Sequence[float] | Sequence[Sequence[float]] | float | None,
+    normalize: bool = True,
+    flip_filter: bool = False,
+    gain: float = 1,
+    separable: bool | None = None,
+) -> Tensor:
+    """Return the filter the functions of this module take, float32, [height, width] or [taps] if separable.
+
+    Args:
+        taps: One number, a list of taps (used along both axes), or a matrix. None = the identity.
+        normalize: Make the taps sum to 1, so that a constant image keeps its value.
+        flip_filter: Reverse the order of the taps.
+        gain: Overall gain of the filter on an image; split evenly over the two axes if separable.
+        separable: Keep a list of taps one-dimensional. None = from 8 taps on.
+
+    Raises:
+        ValueError: No taps, more than two dimensions, a matrix with `separable=True`, or taps summing to zero.
+    """
+    f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
+    if f.ndim > 2 or f.numel() == 0:
+        raise ValueError(f"a filter is a number, a list or a matrix with at least one tap, not shape {tuple(f.shape)}")
+    f = f.reshape(1) if f.ndim == 0 else f
+    if separable is None:
+        separable = f.ndim == 1 and f.numel() >= _SEPARABLE_TAPS
+    if separable and f.ndim == 2:
+        raise ValueError(f"a filter of shape {tuple(f.shape)} can't be separable; pass a list of taps")
+    if f.ndim == 1 and not separable:
+        f = f.outer(f)
+    if normalize:
+        if f.sum() == 0:
+            raise ValueError("the taps sum to zero; pass normalize=False")
+        f = f / f.sum()
+    if flip_filter:
+        f = f.flip(list(range(f.ndim)))
+    return f * gain ** (f.ndim / 2)
+
+
+def upfirdn2d(
+    x: Tensor,
+    f: Tensor | None,
+    up: Factor = 1,
+    down: Factor = 1,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+) -> Tensor:
+    """Up-sample by inserting zeros, pad, convolve with a filter and down-sample by keeping every n-th pixel.
+
+    Differentiable any number of times with respect to `x`; no gradient reaches the filter.
+
+    Args:
+        x: Images, [batch, channels, height, width], any float dtype.
+        f: From `setup_filter`: [height, width], or [taps] to filter along both axes. None = the identity.
+        up: Zeros follow each pixel up to this factor: n or [x, y].
+        down: Every n-th pixel is kept, starting with the first: n or [x, y].
+        padding: Zeros added around the up-sampled image: n, [x, y] or [x0, x1, y0, y1]; negative crops.
+        flip_filter: False = convolution, True = correlation.
+        gain: Factor on the result.
+
+    Returns:
+        [batch, channels, out height, out width], out = (in * up + padding - taps) // down + 1 along each axis.
+
+    Raises:
+        ValueError: Wrong ranks or types, factors below 1, or nothing left of the image.
+    """
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}; float [batch, channels, height, width] is needed")
+    if f is not None and (f.ndim not in (1, 2) or f.numel() == 0 or not f.is_floating_point()):
+        raise ValueError(f"f is {f.dtype} of shape {tuple(f.shape)}; make it with setup_filter")
+    up_x, up_y = parse_factor("up", up)
+    down_x, down_y = parse_factor("down", down)
+    x0, x1, y0, y1 = parse_padding(padding)
+    taps_x, taps_y = filter_size(f)
+    out_x = (x.shape[3] * up_x + x0 + x1 - taps_x) // down_x + 1
+    out_y = (x.shape[2] * up_y + y0 + y1 - taps_y) // down_y + 1
+    if out_x < 1 or out_y < 1:
+        raise ValueError(
+            f"padding={padding} leaves nothing of a {x.shape[3]}x{x.shape[2]} image for a {taps_x}x{taps_y} filter"
+        )
+    return _upfirdn2d_reference(x, f, (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1), flip_filter, gain)
+
+
+def filter2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: bool = False, gain: float = 1) -> Tensor:
+    """Filter images, [batch, channels, height, width], at unchanged size; `padding` changes it beyond that."""
+    (taps_x, taps_y), (x0, x1, y0, y1) = filter_size(f), parse_padding(padding)
+    same = [x0 + taps_x // 2, x1 + (taps_x - 1) // 2, y0 + taps_y // 2, y1 + (taps_y - 1) // 2]
+    return upfirdn2d(x, f, padding=same, flip_filter=flip_filter, gain=gain)
+
+
+def upsample2d(
+    x: Tensor, f: Tensor | None, up: Factor = 2, padding: Padding = 0, flip_filter: bool = False, gain: float = 1
+) -> Tensor:
+    """Enlarge images, [batch, channels, height, width], by a factor n or [x, y]; `padding` adds to the result's size.
+
+    The gain makes up for the inserted zeros, so a constant image keeps its value.
+    """
+    up_x, up_y = parse_factor("up", up)
+    around = add_padding(padding, upsample_padding(f, (up_x, up_y)))
+    return upfirdn2d(x, f, up=up, padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y)
+
+
+def downsample2d(
+    x: Tensor, f: Tensor | None, down: Factor = 2, padding: Padding = 0, flip_filter: bool = False, gain: float = 1
+) -> Tensor:
+    """Shrink images, [batch, channels, height, width], by a factor n or [x, y]; `padding` counts in input pixels."""
+    around = add_padding(padding, downsample_padding(f, parse_factor("down", down)))
+    return upfirdn2d(x, f, down=down, padding=around, flip_filter=flip_filter, gain=gain)
+
+
+def filter_size(f: Tensor | None) -> tuple[int, int]:
+    """Return the taps along x and along y."""
+    return (1, 1) if f is None else (f.shape[-1], f.shape[0])
+
+
+def upsample_padding(f: Tensor | None, up: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the padding (x0, x1, y0, y1) that makes up-sampling by (x, y) give `up` times the size, centred."""
+    (taps_x, taps_y), (up_x, up_y) = filter_size(f), up
+    return (taps_x + up_x - 1) // 2, (taps_x - up_x) // 2, (taps_y + up_y - 1) // 2, (taps_y - up_y) // 2
+
+
+def downsample_padding(f: Tensor | None, down: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the padding (x0, x1, y0, y1) that makes down-sampling by (x, y) give the size over `down`, centred."""
+    (taps_x, taps_y), (down_x, down_y) = filter_size(f), down
+    return (taps_x - down_x + 1) // 2, (taps_x - down_x) // 2, (taps_y - down_y + 1) // 2, (taps_y - down_y) // 2
+
+
+def add_padding(a: Padding, b: Padding) -> tuple[int, int, int, int]:
+    """Return the sum of two paddings as (x0, x1, y0, y1)."""
+    (ax0, ax1, ay0, ay1), (bx0, bx1, by0, by1) = parse_padding(a), parse_padding(b)
+    return ax0 + bx0, ax1 + bx1, ay0 + by0, ay1 + by1
+
+
+def parse_factor(name: str, value: Factor) -> tuple[int, int]:
+    """Return n or [x, y] as (x, y); ValueError under this name unless both are integers from 1 on."""
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+        raise ValueError(f"{name}={value!r} must be an integer from 1 on, or two of them, [x, y]")
+    return pair[0], pair[1]
+
+
+def parse_padding(value: Padding) -> tuple[int, int, int, int]:
+    """Return n, [x, y] or [x0, x1, y0, y1] as (x0, x1, y0, y1)."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) == 2:
+        values = (values[0], values[0], values[1], values[1])
+    if len(values) != 4 or not all(isinstance(n, int) for n in values):
+        raise ValueError(f"padding={value!r} must be an integer, [x, y] or [x0, x1, y0, y1]")
+    return values[0], values[1], values[2], values[3]
+
+
+def _upfirdn2d_reference(
+    x: Tensor,
+    f: Tensor | None,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    flip_filter: bool,
+    gain: float,
+) -> Tensor:
+    f = torch.ones([1, 1], dtype=x.dtype, device=x.device) if f is None else f.detach().to(x.dtype)
+    f = f.flip(list(range(f.ndim))) if flip_filter else f
+    if f.ndim == 2:
+        return _resample(x, f * gain, up, down, padding)
+    x0, x1, y0, y1 = padding
+    x = _resample(x, f[:, None] * gain, (1, up[1]), (1, down[1]), (0, 0, y0, y1))
+    return _resample(x, f[None, :], (up[0], 1), (down[0], 1), (x0, x1, 0, 0))
+
+
+def _resample(
+    x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
+) -> Tensor:
+    """The operation for one filter matrix; the zeros of up-sampling are never stored nor multiplied."""
+    channels = x.shape[1]
+    if up == (1, 1):
+        kernel = f.flip([0, 1]).expand(channels, 1, *f.shape)
+        x0, x1, y0, y1 = padding
+        inner = max(0, min(y0, y1)), max(0, min(x0, x1))  # the convolution itself can add what both sides share
+        x = _pad_or_crop(x, (x0 - inner[1], x1 - inner[1], y0 - inner[0], y1 - inner[0]))
+        return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=inner, groups=channels)
+    # A transposed convolution gives all the filter reaches, short of up - 1 trailing zeros: crop that to what is asked.
+    kernel = f.expand(channels, 1, *f.shape)
+    (taps_x, taps_y), (x0, x1, y0, y1) = filter_size(f), padding
+    crop = (taps_x - 1 - x0, taps_x - up[0] - x1, taps_y - 1 - y0, taps_y - up[1] - y1)
+    inner = max(0, min(crop[2:])), max(0, min(crop[:2]))
+    x = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=inner, groups=channels)
+    x = _pad_or_crop(x, (inner[1] - crop[0], inner[1] - crop[1], inner[0] - crop[2], inner[0] - crop[3]))
+    return x if down == (1, 1) else x[:, :, :: down[1], :: down[0]]
+
+
+def _pad_or_crop(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
+    """Add zeros where the padding is positive, then crop where it is negative (F.pad refuses to crop padding again)."""
+    if any(side > 0 for side in padding):
+        x = F.pad(x, [max(side, 0) for side in padding])
+    x0, x1, y0, y1 = (max(-side, 0) for side in padding)
+    return x[:, :, y0 : x.shape[2] - y1, x0 : x.shape[3] - x1]

@@ -1,0 +1,133 @@
+"""Snapshots (networks to use) and state files (all that a restart needs): plain data, written whole, read without code."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnnlib.files import atomic_write
+from torch_utils import distributed
+from training.config import ConfigError, DatasetSpec, RunConfig, build, to_plain
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.state import TrainState
+
+SNAPSHOT_FORMAT = "styleformer-snapshot"
+STATE_FORMAT = "styleformer-training-state"
+VERSION = 1
+
+STATE_LATEST = "training-state-latest.pt"
+STATE_PREVIOUS = "training-state-previous.pt"
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be read as what was asked for; the message names it and the remedy."""
+
+
+def write(path: Path, values: dict[str, Any]) -> None:
+    """`torch.save` plain data under a name that appears only when the file is whole."""
+    with atomic_write(path) as file:
+        torch.save(values, file)
+
+
+def read(path: str | Path, expected_format: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The plain data of a file of ours; runs no code from it. Raises CheckpointError."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    try:
+        values = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{path}: not a file of this program, or damaged ({reason})") from error
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != expected_format:
+        what = {SNAPSHOT_FORMAT: "a network snapshot (network-snapshot-*.pkl)", STATE_FORMAT: "a training state"}
+        raise CheckpointError(
+            f"{path}: this is not {what[expected_format]}; it is {what.get(str(found), 'something else')}"
+        )
+    if values["version"] > VERSION:
+        raise CheckpointError(f"{path}: written by a newer version of this program (format {values['version']})")
+    return values
+
+
+def header(state: TrainState, file_format: str) -> dict[str, Any]:
+    """What both kinds of file begin with."""
+    return {
+        "format": file_format,
+        "version": VERSION,
+        "config": state.config.to_dict(),
+        "dataset": to_plain(vars(state.spec)),
+        "cur_nimg": state.cur_nimg,
+    }
+
+
+def save_snapshot(path: Path, state: TrainState) -> None:
+    """Write G, D and G_ema with their configuration."""
+    networks = {name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")}
+    write(path, header(state, SNAPSHOT_FORMAT) | networks)
+
+
+def read_snapshot(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
+    """Configuration, picture format and tensors by network of a snapshot. Raises CheckpointError."""
+    values = read(path, SNAPSHOT_FORMAT, device)
+    try:
+        return RunConfig.from_dict(values["config"]), build(DatasetSpec, values["dataset"], "dataset"), values
+    except (ConfigError, KeyError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from error
+
+
+def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
+    """The averaged generator (G_ema) of a snapshot in eval mode. Raises CheckpointError."""
+    config, spec, values = read_snapshot(path, device)
+    network = Generator(config.generator, spec).to(device)
+    network.load_state_dict(values["G_ema"])
+    return network.eval().requires_grad_(False)
+
+
+def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> Discriminator:
+    """The discriminator of a snapshot in eval mode. Raises CheckpointError."""
+    config, spec, values = read_snapshot(path, device)
+    network = Discriminator(config.discriminator, spec).to(device)
+    network.load_state_dict(values["D"])
+    return network.eval().requires_grad_(False)
+
+
+def load_networks(path: str | Path, state: TrainState) -> None:
+    """Start a training state from the networks of a snapshot (fine-tuning). Raises CheckpointError."""
+    values = read(path, SNAPSHOT_FORMAT, state.device)
+    for name in ("G", "D", "G_ema"):
+        try:
+            getattr(state, name).load_state_dict(values[name])
+        except RuntimeError as error:
+            detail = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+            raise CheckpointError(
+                f"{path}: its network {name} does not fit this run ({detail}); use the same --cfg, --cond, picture size and "
+                f"network options as the run it comes from"
+            ) from error
+
+
+def save_state(run_dir: Path, state: TrainState) -> None:
+    """Write the training state from rank 0, keeping the one before it; call it on every rank."""
+    values = header(state, STATE_FORMAT) | {"state": state.state_dict()}
+    if distributed.rank() != 0:
+        return
+    latest = run_dir / STATE_LATEST
+    if latest.exists():
+        os.replace(latest, run_dir / STATE_PREVIOUS)
+    write(latest, values)
+
+
+def find_state(run_dir: Path) -> dict[str, Any] | None:
+    """The newest readable training state of a run folder, with its header; None if there is none."""
+    for name in (STATE_LATEST, STATE_PREVIOUS):
+        try:
+            return read(run_dir / name, STATE_FORMAT)
+        except CheckpointError as error:
+            if (run_dir / name).exists():
+                print(f"Warning: {error}; looking for an older one")
+    return None

@@ -1,0 +1,349 @@
+"""Every number of a run, as frozen dataclasses of plain values. Standard library only."""
+
+import dataclasses
+import types
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters a layer (67 M at 512 px)
+MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
+
+ARCHITECTURES = ("orig", "resnet", "skip")
+AUGMENT_MODES = ("noaug", "ada", "fixed")
+AUGMENT_PIPES = (
+    "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
+)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it, its value and the remedy."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError(message) unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What the networks must know of a data set."""
+
+    height: int                          # px
+    width: int                           # px
+    channels: int                        # 1 = grey, 3 = RGB
+    label_dim: int = 0                   # length of a label vector; 0 = unconditional
+    class_names: tuple[str, ...] = ()    # () = the data set names none
+
+    def __post_init__(self) -> None:
+        require(self.channels in (1, 3), f"pictures have {self.channels} channels; only grey (1) and RGB (3) are supported")
+        require(
+            max(self.height, self.width) <= MAX_SIDE_PX,
+            f"pictures of {self.width}x{self.height} px are too large: the limit is {MAX_SIDE_PX} px a side, because a "
+            f"Linformer projection grows with the number of pixels. Pack them smaller with dataset_tool.py",
+        )
+        require(
+            min(self.stage_sizes[0]) <= 2 * MIN_START_PX,
+            f"pictures of {self.width}x{self.height} px cannot be halved evenly down to about {MIN_START_PX} px: the start "
+            f"would be {self.stage_sizes[0][1]}x{self.stage_sizes[0][0]}. Use sides divisible by a higher power of two",
+        )
+        require(min(self.height, self.width) >= MIN_START_PX, f"pictures of {self.width}x{self.height} px are too small: "
+                f"the shorter side must be at least {MIN_START_PX} px")
+
+    @property
+    def stage_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of every generator stage, smallest first: 48x48 gives 12, 24, 48; 32x32 gives 8, 16, 32."""
+        sizes = [(self.height, self.width)]
+        while all(side % 2 == 0 and side // 2 >= MIN_START_PX for side in sizes[0]):
+            sizes.insert(0, (sizes[0][0] // 2, sizes[0][1] // 2))
+        return tuple(sizes)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures, and how they are read."""
+
+    path: str = ""                       # zip or folder in the dataset format
+    cond: bool = False                   # train on the labels
+    mirror: bool = False                 # add every picture flipped left to right
+    subset: int | None = None            # use only so many pictures; None = all
+    workers: int = 1                     # loader processes; 0 = read in the training process
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Mapping network and synthesis transformer (paper, section 3)."""
+
+    widths: tuple[int, ...] = (1024, 512, 512)   # token width of each stage (--g_dict)
+    layers: tuple[int, ...] = (1, 3, 3)          # encoder layers of each stage (--num_layers)
+    head_width: int = 32                         # channels of an attention head (--depth)
+    minimum_heads: int = 1                       # heads where the width allows fewer (--minimum_head)
+    linformer: bool = False                      # project keys and values to fewer tokens in large stages
+    linformer_tokens: int = 256                  # tokens after the projection
+    linformer_from_px: int = 32                  # stages of at least this many squared px are projected
+    z_dim: int = 512                             # latent width
+    w_dim: int = 512                             # style width
+    mapping_layers: int = 2                      # linear layers from z to w
+    mapping_lr_mult: float = 0.01                # learning-rate multiplier of those layers
+    w_avg_beta: float = 0.995                    # decay of the running mean of w
+    clamp: float | None = 256.0                  # bound of every layer's output; None = unbounded
+
+    def __post_init__(self) -> None:
+        require(len(self.widths) == len(self.layers) and len(self.widths) > 0,
+                f"generator.widths {self.widths} and generator.layers {self.layers} must name one value a stage, equally many")
+        require(all(n >= 1 for n in self.layers), f"generator.layers must be 1 or more a stage, got {self.layers}")
+        for name in ("head_width", "minimum_heads", "z_dim", "w_dim", "mapping_layers", "linformer_tokens"):
+            require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
+        for width in self.widths:
+            require(width >= 1 and width % self.num_heads(width) == 0,
+                    f"generator width {width} is not a multiple of its {self.num_heads(width)} heads; change --g_dict, "
+                    f"--depth or --minimum_head")
+
+    def num_heads(self, width: int) -> int:
+        """Attention heads of a layer of this width."""
+        return max(self.minimum_heads, width // self.head_width)
+
+    def is_projected(self, num_tokens: int) -> bool:
+        """Whether a stage of so many tokens uses the Linformer projection."""
+        return self.linformer and num_tokens >= self.linformer_from_px**2
+
+    def check_stages(self, spec: DatasetSpec) -> None:
+        """Raise ConfigError unless there is one width a stage of these pictures."""
+        sizes = ", ".join(f"{width}x{height}" for height, width in spec.stage_sizes)
+        require(len(self.widths) == len(spec.stage_sizes),
+                f"pictures of {spec.width}x{spec.height} px make {len(spec.stage_sizes)} generator stages ({sizes}), but "
+                f"{len(self.widths)} widths are set: give --g_dict and --num_layers {len(spec.stage_sizes)} values each, or "
+                f"use --cfg=auto")
+
+    @property
+    def num_ws(self) -> int:
+        """Style vectors an image consumes: one a layer and one for the last ToRGB."""
+        return sum(self.layers) + 1
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The StyleGAN2 discriminator."""
+
+    architecture: str = "resnet"         # orig, resnet or skip
+    channel_base: int = 32768            # channels at a size = base / size ...
+    channel_max: int = 512               # ... but never more than this
+    mbstd_group: int = 4                 # pictures compared by the minibatch standard deviation
+    mapping_layers: int = 8              # linear layers from label to projection vector
+    clamp: float | None = 256.0          # bound of every convolution's output; None = unbounded
+    freeze_layers: int = 0               # convolution layers, from the image on, that are not trained (--freezed)
+
+    def __post_init__(self) -> None:
+        require(self.architecture in ARCHITECTURES,
+                f"discriminator.architecture must be one of {', '.join(ARCHITECTURES)}; got '{self.architecture}'")
+        require(self.mbstd_group >= 1, f"discriminator.mbstd_group must be 1 or more, got {self.mbstd_group}")
+        require(self.freeze_layers >= 0, f"--freezed must be 0 or more, got {self.freeze_layers}")
+
+    def channels(self, height: int, width: int) -> int:
+        """Channels of the feature maps of this size (px)."""
+        return max(min(self.channel_base // max(height, width), self.channel_max), 1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Non-saturating logistic loss with R1 and path-length regularisation."""
+
+    r1_gamma: float = 10.0               # weight of the gradient penalty; 0 = off
+    r1_interval: int = 16                # batches between two penalties, also scales D's Adam
+    pl_weight: float = 0.0               # weight of the path-length penalty; 0 = off
+    pl_interval: int = 4                 # batches between two penalties, also scales G's Adam, even when it is off
+    pl_decay: float = 0.01               # decay of the running mean path length
+    pl_batch_shrink: int = 2             # the penalty sees 1/this of a batch
+    mixing_prob: float = 0.9             # probability that a batch mixes the styles of two latents
+
+    def __post_init__(self) -> None:
+        for name in ("r1_gamma", "pl_weight"):
+            require(getattr(self, name) >= 0, f"loss.{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("r1_interval", "pl_interval", "pl_batch_shrink"):
+            require(getattr(self, name) >= 1, f"loss.{name} must be 1 or more, got {getattr(self, name)}")
+        require(0 <= self.mixing_prob <= 1, f"loss.mixing_prob must lie in 0..1, got {self.mixing_prob}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of what the discriminator sees (ADA)."""
+
+    mode: str = "ada"                    # noaug, ada (adapt the probability) or fixed
+    pipe: str = "bgc"                    # which transforms
+    p: float = 0.0                       # probability: fixed, or where ada starts
+    target: float = 0.6                  # ada holds the mean sign of D(real) at this value
+    interval: int = 4                    # batches between two adjustments
+    speed_kimg: float = 500.0            # thousands of pictures in which p can move from 0 to 1
+    max_p: float = 1.0                   # bound of the probability in effect (0.7 with Linformer)
+
+    def __post_init__(self) -> None:
+        require(self.mode in AUGMENT_MODES, f"--aug must be one of {', '.join(AUGMENT_MODES)}; got '{self.mode}'")
+        require(self.pipe in AUGMENT_PIPES, f"--augpipe must be one of {', '.join(AUGMENT_PIPES)}; got '{self.pipe}'")
+        require(0 <= self.p <= 1, f"--p must lie in 0..1, got {self.p}")
+        require(0 <= self.target <= 1, f"--target must lie in 0..1, got {self.target}")
+        require(self.interval >= 1, f"augment.interval must be 1 or more, got {self.interval}")
+        require(self.speed_kimg > 0, f"augment.speed_kimg must be positive, got {self.speed_kimg}")
+        require(0 < self.max_p <= 1, f"augment.max_p must lie in 0..1, got {self.max_p}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, for both networks."""
+
+    g_lr: float = 0.0025                 # learning rate of the generator, before lazy scaling
+    d_lr: float = 0.0025                 # learning rate of the discriminator, before lazy scaling
+    beta1: float = 0.0                   # decay of the mean gradient
+    beta2: float = 0.99                  # decay of the mean squared gradient
+    eps: float = 1e-8                    # added to the root mean square
+
+    def __post_init__(self) -> None:
+        require(self.g_lr > 0 and self.d_lr > 0, f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
+        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"Adam's betas must lie in 0..1, got {self.beta1}, {self.beta2}")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """The running average of the generator that snapshots carry as G_ema."""
+
+    kimg: float = 10.0                   # half-life
+    rampup: float | None = 0.05          # half-life is at most this share of the pictures seen; None = no ramp-up
+
+    def __post_init__(self) -> None:
+        require(self.kimg >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long, in what batches, and how often something is shown or saved."""
+
+    kimg: float = 25000.0                # thousands of real pictures to train on
+    batch: int = 32                      # pictures an optimizer step, over all processes
+    batch_gpu: int | None = None         # pictures a forward pass; None = batch / processes
+    seed: int = 0                        # random seed of the run
+    tick_kimg: float = 4.0               # between two status lines
+    snap_ticks: int = 50                 # ticks between two snapshots with pictures
+    state_kimg: float | None = None      # between two state files; None = each snapshot and every 5 minutes
+    keep: int = 0                        # newest snapshots to keep; 0 = all
+    metrics: tuple[str, ...] = ()        # computed at each snapshot
+
+    def __post_init__(self) -> None:
+        for name in ("kimg", "tick_kimg"):
+            require(getattr(self, name) > 0, f"--{name.removesuffix('_kimg')} must be positive, got {getattr(self, name)}")
+        for name in ("batch", "snap_ticks"):
+            require(getattr(self, name) >= 1, f"schedule.{name} must be 1 or more, got {getattr(self, name)}")
+        require(self.batch_gpu is None or (self.batch_gpu >= 1 and self.batch % self.batch_gpu == 0),
+                f"--batch={self.batch} is not a multiple of --batch-gpu={self.batch_gpu}")
+        require(self.state_kimg is None or self.state_kimg > 0, f"--state-kimg must be positive, got {self.state_kimg}")
+        require(self.keep >= 0, f"--keep must be 0 (all) or more, got {self.keep}")
+
+    def micro_batch(self, world_size: int) -> int:
+        """Pictures of one forward pass; raises ConfigError when the batch does not divide."""
+        require(self.batch % world_size == 0,
+                f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus)")
+        micro_batch = self.batch_gpu or self.batch // world_size
+        require(self.batch % (micro_batch * world_size) == 0,
+                f"--batch={self.batch} is not a multiple of --batch-gpu={micro_batch} x {world_size} processes")
+        return micro_batch
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes."""
+
+    preset: str = "custom"               # name of the preset it started from
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def check(self, spec: DatasetSpec, world_size: int = 1) -> None:
+        """Raise ConfigError where the settings do not suit the pictures, the processes or each other."""
+        self.generator.check_stages(spec)
+        micro_batch = self.schedule.micro_batch(world_size)
+        group = min(self.discriminator.mbstd_group, micro_batch)
+        require(micro_batch % group == 0,
+                f"the {micro_batch} pictures of a forward pass are not a multiple of the minibatch-std group {group}: change "
+                f"--batch, --batch-gpu or --set discriminator.mbstd_group")
+        if self.loss.pl_weight > 0:
+            require(micro_batch % self.loss.pl_batch_shrink == 0,
+                    f"the {micro_batch} pictures of a forward pass are not a multiple of loss.pl_batch_shrink "
+                    f"{self.loss.pl_batch_shrink}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The config whose `to_dict` gave these values; unknown keys raise ConfigError, missing ones get their default."""
+        return build(cls, values, "config")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dicts and lists, as JSON has them."""
+        return to_plain(dataclasses.asdict(self))
+
+
+def to_plain(value: Any) -> Any:
+    """The same value with every tuple as a list, as JSON and weights-only files hold it."""
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def build(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """An instance of a dataclass from plain nested values; `where` names it in errors."""
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
+    return cls(**{name: convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """A plain value as the annotated type; raises ConfigError where it does not fit."""
+    if dataclasses.is_dataclass(hint):
+        require(isinstance(value, dict), f"{where} must be a group of settings, got {value!r}")
+        return build(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = next(arg for arg in get_args(hint) if arg is not type(None))
+        return None if value is None else convert(inner, value, where)
+    if get_origin(hint) is tuple:
+        require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
+        return tuple(convert(get_args(hint)[0], item, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    require(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
+    return value
+
+
+def parse(hint: Any, text: str, where: str) -> Any:
+    """The value of a setting from what was typed: `0.1`, `true`, `none`, `256,64`; raises ConfigError."""
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = next(arg for arg in get_args(hint) if arg is not type(None))
+        return None if text.lower() == "none" else parse(inner, text, where)
+    if get_origin(hint) is tuple:
+        return tuple(parse(get_args(hint)[0], item, where) for item in text.split(",") if item)
+    if hint is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        require(text.lower() in words, f"{where} must be true or false, got '{text}'")
+        return words[text.lower()]
+    try:
+        return hint(text)
+    except ValueError:
+        raise ConfigError(f"{where} must be of type {hint.__name__}, got '{text}'") from None
+
+
+def override(config: T, path: str, text: str, prefix: str = "") -> T:
+    """A copy of the config with one setting replaced, such as `override(config, "loss.r1_gamma", "0.1")`."""
+    name, _, rest = path.partition(".")
+    where = f"--set {prefix}{path}"
+    hints = get_type_hints(type(config))
+    require(name in hints, f"{where}: there is no '{name}'; choose from {', '.join(hints)}")
+    if dataclasses.is_dataclass(hints[name]):
+        require(bool(rest), f"{where}: name one setting of it, such as {path}.{next(iter(get_type_hints(hints[name])))}")
+        value = override(getattr(config, name), rest, text, f"{prefix}{name}.")
+    else:
+        require(not rest, f"{where}: '{name}' is a single value")
+        value = parse(hints[name], text, where)
+    return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]

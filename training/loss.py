@@ -1,0 +1,69 @@
+"""Adversarial loss, R1 and path length: pure functions of tensors (StyleGAN2, arXiv 1912.04958, sections 2 and 3.2)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating logistic loss of the generator for each picture, `softplus(-D(G(z)))`, shaped like the logits."""
+    return F.softplus(-fake_logits)
+
+
+def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
+    """Logistic loss of the discriminator for each generated picture, `softplus(D(G(z)))`."""
+    return F.softplus(fake_logits)
+
+
+def discriminator_real_loss(real_logits: Tensor) -> Tensor:
+    """Logistic loss of the discriminator for each real picture, `softplus(-D(x))`."""
+    return F.softplus(-real_logits)
+
+
+def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
+    """Squared length of the gradient of each logit by its picture, differentiable.
+
+    Args:
+        images: What the logits were computed from, requiring gradients, [batch, channels, height, width].
+        logits: [batch, 1].
+
+    Returns:
+        [batch].
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=[1, 2, 3])
+
+
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
+    """How far each picture moves, in a random direction of colour space, when its styles move by one; differentiable.
+
+    Args:
+        images: Generated from ws, [batch, channels, height, width].
+        ws: Styles requiring gradients, [batch, num_ws, w_dim].
+        noise: Standard normal, shaped like the images.
+
+    Returns:
+        [batch].
+    """
+    height, width = images.shape[2:]
+    (gradient,) = torch.autograd.grad((images * noise).sum() / math.sqrt(height * width), ws, create_graph=True)
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def path_length_penalty(lengths: Tensor, pl_mean: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    """Squared distance of each path length from the running mean, and the running mean after these lengths.
+
+    The gradient flows through the updated mean; the returned mean is detached.
+
+    Args:
+        lengths: [batch].
+        pl_mean: Running mean, scalar.
+        decay: Share of the new mean length.
+
+    Returns:
+        [batch] and a scalar.
+    """
+    mean = pl_mean.lerp(lengths.mean(), decay)
+    return (lengths - mean).square(), mean.detach()

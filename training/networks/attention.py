@@ -1,0 +1,86 @@
+"""The encoder layer: modulated self-attention over tokens, the heart of the generator (paper, section 3.2)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_utils.ops.bias_act import bias_act
+from training.config import GeneratorConfig
+from training.networks.layers import EqualizedLinear
+from training.networks.modulation import demodulation
+
+NOISE_MODES = ("random", "const", "none")
+
+
+def uniform_parameter(shape: list[int], fan_in: int) -> nn.Parameter:
+    """A parameter drawn uniformly from -1/sqrt(fan_in) .. 1/sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm modulated self-attention with a modulated residual, noise and leaky ReLU.
+
+    The demodulation of queries and keys multiplies their product, so both factors are put on the queries; those of the
+    values commute with attention. So no weight per sample and no attention matrix is stored.
+    """
+
+    noise_const: Tensor
+
+    def __init__(self, config: GeneratorConfig, num_tokens: int, width: int, out_width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.num_heads = config.num_heads(width)
+        self.clamp = config.clamp
+        self.affine = EqualizedLinear(config.w_dim, 2 * width, bias_init=1)
+        self.qvk_weight = uniform_parameter([3 * width, width], width)  # rows: queries, values, keys
+        self.out_weight = uniform_parameter([out_width, width], width)
+        self.skip_weight = uniform_parameter([out_width, width], width)
+        self.proj_weight: nn.Parameter | None = None  # Linformer: shared by keys, values and heads
+        if config.is_projected(num_tokens):
+            self.proj_weight = uniform_parameter([config.linformer_tokens, num_tokens], num_tokens)
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(out_width))
+        self.register_buffer("noise_const", torch.randn(num_tokens, 1))
+
+    def forward(self, x: Tensor, w: Tensor, noise_mode: str = "random") -> Tensor:
+        """Tokens [batch, tokens, width] and styles [batch, w_dim] to tokens [batch, tokens, out_width]."""
+        style, value_style = self.affine(w).chunk(2, dim=1)
+        x = F.layer_norm(x * style.unsqueeze(1), [self.width])
+        value, mixed = self.attend(x, style, value_style)
+        y = F.linear(mixed, self.out_weight) * demodulation(self.out_weight, value_style).unsqueeze(1)
+        y = y + F.linear(value, self.skip_weight) * demodulation(self.skip_weight, value_style).unsqueeze(1)
+        if noise_mode != "none":
+            y = y + self.noise(y, noise_mode) * self.noise_strength
+        return bias_act(y, self.bias, dim=2, act="lrelu", gain=1, clamp=self.clamp)
+
+    def attend(self, x: Tensor, style: Tensor, value_style: Tensor) -> tuple[Tensor, Tensor]:
+        """The modulated values of all tokens and what attention mixes from them, both [batch, tokens, width]."""
+        query_gain, value_gain, key_gain = demodulation(self.qvk_weight, style).unsqueeze(1).chunk(3, dim=2)
+        value_gain = value_gain * value_style.unsqueeze(1)
+        if self.proj_weight is None:
+            query, value, key = F.linear(x, self.qvk_weight).chunk(3, dim=2)
+            value = seen_value = value * value_gain
+        else:  # the projection commutes with the channel maps: project the tokens once, then make values and keys of those
+            query, value = F.linear(x, self.qvk_weight[: 2 * self.width]).chunk(2, dim=2)
+            seen_value, key = F.linear(self.proj_weight @ x, self.qvk_weight[self.width :]).chunk(2, dim=2)
+            value, seen_value = value * value_gain, seen_value * value_gain
+        query = query * (query_gain * key_gain)
+        mixed = F.scaled_dot_product_attention(
+            self.split_heads(query), self.split_heads(key), self.split_heads(seen_value)
+        )
+        return value, mixed.transpose(1, 2).flatten(2)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """[batch, tokens, width] to [batch, heads, tokens, width / heads], heads being neighbouring channels."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def noise(self, like: Tensor, noise_mode: str) -> Tensor:
+        """Noise [batch or 1, tokens, 1]: fresh for every token, or the stored one."""
+        if noise_mode == "random":
+            return torch.randn(len(like), like.shape[1], 1, dtype=like.dtype, device=like.device)
+        if noise_mode == "const":
+            return self.noise_const
+        raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}; got '{noise_mode}'")

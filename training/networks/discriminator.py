@@ -1,0 +1,130 @@
+"""The discriminator: the convolutional network of StyleGAN2 (arXiv 1912.04958, section 4.1)."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
+from training.config import DatasetSpec, DiscriminatorConfig
+from training.networks.layers import RESAMPLE_TAPS, EqualizedConv2d, EqualizedLinear
+from training.networks.mapping import MappingNetwork
+
+
+def minibatch_std(x: Tensor, group_size: int) -> Tensor:
+    """x with one constant channel appended: how much the pictures of a group differ, on average over the features.
+
+    Pictures i and i + batch / group share a group. A batch smaller than the group is one group.
+
+    Args:
+        x: [batch, channels, height, width].
+        group_size: Pictures a group; must divide the batch.
+
+    Returns:
+        [batch, channels + 1, height, width].
+    """
+    group = min(group_size, len(x))
+    if len(x) % group:
+        raise ValueError(f"a batch of {len(x)} pictures cannot be cut into minibatch-std groups of {group}")
+    grouped = x.unflatten(0, (group, -1))
+    std = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=[1, 2, 3])  # [batch / group]
+    channel = std.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+    return torch.cat([x, channel], dim=1)
+
+
+class Block(nn.Module):
+    """Two convolutions at one resolution; the second halves it."""
+
+    def __init__(self, config: DiscriminatorConfig, in_channels: int, out_channels: int, rgb_channels: int) -> None:
+        super().__init__()
+        clamp = config.clamp
+        self.from_rgb = (
+            EqualizedConv2d(rgb_channels, in_channels, 1, activation="lrelu", clamp=clamp) if rgb_channels else None
+        )
+        self.conv0 = EqualizedConv2d(in_channels, in_channels, 3, activation="lrelu", clamp=clamp)
+        self.conv1 = EqualizedConv2d(in_channels, out_channels, 3, activation="lrelu", clamp=clamp, down=2)
+        self.skip = (
+            EqualizedConv2d(in_channels, out_channels, 1, bias=False, down=2)
+            if config.architecture == "resnet"
+            else None
+        )
+
+    def forward(self, x: Tensor | None, image: Tensor) -> Tensor:
+        """Features [batch, in, height, width] (None in the first block) and the image of that size to [batch, out, ...]."""
+        if self.from_rgb is not None:
+            rgb = self.from_rgb(image)
+            x = rgb if x is None else x + rgb
+        assert x is not None
+        if self.skip is None:
+            return self.conv1(self.conv0(x))
+        return self.skip(x, gain=math.sqrt(0.5)) + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+
+
+class Epilogue(nn.Module):
+    """Minibatch standard deviation, one convolution and two linear layers to the logit or the projection vector."""
+
+    def __init__(
+        self, config: DiscriminatorConfig, size: tuple[int, int], channels: int, rgb_channels: int, out_features: int
+    ) -> None:
+        super().__init__()
+        self.mbstd_group = config.mbstd_group
+        self.from_rgb = (
+            EqualizedConv2d(rgb_channels, channels, 1, activation="lrelu", clamp=config.clamp) if rgb_channels else None
+        )
+        self.conv = EqualizedConv2d(channels + 1, channels, 3, activation="lrelu", clamp=config.clamp)
+        self.fc = EqualizedLinear(channels * size[0] * size[1], channels, activation="lrelu")
+        self.out = EqualizedLinear(channels, out_features)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """Features [batch, channels, height, width] to [batch, out_features]."""
+        if self.from_rgb is not None:
+            x = x + self.from_rgb(image)
+        x = self.conv(minibatch_std(x, self.mbstd_group))
+        return self.out(self.fc(x.flatten(1)))
+
+
+class Discriminator(nn.Module):
+    """Image (and label) to logit. Architecture orig is a plain chain, resnet adds skips, skip feeds the image to all."""
+
+    resample_filter: Tensor
+
+    def __init__(self, config: DiscriminatorConfig, spec: DatasetSpec) -> None:
+        super().__init__()
+        self.is_skip = config.architecture == "skip"
+        self.c_dim = spec.label_dim
+        self.img_channels = spec.channels
+        self.img_height, self.img_width = spec.height, spec.width
+        self.img_resolution = max(spec.height, spec.width)
+        sizes = list(reversed(spec.stage_sizes))  # largest first
+        end_size = (sizes[-1][0] // 2, sizes[-1][1] // 2)
+        channels = [config.channels(*size) for size in [*sizes, end_size]]
+        reads_image = [spec.channels if self.is_skip or i == 0 else 0 for i in range(len(sizes))]
+        self.blocks = nn.ModuleList(
+            Block(config, a, b, rgb) for a, b, rgb in zip(channels, channels[1:], reads_image, strict=False)
+        )
+        cmap_dim = channels[-1] if self.c_dim > 0 else 0
+        self.epilogue = Epilogue(config, end_size, channels[-1], spec.channels if self.is_skip else 0, cmap_dim or 1)
+        self.mapping_network = (
+            MappingNetwork(0, self.c_dim, cmap_dim, config.mapping_layers, w_avg_beta=None) if cmap_dim else None
+        )
+        self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
+
+    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+        """Images [batch, channels, height, width], -1..1, and labels [batch, c_dim] to logits [batch, 1]."""
+        x: Tensor | None = None
+        for block in self.blocks:
+            x = block(x, image)
+            if self.is_skip:
+                image = downsample2d(image, self.resample_filter)
+        logits = self.epilogue(x, image)
+        if self.mapping_network is None:
+            return logits
+        projection = self.mapping_network(None, c)
+        return (logits * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
+
+    def layers_from_image(self) -> Iterator[nn.Module]:
+        """The convolution layers in the order the image meets them, as --freezed counts them."""
+        for block in self.blocks:
+            layers = (getattr(block, name) for name in ("from_rgb", "skip", "conv0", "conv1"))
+            yield from (layer for layer in layers if layer is not None)

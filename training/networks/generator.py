@@ -1,0 +1,166 @@
+"""The generator: stages of encoder layers from a learned constant to an image (paper, figure 2)."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.config import DatasetSpec, GeneratorConfig
+from training.networks.attention import EncoderLayer, uniform_parameter
+from training.networks.layers import EqualizedLinear
+from training.networks.mapping import MappingNetwork, truncate
+from training.networks.modulation import modulated_linear
+
+
+def upsample(x: Tensor) -> Tensor:
+    """[batch, channels, height, width] at twice the size through the [1, 3, 3, 1] filter, any memory format.
+
+    That filter with zeros outside equals bilinear interpolation of the zero-padded image, cropped.
+    """
+    return F.interpolate(F.pad(x, [1, 1, 1, 1]), scale_factor=2, mode="bilinear")[:, :, 2:-2, 2:-2]
+
+
+def tokens_to_image(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Row-major tokens [batch, tokens, channels] as [batch, channels, height, width], without a copy."""
+    return x.transpose(1, 2).unflatten(2, size)
+
+
+def image_to_tokens(x: Tensor) -> Tensor:
+    """[batch, channels, height, width] as row-major tokens [batch, tokens, channels]."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class ToRGB(nn.Module):
+    """Modulated linear map from tokens to colours."""
+
+    def __init__(self, w_dim: int, width: int, img_channels: int) -> None:
+        super().__init__()
+        self.affine = EqualizedLinear(w_dim, width, bias_init=1)
+        self.weight = uniform_parameter([img_channels, width], width)
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Tokens [batch, tokens, width] to colours [batch, tokens, img_channels]."""
+        return modulated_linear(x, self.weight, self.affine(w)) + self.bias
+
+
+class Stage(nn.Module):
+    """The encoder layers of one resolution, with the position embedding before and the ToRGB after them."""
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        size: tuple[int, int],  # (height, width), px
+        num_layers: int,
+        width: int,
+        out_width: int,  # width of the next stage
+        img_channels: int,
+    ) -> None:
+        super().__init__()
+        num_tokens = size[0] * size[1]
+        self.size = size
+        self.pos_embedding = nn.Parameter(torch.zeros(1, num_tokens, width))
+        widths = [width] * num_layers + [out_width]
+        self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in itertools.pairwise(widths))
+        self.to_rgb = ToRGB(config.w_dim, out_width, img_channels)
+
+    def forward(self, x: Tensor, ws: Tensor, noise_mode: str) -> tuple[Tensor, Tensor]:
+        """Tokens [batch, tokens, width] and the styles of the layers and of ToRGB to tokens and an image of this size."""
+        x = x + self.pos_embedding
+        for layer, w in zip(self.layers, ws.unbind(dim=1), strict=False):
+            x = layer(x, w, noise_mode)
+        rgb = self.to_rgb(x, ws[:, len(self.layers)])
+        return x, tokens_to_image(rgb, self.size)
+
+
+class SynthesisNetwork(nn.Module):
+    """Styles to image: every stage adds its colours to the enlarged image of the stage before."""
+
+    def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
+        super().__init__()
+        config.check_stages(spec)
+        self.num_ws = config.num_ws
+        self.num_layers = config.layers
+        self.sizes = spec.stage_sizes
+        self.const = nn.Parameter(torch.randn(self.sizes[0][0] * self.sizes[0][1], config.widths[0]))
+        out_widths = [*config.widths[1:], config.widths[-1]]
+        self.stages = nn.ModuleList(
+            Stage(config, size, num_layers, width, out_width, spec.channels)
+            for size, num_layers, width, out_width in zip(
+                self.sizes, config.layers, config.widths, out_widths, strict=True
+            )
+        )
+
+    def forward(self, ws: Tensor, noise_mode: str = "random") -> Tensor:
+        """Styles [batch, num_ws, w_dim] to images [batch, img_channels, height, width], about -1..1.
+
+        Every layer consumes one style; a stage's ToRGB consumes the style of the next stage's first layer.
+        `noise_mode` is random (fresh), const (the stored noise) or none.
+        """
+        x = self.const.expand(len(ws), -1, -1)
+        x, image = self.stages[0](x, ws, noise_mode)
+        first_w = self.num_layers[0]
+        for size, stage, num_layers in zip(self.sizes, self.stages[1:], self.num_layers[1:], strict=False):
+            x = image_to_tokens(upsample(tokens_to_image(x, size)))
+            x, rgb = stage(x, ws[:, first_w:], noise_mode)
+            image = upsample(image) + rgb
+            first_w += num_layers
+        return image
+
+
+class Generator(nn.Module):
+    """Mapping network and synthesis network."""
+
+    def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
+        super().__init__()
+        self.z_dim, self.w_dim, self.c_dim = config.z_dim, config.w_dim, spec.label_dim
+        self.num_ws = config.num_ws
+        self.class_names = spec.class_names
+        self.img_channels = spec.channels
+        self.img_height, self.img_width = spec.height, spec.width
+        self.img_resolution = max(spec.height, spec.width)
+        self.mapping_network = MappingNetwork(
+            config.z_dim,
+            spec.label_dim,
+            config.w_dim,
+            config.mapping_layers,
+            lr_mult=config.mapping_lr_mult,
+            w_avg_beta=config.w_avg_beta,
+        )
+        self.synthesis = SynthesisNetwork(config, spec)
+
+    def mapping(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        track_mean: bool = True,
+    ) -> Tensor:
+        """Latents [batch, z_dim] and labels [batch, c_dim] to styles [batch, num_ws, w_dim]."""
+        w = self.mapping_network(z, c, track_mean)
+        ws = w.unsqueeze(1).expand(-1, self.num_ws, -1)
+        return truncate(ws, self.mapping_network.w_avg, truncation_psi, truncation_cutoff)
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "random",
+    ) -> Tensor:
+        """Images of latents.
+
+        Args:
+            z: Latents, standard normal, [batch, z_dim].
+            c: Labels, usually one-hot, [batch, c_dim]; None or anything when the generator is unconditional.
+            truncation_psi: 1 = full variety, 0 = the mean picture.
+            truncation_cutoff: Truncate only so many of the first styles; None = all.
+            noise_mode: random, const or none.
+
+        Returns:
+            [batch, img_channels, img_height, img_width], about -1..1, not clipped.
+        """
+        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode=noise_mode)

@@ -1,0 +1,165 @@
+"""The optimizer steps of an iteration: what each one minimises, how often, and for which network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from torch_utils.distributed import all_reduce_mean, all_reduce_sum, average_gradients
+from training.augment import AugmentPipe
+from training.latents import Latents
+from training.loss import (
+    discriminator_fake_loss,
+    discriminator_real_loss,
+    generator_loss,
+    path_length_penalty,
+    path_lengths,
+    r1_penalty,
+)
+from training.state import TrainState
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The pictures and latents of one forward pass."""
+
+    images: Tensor  # real, [micro_batch, channels, height, width], -1..1
+    labels: Tensor  # [micro_batch, c_dim]
+    latents: Latents
+
+
+class Losses:
+    """What each phase minimises, for one micro-batch; also reports the statistics."""
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+        self.config = state.config.loss
+        augment = state.config.augment
+        self.augment = None if augment.mode == "noaug" else AugmentPipe(augment.pipe).to(state.device)
+
+    def styles(self, latents: Latents) -> Tensor:
+        """Styles [batch, num_ws, w_dim]; the later ones from second latents where the batch mixes styles."""
+        ws = self.state.G.mapping(latents.z, latents.c)
+        if latents.mix_z is None:
+            return ws
+        other = self.state.G.mapping(latents.mix_z, latents.c, track_mean=False)
+        return torch.cat([ws[:, : latents.mix_from], other[:, latents.mix_from :]], dim=1)
+
+    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Logits [batch, 1] of augmented images."""
+        if self.augment is not None:
+            images = self.augment(images, self.state.strength.effective_p)
+        return self.state.D(images, labels)
+
+    def report_logits(self, kind: str, logits: Tensor) -> None:
+        """Statistics of the logits of `real` or `fake` pictures."""
+        self.state.stats.report(f"Loss/scores/{kind}", logits)
+        self.state.stats.report(f"Loss/signs/{kind}", logits.sign())
+
+    def g_main(self, batch: MicroBatch) -> Tensor:
+        """The generator makes pictures that are judged real."""
+        images = self.state.G.synthesis(self.styles(batch.latents))
+        logits = self.judge(images, batch.latents.c)
+        self.report_logits("fake", logits)
+        loss = generator_loss(logits)
+        self.state.stats.report("Loss/G/loss", loss)
+        return loss.mean()
+
+    def g_path_length(self, batch: MicroBatch) -> Tensor:
+        """The generator moves its pictures evenly with the styles (StyleGAN2, section 3.2)."""
+        count = len(batch.images) // self.config.pl_batch_shrink
+        whole = batch.latents
+        mix_z = None if whole.mix_z is None else whole.mix_z[:count]
+        latents = Latents(whole.z[:count], whole.c[:count], mix_z, whole.mix_from)
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+            ws = self.styles(latents)
+            images = self.state.G.synthesis(ws)
+            lengths = path_lengths(images, ws, torch.randn_like(images))
+        penalty, self.state.pl_mean = path_length_penalty(lengths, self.state.pl_mean, self.config.pl_decay)
+        self.state.stats.report("Loss/pl_penalty", penalty)
+        self.state.stats.report("Loss/path_length", lengths)
+        return (penalty * self.config.pl_weight).mean()
+
+    def d_main(self, batch: MicroBatch) -> Tensor:
+        """The discriminator tells generated pictures from real ones."""
+        with torch.no_grad():
+            fakes = self.state.G.synthesis(self.styles(batch.latents))
+        fake_logits = self.judge(fakes, batch.latents.c)
+        real_logits = self.judge(batch.images, batch.labels)
+        self.report_logits("fake", fake_logits)
+        self.report_logits("real", real_logits)
+        self.state.strength.report(real_logits)
+        loss = discriminator_fake_loss(fake_logits) + discriminator_real_loss(real_logits)
+        self.state.stats.report("Loss/D/loss", loss)
+        return loss.mean()
+
+    def d_r1(self, batch: MicroBatch) -> Tensor:
+        """The discriminator is flat around real pictures (R1, arXiv 1801.04406)."""
+        images = batch.images.detach().requires_grad_(True)
+        logits = self.judge(images, batch.labels)
+        self.report_logits("real", logits)
+        self.state.strength.report(logits)
+        penalty = r1_penalty(images, logits)
+        loss = penalty * (self.config.r1_gamma / 2)
+        self.state.stats.report("Loss/r1_penalty", penalty)
+        self.state.stats.report("Loss/D/reg", loss)
+        return loss.mean()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimizer step of an iteration, with gradient accumulation over micro-batches."""
+
+    name: str
+    network: nn.Module  # whose requires_grad is on meanwhile, the other's off
+    other: nn.Module
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[MicroBatch], Tensor]
+    interval: int  # batches between two steps
+    gain: float  # a lazily applied loss counts for all the batches between two steps
+    finish: Callable[[], None]  # called after the optimizer step
+
+    def is_due(self, batch_index: int) -> bool:
+        """Whether this phase takes a step in the batch of this index."""
+        return batch_index % self.interval == 0
+
+    def step(self, batches: Sequence[MicroBatch]) -> None:
+        """Accumulate the gradients of the micro-batches, average them over the processes and update the weights."""
+        self.other.requires_grad_(False)
+        self.network.requires_grad_(True)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            (self.loss(batch) * (self.gain / len(batches))).backward()
+        average_gradients(self.parameters)
+        self.optimizer.step()
+        self.finish()
+
+
+def build_phases(state: TrainState) -> list[Phase]:
+    """The phases of this configuration, in the order in which an iteration runs them."""
+    losses, config = Losses(state), state.config.loss
+
+    def update_w_avg() -> None:
+        mapping = state.G.mapping_network
+        all_reduce_sum(mapping.w_sum)
+        all_reduce_sum(mapping.w_count)
+        mapping.update_w_avg()
+
+    def finish_path_length() -> None:
+        all_reduce_mean(state.pl_mean)
+        update_w_avg()
+
+    generator = (state.G, state.D, state.g_parameters, state.g_optimizer)
+    discriminator = (state.D, state.G, state.d_parameters, state.d_optimizer)
+    phases = [Phase("G_main", *generator, losses.g_main, 1, 1.0, update_w_avg)]
+    if config.pl_weight > 0:
+        every = config.pl_interval
+        phases.append(Phase("G_pl", *generator, losses.g_path_length, every, float(every), finish_path_length))
+    phases.append(Phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg))
+    if config.r1_gamma > 0:
+        every = config.r1_interval
+        phases.append(Phase("D_r1", *discriminator, losses.d_r1, every, float(every), update_w_avg))
+    return phases

@@ -1,0 +1,82 @@
+"""Named configurations: the published results, `auto` for any pictures, and the demo that runs on two CPU cores."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from training.config import (
+    AugmentConfig,
+    ConfigError,
+    DatasetSpec,
+    DiscriminatorConfig,
+    EmaConfig,
+    GeneratorConfig,
+    LossConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+)
+
+DEMO = RunConfig(
+    preset="demo",
+    generator=GeneratorConfig(widths=(128, 64, 32), layers=(1, 1, 1), z_dim=64, w_dim=128, mapping_layers=2),
+    discriminator=DiscriminatorConfig(architecture="resnet", channel_base=1024, channel_max=64, mbstd_group=8, mapping_layers=2),
+    loss=LossConfig(r1_gamma=1.0, mixing_prob=0.0),
+    augment=AugmentConfig(mode="noaug"),
+    optimizer=OptimizerConfig(g_lr=0.0025, d_lr=0.0025),
+    ema=EmaConfig(kimg=2.0, rampup=0.05),
+    schedule=ScheduleConfig(kimg=40.0, batch=32, tick_kimg=1.0, snap_ticks=10),
+)
+
+CIFAR = RunConfig(
+    preset="cifar",
+    generator=GeneratorConfig(widths=(1024, 512, 512), layers=(1, 3, 3)),
+    discriminator=DiscriminatorConfig(architecture="orig", channel_base=32768, mbstd_group=32),
+    loss=LossConfig(r1_gamma=0.01, mixing_prob=0.0),
+    augment=AugmentConfig(),
+    optimizer=OptimizerConfig(g_lr=0.0025, d_lr=0.0025),
+    ema=EmaConfig(kimg=500.0, rampup=0.05),
+    schedule=ScheduleConfig(kimg=100_000.0, batch=32),
+)
+
+
+def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
+    """Widths 1024, 256, 64, 64, ... and layers 1, 2, 1, 1, ... for as many stages as the pictures have."""
+    num_stages = len(spec.stage_sizes)
+    widths = (1024, 256, *[64] * num_stages)[:num_stages]
+    layers = (1, 2, *[1] * num_stages)[:num_stages]
+    return GeneratorConfig(widths=widths, layers=layers, linformer=True)
+
+
+def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
+    """Settings deduced from the picture size and the number of processes; its rules are StyleGAN2-ADA's `auto`."""
+    side = max(spec.height, spec.width)
+    batch = max(min(num_gpus * min(4096 // side, 32), 64), num_gpus)
+    batch -= batch % num_gpus
+    generator = auto_generator(spec)
+    return RunConfig(
+        preset="auto",
+        generator=generator,
+        discriminator=DiscriminatorConfig(
+            architecture="resnet", channel_base=16384, mbstd_group=max(min(batch // num_gpus, 4), 1)
+        ),
+        loss=LossConfig(r1_gamma=0.0002 * side**2 / batch),
+        augment=AugmentConfig(max_p=0.7 if generator.linformer else 1.0),
+        ema=EmaConfig(kimg=batch * 10 / 32, rampup=0.05),
+        schedule=ScheduleConfig(kimg=25_000.0, batch=batch),
+    )
+
+
+PRESETS: dict[str, Callable[[DatasetSpec, int], RunConfig]] = {
+    "auto": auto,
+    "demo": lambda spec, num_gpus: DEMO,
+    "cifar": lambda spec, num_gpus: CIFAR,
+}
+ALIASES = {"cifar10": "cifar"}
+
+
+def preset(name: str, spec: DatasetSpec, num_gpus: int = 1) -> RunConfig:
+    """The configuration of this name for these pictures; raises ConfigError naming the known ones."""
+    name = ALIASES.get(name, name)
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset '{name}' (--cfg); choose from {', '.join(sorted(PRESETS))}")
+    return replace(PRESETS[name](spec, num_gpus), preset=name)

@@ -1,0 +1,75 @@
+"""All of a run that survives a restart."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_utils.distributed import all_reduce_sum, broadcast
+from torch_utils.rng import derive_seed
+from torch_utils.stats import Stats
+from training.config import DatasetSpec, OptimizerConfig, RunConfig
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.strength import AugmentStrength
+
+
+def lazy_adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig, interval: int) -> torch.optim.Adam:
+    """Adam scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B)."""
+    ratio = interval / (interval + 1)
+    betas = (config.beta1**ratio, config.beta2**ratio)
+    return torch.optim.Adam(parameters, lr=lr * ratio, betas=betas, eps=config.eps)
+
+
+def trainable(network: Discriminator, freeze_layers: int) -> list[nn.Parameter]:
+    """The discriminator's parameters without those of its first layers."""
+    frozen = {p for layer in list(network.layers_from_image())[:freeze_layers] for p in layer.parameters()}
+    return [p for p in network.parameters() if p not in frozen]
+
+
+class TrainState:
+    """Networks, optimizers, averages, augmentation probability, statistics and the clock."""
+
+    def __init__(self, config: RunConfig, spec: DatasetSpec, device: torch.device) -> None:
+        self.config, self.spec, self.device = config, spec, device
+        self.cur_nimg = 0
+        torch.manual_seed(derive_seed(config.schedule.seed, 2))
+        self.G = Generator(config.generator, spec).to(device).train()
+        self.D = Discriminator(config.discriminator, spec).to(device).train()
+        broadcast([*self.G.state_dict().values(), *self.D.state_dict().values()])
+        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        optimizer, loss = config.optimizer, config.loss
+        self.g_parameters = list(self.G.parameters())
+        self.d_parameters = trainable(self.D, config.discriminator.freeze_layers)
+        self.g_optimizer = lazy_adam(self.g_parameters, optimizer.g_lr, optimizer, loss.pl_interval)
+        self.d_optimizer = lazy_adam(self.d_parameters, optimizer.d_lr, optimizer, loss.r1_interval)
+        self.pl_mean = torch.zeros([], device=device)
+        augment = config.augment
+        self.strength = AugmentStrength(
+            augment.p, augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
+        )
+        self.stats = Stats()
+
+    @property
+    def batch_index(self) -> int:
+        """Batches done so far."""
+        return self.cur_nimg // self.config.schedule.batch
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Name -> what has `state_dict` and `load_state_dict`."""
+        names = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "strength", "stats")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors from which `load_state_dict` goes on bit for bit; call it on every rank."""
+        state = {name: component.state_dict() for name, component in self.components.items()}
+        return {**state, "cur_nimg": self.cur_nimg, "pl_mean": self.pl_mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        for name, component in self.components.items():
+            component.load_state_dict(state[name])
+        self.pl_mean = state["pl_mean"].to(self.device)
+        self.cur_nimg = state["cur_nimg"]
