@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from metrics.results import MetricResult
     from training.dataset import ImageDataset
 
+PROXY_NOTE = " A proxy: not comparable to published numbers."
+
 
 class ProgressBars:
     """Shows one bar for each pass over pictures."""
@@ -40,9 +42,7 @@ class ProgressBars:
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--network", metavar="FILE", help="Network snapshot, network-snapshot-*.pkl.")
 @click.option("--images", metavar="PATH", help="Folder or zip of generated pictures, in place of --network.")
-@click.option(
-    "--data", metavar="PATH", help="Real pictures: zip or folder.  [default: what the network was trained on]"
-)
+@click.option("--data", metavar="PATH", help="Real pictures: zip or folder.  [default: the network's training set]")
 @click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; `--metrics=list` explains them.")
 @click.option("--mirror", type=bool, default=False, metavar="BOOL", help="Add every real picture flipped.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of the generated pictures.")
@@ -79,9 +79,6 @@ def explain() -> None:
         print(f"{name}\n    {metric.definition}.{'' if metric.comparable_to_published else PROXY_NOTE}")
 
 
-PROXY_NOTE = " A proxy: not comparable to published numbers."
-
-
 def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
     from metrics.registry import evaluate, parse_names
@@ -93,11 +90,8 @@ def run(options: dict[str, Any]) -> None:
     check_sources(options)
     outdir = prepare_outdir(options)
     dataset = reference_dataset(options["data"] or trained_on(options["network"]), options["mirror"])
-    fake = (
-        open_images(options["images"], dataset)
-        if options["images"]
-        else open_network(options["network"], dataset, device)
-    )
+    images, network = options["images"], options["network"]
+    fake = open_images(images, dataset) if images else open_network(network, dataset, device)
     bars = ProgressBars(hidden=not options["verbose"])
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
@@ -175,11 +169,11 @@ def open_images(path: str, dataset: "ImageDataset") -> "FakeImages":
     from training.evaluation import FakeSet, RealSet, reference_dataset
 
     pictures = reference_dataset(path)
-    ours, theirs = RealSet(pictures).image_shape, RealSet(dataset).image_shape
-    if ours != theirs:
+    ours, theirs = pictures.spec, dataset.spec
+    if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
         raise click.UsageError(
-            f"--images={path} has pictures of {ours[2]}x{ours[1]} px with {ours[0]} channels, --data has "
-            f"{theirs[2]}x{theirs[1]} px with {theirs[0]}; they must agree."
+            f"--images={path} has pictures of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
+            f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
         )
     return FakeSet(RealSet(pictures))
 

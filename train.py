@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from dnnlib.dataclass_values import ConfigError, override
 from dnnlib.rundir import create_run_dir, run_dirs, tee_output
-from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, ConfigError, RunConfig, override
+from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, RunConfig
 from training.presets import ALIASES, PRESETS, preset
 
 OPTIONS_FILE = "training_options.json"

@@ -94,9 +94,9 @@ def _inner_glyph(label: int, stroke_px: int, outline_px: int) -> Image.Image:
 
 def _placement(glyph_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Return the affine map from canvas to glyph coordinates, [2, 3], that keeps the whole digit in the picture."""
-    angle, slant = np.deg2rad(rng.uniform(-14, 14)), rng.uniform(-0.28, 0.28)
+    angle, slant = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.25, 0.25)
     stretch = np.exp(rng.uniform(-0.32, 0.32) / 2)  # width against height, 0.73 to 1.38
-    fullness, position = rng.uniform(0.72, 1.0), rng.random(2)
+    fullness, position = rng.uniform(0.78, 1.0), rng.random(2)
 
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shape = rotate @ np.array([[1.0, slant], [0.0, 1.0]]) @ np.diag([stretch, 1 / stretch])

@@ -5,8 +5,8 @@ import torch
 
 
 def derive_seed(*key: int) -> int:
-    """A 63-bit seed that depends on every number of the key."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    """A 63-bit seed that depends on every number of the key and on how many there are."""
+    return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_step(seed: int, cur_nimg: int, rank: int) -> None:

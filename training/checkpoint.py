@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from dnnlib.dataclass_values import ConfigError, build, to_plain
 from dnnlib.files import atomic_write
 from torch_utils import distributed
-from training.config import ConfigError, DatasetSpec, RunConfig, build, to_plain
+from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.state import TrainState

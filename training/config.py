@@ -1,11 +1,10 @@
-"""Every number of a run, as frozen dataclasses of plain values. Standard library only."""
+"""Every number of a run, as frozen dataclasses of plain values; imports no torch."""
 
 import dataclasses
-import types
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
-T = TypeVar("T")
+from dnnlib.dataclass_values import build, require, to_plain
 
 MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters a layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
@@ -15,16 +14,6 @@ AUGMENT_MODES = ("noaug", "ada", "fixed")
 AUGMENT_PIPES = (
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
 )
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names it, its value and the remedy."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError(message) unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         require(len(self.widths) == len(self.layers) and len(self.widths) > 0,
-                f"generator.widths {self.widths} and generator.layers {self.layers} must name one value a stage, equally many")
+                f"--g_dict {self.widths} and --num_layers {self.layers} must name one value a stage, equally many")
         require(all(n >= 1 for n in self.layers), f"generator.layers must be 1 or more a stage, got {self.layers}")
         for name in ("head_width", "minimum_heads", "z_dim", "w_dim", "mapping_layers", "linformer_tokens"):
             require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
@@ -283,67 +272,3 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as JSON has them."""
         return to_plain(dataclasses.asdict(self))
-
-
-def to_plain(value: Any) -> Any:
-    """The same value with every tuple as a list, as JSON and weights-only files hold it."""
-    if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
-    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def build(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """An instance of a dataclass from plain nested values; `where` names it in errors."""
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
-    return cls(**{name: convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def convert(hint: Any, value: Any, where: str) -> Any:
-    """A plain value as the annotated type; raises ConfigError where it does not fit."""
-    if dataclasses.is_dataclass(hint):
-        require(isinstance(value, dict), f"{where} must be a group of settings, got {value!r}")
-        return build(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) in (Union, types.UnionType):
-        inner = next(arg for arg in get_args(hint) if arg is not type(None))
-        return None if value is None else convert(inner, value, where)
-    if get_origin(hint) is tuple:
-        require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
-        return tuple(convert(get_args(hint)[0], item, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    require(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
-    return value
-
-
-def parse(hint: Any, text: str, where: str) -> Any:
-    """The value of a setting from what was typed: `0.1`, `true`, `none`, `256,64`; raises ConfigError."""
-    if get_origin(hint) in (Union, types.UnionType):
-        inner = next(arg for arg in get_args(hint) if arg is not type(None))
-        return None if text.lower() == "none" else parse(inner, text, where)
-    if get_origin(hint) is tuple:
-        return tuple(parse(get_args(hint)[0], item, where) for item in text.split(",") if item)
-    if hint is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        require(text.lower() in words, f"{where} must be true or false, got '{text}'")
-        return words[text.lower()]
-    try:
-        return hint(text)
-    except ValueError:
-        raise ConfigError(f"{where} must be of type {hint.__name__}, got '{text}'") from None
-
-
-def override(config: T, path: str, text: str, prefix: str = "") -> T:
-    """A copy of the config with one setting replaced, such as `override(config, "loss.r1_gamma", "0.1")`."""
-    name, _, rest = path.partition(".")
-    where = f"--set {prefix}{path}"
-    hints = get_type_hints(type(config))
-    require(name in hints, f"{where}: there is no '{name}'; choose from {', '.join(hints)}")
-    if dataclasses.is_dataclass(hints[name]):
-        require(bool(rest), f"{where}: name one setting of it, such as {path}.{next(iter(get_type_hints(hints[name])))}")
-        value = override(getattr(config, name), rest, text, f"{prefix}{name}.")
-    else:
-        require(not rest, f"{where}: '{name}' is a single value")
-        value = parse(hints[name], text, where)
-    return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]

@@ -53,19 +53,19 @@ class FakeSet:
         self.content_hash = real.content_hash
 
     def batches(self, count: int, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the first `count` pictures, whatever the seed; raises ValueError where there are fewer."""
+        """Return the first `count` pictures, whatever the seed; raises ValueError where there are fewer."""
         if count > self.pictures.count:
             raise ValueError(
                 f"{self.pictures.dataset.path} has {self.pictures.count} pictures, but the metrics look at {count} "
                 f"generated ones; give at least so many"
             )
-        done = 0
-        for images, classes in self.pictures.batches(batch_size):
-            left = count - done
-            yield images[:left], None if classes is None else classes[:left]
-            done += len(images)
-            if done >= count:
-                return
+        return self._first(count, batch_size)
+
+    def _first(self, count: int, batch_size: int) -> Iterator[ImageBatch]:
+        for done, (images, classes) in zip(
+            range(0, count, batch_size), self.pictures.batches(batch_size), strict=False
+        ):
+            yield images[: count - done], None if classes is None else classes[: count - done]
 
 
 class FakeSampler:
@@ -124,8 +124,8 @@ def _check_match(G: Generator, dataset: ImageDataset) -> None:
     if (G.img_width, G.img_height, G.img_channels) != (spec.width, spec.height, spec.channels):
         raise ValueError(
             f"the network makes pictures of {G.img_width}x{G.img_height} px with {G.img_channels} channels, but those "
-            f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set that "
-            f"it was trained on"
+            f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set it was "
+            f"trained on"
         )
     if G.c_dim and G.c_dim != spec.label_dim:
         raise ValueError(

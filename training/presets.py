@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from dnnlib.dataclass_values import ConfigError
 from training.config import (
     AugmentConfig,
-    ConfigError,
     DatasetSpec,
     DiscriminatorConfig,
     EmaConfig,

@@ -2,16 +2,8 @@ import json
 
 import pytest
 
-from training.config import (
-    AugmentConfig,
-    ConfigError,
-    DatasetSpec,
-    GeneratorConfig,
-    LossConfig,
-    RunConfig,
-    ScheduleConfig,
-    override,
-)
+from dnnlib.dataclass_values import ConfigError, override
+from training.config import AugmentConfig, DatasetSpec, GeneratorConfig, LossConfig, RunConfig, ScheduleConfig
 from training.presets import PRESETS, preset
 
 

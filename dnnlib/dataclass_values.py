@@ -1,0 +1,83 @@
+"""Typed dataclasses from plain values and from what people type, and back; every misfit is named."""
+
+import dataclasses
+import types
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it, its value and the remedy."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError(message) unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def to_plain(value: Any) -> Any:
+    """The same value with every tuple as a list, as JSON and weights-only files hold it."""
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def build(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """An instance of a dataclass from plain nested values; `where` names it in errors."""
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
+    return cls(**{name: convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """A plain value as the annotated type; raises ConfigError where it does not fit."""
+    if dataclasses.is_dataclass(hint):
+        require(isinstance(value, dict), f"{where} must be a group of settings, got {value!r}")
+        return build(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = next(arg for arg in get_args(hint) if arg is not type(None))
+        return None if value is None else convert(inner, value, where)
+    if get_origin(hint) is tuple:
+        require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
+        return tuple(convert(get_args(hint)[0], item, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    require(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
+    return value
+
+
+def parse(hint: Any, text: str, where: str) -> Any:
+    """The value of a setting from what was typed: `0.1`, `true`, `none`, `256,64`; raises ConfigError."""
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = next(arg for arg in get_args(hint) if arg is not type(None))
+        return None if text.lower() == "none" else parse(inner, text, where)
+    if get_origin(hint) is tuple:
+        return tuple(parse(get_args(hint)[0], item, where) for item in text.split(",") if item)
+    if hint is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        require(text.lower() in words, f"{where} must be true or false, got '{text}'")
+        return words[text.lower()]
+    try:
+        return hint(text)
+    except ValueError:
+        raise ConfigError(f"{where} must be of type {hint.__name__}, got '{text}'") from None
+
+
+def override(config: T, path: str, text: str, prefix: str = "") -> T:
+    """A copy of the config with one setting replaced, such as `override(config, "loss.r1_gamma", "0.1")`."""
+    name, _, rest = path.partition(".")
+    where = f"--set {prefix}{path}"
+    hints = get_type_hints(type(config))
+    require(name in hints, f"{where}: there is no '{name}'; choose from {', '.join(hints)}")
+    if dataclasses.is_dataclass(hints[name]):
+        require(
+            bool(rest), f"{where}: name one setting of it, such as {path}.{next(iter(get_type_hints(hints[name])))}"
+        )
+        value = override(getattr(config, name), rest, text, f"{prefix}{name}.")
+    else:
+        require(not rest, f"{where}: '{name}' is a single value")
+        value = parse(hints[name], text, where)
+    return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]

@@ -1,0 +1,46 @@
+"""Stand-ins for what is measured: a tensor of pictures as the real set, and as a source of generated ones."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnnlib.demo_digits import digits
+
+
+class FixedPictures:
+    """Serves as RealImages and, its pictures in order whatever the seed, as FakeImages; counts the passes."""
+
+    def __init__(self, images: Tensor, classes: Tensor | None = None, content_hash: str = "pictures") -> None:
+        self.images, self.classes = images, classes
+        self.count = len(images)
+        self.content_hash = content_hash
+        self.name = content_hash
+        self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
+        self.num_classes = 0 if classes is None else int(classes.max()) + 1
+        self.passes = 0
+
+    def parts(self, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        self.passes += 1
+        for start in range(0, count, batch_size):
+            part = slice(start, min(start + batch_size, count))
+            yield self.images[part], None if self.classes is None else self.classes[part]
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return self.parts(self.count, batch_size)
+
+
+class GeneratedPictures(FixedPictures):
+    """The same with the signature of FakeImages."""
+
+    def batches(  # type: ignore[override]
+        self, count: int, batch_size: int, seed: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return self.parts(count, batch_size)
+
+
+def demo_pictures(split: str, count: int) -> tuple[Tensor, Tensor]:
+    """The first demo digits, uint8 [count, 3, 32, 32], and their labels."""
+    pictures, labels = zip(*digits(split, count), strict=True)
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)

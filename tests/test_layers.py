@@ -1,0 +1,77 @@
+"""The layers of docs/architecture.md: each imports only itself and what is to its left; no function outgrows a screen."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ["dnnlib", "torch_utils", "metrics", "training"]
+SCRIPTS = ["train", "generate", "calc_metrics", "dataset_tool"]
+SOURCES = [path for name in LAYERS for path in sorted((ROOT / name).rglob("*.py"))]
+
+# inside training: a module may not import those to the right of it
+ORDER = [
+    "training.config", "training.presets", "training.networks", "training.state", "training.phases", "training.loop",
+]  # fmt: skip
+INDEPENDENT = ["training.loss", "training.ema", "training.strength"]  # import nothing of training but each other
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports anywhere, as dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_no_import_runs_upward(path: Path) -> None:
+    above = set(LAYERS[LAYERS.index(module(path).split(".")[0]) + 1 :] + SCRIPTS)
+    upward = {name for name in imports(path) if name.split(".")[0] in above}
+    assert not upward
+
+
+def test_order_inside_training() -> None:
+    for path in SOURCES:
+        name = module(path)
+        place = next((i for i, prefix in enumerate(ORDER) if name.startswith(prefix)), None)
+        if place is not None:
+            later = [imp for imp in imports(path) for prefix in ORDER[place + 1 :] if imp.startswith(prefix)]
+            assert not later, name
+        if name in INDEPENDENT:
+            assert not [imp for imp in imports(path) if imp.startswith("training.") and imp not in INDEPENDENT], name
+        assert name == "training.loop" or not any(imp.startswith("training.loop") for imp in imports(path)), name
+
+
+def test_no_torch_where_answers_must_come_at_once() -> None:
+    """--help of every script, and everything dnnlib, dataset_tool and the configuration do, work without torch."""
+    code = "import sys; sys.modules['torch'] = None; import training.config, training.presets, " + ", ".join(SCRIPTS)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *(ROOT / f"{name}.py" for name in SCRIPTS)], ids=module)
+def test_functions_fit_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_architecture_page_names_every_file_and_no_other() -> None:
+    """Every module stands in the tree of docs/architecture.md, and every .py named there exists."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page.split("```")[1]
+    named = {word for word in tree.split() if word.endswith(".py")}
+    present = {path.name for path in SOURCES if path.name != "__init__.py"} | {f"{name}.py" for name in SCRIPTS}
+    assert named == present

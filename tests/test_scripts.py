@@ -1,0 +1,137 @@
+"""The scripts as people type them: real subprocesses on real files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--cfg=demo", "--g_dict=16,16,16", "--batch=8", "--workers=0", "--set=generator.z_dim=16",
+        "--set=generator.w_dim=16", "--set=discriminator.channel_base=256", "--set=discriminator.channel_max=8"]  # fmt: skip
+
+
+def run(script: str, *arguments: object, ok: bool = True) -> str:
+    """Run a script; its output, stdout and stderr together."""
+    command = [sys.executable, str(ROOT / f"{script}.py"), *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert (done.returncode == 0) is ok, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "digits.zip"
+    run("dataset_tool", "--source=demo", f"--dest={path}", "--max-images=60")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of 48 pictures."""
+    outdir = tmp_path_factory.mktemp("runs")
+    run("train", f"--outdir={outdir}", f"--data={digits}", "--cond=1", "--kimg=0.048", "--tick=0.016", *TINY)
+    (run_dir,) = outdir.iterdir()
+    return run_dir
+
+
+def test_run_folder(trained: Path) -> None:
+    assert trained.name == "00000-digits-cond-demo-batch8"
+    names = {path.name for path in trained.iterdir()}
+    assert names >= {
+        "training_options.json", "log.txt", "stats.jsonl", "reals.png", "fakes_init.png", "fakes000000.png",
+        "network-snapshot-000000.pkl", "training-state-latest.pt",
+    }  # fmt: skip
+    with Image.open(trained / "fakes000000.png") as grid:
+        assert grid.size == (320, 192)  # 10 classes of 6 pictures
+    assert "kimg 0.0" in (trained / "log.txt").read_text(encoding="utf-8")
+    options = json.loads((trained / "training_options.json").read_text(encoding="utf-8"))
+    assert options["generator"]["widths"] == [16, 16, 16]
+    plain = torch.load(trained / "network-snapshot-000000.pkl", weights_only=True)
+    assert plain["cur_nimg"] == 48
+
+
+def test_same_seed_same_picture(trained: Path, tmp_path: Path) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    run("generate", f"--network={network}", "--seeds=0-3,7", f"--outdir={tmp_path / 'a'}", "--class=5", "--grid")
+    run("generate", f"--network={network}", "--seeds=7,3", f"--outdir={tmp_path / 'b'}", "--class=5", "--batch=1")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        "seed0000.png", "seed0001.png", "seed0002.png", "seed0003.png", "seed0007.png", "grid.png",
+    }  # fmt: skip
+    for name in ("seed0003.png", "seed0007.png"):
+        pictures = [np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in "ab"]
+        assert abs(pictures[0] - pictures[1]).max() <= 1  # batches of another size may round otherwise
+    run("generate", f"--network={network}", "--seeds=7", f"--outdir={tmp_path / 'c'}", "--class=5", "--batch=1")
+    assert (tmp_path / "c" / "seed0007.png").read_bytes() == (tmp_path / "b" / "seed0007.png").read_bytes()
+
+
+@pytest.mark.parametrize("noise_mode", ["random", "none"])
+def test_noise_modes_are_repeatable(trained: Path, tmp_path: Path, noise_mode: str) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    arguments = [f"--network={network}", "--seeds=1,2", f"--noise-mode={noise_mode}", "--trunc=0.7"]
+    for folder in "ab":
+        run("generate", *arguments, f"--outdir={tmp_path / folder}")
+    for name in ("seed0001.png", "seed0002.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_resume_latest_equals_an_uninterrupted_run(digits: Path, tmp_path: Path) -> None:
+    common = [f"--data={digits}", "--cond=1", "--seed=3", "--metrics=none", "--state-kimg=0.016", *TINY]
+    run("train", f"--outdir={tmp_path / 'whole'}", "--kimg=0.048", *common)
+    assert "starting a new one" in run(
+        "train", f"--outdir={tmp_path / 'parts'}", "--kimg=0.016", "--resume=latest", *common
+    )
+    assert "Going on" in run("train", f"--outdir={tmp_path / 'parts'}", "--kimg=0.048", "--resume=latest", *common)
+    (whole,), (parts,) = (list((tmp_path / name).iterdir()) for name in ("whole", "parts"))
+    snapshots = [torch.load(d / "network-snapshot-000000.pkl", weights_only=True) for d in (whole, parts)]
+    for network in ("G", "D", "G_ema"):
+        for name, value in snapshots[0][network].items():
+            assert torch.equal(value, snapshots[1][network][name]), name
+
+
+def test_fine_tuning_starts_from_the_weights(trained: Path, digits: Path, tmp_path: Path) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    run("train", f"--outdir={tmp_path}", f"--data={digits}", "--cond=1", "--kimg=0.008", f"--resume={network}", *TINY)
+    (run_dir,) = tmp_path.iterdir()
+    assert (run_dir / "fakes_init.png").read_bytes() == (trained / "fakes000000.png").read_bytes()
+
+
+def test_measuring(trained: Path, digits: Path, tmp_path: Path) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    output = run(
+        "calc_metrics", f"--network={network}", f"--data={digits}", "--metrics=proxy_fd_randconv_v1",
+        f"--outdir={tmp_path}", f"--cache={tmp_path}",
+    )  # fmt: skip
+    assert "proxy_fd_randconv_v1" in output
+    (row,) = (tmp_path / "metric-proxy_fd_randconv_v1.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(row)["comparable_to_published"] is False
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train", ["--outdir=o", "--data=missing.zip"], "missing.zip"),
+        ("train", ["--outdir=o", "--data={digits}", "--cfg=imagenet"], "--cfg"),
+        ("train", ["--outdir=o", "--data={digits}", "--cfg=cifar", "--set=loss.gama=1"], "loss.gama"),
+        ("train", ["--outdir=o", "--data={digits}", "--cfg=cifar", "--batch=7", "--batch-gpu=3"], "--batch-gpu"),
+        ("train", ["--outdir=o", "--data={digits}", "--cfg=cifar", "--g_dict=64,32"], "--g_dict"),
+        ("train", ["--outdir=o", "--data={digits}", "--metrics=fid"], "fid"),
+        ("generate", ["--network=missing.pkl", "--seeds=0", "--outdir=o"], "missing.pkl"),
+        ("generate", ["--network={digits}", "--seeds=0", "--outdir=o"], "not a file of this program"),
+        ("generate", ["--network={network}", "--seeds=0", "--outdir=o", "--class=eleven"], "choose 0-9"),
+        ("generate", ["--network={network}", "--seeds=a-b", "--outdir=o"], "--seeds"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(
+    script: str, arguments: list[str], message: str, digits: Path, trained: Path, tmp_path: Path
+) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    filled = [text.format(digits=digits, network=network).replace("=o", f"={tmp_path / 'o'}") for text in arguments]
+    output = run(script, *filled, ok=False)
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,111 @@
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import (
+    STATE_LATEST,
+    STATE_PREVIOUS,
+    CheckpointError,
+    find_state,
+    load_discriminator,
+    load_generator,
+    load_networks,
+    read_snapshot,
+    save_snapshot,
+    save_state,
+)
+from training.config import DatasetSpec, RunConfig
+from training.state import TrainState
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def state(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> TrainState:
+    return TrainState(tiny_config, tiny_spec, CPU)
+
+
+def test_snapshot_round_trip(state: TrainState, tmp_path: Path) -> None:
+    state.cur_nimg = 123
+    path = tmp_path / "network-snapshot-000000.pkl"
+    save_snapshot(path, state)
+    config, spec, values = read_snapshot(path)
+    assert (config, spec, values["cur_nimg"]) == (state.config, state.spec, 123)
+    z, image = torch.randn(2, 8), torch.randn(4, 3, 16, 16)
+    generator, discriminator = load_generator(path), load_discriminator(path)
+    assert torch.equal(generator(z, noise_mode="const"), state.G_ema(z, noise_mode="const"))
+    assert torch.equal(discriminator(image), state.D.eval()(image))
+    assert (generator.z_dim, generator.c_dim, generator.num_ws, generator.img_resolution) == (8, 0, 4, 16)
+
+
+def test_class_names_travel_with_the_network(tiny_config: RunConfig, tmp_path: Path) -> None:
+    spec = DatasetSpec(16, 16, 3, 2, ("cat", "dog"))
+    save_snapshot(tmp_path / "a.pkl", TrainState(tiny_config, spec, CPU))
+    assert load_generator(tmp_path / "a.pkl").class_names == ("cat", "dog")
+
+
+class Hostile:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
+    target = tmp_path / "it-ran"
+    for name, save in {"plain.pkl": pickle.dump, "torch.pkl": torch.save}.items():
+        with open(tmp_path / name, "wb") as file:
+            save({"G_ema": Hostile(target)}, file)
+        with pytest.raises(CheckpointError, match=name):
+            load_generator(tmp_path / name)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00."])
+def test_random_files_are_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "something.pkl"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"something\.pkl"):
+        load_generator(path)
+
+
+def test_wrong_kind_and_newer_version(state: TrainState, tmp_path: Path) -> None:
+    save_state(tmp_path, state)
+    with pytest.raises(CheckpointError, match="it is a training state"):
+        load_generator(tmp_path / STATE_LATEST)
+    save_snapshot(tmp_path / "a.pkl", state)
+    values = torch.load(tmp_path / "a.pkl", weights_only=True)
+    torch.save(values | {"version": 99}, tmp_path / "b.pkl")
+    with pytest.raises(CheckpointError, match="newer version"):
+        load_generator(tmp_path / "b.pkl")
+
+
+def test_damaged_state_falls_back_to_the_one_before(
+    state: TrainState, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert find_state(tmp_path) is None
+    for nimg in (8, 16):
+        state.cur_nimg = nimg
+        save_state(tmp_path, state)
+    newest = tmp_path / STATE_LATEST
+    assert find_state(tmp_path)["cur_nimg"] == 16  # type: ignore[index]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert find_state(tmp_path)["cur_nimg"] == 8  # type: ignore[index]
+    assert STATE_LATEST in capsys.readouterr().out
+    newest.unlink()
+    assert find_state(tmp_path)["cur_nimg"] == 8  # type: ignore[index]
+    assert {path.name for path in tmp_path.iterdir()} == {STATE_PREVIOUS}
+
+
+def test_networks_of_another_shape_are_refused(state: TrainState, tmp_path: Path) -> None:
+    save_snapshot(tmp_path / "a.pkl", state)
+    wider = replace(state.config, generator=replace(state.config.generator, widths=(64, 16)))
+    with pytest.raises(CheckpointError, match="network G does not fit"):
+        load_networks(tmp_path / "a.pkl", TrainState(wider, state.spec, CPU))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_networks(tmp_path / "a.pkl", TrainState(state.config, DatasetSpec(16, 16, 3, label_dim=4), CPU))

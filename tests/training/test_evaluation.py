@@ -1,0 +1,175 @@
+"""A generator and a data set as the metrics see them, and the metrics of a snapshot."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dnnlib.dataset_archive import write_dataset
+from dnnlib.picture import encode_png
+from training.config import DatasetSpec, GeneratorConfig
+from training.dataset import ImageDataset
+from training.evaluation import FakeSampler, FakeSet, RealSet, class_indices, evaluate_snapshot, reference_dataset
+from training.networks.generator import Generator
+
+COUNT = 12
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    with write_dataset(tmp_path / "data.zip", ["a", "b", "c"]) as writer:
+        for index in range(COUNT):
+            pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            writer.add(encode_png(pixels), 2 if index < 9 else index % 3)
+    return tmp_path / "data.zip"
+
+
+def generator(label_dim: int = 3, size: int = 16) -> Generator:
+    """A small network with noise that shows and colours that are not all clipped."""
+    torch.manual_seed(0)
+    stages = (size // 8).bit_length()
+    config = GeneratorConfig(widths=(32,) * stages, layers=(1,) * stages, z_dim=8, w_dim=16)
+    G = Generator(config, DatasetSpec(size, size, 3, label_dim)).eval().requires_grad_(False)
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.2)
+    return G
+
+
+def gather(batches: Iterator[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    images, classes = zip(*batches, strict=True)
+    return torch.cat(images), None if classes[0] is None else torch.cat(classes)
+
+
+def test_pictures_do_not_depend_on_batch_size_or_count(data: Path) -> None:
+    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+    images, classes = gather(sampler.batches(120, 120, seed=1))
+    assert images.dtype == torch.uint8 and images.shape == (120, 3, 16, 16)
+    assert classes is not None and classes.shape == (120,)
+    for count, batch_size in [(120, 7), (70, 32), (50, 50), (3, 64)]:
+        parts = list(sampler.batches(count, batch_size, seed=1))
+        assert max(len(part) for part, _ in parts) <= batch_size
+        some, their_classes = gather(iter(parts))
+        assert torch.equal(some, images[:count])
+        assert their_classes is not None and torch.equal(their_classes, classes[:count])
+
+
+def test_pictures_follow_from_the_seed_and_differ_in_latent_and_noise(data: Path) -> None:
+    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+    first, again = gather(sampler.batches(100, 50, seed=1))[0], gather(sampler.batches(100, 50, seed=1))[0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, gather(sampler.batches(100, 50, seed=2))[0])
+    assert len({image.numpy().tobytes() for image in first}) == 100
+    sampler.G.mapping_network.w_avg.zero_()
+    for layer in sampler.G.mapping_network.layers:  # without latents, only the noise differs
+        layer.weight.zero_()
+    assert len({image.numpy().tobytes() for image in gather(sampler.batches(100, 50, seed=1))[0]}) == 100
+
+
+def test_global_random_state_is_left_alone(data: Path) -> None:
+    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    list(sampler.batches(60, 60, seed=1))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_labels_are_drawn_as_often_as_the_data_set_has_them(data: Path) -> None:
+    seen: list[Tensor] = []
+    G = generator()
+    G.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    sampler = FakeSampler(G, ImageDataset(data, use_labels=True), "cpu")
+    _, classes = gather(sampler.batches(1000, 100, seed=0))
+    assert classes is not None
+    assert torch.equal(torch.cat(seen).argmax(dim=1), classes)
+    share = classes.bincount(minlength=3) / 1000
+    torch.testing.assert_close(share, torch.tensor([1 / 12, 1 / 12, 10 / 12]), atol=0.04, rtol=0)
+
+
+def test_quantisation_truncates_and_clips(data: Path) -> None:
+    class Constant(Generator):
+        def forward(self, z: Tensor, *args: object, **kwargs: object) -> Tensor:
+            levels = torch.tensor([-3.0, -1.0, 0.0, 0.9999, 5.0])
+            return levels.repeat(16 * 16 * 3)[: 16 * 16 * 3].view(1, 3, 16, 16).expand(len(z), -1, -1, -1)
+
+    config = GeneratorConfig(widths=(16, 16), layers=(1, 1))
+    sampler = FakeSampler(Constant(config, DatasetSpec(16, 16, 3)).eval(), ImageDataset(data), "cpu")
+    images, classes = gather(sampler.batches(2, 2, seed=0))
+    assert images[0].flatten()[:5].tolist() == [0, 0, 128, 255, 255]
+    assert classes is None
+
+
+def test_large_pictures_come_in_small_chunks(data: Path, tmp_path: Path) -> None:
+    with write_dataset(tmp_path / "large.zip") as writer:
+        writer.add(encode_png(np.zeros((128, 128, 3), np.uint8)), None)
+    sizes: list[int] = []
+    G = generator(label_dim=0, size=128)
+    G.forward = lambda z, *args, **kwargs: sizes.append(len(z)) or torch.zeros(len(z), 3, 128, 128)  # type: ignore
+    list(FakeSampler(G, ImageDataset(tmp_path / "large.zip"), "cpu").batches(20, 20, seed=0))
+    assert sizes == [12, 12]
+
+
+def test_generators_that_do_not_match_are_refused(data: Path) -> None:
+    with pytest.raises(ValueError, match=r"labels of length 3, but those of .* have length 0"):
+        FakeSampler(generator(), ImageDataset(data), "cpu")
+    with pytest.raises(ValueError, match=r"32x32 px with 3 channels, but those .* have 16x16 px"):
+        FakeSampler(generator(size=32), ImageDataset(data, use_labels=True), "cpu")
+    with pytest.raises(ValueError, match="training mode"):
+        FakeSampler(generator().train(), ImageDataset(data, use_labels=True), "cpu")
+    FakeSampler(generator(label_dim=0), ImageDataset(data, use_labels=True), "cpu")
+
+
+def test_real_set_is_the_data_set_in_order(data: Path) -> None:
+    dataset = ImageDataset(data, use_labels=True, mirror=True)
+    real = RealSet(dataset)
+    assert (real.count, real.image_shape, real.num_classes) == (2 * COUNT, (3, 16, 16), 3)
+    images, classes = gather(real.batches(7))
+    assert all(np.array_equal(images[index], dataset.image(index)) for index in range(2 * COUNT))
+    assert classes is not None and classes.tolist() == [dataset.label(index).argmax() for index in range(2 * COUNT)]
+    assert RealSet(ImageDataset(data)).num_classes == 0
+
+
+def test_saved_pictures_stand_in_for_a_generator(data: Path) -> None:
+    fake = FakeSet(RealSet(ImageDataset(data)))
+    images, _ = gather(fake.batches(10, 4, seed=0))
+    assert len(images) == 10
+    with pytest.raises(ValueError, match="has 12 pictures, but the metrics look at 13"):
+        fake.batches(13, 4, seed=0)
+
+
+def test_reference_is_the_whole_set_whatever_was_trained_on(data: Path, tmp_path: Path) -> None:
+    reference = reference_dataset(data)
+    assert len(reference) == COUNT and reference.spec.label_dim == 3
+    assert len(reference_dataset(data, mirror=True)) == 2 * COUNT
+    with write_dataset(tmp_path / "unlabelled.zip") as writer:
+        writer.add(encode_png(np.zeros((8, 8, 1), np.uint8)), None)
+    assert reference_dataset(tmp_path / "unlabelled.zip").spec.label_dim == 0
+
+
+def test_only_one_hot_labels_are_classes() -> None:
+    assert class_indices(np.eye(4, dtype=np.float32)[[2, 0]]).tolist() == [2, 0]  # type: ignore[union-attr]
+    for labels in ([[0.5, 0.5]], [[1.0, 1.0]], [[0.0, 0.0]], [[]]):
+        assert class_indices(np.array(labels, np.float32)) is None
+
+
+@pytest.mark.filterwarnings("ignore:a Frechet distance")
+def test_snapshot_metrics_are_printed_and_recorded_beside_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    snapshot = tmp_path / "network-snapshot-000004.pkl"
+    snapshot.write_bytes(b"networks")
+    trained_on = ImageDataset(data, use_labels=True, mirror=True, max_images=5)
+    (result,) = evaluate_snapshot(("proxy_fd_randconv_v1",), generator(), trained_on, snapshot, seed=4)
+    (line,) = (tmp_path / "metric-proxy_fd_randconv_v1.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert row["value"] == result.value and row["snapshot"] == snapshot.name
+    assert (row["num_real"], row["num_gen"], row["seed"]) == (COUNT, 2000, 4)
+    assert row["snapshot_hash"] == hashlib.sha256(b"networks").hexdigest()
+    assert capsys.readouterr().out.startswith(f"proxy_fd_randconv_v1 {result.value:.4g}  (floor ")
