@@ -22,6 +22,7 @@ NUM_CLASSES = 10
 FEATURES = 128
 
 _VERSION = "democlf_v1"
+_TOTAL_VARIANCE = 10.0  # of the features of the scoring digits, summed over the features
 _SIZES = (3, 16, 32, 48)  # colours, then the channels of each convolution
 
 
@@ -56,14 +57,19 @@ class DemoClassifier(nn.Module):
             layers += [nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)]
             layers += [nn.BatchNorm2d(channels_out), nn.ReLU()]
         side_px = demo_digits.SIZE_PX // 2 ** (len(_SIZES) - 1)
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(_SIZES[-1] * side_px**2, FEATURES), nn.ReLU())
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        self.hidden = nn.Linear(_SIZES[-1] * side_px**2, FEATURES)
         self.head = nn.Linear(FEATURES, NUM_CLASSES)
         self.register_buffer("accuracy", torch.zeros([], dtype=torch.float64))
         self.register_buffer("spread", torch.zeros(NUM_CLASSES, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features, float32 [n, 128], of pictures, uint8 [n, 3, 32, 32]."""
-        return self.body(_normalise(images))
+        return self.describe(_normalise(images))
+
+    def describe(self, x: Tensor) -> Tensor:
+        """Return features, float32 [n, 128], of pictures of range -1..1, [n, 3, 32, 32]."""
+        return self.hidden(self.convolutions(x)).relu()
 
     def read(self, features: Tensor) -> Tensor:
         """Return the class that each row of features, [n, 128], is read as, int64 [n]."""
@@ -118,7 +124,8 @@ def train(settings: TrainingSettings, progress: Progress) -> DemoClassifier:
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
         for step, chosen in enumerate(_batches(len(images), settings), start=1):
-            loss = F.cross_entropy(model.head(model.body(_distort(images[chosen], settings))), labels[chosen])
+            logits = model.head(model.describe(_distort(images[chosen], settings)))
+            loss = F.cross_entropy(logits, labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -133,17 +140,23 @@ def mean_distance(rows: Tensor) -> Tensor:
     return F.pdist(rows.double()).mean()
 
 
+@torch.no_grad()
 def _examine(model: DemoClassifier, settings: TrainingSettings) -> None:
-    """Fill in `accuracy` and `spread` from the scoring digits; raise ValueError if the accuracy is too low."""
+    """Set the scale of the features, `accuracy` and `spread` by the scoring digits; raise ValueError if it reads too few."""
     images, labels = _draw("score", None)
-    with torch.no_grad():
-        features = model(images)
+    features = model(images)
     accuracy = (model.read(features) == labels).double().mean()
     if accuracy < settings.min_accuracy:
         raise ValueError(
             f"the digit reader of {_VERSION} reads only {accuracy:.1%} of the scoring digits after training, where "
             f"{settings.min_accuracy:.0%} are needed; leave this metric out and report the versions of torch and Pillow"
         )
+    # A common scale, because two trainings, on two machines, end with weights of different size.
+    scale = (_TOTAL_VARIANCE / features.double().var(dim=0).sum()).sqrt().float()
+    model.hidden.weight.mul_(scale)
+    model.hidden.bias.mul_(scale)
+    model.head.weight.div_(scale)
+    features = model(images)
     model.accuracy.copy_(accuracy)
     model.spread.copy_(torch.stack([mean_distance(features[labels == label]) for label in range(NUM_CLASSES)]))
 

@@ -47,7 +47,8 @@ class FakeImages(Protocol):
     def batches(self, count: int, batch_size: int, seed: int) -> Iterator[ImageBatch]:
         """Yield `count` pictures, at most `batch_size` at a time, with the class each was asked to show.
 
-        They follow from the seed alone, and a smaller count gives the first ones of a larger.
+        They follow from the seed alone, and a smaller count gives the first ones of a larger. Raises ValueError at
+        once where there are fewer.
         """
 
 

@@ -63,7 +63,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
 def test_in_a_process_of_its_own(run_dir: Path, tmp_path: Path) -> None:
     command = [sys.executable, calc_metrics.__file__, f"--network={run_dir / 'network-snapshot-000000.pkl'}"]
     command += [f"--metrics={NAME}", "--gpus=0", f"--outdir={tmp_path / 'new'}"]
-    environment = {**os.environ, "STYLEFORMER_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {**os.environ, "STYLEFORMER_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     (row,) = rows(tmp_path / "new")

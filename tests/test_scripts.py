@@ -1,6 +1,7 @@
 """The scripts as people type them: real subprocesses on real files."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,10 @@ TINY = ["--cfg=demo", "--g_dict=16,16,16", "--batch=8", "--workers=0", "--set=ge
 def run(script: str, *arguments: object, ok: bool = True) -> str:
     """Run a script; its output, stdout and stderr together."""
     command = [sys.executable, str(ROOT / f"{script}.py"), *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # more threads than idle processors slow tiny networks down
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
+    )
     assert (done.returncode == 0) is ok, done.stdout
     return done.stdout
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from dnnlib.label_table import read_label_table
 from dnnlib.picture_tree import PictureTree
 from metrics.images import ImageBatch
-from metrics.registry import evaluate
+from metrics.registry import check_suitable, evaluate
 from metrics.results import MetricResult, append_rows
 from torch_utils import distributed
 from torch_utils.rng import derive_seed
@@ -147,6 +147,12 @@ def reference_dataset(path: str | Path, mirror: bool = False) -> ImageDataset:
     """
     has_labels = read_label_table(PictureTree(path)) is not None
     return ImageDataset(path, use_labels=has_labels, mirror=mirror)
+
+
+def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
+    """Raise ValueError if one of the metrics cannot judge the pictures of this data set."""
+    if names:
+        check_suitable(names, RealSet(reference_dataset(dataset.path)))
 
 
 def evaluate_snapshot(

@@ -14,7 +14,7 @@ from training.checkpoint import load_networks, save_snapshot, save_state
 from training.config import RunConfig
 from training.dataset import ImageDataset, stream
 from training.ema import ema_beta, update_ema
-from training.evaluation import evaluate_snapshot
+from training.evaluation import check_metrics, evaluate_snapshot
 from training.latents import LatentSource
 from training.phases import MicroBatch, build_phases
 from training.preview import Preview
@@ -37,6 +37,7 @@ class TrainingLoop:
         saved: dict[str, Any] | None = None,  # TrainState.state_dict() to go on from
         init_from: str | None = None,  # snapshot to start the networks from
     ) -> None:
+        check_metrics(config.schedule.metrics, dataset)
         self.config, self.schedule = config, config.schedule
         self.dataset, self.run_dir, self.device = dataset, run_dir, device
         self.rank, self.world_size = distributed.rank(), distributed.world_size()

@@ -1,0 +1,115 @@
+"""Names, and evaluate(): what is shared, what a value depends on, and the rows that are written."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from picture_sets import FixedPictures, GeneratedPictures
+from torch import Tensor
+
+from metrics import registry
+from metrics.registry import METRICS, check_suitable, evaluate, parse_names
+from metrics.results import MetricResult, append_rows
+
+NAME = "proxy_fd_randconv_v1"
+
+
+@pytest.fixture(autouse=True)
+def small_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two metrics that look at fewer pictures, so that the tests are quick."""
+    metric = dataclasses.replace(METRICS[NAME], num_gen=300)
+    monkeypatch.setitem(registry.METRICS, NAME, metric)
+    monkeypatch.setitem(registry.METRICS, "fewer", dataclasses.replace(metric, num_gen=270))
+
+
+def pictures(count: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand([count, 3, 4, 4], generator=generator)
+    return (torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear") * 255).to(torch.uint8)
+
+
+REAL = FixedPictures(pictures(600, seed=0), content_hash="real")
+
+
+def run(names: list[str], fake: GeneratedPictures, folder: Path, batch_size: int = 64) -> list[MetricResult]:
+    return evaluate(names, REAL, fake, batch_size=batch_size, seed=7, cache_folder=folder)
+
+
+def test_names_are_parsed() -> None:
+    assert parse_names(f" {NAME} ,proxy_fd_democlf_v1,{NAME}") == [NAME, "proxy_fd_democlf_v1"]
+    with pytest.raises(
+        ValueError, match=r"no metric fid50k_full, x in this version; choose from .*proxy_fd_democlf_v1"
+    ):
+        parse_names(f"fid50k_full,{NAME},x")
+    with pytest.raises(ValueError, match="no metric is named; choose from"):
+        parse_names(" ,")
+
+
+def test_proxy_names_cannot_be_mistaken_for_published_metrics() -> None:
+    for name, metric in METRICS.items():
+        if name.startswith("proxy_"):
+            assert not metric.comparable_to_published
+            assert not {"fid", "is", "kid", "inception"} & set(name.split("_"))
+
+
+def test_metrics_share_a_pass_and_keep_their_values(tmp_path: Path) -> None:
+    fake = GeneratedPictures(pictures(300, seed=1))
+    both = run([NAME, "fewer"], fake, tmp_path)
+    assert fake.passes == 1
+    assert [result.num_gen for result in both] == [300, 270]
+    assert both[0].value != both[1].value
+    for result in both:
+        (alone,) = run([result.metric], fake, tmp_path)
+        assert alone.value == pytest.approx(result.value, rel=1e-9)
+
+
+def test_value_does_not_depend_on_the_batch_size(tmp_path: Path) -> None:
+    fake = GeneratedPictures(pictures(300, seed=1))
+    values = [run([NAME], fake, tmp_path / str(size), size)[0] for size in (32, 300)]
+    assert values[0].value == pytest.approx(values[1].value, rel=1e-5)
+    assert values[0].floor == pytest.approx(values[1].floor, rel=1e-5)
+
+
+def test_same_distribution_is_near_the_floor_and_noise_far(tmp_path: Path) -> None:
+    (same,) = run([NAME], GeneratedPictures(pictures(300, seed=1)), tmp_path)
+    noise = torch.randint(0, 256, [300, 3, 16, 16], dtype=torch.uint8)
+    (far,) = run([NAME], GeneratedPictures(noise), tmp_path)
+    assert same.floor is not None and 0 < same.value < 3 * same.floor
+    assert far.value > 100 * same.value and far.floor == same.floor
+
+
+def test_a_set_against_itself_is_zero(tmp_path: Path) -> None:
+    real = FixedPictures(pictures(300, seed=1), content_hash="half")
+    (result,) = evaluate([NAME], real, GeneratedPictures(real.images), cache_folder=tmp_path)
+    assert abs(result.value) < 1e-9
+
+
+def test_unsuitable_pictures_are_refused_before_any_work(tmp_path: Path) -> None:
+    fake = GeneratedPictures(pictures(300, seed=1))
+    with pytest.raises(ValueError, match="demo digits only"):
+        run([NAME, "proxy_fd_democlf_v1"], fake, tmp_path)
+    assert fake.passes == 0
+    with pytest.raises(ValueError, match="3 pictures"):
+        check_suitable([NAME], FixedPictures(pictures(3, seed=0)))
+
+
+def test_rows_say_what_the_value_means(tmp_path: Path) -> None:
+    results = run([NAME], GeneratedPictures(pictures(300, seed=1), content_hash="abc"), tmp_path / "cache")
+    append_rows(results, tmp_path)
+    append_rows(results, tmp_path)
+    lines = (tmp_path / f"metric-{NAME}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert rows[0] == rows[1] == results[0].row()
+    expected = {"metric": NAME, "num_real": 600, "num_gen": 300, "seed": 7, "snapshot_hash": "abc", "real_hash": "real"}
+    assert expected.items() <= rows[0].items()
+    assert rows[0]["comparable_to_published"] is False
+    assert rows[0]["detector"] == "randconv_v1" and len(rows[0]["detector_digest"]) == 64
+    assert rows[0]["versions"]["torch"] == torch.__version__ and rows[0]["seconds"] > 0
+
+
+def test_default_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path))
+    evaluate([NAME], REAL, GeneratedPictures(pictures(300, seed=1)))
+    assert len(list(tmp_path.glob("real-*.npz"))) == 1
