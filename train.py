@@ -1,25 +1,23 @@
 """Train a Styleformer on a data set of pictures."""
 
+import contextlib
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.dataclass_values import ConfigError, override
-from dnnlib.rundir import create_run_dir, run_dirs, tee_output
-from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, RunConfig
+from dnnlib.dataclass_values import override, require
+from dnnlib.rundir import tee_output
+from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, DataConfig, DatasetSpec, RunConfig
 from training.presets import ALIASES, PRESETS, preset
 
-OPTIONS_FILE = "training_options.json"
-FREE_TO_CHANGE = ("kimg", "tick_kimg", "snap_ticks", "state_kimg", "keep", "metrics")  # of schedule, when a run goes on
+if TYPE_CHECKING:
+    import torch
 
-
-def split_list(value: str) -> list[str]:
-    """The words of a comma-separated list; none of "none" or nothing."""
-    return [] if value.lower() in ("", "none") else [word.strip() for word in value.split(",") if word.strip()]
+    from training.dataset import ImageDataset
 
 
 def int_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -30,22 +28,13 @@ def int_list(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"'{value}' is not a list of whole numbers such as 1024,512,512") from None
 
 
-def metric_names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Metric names, checked before any work."""
-    from metrics.registry import parse_names
-
-    names = split_list(value)
-    try:
-        return tuple(parse_names(",".join(names))) if names else ()
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--outdir", required=True, metavar="DIR", help="Parent of the numbered run folders.")
 @click.option("--data", required=True, metavar="PATH", help="Data set: zip or folder made by dataset_tool.py.")
 @click.option("--cfg", default="auto", metavar="NAME", help=f"Preset: {', '.join([*PRESETS, *ALIASES])}.")
-@click.option("--gpus", default=1, metavar="N", help="GPUs to use; without any, the CPU is used.")
+@click.option(
+    "--gpus", type=click.IntRange(1), metavar="N", help="Processes, one a GPU; without GPUs on the CPU.  [default: 1]"
+)
 @click.option("--cond", type=bool, metavar="BOOL", help="Train on the labels of the data set.  [default: preset]")
 @click.option("--mirror", type=bool, metavar="BOOL", help="Also use every picture flipped.  [default: preset]")
 @click.option("--subset", type=click.IntRange(1), metavar="N", help="Use only N pictures.  [default: all]")
@@ -74,20 +63,22 @@ def metric_names(context: click.Context, parameter: click.Parameter, value: str)
 )
 @click.option("--resume", metavar="latest|FILE", help="Go on with the newest matching run, or start from a snapshot.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Random seed.  [default: 0]")
-@click.option(
-    "--metrics", default="none", callback=metric_names, metavar="LIST", help="Metrics at each snapshot, or none."
-)
+@click.option("--metrics", default="none", metavar="LIST", help="Metrics at each snapshot, or none.")
 @click.option("--snap", type=click.IntRange(1), metavar="TICKS", help="Ticks between two snapshots.  [default: preset]")
 @click.option("--tick", type=float, metavar="KIMG", help="Thousands of pictures a tick.  [default: preset]")
 @click.option(
     "--state-kimg", type=float, metavar="KIMG", help="Between two state files.  [default: snapshots and 5 minutes]"
 )
 @click.option("--keep", type=click.IntRange(0), metavar="N", help="Newest snapshots to keep, 0 = all.  [default: 0]")
-@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that read pictures.  [default: 1]")
+@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that read pictures.  [default: preset]")
+@click.option("--nobench", type=bool, default=False, metavar="BOOL", help="Do not let cuDNN try out its algorithms.")
+@click.option(
+    "--allow-tf32", type=bool, default=False, metavar="BOOL", help="Round matrix products to TF32 on the GPU."
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any setting, e.g. --set loss.r1_gamma=0.1"
 )
-@click.option("--dry-run", "-n", is_flag=True, help="Print the settings and stop.")
+@click.option("--dry-run", "-n", is_flag=True, help="Print the settings and what they cost, and stop.")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
     """Train a Styleformer on a data set of pictures.
@@ -95,125 +86,174 @@ def main(**options: Any) -> None:
     \b
     Examples:
       python train.py --outdir=~/training-runs --data=~/demo.zip --cfg=demo --cond=1
-      python train.py --outdir=~/training-runs --data=~/cifar10.zip --cfg=cifar --gpus=1
+      python train.py --outdir=~/training-runs --data=~/cifar10.zip --cfg=cifar --gpus=2
+      torchrun --nproc-per-node=2 train.py --outdir=~/training-runs --data=~/cifar10.zip --cfg=cifar
     Go on after a stop: type the same line with --resume=latest.
     """
     try:
         launch(options)
-    except ValueError as error:  # the messages of our own checks say what to do
+    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
         if options["debug"]:
             raise
         raise click.ClickException(str(error)) from error
 
 
-def launch(options: dict[str, Any]) -> None:
-    """Open the data, settle the configuration and the run folder, and train."""
-    from training.dataset import ImageDataset
+FIELDS = {  # group of the configuration -> option -> field
+    "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers"},
+    "generator": {"g_dict": "widths", "num_layers": "layers", "depth": "head_width", "minimum_head": "minimum_heads",
+                  "linformer": "linformer"},
+    "discriminator": {"darch": "architecture", "freezed": "freeze_layers"},
+    "loss": {"gamma": "r1_gamma"},
+    "augment": {"aug": "mode", "p": "p", "target": "target", "augpipe": "pipe"},
+    "schedule": {"kimg": "kimg", "batch": "batch", "batch_gpu": "batch_gpu", "seed": "seed", "tick": "tick_kimg",
+                 "snap": "snap_ticks", "state_kimg": "state_kimg", "keep": "keep"},
+}  # fmt: skip
 
-    path = Path(options["data"]).expanduser()
-    dataset = ImageDataset(path)
-    config = configure(options, dataset, str(path))
-    config.check(dataset.spec, options["gpus"])
-    data = config.data
-    if data.cond or data.mirror or data.subset:
-        dataset = ImageDataset(path, data.cond, data.mirror, data.subset, seed=config.schedule.seed)
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a run is told."""
+
+    config: RunConfig
+    outdir: Path
+    resume: str | None  # latest, a snapshot, or None = a new run
+    cudnn_benchmark: bool
+    allow_tf32: bool
+
+
+def launch(options: dict[str, Any]) -> None:
+    """Check everything, then train in as many processes as asked for."""
+    from torch_utils import distributed
+
+    torchrun = distributed.torchrun_world_size()
+    gpus = options["gpus"] or torchrun or 1
+    require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
+    if torchrun is None:
+        distributed.check_gpus(gpus)
+    path = str(Path(options["data"]).expanduser())
+    config = configure(options, path, open_data(DataConfig(path)).spec, gpus)
+    dataset = open_data(config.data, config.schedule.seed)
+    check(config, dataset, gpus, options["resume"])
     if options["dry_run"]:
-        print(json.dumps(config.to_dict(), indent=2))
+        dry_run(config, dataset.spec, gpus)
         return
     outdir = Path(options["outdir"]).expanduser()
-    run_dir, saved = continue_run(outdir, config) if options["resume"] == "latest" else (None, None)
-    if run_dir is None:
-        run_dir = create_run_dir(outdir, describe(config, path))
-        (run_dir / OPTIONS_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    init_from = None if options["resume"] in (None, "latest") else options["resume"]
-    with tee_output(run_dir / "log.txt"):
-        train(config, dataset, run_dir, saved, init_from)
+    job = Job(config, outdir, options["resume"], not options["nobench"], options["allow_tf32"])
+    if gpus > 1 and torchrun is None:
+        distributed.spawn(train, gpus, job)
+    else:
+        train(job)
 
 
-def train(config: RunConfig, dataset: Any, run_dir: Path, saved: dict[str, Any] | None, init_from: str | None) -> None:
-    """Train on the GPU, or on the CPU where there is none."""
+def open_data(data: DataConfig, seed: int = 0) -> "ImageDataset":
+    """The data set of a configuration; raises ValueError where it cannot be used."""
+    from training.dataset import ImageDataset
+
+    return ImageDataset(data.path, data.cond, data.mirror, data.subset, seed=seed)
+
+
+def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | None) -> None:
+    """Raise ValueError where settings, pictures, metrics and snapshot do not suit each other, before any long work."""
+    from training.checkpoint import check_fits
+    from training.evaluation import check_metrics
+
+    config.check(dataset.spec, gpus)
+    check_metrics(config.schedule.metrics, dataset)
+    if resume not in (None, "latest"):
+        check_fits(Path(resume), config, dataset.spec)
+
+
+def dry_run(config: RunConfig, spec: DatasetSpec, gpus: int) -> None:
+    """Print the settings and what they cost."""
+    from training.summary import summary
+
+    print(json.dumps(config.to_dict(), indent=2))
+    print(summary(config, spec, gpus))
+    print("This was a dry run: nothing was written.")
+
+
+def train(job: Job) -> None:
+    """Train in this process, on its GPU or on the CPU where there is none."""
     import torch
 
+    from torch_utils import distributed
+
+    device = distributed.local_device()
+    torch.backends.cudnn.benchmark = job.cudnn_benchmark
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job.allow_tf32
+    distributed.join(device)
+    run_dir, is_resumed = choose_run(job)
+    log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
+    with log:
+        run(job, run_dir, is_resumed, device)
+    distributed.leave()
+
+
+def choose_run(job: Job) -> tuple[Path, bool]:
+    """The folder to train in, the same on every rank, and whether a run goes on there."""
+    from torch_utils import distributed
+    from training.runs import new_run, newest_matching_run
+
+    choice = None
+    if distributed.rank() == 0:
+        found = newest_matching_run(job.outdir, job.config) if job.resume == "latest" else None
+        if job.resume == "latest" and found is None:
+            print(f"--resume=latest: no run with these settings has a saved state in {job.outdir}: starting a new one.")
+        choice = (found or new_run(job.outdir, job.config), found is not None)
+    return distributed.share(choice)
+
+
+def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device") -> None:
+    """Say what is about to happen, and train."""
+    from torch_utils.distributed import print0, world_size
+    from training.checkpoint import find_state
     from training.loop import TrainingLoop
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = job.config
+    dataset = open_data(config.data, config.schedule.seed)
     if device.type == "cpu":
-        print("There is no GPU that PyTorch can use: training on the CPU.")
+        print0("PyTorch sees no GPU: training on the CPU.")
     spec = dataset.spec
-    print(
-        f"{'Going on in' if saved else 'New run'} {run_dir}: {len(dataset):,} pictures of {spec.width}x{spec.height} px"
-        f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg"
+    print0(
+        f"{'Going on in' if is_resumed else 'New run'} {run_dir}: {len(dataset):,} pictures of {spec.width}x{spec.height} px"
+        f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
+        f"{config.schedule.batch} in passes of {config.schedule.micro_batch(world_size())}"
     )
-    loop = TrainingLoop(config, dataset, run_dir, device, saved["state"] if saved else None, init_from)
-    loop.run()
-    print(f"Done. Pictures and networks are in {run_dir}")
+    saved = find_state(run_dir) if is_resumed else None
+    init_from = None if job.resume == "latest" else job.resume
+    TrainingLoop(config, dataset, run_dir, device, saved["state"] if saved else None, init_from).run()
+    print0(f"Done. Pictures and networks are in {run_dir}")
 
 
-def configure(options: dict[str, Any], dataset: Any, path: str) -> RunConfig:
+def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) -> RunConfig:
     """The preset with what the command line changes. Raises ConfigError."""
-    config = preset(options["cfg"], dataset.spec, options["gpus"])
-    changed = {
-        "data": {"path": path, "cond": options["cond"], "mirror": options["mirror"], "subset": options["subset"],
-                 "workers": options["workers"]},
-        "generator": {"widths": options["g_dict"], "layers": options["num_layers"], "head_width": options["depth"],
-                      "minimum_heads": options["minimum_head"], "linformer": options["linformer"]},
-        "discriminator": {"architecture": options["darch"], "freeze_layers": options["freezed"]},
-        "loss": {"r1_gamma": options["gamma"]},
-        "augment": {"mode": options["aug"], "p": options["p"], "target": options["target"], "pipe": options["augpipe"]},
-        "schedule": {"kimg": options["kimg"], "batch": options["batch"], "batch_gpu": options["batch_gpu"],
-                     "seed": options["seed"], "tick_kimg": options["tick"], "snap_ticks": options["snap"],
-                     "state_kimg": options["state_kimg"], "keep": options["keep"], "metrics": options["metrics"]},
-    }  # fmt: skip
-    for group, values in changed.items():
-        given = {name: value for name, value in values.items() if value is not None}
+    config = preset(options["cfg"], spec, gpus)
+    for group, names in FIELDS.items():
+        given = {field: options[name] for name, field in names.items() if options[name] is not None}
         config = replace(config, **{group: replace(getattr(config, group), **given)})
+    config = replace(
+        config,
+        data=replace(config.data, path=path),
+        schedule=replace(config.schedule, metrics=metric_names(options["metrics"])),
+    )
     if options["resume"] not in (None, "latest"):  # fine-tuning starts close to its goal
         config = replace(
             config, augment=replace(config.augment, speed_kimg=100.0), ema=replace(config.ema, rampup=None)
         )
     for setting in options["settings"]:
         name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
+        require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
         config = override(config, name.strip(), text.strip())
     if config.generator.linformer and config.augment.max_p > 0.7:
         config = replace(config, augment=replace(config.augment, max_p=0.7))
     return config
 
 
-def describe(config: RunConfig, data: Path) -> str:
-    """The name of the run folder after its number."""
-    words = [data.stem, "cond" if config.data.cond else "", "mirror" if config.data.mirror else ""]
-    words += [
-        f"subset{config.data.subset}" if config.data.subset else "",
-        config.preset,
-        f"batch{config.schedule.batch}",
-    ]
-    return "-".join(word for word in words if word)
+def metric_names(text: str) -> tuple[str, ...]:
+    """The metrics of --metrics; raises ValueError for one that is not known."""
+    from metrics.registry import parse_names
 
-
-def continue_run(outdir: Path, config: RunConfig) -> tuple[Path | None, dict[str, Any] | None]:
-    """The newest run folder with the same options and its saved state; (None, None) for a fresh start."""
-    from training.checkpoint import find_state
-
-    for run_dir in reversed(run_dirs(outdir)):
-        options = run_dir / OPTIONS_FILE
-        if options.exists() and matches(json.loads(options.read_text(encoding="utf-8")), config):
-            saved = find_state(run_dir)
-            if saved is not None:
-                return run_dir, saved
-    print(f"--resume=latest: no run with these options has a saved state in {outdir}: starting a new one.")
-    return None, None
-
-
-def matches(options: dict[str, Any], config: RunConfig) -> bool:
-    """Whether a run's options equal this configuration where it matters for going on."""
-    ours = config.to_dict()
-    for values in (ours, options):
-        values["data"].pop("workers", None)
-        for name in FREE_TO_CHANGE:
-            values["schedule"].pop(name, None)
-    return ours == options
+    return () if text.lower() == "none" else tuple(parse_names(text))
 
 
 if __name__ == "__main__":

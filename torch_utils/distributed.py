@@ -1,11 +1,81 @@
 """The processes of a run: rank, world size, and the few collectives that training needs. One process needs no set-up."""
 
-from collections.abc import Iterable
+import datetime
+import os
+import socket
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+TIMEOUT = datetime.timedelta(hours=2)  # of a collective: the first process may be measuring meanwhile
+
+
+def torchrun_world_size() -> int | None:
+    """How many processes torchrun started, over all machines; None where it did not start this one."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def check_gpus(num_processes: int) -> None:
+    """Raise ValueError if there are GPUs, but fewer than processes."""
+    if 0 < torch.cuda.device_count() < num_processes:
+        raise ValueError(f"--gpus={num_processes}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
+
+
+def join(device: torch.device) -> None:
+    """Join the processes that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), if it does."""
+    if "WORLD_SIZE" not in os.environ:
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
+    else:
+        torch.set_num_threads(max(torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
+        dist.init_process_group("gloo", timeout=TIMEOUT)
+
+
+def leave() -> None:
+    """Part from the other processes; nothing happens in a run of one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def local_device() -> torch.device:
+    """The GPU of this process, or the CPU where PyTorch sees no GPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def spawn(function: Callable[[Any], None], num_processes: int, argument: Any) -> None:
+    """Call `function(argument)` in so many new processes that can `join`; the first error ends all of them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_spawned, (num_processes, port, function, argument), nprocs=num_processes)
+
+
+def _spawned(rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    function(argument)
+
+
+def share(value: Any) -> Any:
+    """The first process's plain Python value, in every process."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def rank() -> int:
@@ -44,15 +114,6 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
     if world_size() > 1:
         for x in tensors:
             dist.broadcast(x, src=0)
-
-
-def from_rank0(value: float, device: torch.device) -> float:
-    """The first process's value, in every process."""
-    if world_size() == 1:
-        return value
-    x = torch.tensor([value], dtype=torch.float64, device=device)
-    dist.broadcast(x, src=0)
-    return x.item()
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:

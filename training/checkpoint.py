@@ -22,6 +22,21 @@ VERSION = 1
 STATE_LATEST = "training-state-latest.pt"
 STATE_PREVIOUS = "training-state-previous.pt"
 
+PICTURE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
+SHAPE_FIELDS = {  # settings that decide the shapes of the weights
+    "generator": (
+        "widths",
+        "layers",
+        "linformer",
+        "linformer_tokens",
+        "linformer_from_px",
+        "z_dim",
+        "w_dim",
+        "mapping_layers",
+    ),
+    "discriminator": ("architecture", "channel_base", "channel_max", "mapping_layers"),
+}
+
 
 class CheckpointError(ValueError):
     """A file that cannot be read as what was asked for; the message names it and the remedy."""
@@ -98,18 +113,34 @@ def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> 
     return network.eval().requires_grad_(False)
 
 
+def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> None:
+    """Raise CheckpointError unless the networks of a snapshot can start a run with this configuration and pictures."""
+    theirs_config, theirs, _ = read_snapshot(path)
+    differences = [
+        f"{name} {getattr(theirs, field)} there, {getattr(spec, field)} here"
+        for name, field in PICTURE_FIELDS.items()
+        if getattr(theirs, field) != getattr(spec, field)
+    ]
+    for group, fields in SHAPE_FIELDS.items():
+        pair = getattr(theirs_config, group), getattr(config, group)
+        differences += [
+            f"{group}.{field} {getattr(pair[0], field)} there, {getattr(pair[1], field)} here"
+            for field in fields
+            if getattr(pair[0], field) != getattr(pair[1], field)
+        ]
+    if differences:
+        raise CheckpointError(
+            f"{path}: its networks do not fit this run ({'; '.join(differences)}); use the --cfg, --cond, picture size and "
+            f"network options of the run it comes from"
+        )
+
+
 def load_networks(path: str | Path, state: TrainState) -> None:
     """Start a training state from the networks of a snapshot (fine-tuning). Raises CheckpointError."""
+    check_fits(Path(path), state.config, state.spec)
     values = read(path, SNAPSHOT_FORMAT, state.device)
     for name in ("G", "D", "G_ema"):
-        try:
-            getattr(state, name).load_state_dict(values[name])
-        except RuntimeError as error:
-            detail = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
-            raise CheckpointError(
-                f"{path}: its network {name} does not fit this run ({detail}); use the same --cfg, --cond, picture size and "
-                f"network options as the run it comes from"
-            ) from error
+        getattr(state, name).load_state_dict(values[name])
 
 
 def save_state(run_dir: Path, state: TrainState) -> None:

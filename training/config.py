@@ -78,6 +78,7 @@ class GeneratorConfig:
     mapping_lr_mult: float = 0.01                # learning-rate multiplier of those layers
     w_avg_beta: float = 0.995                    # decay of the running mean of w
     clamp: float | None = 256.0                  # bound of every layer's output; None = unbounded
+    noise: bool = True                           # fresh noise in every layer while training
 
     def __post_init__(self) -> None:
         require(len(self.widths) == len(self.layers) and len(self.widths) > 0,

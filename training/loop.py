@@ -163,5 +163,5 @@ class TrainingLoop:
         """Whether the state file is due: by pictures where --state-kimg is given, else at snapshots and by the clock."""
         if self.schedule.state_kimg is not None:
             return self.is_due(self.schedule.state_kimg * 1000)
-        elapsed = distributed.from_rank0(time.monotonic() - self.state_sec, self.device)
+        elapsed = distributed.share(time.monotonic() - self.state_sec)
         return is_snapshot or elapsed >= STATE_SEC

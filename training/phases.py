@@ -38,6 +38,8 @@ class Losses:
         self.config = state.config.loss
         augment = state.config.augment
         self.augment = None if augment.mode == "noaug" else AugmentPipe(augment.pipe).to(state.device)
+        self.noise_mode = "random" if state.config.generator.noise else "none"
+        self.pl_means: list[Tensor] = []  # the running mean path length as each micro-batch of a step would move it
 
     def styles(self, latents: Latents) -> Tensor:
         """Styles [batch, num_ws, w_dim]; the later ones from second latents where the batch mixes styles."""
@@ -60,7 +62,7 @@ class Losses:
 
     def g_main(self, batch: MicroBatch) -> Tensor:
         """The generator makes pictures that are judged real."""
-        images = self.state.G.synthesis(self.styles(batch.latents))
+        images = self.state.G.synthesis(self.styles(batch.latents), noise_mode=self.noise_mode)
         logits = self.judge(images, batch.latents.c)
         self.report_logits("fake", logits)
         loss = generator_loss(logits)
@@ -75,17 +77,23 @@ class Losses:
         latents = Latents(whole.z[:count], whole.c[:count], mix_z, whole.mix_from)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             ws = self.styles(latents)
-            images = self.state.G.synthesis(ws)
+            images = self.state.G.synthesis(ws, noise_mode=self.noise_mode)
             lengths = path_lengths(images, ws, torch.randn_like(images))
-        penalty, self.state.pl_mean = path_length_penalty(lengths, self.state.pl_mean, self.config.pl_decay)
+        penalty, pl_mean = path_length_penalty(lengths, self.state.pl_mean, self.config.pl_decay)
+        self.pl_means.append(pl_mean)
         self.state.stats.report("Loss/pl_penalty", penalty)
         self.state.stats.report("Loss/path_length", lengths)
         return (penalty * self.config.pl_weight).mean()
 
+    def update_pl_mean(self) -> None:
+        """Move the running mean path length by all micro-batches of a step alike, on whatever rank they were."""
+        self.state.pl_mean = all_reduce_mean(torch.stack(self.pl_means).mean())
+        self.pl_means.clear()
+
     def d_main(self, batch: MicroBatch) -> Tensor:
         """The discriminator tells generated pictures from real ones."""
         with torch.no_grad():
-            fakes = self.state.G.synthesis(self.styles(batch.latents))
+            fakes = self.state.G.synthesis(self.styles(batch.latents), noise_mode=self.noise_mode)
         fake_logits = self.judge(fakes, batch.latents.c)
         real_logits = self.judge(batch.images, batch.labels)
         self.report_logits("fake", fake_logits)
@@ -149,7 +157,7 @@ def build_phases(state: TrainState) -> list[Phase]:
         mapping.update_w_avg()
 
     def finish_path_length() -> None:
-        all_reduce_mean(state.pl_mean)
+        losses.update_pl_mean()
         update_w_avg()
 
     generator = (state.G, state.D, state.g_parameters, state.g_optimizer)

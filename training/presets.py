@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from dnnlib.dataclass_values import ConfigError
+from dnnlib.dataclass_values import ConfigError, require
 from training.config import (
     AugmentConfig,
     DatasetSpec,
@@ -16,16 +16,22 @@ from training.config import (
     ScheduleConfig,
 )
 
+Preset = Callable[[DatasetSpec, int], RunConfig]  # (pictures, processes) -> configuration
+
 DEMO = RunConfig(
     preset="demo",
-    generator=GeneratorConfig(widths=(128, 64, 32), layers=(1, 1, 1), z_dim=64, w_dim=128, mapping_layers=2),
-    discriminator=DiscriminatorConfig(architecture="resnet", channel_base=1024, channel_max=64, mbstd_group=8, mapping_layers=2),
+    generator=GeneratorConfig(
+        widths=(128, 64, 32), layers=(1, 1, 1), linformer=True, linformer_tokens=64, z_dim=192, w_dim=128, clamp=None,
+    ),
+    discriminator=DiscriminatorConfig(
+        architecture="orig", channel_base=1024, channel_max=64, mbstd_group=8, mapping_layers=2, clamp=None,
+    ),
     loss=LossConfig(r1_gamma=1.0, mixing_prob=0.0),
     augment=AugmentConfig(mode="noaug"),
-    optimizer=OptimizerConfig(g_lr=0.0025, d_lr=0.0025),
+    optimizer=OptimizerConfig(g_lr=0.0035, d_lr=0.0035),
     ema=EmaConfig(kimg=2.0, rampup=0.05),
-    schedule=ScheduleConfig(kimg=40.0, batch=32, tick_kimg=1.0, snap_ticks=10),
-)
+    schedule=ScheduleConfig(kimg=40.0, batch=8, tick_kimg=2.0, snap_ticks=5),
+)  # batches of 8 learn faster than larger ones in so short a run; z is wider than w so that pictures of a class differ
 
 CIFAR = RunConfig(
     preset="cifar",
@@ -66,10 +72,41 @@ def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
     )
 
 
-PRESETS: dict[str, Callable[[DatasetSpec, int], RunConfig]] = {
+def for_size(name: str, size: int, widths: tuple[int, ...], layers: tuple[int, ...], linformer: bool) -> Preset:
+    """A published generator whose training settings were not published: those of `auto` for its size are used."""
+
+    def build(spec: DatasetSpec, num_gpus: int) -> RunConfig:
+        require(
+            (spec.height, spec.width) == (size, size),
+            f"--cfg={name} is for pictures of {size}x{size} px, these have {spec.width}x{spec.height}: use --cfg=auto, or pack "
+            f"them with dataset_tool.py --width={size} --height={size}",
+        )
+        config = auto(spec, num_gpus)
+        return replace(config, generator=GeneratorConfig(widths=widths, layers=layers, linformer=linformer))
+
+    return build
+
+
+def paper256(spec: DatasetSpec, num_gpus: int) -> RunConfig:
+    """The settings of StyleGAN2-ADA's paper256 with the generator of `auto`."""
+    return RunConfig(
+        generator=replace(auto_generator(spec), mapping_layers=8),
+        discriminator=DiscriminatorConfig(architecture="resnet", channel_base=16384, mbstd_group=8),
+        loss=LossConfig(r1_gamma=1.0, pl_weight=2.0, mixing_prob=0.9),
+        augment=AugmentConfig(max_p=0.7),
+        ema=EmaConfig(kimg=20.0, rampup=None),
+        schedule=ScheduleConfig(kimg=25_000.0, batch=64),
+    )
+
+
+PRESETS: dict[str, Preset] = {
     "auto": auto,
     "demo": lambda spec, num_gpus: DEMO,
     "cifar": lambda spec, num_gpus: CIFAR,
+    "stl10": for_size("stl10", 48, (1024, 256, 64), (1, 3, 3), linformer=False),
+    "celeba64": for_size("celeba64", 64, (1024, 256, 64, 64), (1, 2, 1, 1), linformer=True),
+    "church128": for_size("church128", 128, (1024, 256, 64, 64, 64), (1, 2, 1, 1, 1), linformer=True),
+    "paper256": paper256,
 }
 ALIASES = {"cifar10": "cifar"}
 

@@ -26,9 +26,14 @@ def test_pictures_that_cannot_be_used(height: int, width: int, channels: int) ->
         DatasetSpec(height, width, channels)
 
 
+SIZES = {"stl10": 48, "celeba64": 64, "church128": 128, "paper256": 256}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_plain_values_and_back(name: str) -> None:
-    config = preset(name, DatasetSpec(32, 32, 3))
+    size = SIZES.get(name, 32)
+    config = preset(name, DatasetSpec(size, size, 3))
+    config.check(DatasetSpec(size, size, 3))
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -93,10 +98,16 @@ def test_widths_must_suit_the_pictures() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ConfigError, match="choose from auto, cifar, demo"):
+    with pytest.raises(ConfigError, match="choose from auto, celeba64, church128, cifar, demo"):
         preset("imagenet", DatasetSpec(32, 32, 3))
     with pytest.raises(ConfigError, match="--augpipe"):
         AugmentConfig(pipe="everything")
+
+
+@pytest.mark.parametrize("name", ["stl10", "celeba64", "church128"])
+def test_presets_for_one_size_refuse_others(name: str) -> None:
+    with pytest.raises(ConfigError, match="--cfg=auto"):
+        preset(name, DatasetSpec(32, 32, 3))
 
 
 def test_auto_follows_the_published_rules() -> None:

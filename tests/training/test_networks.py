@@ -12,7 +12,7 @@ from training.networks.discriminator import Discriminator, minibatch_std
 from training.networks.generator import Generator, upsample
 from training.networks.mapping import truncate
 from training.networks.modulation import modulated_linear
-from training.presets import auto_generator, preset
+from training.presets import preset
 
 PLAIN_SAVED_MB = 406  # an image of the plain formulation, with per-sample weights and the attention matrix
 
@@ -26,9 +26,9 @@ def num_parameters(config: GeneratorConfig, spec: DatasetSpec) -> int:
     ("config", "size", "expected"),
     [
         (preset("cifar", DatasetSpec(32, 32, 3)).generator, 32, 18_369_040),
-        (GeneratorConfig(widths=(1024, 256, 64)), 48, 7_966_096),
-        (auto_generator(DatasetSpec(64, 64, 3)), 64, 8_567_505),
-        (auto_generator(DatasetSpec(128, 128, 3)), 128, 13_929_621),
+        (preset("stl10", DatasetSpec(48, 48, 3)).generator, 48, 7_966_096),
+        (preset("celeba64", DatasetSpec(64, 64, 3)).generator, 64, 8_567_505),
+        (preset("church128", DatasetSpec(128, 128, 3)).generator, 128, 13_929_621),
     ],
 )
 def test_published_parameter_counts(config: GeneratorConfig, size: int, expected: int) -> None:

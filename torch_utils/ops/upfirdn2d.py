@@ -34,7 +34,8 @@ def setup_filter(
     Raises:
         ValueError: No taps, more than two dimensions, a matrix with `separable=True`, or taps summing to zero.
     """
-    f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
+    device = taps.device if isinstance(taps, Tensor) else torch.device("cpu")  # the taps are looked at below
+    f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32, device=device)
     if f.ndim > 2 or f.numel() == 0:
         raise ValueError(f"a filter is a number, a list or a matrix with at least one tap, not shape {tuple(f.shape)}")
     f = f.reshape(1) if f.ndim == 0 else f
