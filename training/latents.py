@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_utils.rng import step_generator
+from torch_utils.rng import derive_seed, step_generator
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Latents:
     c: Tensor  # [micro_batch, c_dim]
     mix_z: Tensor | None  # the second latents, whose styles are used from `mix_from` on; None = no mixing
     mix_from: int  # index of the first mixed style
+    seed: int = 0  # of what else is drawn for these pictures, on whatever rank
 
 
 @dataclass(frozen=True)

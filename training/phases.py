@@ -78,7 +78,9 @@ class Losses:
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             ws = self.styles(latents)
             images = self.state.G.synthesis(ws, noise_mode=self.noise_mode)
-            lengths = path_lengths(images, ws, torch.randn_like(images))
+            direction = torch.Generator(images.device).manual_seed(whole.seed)
+            noise = torch.randn(images.shape, generator=direction, device=images.device)
+            lengths = path_lengths(images, ws, noise)
         penalty, pl_mean = path_length_penalty(lengths, self.state.pl_mean, self.config.pl_decay)
         self.pl_means.append(pl_mean)
         self.state.stats.report("Loss/pl_penalty", penalty)

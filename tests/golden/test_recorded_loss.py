@@ -40,7 +40,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[Losses, MicroBatch, dict[
     state.G, state.D = recorded_generator("gen_A")[0], recorded_discriminator("disc_orig")[0]
     synthesis = state.G.synthesis.forward
     monkeypatch.setattr(state.G.synthesis, "forward", lambda ws, noise_mode: synthesis(ws, noise_mode="const"))
-    monkeypatch.setattr(phases.torch, "randn_like", lambda like: data["pl_noise_unscaled"])
+    measure = phases.path_lengths
+    monkeypatch.setattr(phases, "path_lengths", lambda images, ws, _: measure(images, ws, data["pl_noise_unscaled"]))
     nothing = torch.zeros(4, 0)
     batch = MicroBatch(data["real_img"], nothing, Latents(data["z"], nothing, None, 1))
     return Losses(state), batch, data
