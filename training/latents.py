@@ -16,7 +16,7 @@ class Latents:
     c: Tensor  # [micro_batch, c_dim]
     mix_z: Tensor | None  # the second latents, whose styles are used from `mix_from` on; None = no mixing
     mix_from: int  # index of the first mixed style
-    seed: int = 0  # of what else is drawn for these pictures, on whatever rank
+    seed: int  # of what else is drawn for these pictures, on whatever rank
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,13 @@ class LatentSource:
         mix_z = torch.randn(self.batch_size, self.z_dim, generator=generator) if mixes else None
         mix_from = int(torch.randint(1, self.num_ws, [], generator=generator))
         return [
-            Latents(z[part].to(device), c[part].to(device), None if mix_z is None else mix_z[part].to(device), mix_from)
+            Latents(
+                z[part].to(device),
+                c[part].to(device),
+                None if mix_z is None else mix_z[part].to(device),
+                mix_from,
+                derive_seed(self.seed, 4, cur_nimg, stream, part.start),
+            )
             for part in self.parts()
         ]
 

@@ -74,7 +74,7 @@ class Losses:
         count = len(batch.images) // self.config.pl_batch_shrink
         whole = batch.latents
         mix_z = None if whole.mix_z is None else whole.mix_z[:count]
-        latents = Latents(whole.z[:count], whole.c[:count], mix_z, whole.mix_from)
+        latents = Latents(whole.z[:count], whole.c[:count], mix_z, whole.mix_from, whole.seed)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             ws = self.styles(latents)
             images = self.state.G.synthesis(ws, noise_mode=self.noise_mode)

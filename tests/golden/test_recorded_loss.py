@@ -43,7 +43,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[Losses, MicroBatch, dict[
     measure = phases.path_lengths
     monkeypatch.setattr(phases, "path_lengths", lambda images, ws, _: measure(images, ws, data["pl_noise_unscaled"]))
     nothing = torch.zeros(4, 0)
-    batch = MicroBatch(data["real_img"], nothing, Latents(data["z"], nothing, None, 1))
+    batch = MicroBatch(data["real_img"], nothing, Latents(data["z"], nothing, None, 1, 0))
     return Losses(state), batch, data
 
 

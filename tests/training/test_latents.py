@@ -28,6 +28,8 @@ def test_ranks_share_out_what_one_process_draws() -> None:
         assert torch.equal(latents.c, shared.c)
         assert (latents.mix_z is None) == (shared.mix_z is None)
         assert latents.mix_from == shared.mix_from
+        assert latents.seed == shared.seed
+    assert len({latents.seed for latents in whole + SOURCE.draw(12, 0, CPU)}) == 8
 
 
 def test_mixing_happens_as_often_as_asked_and_anywhere() -> None:

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 def micro_batch(state: TrainState, mix: bool = False) -> MicroBatch:
     z, c = torch.randn(4, 8), torch.zeros(4, 0)
-    return MicroBatch(torch.randn(4, 3, 16, 16), c, Latents(z, c, torch.randn(4, 8) if mix else None, 2))
+    return MicroBatch(torch.randn(4, 3, 16, 16), c, Latents(z, c, torch.randn(4, 8) if mix else None, 2, 0))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: Dataset
     whole = MicroBatch(
         torch.cat([part.images for part in parts]),
         torch.zeros(12, 0),
-        Latents(torch.cat([part.latents.z for part in parts]), torch.zeros(12, 0), None, 2),
+        Latents(torch.cat([part.latents.z for part in parts]), torch.zeros(12, 0), None, 2, 0),
     )
     for name in ("G_main", "D_main", "D_r1"):
         gradients = []
