@@ -30,7 +30,7 @@ DEMO = RunConfig(
     augment=AugmentConfig(mode="noaug"),
     optimizer=OptimizerConfig(g_lr=0.0035, d_lr=0.0035),
     ema=EmaConfig(kimg=2.0, rampup=0.05),
-    schedule=ScheduleConfig(kimg=40.0, batch=8, tick_kimg=2.0, snap_ticks=5),
+    schedule=ScheduleConfig(kimg=36.0, batch=8, tick_kimg=2.0, snap_ticks=6),
 )  # batches of 8 learn faster than larger ones in so short a run; z is wider than w so that pictures of a class differ
 
 CIFAR = RunConfig(

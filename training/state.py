@@ -19,7 +19,7 @@ def lazy_adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig
     """Adam scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B)."""
     ratio = interval / (interval + 1)
     betas = (config.beta1**ratio, config.beta2**ratio)
-    return torch.optim.Adam(parameters, lr=lr * ratio, betas=betas, eps=config.eps)
+    return torch.optim.Adam(parameters, lr=lr * ratio, betas=betas, eps=config.eps, fused=True)
 
 
 def trainable(network: Discriminator, freeze_layers: int) -> list[nn.Parameter]:
