@@ -1,22 +1,22 @@
 """Packs pictures into the data set format of StyleGAN2-ADA: a zip (or folder) of PNG files with dataset.json."""
 
-import functools
-import operator
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from tqdm import tqdm
 
 from dnnlib.dataset_archive import check_dest, write_dataset
 from dnnlib.demo_digits import SPLITS
-from dnnlib.image_sources import ImageSource, encode, open_source
-from dnnlib.parallel import available_cpus, ordered_map
-from dnnlib.picture import Layout, common_layout
+from dnnlib.image_sources import ImageSource, open_source
+from dnnlib.packing import Packer, Recipe
+from dnnlib.parallel import available_cpus
+from dnnlib.picture import parse_color
+from dnnlib.picture_transform import FILTERS, KINDS, PictureTransform
 from dnnlib.text import format_bytes, format_duration
 
 Item = TypeVar("Item")
@@ -25,23 +25,28 @@ Item = TypeVar("Item")
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
 @click.option("--source", required=True, metavar="PATH|demo", help="Pictures to pack, see above.")
 @click.option("--dest", required=True, metavar="PATH", help="New data set: a name ending in .zip, or a folder.")
-@click.option("--max-images", type=click.IntRange(min=1), help="Pack at most so many pictures.")
+@click.option("--max-images", type=click.IntRange(1), metavar="N", help="Pack at most N pictures.  [default: all]")
 @click.option(
     "--labels-from-folders", "--class-labels", is_flag=True, help="Make each sub-folder of the source a class."
 )
-@click.option("--split", type=click.Choice(list(SPLITS)), help="Part of the demo set; train if not given.")
+@click.option("--transform", type=click.Choice(KINDS), help="Crop before resizing, see above.  [default: no cropping]")
+@click.option("--width", type=click.IntRange(1), metavar="PX", help="Resize to this width.  [default: as it is]")
+@click.option("--height", type=click.IntRange(1), metavar="PX", help="Resize to this height.  [default: as it is]")
+@click.option("--resize-filter", type=click.Choice(list(FILTERS)), default="lanczos", help="Filter of the resizing.")
+@click.option(
+    "--background",
+    metavar="COLOR",
+    help="What to put behind transparent pictures: white, grey, #rrggbb, ...  [default: refuse them]",
+)
+@click.option(
+    "--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="At a bad file: stop, or go on without it."
+)
+@click.option("--split", type=click.Choice(list(SPLITS)), help="Part of the demo set.  [default: train]")
 @click.option("--force", is_flag=True, help="Replace a data set that exists at --dest.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are processors if not given.")
-def main(
-    source: str,
-    dest: str,
-    max_images: int | None,
-    labels_from_folders: bool,
-    split: str | None,
-    force: bool,
-    workers: int | None,
-) -> None:
-    """Pack pictures of one size into a data set for train.py.
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a processor]")
+@click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
+def main(**options: Any) -> None:
+    """Pack pictures into a data set for train.py, all of one size.
 
     \b
     The source is one of
@@ -49,70 +54,96 @@ def main(
       a zip       the same; labels in a dataset.json are kept
       a tar file  cifar-10-python.tar.gz, the 50,000 training pictures with their classes
       demo        6,000 (--split=score: 1,000) coloured digits of 32x32, drawn on the spot
-
     --max-images takes pictures spread evenly over a folder or zip, and the first ones of the others.
+
+    \b
+    The size stays as it is, or becomes
+      --width and/or --height       just that, whatever the shape was
+      --transform=center-crop       the largest square in the middle, resized to --width x --height
+      --transform=center-crop-wide  the largest middle part of the shape --width x --height, resized to that,
+                                    with black above and below in a square of --width x --width
 
     \b
     Examples:
       python dataset_tool.py --source=demo --dest=datasets/demo.zip
       python dataset_tool.py --source=cifar-10-python.tar.gz --dest=datasets/cifar10.zip
       python dataset_tool.py --source=~/flowers --dest=datasets/flowers.zip --labels-from-folders
+      python dataset_tool.py --source=~/photos --dest=datasets/photos.zip --transform=center-crop \\
+          --width=128 --height=128 --on-error=skip
     """
     try:
-        pack(source, Path(dest).expanduser(), max_images, labels_from_folders, split, force, workers)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        pack(options)
+    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
+        if options["debug"]:
+            raise
+        raise click.ClickException(explain(error)) from error
 
 
-def pack(
-    source: str,
-    dest: Path,
-    max_images: int | None,
-    labels_from_folders: bool,
-    split: str | None,
-    force: bool,
-    workers: int | None,
-) -> None:
-    """Write the pictures of `source` to `dest` and say what was done."""
+def explain(error: ValueError | OSError) -> str:
+    """Return the message of an error in one line."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used: {error.strerror}; give another path, or change its permissions"
+    return str(error)
+
+
+def pack(options: dict[str, Any]) -> None:
+    """Write the pictures of --source to --dest and say what was done."""
     start_sec = time.monotonic()
-    workers = workers or available_cpus()
-    check_dest(dest, force)
-    if Path(source).expanduser().resolve() == dest.resolve():
+    dest = Path(options["dest"]).expanduser()
+    if Path(options["source"]).expanduser().resolve() == dest.resolve():
         raise ValueError(f"--source and --dest are both {dest}; give the new data set another name")
-    images = open_source(source, max_images, labels_from_folders, split)
-    layout = images.layout or _find_layout(images, workers)
-    encoded = ordered_map(functools.partial(encode, layout), images.pictures(), workers)
-    with write_dataset(dest, images.class_names, force) as writer:
-        for png, label in _progress(encoded, images.count, "Packing"):
+    check_dest(dest, options["force"])
+    recipe = read_recipe(options)
+    images = open_source(options["source"], options["max_images"], options["labels_from_folders"], options["split"])
+    workers = options["workers"] or available_cpus()
+    packer = Packer(images, recipe, workers, options["on_error"] == "skip", show_progress)
+    layout = packer.find_layout()
+    with write_dataset(dest, images.class_names, options["force"]) as writer:
+        for png, label in packer.encoded(layout):
             writer.add(png, label)
-    click.echo(
-        f"{dest}: {_describe(images, layout)}, {_size(dest)}, in {format_duration(time.monotonic() - start_sec)}"
+    list_skipped(packer.skipped, images.count)
+    facts = [f"{writer.count:,} pictures of {layout}", *describe(images)]
+    if packer.num_enlarged:
+        facts.append(f"{packer.num_enlarged:,} of them enlarged")
+    click.echo(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
+
+
+def read_recipe(options: dict[str, Any]) -> Recipe:
+    """Return what the options say about every picture."""
+    transform = PictureTransform(
+        options["transform"], options["width"], options["height"], resize_filter=options["resize_filter"]
     )
+    try:
+        background = None if options["background"] is None else parse_color(options["background"])
+    except ValueError as error:
+        raise ValueError(f"--background={error}") from error
+    return Recipe(transform, background)
 
 
-def _find_layout(images: ImageSource, workers: int) -> Layout:
-    layouts = ordered_map(operator.methodcaller("layout"), images.pictures(), workers)
-    origins = (picture.origin for picture in images.pictures())
-    return common_layout(origins, _progress(layouts, images.count, "Checking"))
+def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
+    """Hand the items through, with a bar where a person watches."""
+    return tqdm(items, title, total, unit="img", leave=False, disable=None)
 
 
-def _progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
-    return tqdm(items, title, total, unit="img", leave=False, disable=None)  # None = only where a person watches
+def list_skipped(skipped: Sequence[str], total: int) -> None:
+    """Print to stderr which files were left out, and why."""
+    if skipped:
+        click.echo(f"Left out {len(skipped):,} of {total:,} pictures:", err=True)
+        for reason in skipped:
+            click.echo(f"  {reason}", err=True)
 
 
-def _describe(images: ImageSource, layout: Layout) -> str:
-    text = f"{images.count:,} pictures of {layout}"
+def describe(images: ImageSource) -> list[str]:
+    """Return what to say about the labels and the files of a source."""
+    facts = ["labelled" if images.labelled else "no labels"]
     if images.class_names:
-        text += f", {len(images.class_names)} classes ({', '.join(images.class_names[:10])}"
-        text += ", ...)" if len(images.class_names) > 10 else ")"
-    elif images.labelled:
-        text += ", labelled"
-    else:
-        text += ", no labels"
-    return text + (f", {images.num_skipped} other files left out" if images.num_skipped else "")
+        shown = ", ".join(images.class_names[:10]) + (", ..." if len(images.class_names) > 10 else "")
+        facts = [f"{len(images.class_names)} classes ({shown})"]
+    return facts + ([f"{images.num_others:,} other files not looked at"] if images.num_others else [])
 
 
-def _size(dest: Path) -> str:
+def size(dest: Path) -> str:
+    """Return the size of a file, or of all files in a folder, for people."""
     files = [dest] if dest.is_file() else [path for path in dest.rglob("*") if path.is_file()]
     return format_bytes(sum(path.stat().st_size for path in files))
 

@@ -125,6 +125,7 @@ def launch(options: dict[str, Any]) -> None:
     """Check everything, then train in as many processes as asked for."""
     from torch_utils import distributed
 
+    check_options(options)
     torchrun = distributed.torchrun_world_size()
     gpus = options["gpus"] or torchrun or 1
     require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
@@ -143,6 +144,22 @@ def launch(options: dict[str, Any]) -> None:
         distributed.spawn(train, gpus, job)
     else:
         train(job)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise ConfigError where two options contradict each other."""
+    aug = options["aug"]
+    require(
+        options["p"] is None or aug == "fixed", "--p sets the probability of --aug=fixed: give both or leave --p out"
+    )
+    require(aug != "fixed" or options["p"] is not None, "--aug=fixed needs its probability: add --p=0.2, for instance")
+    require(options["target"] is None or aug in (None, "ada"), f"--target is for --aug=ada, not --aug={aug}")
+    require(options["augpipe"] is None or aug != "noaug", "--augpipe names transforms, but --aug=noaug applies none")
+    is_fine_tuning = options["resume"] not in (None, "latest")
+    require(
+        not options["freezed"] or is_fine_tuning or options["resume"] == "latest",
+        "--freezed keeps layers as they are, which makes sense only for trained ones: add --resume=FILE",
+    )
 
 
 def open_data(data: DataConfig, seed: int = 0) -> "ImageDataset":
@@ -219,6 +236,12 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device") -> No
         f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
         f"{config.schedule.batch} in passes of {config.schedule.micro_batch(world_size())}"
     )
+    group, micro_batch = config.discriminator.mbstd_group, config.schedule.micro_batch(world_size())
+    if micro_batch < group:
+        print0(
+            f"Only {micro_batch} pictures are judged at once, fewer than the minibatch-std group of {group}: all of them are "
+            f"one group."
+        )
     saved = find_state(run_dir) if is_resumed else None
     init_from = None if job.resume == "latest" else job.resume
     TrainingLoop(config, dataset, run_dir, device, saved["state"] if saved else None, init_from).run()

@@ -1,8 +1,10 @@
 """Reads `cifar-10-python.tar.gz` as its authors publish it, without executing anything in its pickles."""
 
 import io
+import lzma
 import pickle
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def _read_members(path: Path, names: list[str]) -> dict[str, bytes]:
                 content = archive.extractfile(member) if name in names else None
                 if content is not None:
                     found[name] = content.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path} is damaged ({error}); download cifar-10-python.tar.gz again") from error
     missing = [name for name in names if name not in found]
     if missing:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ def check_dest(dest: str | Path, force: bool = False) -> None:
         raise ValueError(f"{dest} holds files that are no part of a data set; give an empty or a new folder")
     elif dest.exists() and any(dest.iterdir()) and not force:
         raise ValueError(f"{dest} already holds a data set; give another name, or --force to replace it")
+    _check_writable(dest)
 
 
 @contextlib.contextmanager
@@ -67,11 +69,15 @@ def write_dataset(dest: str | Path, class_names: Sequence[str] = (), force: bool
     """
     dest = Path(dest)
     check_dest(dest, force)
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with _zip_file(dest) if dest.suffix.lower() == ".zip" else _folder(dest) as put:
-        writer = DatasetWriter(put)
-        yield writer
-        writer.finish(class_names)
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with _zip_file(dest) if dest.suffix.lower() == ".zip" else _folder(dest) as put:
+            writer = DatasetWriter(put)
+            yield writer
+            writer.finish(class_names)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"{dest} cannot be written: {reason}; make room there, or give another place") from error
 
 
 @contextlib.contextmanager
@@ -96,6 +102,15 @@ def _folder(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
             path.write_bytes(content)
 
         yield put
+
+
+def _check_writable(dest: Path) -> None:
+    """Raise ValueError if no file can be made beside `dest`, or no folder on the way to it."""
+    folder = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise ValueError(f"{dest} cannot be written, as {folder} is no folder; give another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{dest} cannot be written, as {folder} is write-protected; give another place")
 
 
 def _holds_only_a_dataset(folder: Path) -> bool:

@@ -1,13 +1,20 @@
 """A folder or a zip file, read the same way."""
 
+import contextlib
 import functools
+import lzma
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
+
+from dnnlib.text import format_bytes
+
+_MAX_MEMBER_BYTES = 2**30  # more in one member of a zip is a mistake or an attack
+_READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
 
 
 class FileTree:
@@ -20,9 +27,11 @@ class FileTree:
         self.path = Path(path).expanduser()
         if not self.path.exists():
             raise ValueError(f"{self.path} does not exist; give a folder or a zip file")
+        if not os.access(self.path, os.R_OK):
+            raise ValueError(f"{self.path} cannot be read: permission denied; make it readable with chmod")
         self.is_zip = not self.path.is_dir()
         if self.is_zip and not zipfile.is_zipfile(self.path):
-            raise ValueError(f"{self.path} is neither a folder nor a readable zip file")
+            raise ValueError(f"{self.path} is neither a folder nor a readable zip file; give one of the two")
         self._zip: zipfile.ZipFile | None = None
         self._zip_pid = 0
 
@@ -30,9 +39,26 @@ class FileTree:
         return _opened, (type(self), self.path, self.path.stat().st_mtime_ns)
 
     def names(self) -> list[str]:
-        """Return all files, in no particular order; hidden ones and macOS's extra folder are left out."""
+        """Return all files, in no particular order; hidden ones and macOS's extra folder are left out.
+
+        Raises:
+            ValueError: A folder in it cannot be read, or a zip has a member with an absolute path or "..".
+        """
         names = self._zip_names() if self.is_zip else self._folder_names()
         return [name for name in names if not _is_hidden(name)]
+
+    def origin(self, name: str) -> str:
+        """Return what to call a file in a message."""
+        return f"{name} in {self.path}"
+
+    @contextlib.contextmanager
+    def named_errors(self, name: str) -> Iterator[None]:
+        """Turn whatever goes wrong when this file is read into a ValueError that names it."""
+        try:
+            yield
+        except (ValueError, *_READ_ERRORS) as error:
+            reason = str(error) if isinstance(error, ValueError) else f"cannot be read: {_describe(error)}"
+            raise ValueError(f"{self.origin(name)} {reason}") from error
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file of this name."""
@@ -40,7 +66,15 @@ class FileTree:
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading."""
-        return self._archive().open(name) if self.is_zip else open(self.path / name, "rb")
+        if not self.is_zip:
+            return open(self.path / name, "rb")
+        size = self._archive().getinfo(name).file_size
+        if size > _MAX_MEMBER_BYTES:
+            raise ValueError(
+                f"would unpack to {format_bytes(size)}, more than the {format_bytes(_MAX_MEMBER_BYTES)} that one file "
+                f"in a zip may have"
+            )
+        return self._archive().open(name)
 
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
@@ -53,16 +87,29 @@ class FileTree:
 
     def _archive(self) -> zipfile.ZipFile:
         if self._zip is None or self._zip_pid != os.getpid():  # a handle from before a fork shares its file position
-            self._zip, self._zip_pid = zipfile.ZipFile(self.path), os.getpid()
+            try:
+                self._zip, self._zip_pid = zipfile.ZipFile(self.path), os.getpid()
+            except _READ_ERRORS as error:
+                raise ValueError(f"{self.path} is a damaged zip file ({error}); copy or download it again") from error
         return self._zip
 
     def _zip_names(self) -> list[str]:
-        return [info.filename for info in self._archive().infolist() if not info.is_dir()]
+        members = self._archive().NameToInfo  # of two members of one name, the last
+        for name in members:
+            if _leads_outside(name):
+                raise ValueError(
+                    f"{self.path} has a member named {name!r}: absolute paths and .. are refused; pack the zip again "
+                    f"with paths relative to one folder"
+                )
+        return [name for name, info in members.items() if not info.is_dir()]
 
     def _folder_names(self) -> list[str]:
         root = str(self.path)
-        found = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
-        return [os.path.relpath(file, root).replace(os.sep, "/") for file in found]
+        files = []
+        for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
+            subfolders[:] = [name for name in subfolders if not _leads_back(folder, name)]
+            files += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/") for name in names]
+        return files
 
 
 def natural_key(name: str) -> tuple[list[list[str | int]], str]:
@@ -77,5 +124,26 @@ def _opened(kind: type[FileTree], path: Path, mtime_ns: int) -> FileTree:
     return kind(path)
 
 
+def _describe(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise ValueError(f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it away") from error
+
+
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _leads_outside(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] == "" or re.fullmatch("[A-Za-z]:", parts[0]) is not None or ".." in parts
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Tell whether a sub-folder is a link to a folder that it lies in."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path):
+        return False
+    return os.path.join(os.path.realpath(folder), "").startswith(os.path.join(os.path.realpath(path), ""))

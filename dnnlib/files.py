@@ -2,11 +2,19 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+if sys.platform != "win32":
+    import fcntl
+
+_SETTLED_SEC = 1.0  # a temporary file as young as this may be one that its process is about to lock
 
 
 @contextlib.contextmanager
@@ -14,7 +22,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that takes its name only when the block ends without an error.
 
     Until then it lies under a hidden temporary name in the same folder; an error removes it and leaves an older file
-    of the same name as it was.
+    of the same name as it was. What a killed process left of this file is removed by the next one to write it.
 
     Args:
         path: The final name; the folder must exist.
@@ -23,10 +31,12 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     if mode not in ("wb", "w"):
         raise ValueError(f"mode={mode!r} is not supported; use 'wb' or 'w'")
     path = Path(path)
+    _remove_stale(path)
     temporary = temporary_name(path)
     try:
         # "x" and not a tempfile: those are readable by their owner only, whatever the umask says.
         with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+            _lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -40,13 +50,17 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a folder to fill that takes its name, in place of an older folder, when the block ends without an error."""
     path = Path(path)
-    temporary, replaced = temporary_name(path), temporary_name(path)
+    _remove_stale(path)
+    temporary = temporary_name(path)
+    replaced = temporary.with_suffix(".old")
     temporary.mkdir()
     try:
-        yield temporary
-        if path.exists():
-            path.rename(replaced)
-        temporary.rename(path)
+        with _opened(temporary) as descriptor:
+            _lock(descriptor)
+            yield temporary
+            if path.exists():
+                path.rename(replaced)
+            temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         if replaced.exists() and not path.exists():
@@ -58,3 +72,41 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def temporary_name(path: Path) -> Path:
     """Return a hidden, unused name beside `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what is left of `path` under temporary names and belongs to no running process."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+-[0-9a-f]{{8}}\.(tmp|old)")
+    for name in os.listdir(path.parent):
+        match = pattern.fullmatch(name)
+        if match and (match[1] == "tmp" or path.exists()):  # else the older folder: all that is left of it
+            with contextlib.suppress(OSError):  # another process was faster, or it is not ours
+                _remove_unused(path.parent / name)
+
+
+def _remove_unused(path: Path) -> None:
+    if time.time() - path.stat().st_mtime < _SETTLED_SEC:
+        return
+    with _opened(path) as descriptor:
+        if _lock(descriptor):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file or folder until it is closed or its process ends; False if another holds it, or locks do not work."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

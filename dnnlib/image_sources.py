@@ -1,5 +1,6 @@
 """Where the pictures of a new data set come from: folders, zip files, CIFAR-10's archive, the built-in demo set."""
 
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from dnnlib import demo_digits, picture
+from dnnlib import demo_digits
 from dnnlib.cifar_archive import read_cifar10
 from dnnlib.label_table import FILE_NAME, Label, labels_from_folders, read_label_table
-from dnnlib.picture import Layout
+from dnnlib.picture import Color, Layout
 from dnnlib.picture_tree import PictureTree
 
 DEMO = "demo"
@@ -28,11 +29,11 @@ class SourcePicture(Protocol):
     def origin(self) -> str:
         """What to call it in a message."""
 
-    def layout(self) -> Layout:
-        """Return its size and kind, without reading pixels."""
+    def layout(self, background: Color | None) -> Layout:
+        """Return its size and kind, without reading pixels; ValueError if transparent and there is no background."""
 
-    def pixels(self, layout: Layout) -> np.ndarray:
-        """Return uint8 [height, width, channels]; ValueError if it is not of this size."""
+    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
+        """Return uint8 [height, width, channels], in its own size."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,27 @@ class FilePicture:
     def origin(self) -> str:
         return self.tree.origin(self.name)
 
-    def layout(self) -> Layout:
-        return self.tree.layout(self.name)
+    def layout(self, background: Color | None) -> Layout:
+        return self.tree.layout(self.name, background)
 
-    def pixels(self, layout: Layout) -> np.ndarray:
-        return self.tree.pixels(self.name, layout)
+    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
+        return self.tree.decode(self.name, channels, background)
 
 
 @dataclass(frozen=True)
 class ArrayPicture:
-    """A picture that exists as pixels, uint8 [height, width, channels]."""
+    """A picture that exists as pixels, uint8 [height, width, 3]."""
 
     origin: str
     array: np.ndarray
     label: Label | None = None
 
-    def layout(self) -> Layout:
+    def layout(self, background: Color | None = None) -> Layout:
         height, width, channels = self.array.shape
         return Layout(width, height, channels)
 
-    def pixels(self, layout: Layout) -> np.ndarray:
-        assert self.array.shape == (layout.height, layout.width, layout.channels)
+    def pixels(self, channels: int, background: Color | None = None) -> np.ndarray:
+        assert self.array.shape[2] == channels
         return self.array
 
 
@@ -80,7 +81,7 @@ class ImageSource:
     labelled: bool
     class_names: tuple[str, ...] = ()  # () = none
     layout: Layout | None = None  # of all pictures; None = to be found by looking at them
-    num_skipped: int = 0  # files that are no pictures
+    num_others: int = 0  # files that are no pictures by their names
 
 
 def open_source(
@@ -103,11 +104,6 @@ def open_source(
     if _is_tar(source):
         return _cifar10(Path(source).expanduser(), max_images)
     return _files(source, max_images, folder_labels)
-
-
-def encode(layout: Layout, source_picture: SourcePicture) -> tuple[bytes, Label | None]:
-    """Return a picture as a PNG file with exactly this layout, and its label."""
-    return picture.encode_png(source_picture.pixels(layout)), source_picture.label
 
 
 def _demo(split: str, max_images: int | None) -> ImageSource:
@@ -143,9 +139,9 @@ def _files(source: str, max_images: int | None, folder_labels: bool) -> ImageSou
     labels = table.labels_of(names) if table else [None] * len(names)
     pictures = [FilePicture(tree, name, label) for name, label in zip(names, labels, strict=True)]
     chosen = _spread(pictures, max_images)
-    num_skipped = len(set(tree.names()) - set(names) - {FILE_NAME})
+    num_others = len(set(tree.names()) - set(names) - {FILE_NAME})
     class_names = table.class_names if table else ()
-    return ImageSource(len(chosen), lambda: chosen, table is not None, class_names, num_skipped=num_skipped)
+    return ImageSource(len(chosen), lambda: chosen, table is not None, class_names, num_others=num_others)
 
 
 def _spread(pictures: list[FilePicture], max_images: int | None) -> list[FilePicture]:
@@ -157,4 +153,5 @@ def _spread(pictures: list[FilePicture], max_images: int | None) -> list[FilePic
 
 def _is_tar(source: str) -> bool:
     path = Path(source).expanduser()
-    return path.is_file() and not zipfile.is_zipfile(path) and tarfile.is_tarfile(path)
+    is_readable = path.is_file() and os.access(path, os.R_OK)
+    return is_readable and not zipfile.is_zipfile(path) and tarfile.is_tarfile(path)

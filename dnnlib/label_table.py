@@ -8,6 +8,8 @@ from dnnlib.file_tree import FileTree, natural_key
 
 FILE_NAME = "dataset.json"
 
+_MAX_FLOAT32 = 3.4e38  # labels are held as such
+
 Label = int | tuple[float, ...]  # class index, or any vector
 
 
@@ -39,10 +41,12 @@ def read_label_table(tree: FileTree) -> LabelTable | None:
     """Return the labels in a folder's or zip's dataset.json; None if there is no such file or it holds no labels."""
     if not tree.exists(FILE_NAME):
         return None
-    origin = f"{FILE_NAME} in {tree.path}"
+    origin = tree.origin(FILE_NAME)
+    with tree.named_errors(FILE_NAME):
+        text = tree.read(FILE_NAME)
     try:
-        content = json.loads(tree.read(FILE_NAME))
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{origin} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f'{origin} must hold an object {{"labels": [[file name, label], ...]}}')
@@ -114,9 +118,13 @@ def _by_name(pairs: object, origin: str) -> dict[str, Label]:
 def _parse(label: object, name: str, origin: str) -> Label:
     if isinstance(label, int) and not isinstance(label, bool):
         return label
-    if isinstance(label, list) and label and all(type(value) in (int, float) for value in label):
+    if isinstance(label, list) and label and all(_is_finite_number(value) for value in label):
         return tuple(float(value) for value in label)
     raise ValueError(f"{origin}: the label of {name} is {str(label)[:80]}; write a class index or a list of numbers")
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_FLOAT32
 
 
 def _kind(label: Label) -> str:

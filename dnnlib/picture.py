@@ -1,19 +1,36 @@
 """Pictures: from the bytes of any common format to pixels as a data set wants them, and to PNG."""
 
+import contextlib
 import io
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageColor
+
+from dnnlib.sixteen_bit import mode_16_bits, reduced_to_8_bits
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
-_CHANNELS_OF_MODE = {"1": 1, "L": 1, "P": 3, "RGB": 3, "CMYK": 3, "YCbCr": 3}
+Color = tuple[int, int, int]  # red, green, blue, 0..255
+
+_CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3}
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _CHANNELS_OF_PNG = {b"\x08\x00": 1, b"\x08\x02": 3}  # bit depth and colour type of 8-bit grey and RGB
+_SURELY_ALLOWED_PX = 10_000_000  # below Pillow's limit against decompression bombs
 _LOW_COMPRESSION = 1  # far faster than the default and hardly larger
+_TURNS = {  # from the EXIF orientation to upright; from 5 on the picture lies on its side
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in Image.info
 
 
 @dataclass(frozen=True)
@@ -28,63 +45,102 @@ class Layout:
         return f"{self.width}x{self.height} {'grey' if self.channels == 1 else 'RGB'}"
 
 
-def read_layout(file: IO[bytes]) -> Layout:
+def parse_color(text: str) -> Color:
+    """Return a colour given by its CSS name or as #rrggbb."""
+    with contextlib.suppress(ValueError):
+        color = ImageColor.getrgb(text)
+        if len(color) == 3:
+            return color
+    raise ValueError(f"{text!r} is not a colour; give a name such as white or grey, or #rrggbb such as #808080")
+
+
+def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
     """Return the layout that a picture file declares; its pixels are not read.
 
+    Args:
+        file: Open at its start.
+        background: What `decode` will put behind transparent pictures; None = refuse them.
+
     Raises:
-        ValueError: Not a picture, or of a kind that a data set cannot hold (transparency, more than 8 bits).
+        ValueError: Not a picture, too large, or of a kind that a data set cannot hold.
     """
-    start = file.read(26)
-    if start.startswith(_PNG_START) and start[24:26] in _CHANNELS_OF_PNG:  # what dataset_tool.py writes
+    start = file.read(41)
+    if start.startswith(_PNG_START) and start[24:26] in _CHANNELS_OF_PNG and start[37:] == b"IDAT":  # a plain one
         width, height = int.from_bytes(start[16:20]), int.from_bytes(start[20:24])
-        return Layout(width, height, _CHANNELS_OF_PNG[start[24:26]])
+        if width * height <= _SURELY_ALLOWED_PX:
+            return Layout(width, height, _CHANNELS_OF_PNG[start[24:26]])
     file.seek(0)
     with _open(file) as image:
         width, height = image.size
-        if _declared_orientation(image) >= 5:  # the four that lie on their side
+        if _orientation(image) >= 5:
             width, height = height, width
-        return Layout(width, height, _channels(image))
+        return Layout(width, height, _channels(image, background))
 
 
-def common_layout(origins: Iterable[str], layouts: Iterable[Layout]) -> Layout:
+def common_layout(
+    origins: Iterable[str],
+    layouts: Iterable[Layout],
+    resized: Callable[[Layout], Layout] = lambda layout: layout,
+) -> Layout:
     """Return the layout for all pictures: the size they share; grey if all are grey, else RGB.
 
+    Args:
+        origins: What to call each picture in a message.
+        layouts: As they are.
+        resized: What they become before they are compared.
+
     Raises:
-        ValueError: Pictures of two sizes; names both by their `origins`.
+        ValueError: Pictures of two sizes.
     """
     pairs = zip(origins, layouts, strict=True)
     first_origin, first = next(pairs)
-    channels = first.channels
+    common = resized(first)
     for origin, layout in pairs:
-        if (layout.width, layout.height) != (first.width, first.height):
+        result = resized(layout)
+        if (result.width, result.height) != (common.width, common.height):
             raise ValueError(
                 f"pictures must be of one size, but {first_origin} is {first.width}x{first.height} and {origin} is "
-                f"{layout.width}x{layout.height}; resize or crop them first"
+                f"{layout.width}x{layout.height}; resize them with dataset_tool.py --width=W --height=H, or crop them "
+                f"to squares before with --transform=center-crop as well"
             )
-        channels = max(channels, layout.channels)
-    return Layout(first.width, first.height, channels)
+        if result.channels > common.channels:
+            common = Layout(common.width, common.height, result.channels)
+    return common
 
 
-def decode(data: bytes, channels: int | None = None) -> np.ndarray:
+def decode(data: bytes, channels: int | None = None, background: Color | None = None) -> np.ndarray:
     """Return the pixels of a picture file, upright, uint8 [height, width, channels].
+
+    16 bits a channel become 8: the value / 257, rounded. CMYK becomes RGB without its colour profile. Of several
+    frames it is the first one.
 
     Args:
         data: Content of the file.
         channels: 1 or 3; None = as many as the file has. Grey becomes RGB where 3 are asked for.
+        background: Put behind a transparent picture; None = refuse it.
 
     Raises:
         ValueError: Damaged, of an unsupported kind, or colour where 1 channel is asked for.
     """
-    with _open(io.BytesIO(data)) as image:
-        own_channels = _channels(image)
+    with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
+        own_channels = _channels(image, background)
         if channels == 1 and own_channels == 3:
             raise ValueError("is in colour, among grey pictures")
         try:
-            upright = ImageOps.exif_transpose(image).convert("L" if (channels or own_channels) == 1 else "RGB")
+            upright = _upright_8_bits(image, data)
+            if background is not None and upright.has_transparency_data:
+                upright = _on_background(upright, background)
+            pixels = np.asarray(upright.convert("L" if (channels or own_channels) == 1 else "RGB"))
         except Exception as error:  # decoders raise nearly anything on damaged data
-            raise ValueError(f"is damaged ({error})") from error
-    pixels = np.asarray(upright)
+            raise ValueError(f"is damaged ({error or type(error).__name__})") from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def check_layout(pixels: np.ndarray, layout: Layout) -> None:
+    """Raise ValueError unless a picture, uint8 [height, width, channels], has become what its header declared."""
+    if pixels.shape != (layout.height, layout.width, layout.channels):
+        decoded = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise ValueError(f"is {decoded} once decoded, not {layout}; save it again with an image editor")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -98,23 +154,49 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def _open(file: IO[bytes]) -> Image.Image:
     try:
-        return Image.open(file)
-    except Exception as error:  # readers of headers, too
+        with warnings.catch_warnings(action="ignore"):
+            return Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"is too large, perhaps a decompression bomb: {error}; make it smaller first") from error
+    except Exception as error:  # readers of headers, too, raise nearly anything
         raise ValueError("is not a picture, or damaged") from error
 
 
-def _channels(image: Image.Image) -> int:
-    if "A" in image.getbands() or (image.mode == "P" and "transparency" in image.info):
-        raise ValueError(
-            "has transparency (an alpha channel), which a data set cannot hold; put it on a plain background first, "
-            "for example with ImageMagick: mogrify -background white -alpha remove -alpha off FILES"
-        )
-    if image.mode not in _CHANNELS_OF_MODE:
+def _channels(image: Image.Image, background: Color | None) -> int:
+    """Return how many channels an opened file will have in a data set; ValueError if that cannot hold it."""
+    mode = mode_16_bits(image)
+    channels = _CHANNELS_OF_MODE.get(mode or image.mode)
+    if channels is None or (mode and "transparency" in image.info):  # a colour that stands for transparency
         raise ValueError(f"has pixels of kind {image.mode!r}; convert it to 8 bits a channel, grey or RGB, first")
-    return _CHANNELS_OF_MODE[image.mode]
+    if not image.has_transparency_data:
+        return channels
+    if background is None:
+        raise ValueError(
+            "has transparency (an alpha channel), which a data set cannot hold; pack it with dataset_tool.py "
+            "--background=white, or any other colour to put behind it"
+        )
+    return channels if len(set(background)) == 1 else 3
 
 
-def _declared_orientation(image: Image.Image) -> int:
-    # Only of formats that keep EXIF in the header: for PNG Pillow would read all the pixels to find it. Of a TIFF it
-    # gives the upright size by itself.
-    return image.getexif().get(ExifTags.Base.Orientation, 1) if image.format in ("JPEG", "MPO", "WEBP") else 1
+def _upright_8_bits(image: Image.Image, data: bytes) -> Image.Image:
+    loaded = reduced_to_8_bits(data) if mode_16_bits(image) else image
+    loaded.load()  # now the orientation is known even where it stands behind the pixels
+    turn = _TURNS.get(_orientation(loaded))
+    return loaded if turn is None else loaded.transpose(turn)
+
+
+def _on_background(image: Image.Image, background: Color) -> Image.Image:
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8; 1 where there is none, or it cannot be read."""
+    if image.format == "TIFF" or not any(key in image.info for key in _EXIF_KEYS):  # Pillow turns TIFF by itself
+        return 1
+    try:
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # that of PNG would read the pixels
+    except Exception:  # damaged EXIF, which does not keep anybody from looking at the picture
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1

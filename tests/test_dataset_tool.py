@@ -37,7 +37,9 @@ def _refused(message: str, *options: object) -> None:
     """Check that a command fails with this message."""
     result = _run(*options)
     assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit)  # not a traceback
     assert message in result.output.replace("\n", " "), result.output
+    assert result.output.count("\n") == 1 or result.output.startswith("Usage:"), result.output
 
 
 def _save(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> np.ndarray:
@@ -76,16 +78,52 @@ def test_help_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_termination_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "dataset_tool.py", "--source=demo", f"--dest={tmp_path / 'demo.zip'}"]
+def _interrupt(dest: Path, signal_number: int) -> int:
+    """Start packing the demo set with two processes, send a signal once pictures are stored, return the exit code."""
+    command = [sys.executable, ROOT / "dataset_tool.py", "--source=demo", f"--dest={dest}", "--workers=2", "--force"]
     with subprocess.Popen(command) as process:
-        for _ in range(1000):
-            if os.listdir(tmp_path):
-                break
+        for _ in range(2000):
             time.sleep(0.01)
-        assert os.listdir(tmp_path)[0].startswith(".demo.zip")
-        process.send_signal(signal.SIGTERM)
-    assert process.returncode == 128 + signal.SIGTERM
+            if any(path.stat().st_size > 10_000 for path in dest.parent.glob(f".{dest.name}.*.tmp")):
+                break
+        process.send_signal(signal_number)
+    return process.returncode
+
+
+def test_termination_leaves_nothing(tmp_path: Path) -> None:
+    assert _interrupt(tmp_path / "demo.zip", signal.SIGTERM) == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_leaves_the_older_data_set(tmp_path: Path) -> None:
+    (tmp_path / "demo.zip").write_text("older")
+    assert _interrupt(tmp_path / "demo.zip", signal.SIGINT) == 1
+    assert os.listdir(tmp_path) == ["demo.zip"]
+    assert (tmp_path / "demo.zip").read_text() == "older"
+
+
+def test_after_a_kill_a_later_run_works_and_cleans_up(tmp_path: Path) -> None:
+    dest = tmp_path / "demo.zip"
+    assert _interrupt(dest, signal.SIGKILL) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".tmp"
+    os.utime(left, (time.time() - 5, time.time() - 5))
+    for _ in range(500):  # the workers end a moment after their parent, and hold the file open until then
+        _pack("demo", dest, "--max-images=3", "--force")
+        if os.listdir(tmp_path) == ["demo.zip"]:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"still there: {os.listdir(tmp_path)}")
+
+
+def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2); import dataset_tool"
+    options = ["--source=demo", f"--dest={tmp_path / 'demo.zip'}", "--workers=2"]
+    command = [sys.executable, "-c", f"{code}; dataset_tool.main({options})"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {tmp_path / 'demo.zip'} cannot be written: File too large; make room")
+    assert done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
 
 
@@ -158,11 +196,14 @@ def test_bad_pictures_are_named_and_nothing_is_left(pets: Path, tmp_path: Path) 
     options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
     _save(pets / "dog" / "99.png", 0, size=(6, 8))
     _refused(f"cat/0.png in {pets} is 8x6 and dog/99.png in {pets} is 6x8", *options)
+    _refused("--width=W --height=H, or crop them to squares before with --transform=center-crop", *options)
     _save(pets / "dog" / "99.png", 0, mode="RGBA")
-    _refused("dog/99.png in", *options)
-    _refused("has transparency", *options)
+    _refused(f"dog/99.png in {pets} has transparency", *options)
+    _refused("--background=white", *options)
     (pets / "dog" / "99.png").write_text("not found")
-    _refused("is not a picture", *options)
+    _refused(
+        f"dog/99.png in {pets} is not a picture, or damaged. Or leave out such files with --on-error=skip", *options
+    )
     _save(pets / "dog" / "99.png", 0)
     content = (pets / "dog" / "99.png").read_bytes()
     (pets / "dog" / "99.png").write_bytes(content[: len(content) // 2])
@@ -195,5 +236,124 @@ def test_bad_options(pets: Path, tmp_path: Path) -> None:
     _refused("brings its own labels", "--source=demo", dest, "--labels-from-folders")
     _refused("neither a folder nor a readable zip", f"--source={__file__}", dest)
     _refused("contains no pictures", f"--source={ROOT / 'dnnlib'}", dest)
+    (tmp_path / "empty").mkdir()
+    _refused(f"{tmp_path / 'empty'} contains no pictures; looked for", f"--source={tmp_path / 'empty'}", dest)
     _refused("needs every picture", f"--source={pets / 'cat'}", dest, "--labels-from-folders")
     _refused("Invalid value for '--max-images'", f"--source={pets}", dest, "--max-images=0")
+    _refused("'octarine' is not a colour; give a name", f"--source={pets}", dest, "--background=octarine")
+    _refused("needs the size of the new pictures", f"--source={pets}", dest, "--transform=center-crop", "--width=8")
+    _refused("Invalid value for '--transform'", f"--source={pets}", dest, "--transform=crop")
+    assert os.listdir(tmp_path / "empty") == []
+
+
+def test_debug_shows_the_traceback(pets: Path, tmp_path: Path) -> None:
+    (pets / "dog" / "99.png").write_text("not found")
+    command = [sys.executable, ROOT / "dataset_tool.py", f"--source={pets}", f"--dest={tmp_path / 'd.zip'}"]
+    plain, debug = (
+        subprocess.run([*command, *extra], capture_output=True, text=True, check=False) for extra in ([], ["--debug"])
+    )
+    assert plain.returncode == debug.returncode == 1
+    assert plain.stderr.startswith("Error: dog/99.png in ")
+    assert plain.stderr.count("\n") == 1
+    assert "Traceback (most recent call last)" in debug.stderr
+    assert "is not a picture" in debug.stderr
+
+
+def test_bad_labels_are_named(pets: Path, tmp_path: Path) -> None:
+    options = (f"--source={pets / 'cat'}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
+    good = [[f"{index}.png", index % 2] for index in range(6)]
+    for labels, message in [
+        (good[:-1], "has no label for 5.png; label every picture or none"),
+        ([*good, ["6.png", 0]], "has labels for files that do not exist: 6.png; remove them"),
+        ([*good[:-1], ["5.png", "dog"]], "the label of 5.png is dog; write a class index or a list of numbers"),
+        ([*good[:-1], ["5.png", [1, 0]]], "the label of 5.png is a vector of length 2"),
+    ]:
+        (pets / "cat" / "dataset.json").write_text(json.dumps({"labels": labels}))
+        _refused(message, *options)
+    (pets / "cat" / "dataset.json").write_text("0.png,1")
+    _refused("dataset.json in", *options)
+    assert os.listdir(tmp_path) == ["pets"]
+
+
+def test_dest_that_cannot_be_written(pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for dest in (tmp_path / "file" / "d.zip", tmp_path / "file" / "sub" / "d"):
+        _refused(f"{dest} cannot be written, as {tmp_path / 'file'} is no folder", f"--source={pets}", f"--dest={dest}")
+
+
+def test_paths_outside_a_zip_are_refused(tmp_path: Path) -> None:
+    _save(tmp_path / "1.png", 1)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(tmp_path / "1.png", "../1.png")
+    _refused("has a member named '../1.png'", f"--source={tmp_path / 'in.zip'}", f"--dest={tmp_path / 'd.zip'}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_files_are_skipped_with_their_labels(pets: Path, tmp_path: Path, workers: int) -> None:
+    (pets / "cat" / "2.png").write_text("not found")  # seen in its header
+    content = (pets / "dog" / "7.png").read_bytes()
+    (pets / "dog" / "7.png").write_bytes(content[: len(content) // 2])  # seen when it is decoded
+    _save(pets / "dog" / "9.png", 9, mode="RGBA")
+    dest = tmp_path / "d.zip"
+    result = _run(
+        f"--source={pets}", f"--dest={dest}", "--labels-from-folders", "--on-error=skip", f"--workers={workers}"
+    )
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[0] == "Left out 3 of 12 pictures:"
+    assert [line.split()[0] for line in result.stderr.splitlines()[1:]] == ["cat/2.png", "dog/9.png", "dog/7.png"]
+    assert "9 pictures of 8x6 RGB, 2 classes" in result.stdout
+    for name in ["cat/2.png", "dog/7.png", "dog/9.png"]:
+        (pets / name).unlink()
+    _pack(pets, tmp_path / "good.zip", "--labels-from-folders")
+    assert dest.read_bytes() == (tmp_path / "good.zip").read_bytes()
+
+
+def test_nothing_usable(pets: Path, tmp_path: Path) -> None:
+    for path in pets.rglob("*.png"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--on-error=skip", "--workers=1")
+    _refused(f"none of the 12 pictures can be used; cat/0.png in {pets} is damaged", *options)
+    for path in pets.rglob("*.png"):
+        path.write_text("not found")
+    _refused(f"none of the 12 pictures can be used; cat/0.png in {pets} is not a picture", *options)
+    assert os.listdir(tmp_path) == ["pets"]
+
+
+def test_different_sizes_are_made_one(pets: Path, tmp_path: Path) -> None:
+    _save(pets / "dog" / "99.png", 99, size=(20, 30))
+    options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--workers=1", "--force")
+    _refused("is 8x6 and dog/99.png", *options, "--on-error=skip")  # no file is bad by itself
+    _refused("is 8x6 and dog/99.png", *options, "--width=8")  # their heights differ
+    result = _run(*options, "--width=8", "--height=8")
+    assert "13 pictures of 8x8 RGB, no labels, 12 of them enlarged" in result.output
+    pictures, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop", "--width=6", "--height=6", "--force")
+    assert np.array_equal(pictures[0], decode((pets / "cat" / "0.png").read_bytes())[:, 1:7])
+    pictures, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop-wide", "--width=8", "--height=4", "--force")
+    assert {picture.shape for picture in pictures} == {(8, 8, 3)}
+    assert not any(picture[:2].any() for picture in pictures)
+
+
+def test_demo_is_resized_too(tmp_path: Path) -> None:
+    options = ("--width=16", "--height=8", "--resize-filter=box", "--max-images=3")
+    pictures, _ = _pack("demo", tmp_path / "d.zip", *options)
+    drawn, _ = next(digits("train", 1))
+    means = drawn.reshape(8, 4, 16, 2, 3).mean(axis=(1, 3))
+    assert abs(pictures[0] - means).max() <= 1  # Pillow rounds between the two directions
+
+
+def test_background(pets: Path, tmp_path: Path) -> None:
+    _save(pets / "dog" / "99.png", 0, mode="RGBA")
+    _save(pets / "dog" / "98.png", 0, mode="LA")
+    pictures, _ = _pack(pets, tmp_path / "d.zip", "--background=#ff8000")
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 4), dtype=np.uint8).astype(float)
+    share = noise[:, :, 3:] / 255
+    assert abs(pictures[-1] - (share * noise[:, :, :3] + (1 - share) * (255, 128, 0))).max() <= 1
+
+
+def test_large_picture_bombs_are_named(pets: Path, tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(pets / "dog" / "99.png")
+    _refused(
+        f"dog/99.png in {pets} is too large, perhaps a decompression bomb", f"--source={pets}",
+        f"--dest={tmp_path / 'd.zip'}", "--workers=1",
+    )  # fmt: skip

@@ -139,3 +139,53 @@ def test_bad_input_gets_one_clear_line(
     assert message in output
     assert "Traceback" not in output
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--aug=ada", "--p=0.2"], "--aug=fixed"),
+        (["--aug=fixed"], "--p=0.2"),
+        (["--aug=noaug", "--augpipe=bgc"], "--augpipe"),
+        (["--aug=fixed", "--p=0.1", "--target=0.5"], "--target"),
+        (["--freezed=2"], "--resume=FILE"),
+        (["--resume={digits}"], "not a file of this program"),
+        (["--resume={network}"], "generator.widths (16, 16, 16) there"),
+        (["--cond=1", "--resume={network}"], "generator.widths"),
+        (["--set=loss.r1_gamma=much"], "--set loss.r1_gamma"),
+        (["--kimg=0"], "--kimg"),
+        (["--subset=1000"], "--subset"),
+    ],
+)
+def test_contradicting_options(arguments: list[str], message: str, digits: Path, trained: Path, tmp_path: Path) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    filled = [text.format(digits=digits, network=network) for text in arguments]
+    output = run("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", "--cfg=cifar", *filled, ok=False)
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "o").exists()
+
+
+def test_unwritable_outdir(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    output = run("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={digits}", *TINY, ok=False)
+    assert "cannot write there" in output
+    assert "Traceback" not in output
+
+
+def test_dry_run_prints_what_it_costs_and_writes_nothing(digits: Path, tmp_path: Path) -> None:
+    output = run("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", "--cfg=cifar", "--gpus=2", "--cond=1", "-n")
+    assert '"mbstd_group": 32' in output
+    assert "GFLOP an image" in output
+    assert "16 pictures of a pass" in output
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"), [("2x1", "room for 2"), ("2", "rows x columns"), ("0x0", "rows x columns")]
+)
+def test_grid_of_the_wrong_shape(trained: Path, tmp_path: Path, grid: str, message: str) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    output = run("generate", f"--network={network}", "--seeds=0-4", f"--outdir={tmp_path}", f"--grid={grid}", ok=False)
+    assert message in output
+    assert not list(tmp_path.iterdir())

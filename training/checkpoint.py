@@ -1,5 +1,6 @@
 """Snapshots (networks to use) and state files (all that a restart needs): plain data, written whole, read without code."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -13,12 +14,17 @@ from torch_utils import distributed
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.published import import_published
+from training.published_pickle import PublishedFileError
+from training.safetensors_file import read_safetensors, write_safetensors
 from training.state import TrainState
 
 SNAPSHOT_FORMAT = "styleformer-snapshot"
 STATE_FORMAT = "styleformer-training-state"
 VERSION = 1
 
+SAFETENSORS = ".safetensors"
+NETWORKS = ("G", "D", "G_ema")
 STATE_LATEST = "training-state-latest.pt"
 STATE_PREVIOUS = "training-state-previous.pt"
 
@@ -82,26 +88,84 @@ def header(state: TrainState, file_format: str) -> dict[str, Any]:
 
 def save_snapshot(path: Path, state: TrainState) -> None:
     """Write G, D and G_ema with their configuration."""
-    networks = {name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")}
+    networks = {name: getattr(state, name).state_dict() for name in NETWORKS}
     write(path, header(state, SNAPSHOT_FORMAT) | networks)
 
 
 def read_snapshot(
     path: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
-    """Configuration, picture format and tensors by network of a snapshot. Raises CheckpointError."""
-    values = read(path, SNAPSHOT_FORMAT, device)
+    """Configuration, picture format and tensors by network of a snapshot: ours, exported, or a published .pkl.
+
+    Raises CheckpointError.
+    """
+    path = Path(path).expanduser()
     try:
+        if is_pickle(path):
+            return import_published(path)
+        values = read_exported(path) if path.suffix == SAFETENSORS else read(path, SNAPSHOT_FORMAT, device)
         return RunConfig.from_dict(values["config"]), build(DatasetSpec, values["dataset"], "dataset"), values
+    except PublishedFileError as error:
+        raise CheckpointError(str(error)) from error
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from error
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file starts like a bare pickle, as published checkpoints do; ours are zip archives."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1) == b"\x80"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_exported(path: Path) -> dict[str, Any]:
+    """What `export_snapshot` wrote to a .safetensors file."""
+    try:
+        tensors, metadata = read_safetensors(path)
+        values = json.loads(metadata["styleformer"])
+        for network in NETWORKS:
+            prefix = f"{network}."
+            values[network] = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+        return values
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not an exported network, or damaged ({error})") from error
+
+
+def export_snapshot(source: str | Path, target: Path) -> None:
+    """Rewrite any snapshot as ours (.pkl) or as .safetensors with the configuration in the header. Raises CheckpointError."""
+    config, spec, values = read_snapshot(source)
+    head = {
+        "format": SNAPSHOT_FORMAT,
+        "version": VERSION,
+        "config": config.to_dict(),
+        "dataset": to_plain(vars(spec)),
+        "cur_nimg": values["cur_nimg"],
+    }
+    if target.suffix == SAFETENSORS:
+        tensors = {f"{network}.{name}": x for network in NETWORKS for name, x in values[network].items()}
+        write_safetensors(target, tensors, {"styleformer": json.dumps(head)})
+    elif target.suffix == ".pkl":
+        write(target, head | {network: values[network] for network in NETWORKS})
+    else:
+        raise CheckpointError(f"{target}: the name must end in .pkl or {SAFETENSORS}")
+
+
+def load_weights(network: torch.nn.Module, weights: dict[str, Any], path: str | Path) -> None:
+    """`load_state_dict` with an error that names the file."""
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: its weights do not fit its configuration ({reason})") from error
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
     """The averaged generator (G_ema) of a snapshot in eval mode. Raises CheckpointError."""
     config, spec, values = read_snapshot(path, device)
     network = Generator(config.generator, spec).to(device)
-    network.load_state_dict(values["G_ema"])
+    load_weights(network, values["G_ema"], path)
     return network.eval().requires_grad_(False)
 
 
@@ -109,7 +173,7 @@ def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> 
     """The discriminator of a snapshot in eval mode. Raises CheckpointError."""
     config, spec, values = read_snapshot(path, device)
     network = Discriminator(config.discriminator, spec).to(device)
-    network.load_state_dict(values["D"])
+    load_weights(network, values["D"], path)
     return network.eval().requires_grad_(False)
 
 
@@ -138,8 +202,8 @@ def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> None:
 def load_networks(path: str | Path, state: TrainState) -> None:
     """Start a training state from the networks of a snapshot (fine-tuning). Raises CheckpointError."""
     check_fits(Path(path), state.config, state.spec)
-    values = read(path, SNAPSHOT_FORMAT, state.device)
-    for name in ("G", "D", "G_ema"):
+    _, _, values = read_snapshot(path, state.device)
+    for name in NETWORKS:
         getattr(state, name).load_state_dict(values[name])
 
 

@@ -13,7 +13,8 @@ from torch_utils.rng import derive_seed
 from training.dataset import ImageDataset
 from training.networks.generator import Generator
 
-MAX_COLUMNS, MAX_ROWS = 12, 8
+MAX_COLUMNS, MAX_ROWS, MIN_ROWS = 12, 8, 2
+MAX_PIXELS = 12 * 8 * 128 * 128  # of a grid: larger pictures get fewer rows, so that it takes bounded time and space
 MAX_CLASS_COLUMNS = 16  # up to so many classes, every column is a class
 
 
@@ -23,10 +24,11 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
-    """Write uint8 images [count, channels, height, width] as one picture, row by row."""
+    """Write uint8 images [count, channels, height, width] as one PNG, JPEG or WebP picture, row by row."""
     grid = make_grid(images.cpu(), nrow=columns, padding=0)
+    file_format = path.suffix[1:].upper().replace("JPG", "JPEG")
     with atomic_write(path) as file:
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format=path.suffix[1:].upper().replace("JPG", "JPEG"))
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format=file_format, quality=95)  # PNG has no quality
 
 
 class Preview:
@@ -37,10 +39,12 @@ class Preview:
         self.dataset, self.device = dataset, device
         classes = dataset.spec.label_dim
         self.columns = classes if 1 < classes <= MAX_CLASS_COLUMNS else MAX_COLUMNS
+        pixels = self.columns * dataset.spec.height * dataset.spec.width
+        self.rows = min(max(MAX_PIXELS // pixels, MIN_ROWS), MAX_ROWS)
         chosen = rng.permutation(len(dataset))
         if 1 < classes <= MAX_CLASS_COLUMNS:
             chosen = by_class(chosen, dataset.labels().argmax(axis=1), classes)
-        self.chosen = chosen[: self.columns * MAX_ROWS]
+        self.chosen = chosen[: self.columns * self.rows]
         self.c = torch.as_tensor(np.stack([dataset.label(i) for i in self.chosen])).to(device)
         self.z = torch.as_tensor(rng.standard_normal((len(self.chosen), z_dim)), dtype=torch.float32).to(device)
 

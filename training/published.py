@@ -1,11 +1,82 @@
-"""The published program's names for weights, translated to ours."""
+"""Networks of the published program as ours: their configuration from the constructor arguments, their weights by name."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
+from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig
+from training.published_pickle import PublishedFileError, PublishedModule, read_published
+
+
+def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
+    """Configuration, picture format and state dicts by network of a published checkpoint, as `read_snapshot` gives them.
+
+    Raises PublishedFileError, also for networks that are not Styleformer's.
+    """
+    content = read_published(path)
+    try:
+        spec = picture_format(content["G_ema"])
+        config = RunConfig(
+            preset="published",
+            generator=generator_config(content["G_ema"]),
+            discriminator=discriminator_config(content["D"]),
+        )
+        config.generator.check_stages(spec)
+        values: dict[str, Any] = {"cur_nimg": 0}
+        for name in ("G", "G_ema"):
+            values[name] = generator_weights(dict(content[name].tensors()), config.generator, spec)
+        values["D"] = discriminator_weights(dict(content["D"].tensors()), config.discriminator, spec)
+    except PublishedFileError as error:
+        raise PublishedFileError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise PublishedFileError(f"{path}: its networks cannot be read as Styleformer's ({error})") from error
+    return config, spec, values
+
+
+def picture_format(generator: PublishedModule) -> DatasetSpec:
+    """Size, channels and classes from the constructor arguments."""
+    kwargs = generator.init_kwargs
+    size = kwargs["img_resolution"]
+    return DatasetSpec(size, size, kwargs["img_channels"], kwargs["c_dim"])
+
+
+def generator_config(module: PublishedModule) -> GeneratorConfig:
+    """The configuration of a published generator; raises PublishedFileError for another kind of network."""
+    kwargs = module.init_kwargs
+    synthesis = kwargs.get("synthesis_kwargs", {})
+    if "G_dict" not in synthesis:
+        raise PublishedFileError(
+            f"its generator ({module.class_name} with {', '.join(synthesis) or 'no synthesis arguments'}) is not a Styleformer "
+            f"but a network of another program, such as StyleGAN2"
+        )
+    mapping = kwargs.get("mapping_kwargs", {})
+    return GeneratorConfig(
+        widths=tuple(synthesis["G_dict"][: len(synthesis["num_layers"])]),
+        layers=tuple(synthesis["num_layers"]),
+        head_width=synthesis["depth"],
+        minimum_heads=synthesis["minimum_head"],
+        linformer=bool(synthesis["linformer"]),
+        z_dim=kwargs["z_dim"],
+        w_dim=kwargs["w_dim"],
+        mapping_layers=mapping.get("num_layers", 8),
+        clamp=synthesis.get("conv_clamp"),
+    )
+
+
+def discriminator_config(module: PublishedModule) -> DiscriminatorConfig:
+    """The configuration of a published discriminator."""
+    kwargs = module.init_kwargs
+    return DiscriminatorConfig(
+        architecture=kwargs.get("architecture", "resnet"),
+        channel_base=kwargs.get("channel_base", 32768),
+        channel_max=kwargs.get("channel_max", 512),
+        mbstd_group=kwargs.get("epilogue_kwargs", {}).get("mbstd_group_size", 4),
+        mapping_layers=kwargs.get("mapping_kwargs", {}).get("num_layers", 8),
+        clamp=kwargs.get("conv_clamp"),
+    )
 
 
 def generator_weights(published: Mapping[str, Tensor], config: GeneratorConfig, spec: DatasetSpec) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -25,6 +26,15 @@ def memory_gb(device: torch.device) -> dict[str, float]:
     return {"Resources/cpu_mem_gb": cpu, "Resources/peak_gpu_mem_gb": gpu}
 
 
+def open_tensorboard(run_dir: Path) -> Any:
+    """A writer of TensorBoard events, or None where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(run_dir)
+
+
 class Reporter:
     """Writes for people to the console and for programs to stats.jsonl."""
 
@@ -43,16 +53,20 @@ class Reporter:
             dynamic_ncols=True,
             disable=is_quiet or not sys.stderr.isatty(),
         )
+        self.tensorboard = None
         if not is_quiet:
             forget_later_rows(run_dir / STATS_FILE, cur_nimg)
+            self.tensorboard = open_tensorboard(run_dir)
 
     def advance(self, nimg: int) -> None:
         """Move the progress bar by so many pictures."""
         self.bar.update(nimg)
 
     def close(self) -> None:
-        """Remove the progress bar."""
+        """Remove the progress bar and finish the event file."""
         self.bar.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
 
     def say(self, text: str) -> None:
         """Print a line without tearing the progress bar."""
@@ -89,6 +103,10 @@ class Reporter:
             "Timing/maintenance_sec": self.upkeep_sec,
             **memory,
         }
+        if self.tensorboard is not None:
+            for name, value in {**{name: s.mean for name, s in stats.items()}, **scalars}.items():
+                self.tensorboard.add_scalar(name, value, global_step=cur_nimg)
+            self.tensorboard.flush()
         row: dict[str, object] = {name: {"num": s.num, "mean": s.mean, "std": s.std} for name, s in stats.items()}
         row |= {name: {"num": 1, "mean": value, "std": 0.0} for name, value in scalars.items()}
         with open(self.run_dir / STATS_FILE, "a", encoding="utf-8") as file:

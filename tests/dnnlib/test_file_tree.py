@@ -64,3 +64,81 @@ def test_bad_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK but no zip")
     with pytest.raises(ValueError, match=r"broken.zip is neither a folder nor a readable zip"):
         FileTree(tmp_path / "broken.zip")
+
+
+@pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "b/../../a.png", "..\\a.png", "C:/a.png", "c:\\a.png"])
+def test_members_that_lead_outside_are_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("fine..png", "")
+        archive.writestr(name, "")
+    with pytest.raises(ValueError, match=r"d\.zip has a member named .*absolute paths and \.\. are refused"):
+        FileTree(tmp_path / "d.zip").names()
+
+
+def test_unusual_members_that_are_fine(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("./a..png", "old")
+        archive.mkdir("folder")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("./a..png", "new")
+    tree = FileTree(tmp_path / "d.zip")
+    assert tree.names() == ["./a..png"]
+    assert tree.read("./a..png") == b"new"
+
+
+def test_huge_member_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(100_000))
+    tree = FileTree(tmp_path / "d.zip")
+    tree.names()
+    assert tree._zip is not None
+    tree._zip.getinfo("a.png").file_size = 5 * 2**30  # a real one would take long to make
+    with pytest.raises(ValueError, match=r"^a.png in .*d.zip would unpack to 5.0 GiB"), tree.named_errors("a.png"):
+        tree.read("a.png")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_damaged_member_is_named(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "d.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", os.urandom(1000))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    tree = FileTree(path)
+    with pytest.raises(ValueError, match=r"^a.png in .* cannot be read: ."), tree.named_errors("a.png"):
+        tree.read("a.png")
+
+
+def test_damaged_zip_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "d.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", "content")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"PK\1\2", b"PK\0\0"))
+    with pytest.raises(ValueError, match=r"d.zip is a damaged zip file .*download it again"):
+        FileTree(path).names()
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.png").touch()
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    (tmp_path / "data" / "2.png").touch()
+    (tmp_path / "data" / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "sub" / "up").symlink_to(tmp_path / "data")
+    assert sorted(FileTree(tmp_path / "data").names()) == ["2.png", "cat/1.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_sources_are_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "data", tmp_path / "data" / "sub"):
+        path.mkdir()
+    (tmp_path / "d.zip").touch()
+    for path in (tmp_path / "data" / "sub", tmp_path / "d.zip"):
+        path.chmod(0)
+    with pytest.raises(ValueError, match=r"sub cannot be read: Permission denied"):
+        FileTree(tmp_path / "data").names()
+    with pytest.raises(ValueError, match=r"d.zip cannot be read: permission denied"):
+        FileTree(tmp_path / "d.zip")
+    (tmp_path / "data" / "sub").chmod(0o700)

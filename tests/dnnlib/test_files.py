@@ -1,4 +1,7 @@
 import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,41 @@ def test_folder_error_keeps_the_old_one_and_leaves_nothing(tmp_path: Path) -> No
         raise ValueError("stop")
     assert os.listdir(path) == ["old"]
     assert os.listdir(tmp_path) == ["data"]
+
+
+def _age(path: Path) -> None:
+    os.utime(path, (time.time() - 60, time.time() - 60))
+
+
+@pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
+def test_what_a_killed_process_left_is_removed(
+    tmp_path: Path, writer: Callable[[Path], AbstractContextManager[object]]
+) -> None:
+    left_file, left_folder = tmp_path / ".data.1-0123abcd.tmp", tmp_path / ".data.2-0123abcd.tmp"
+    left_file.touch()
+    left_folder.mkdir()
+    (left_folder / "picture").touch()
+    others = [".data.zip.1-0123abcd.tmp", ".other.1-0123abcd.tmp", ".data.1-0123abcd.old", ".data.tmp", "thesis"]
+    for name in others:
+        (tmp_path / name).touch()
+    for path in tmp_path.iterdir():
+        _age(path)
+    with writer(tmp_path / "data"):
+        assert not left_file.exists()
+        assert not left_folder.exists()
+        assert set(others) < set(os.listdir(tmp_path))  # .old is the only copy while there is no data
+    with writer(tmp_path / "data"):
+        assert not (tmp_path / ".data.1-0123abcd.old").exists()
+
+
+@pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
+def test_what_a_running_process_writes_is_left_alone(
+    tmp_path: Path, writer: Callable[[Path], AbstractContextManager[object]]
+) -> None:
+    with writer(tmp_path / "data"):
+        (ours,) = tmp_path.iterdir()
+        _age(ours)
+        (tmp_path / ".data.1-0123abcd.tmp").touch()  # so young that its process may be about to lock it
+        with pytest.raises(KeyError), writer(tmp_path / "data"):
+            raise KeyError
+        assert sorted(tmp_path.iterdir()) == sorted([ours, tmp_path / ".data.1-0123abcd.tmp"])

@@ -1,0 +1,87 @@
+"""Cropping and resizing, with the meanings that StyleGAN2-ADA's data set tool has given to the options."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from dnnlib.picture import Layout
+
+KINDS = ("center-crop", "center-crop-wide")
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
+
+
+@dataclass(frozen=True)
+class PictureTransform:
+    """What happens to the size of every picture.
+
+    Without a kind: each side that is given is resized to, the other stays. center-crop: the largest square in the middle
+    is resized to width x height. center-crop-wide: the largest part in the middle of the shape width:height is resized
+    to width x height, and black above and below makes it a square.
+    """
+
+    kind: str | None = None  # of KINDS; None = no cropping
+    width: int | None = None  # None = as it is
+    height: int | None = None  # None = as it is
+    resize_filter: str = "lanczos"  # of FILTERS
+
+    def __post_init__(self) -> None:
+        if self.kind is None:
+            return
+        if self.kind not in KINDS:
+            raise ValueError(f"--transform={self.kind} is unknown; choose one of {', '.join(KINDS)}")
+        if self.width is None or self.height is None:
+            raise ValueError(f"--transform={self.kind} needs the size of the new pictures; give --width and --height")
+        if self.kind == "center-crop-wide" and self.height > self.width:
+            raise ValueError(
+                f"--transform=center-crop-wide makes squares of the width with black above and below, but --height="
+                f"{self.height} exceeds --width={self.width}; give a height of at most the width"
+            )
+
+    def output(self, layout: Layout) -> Layout:
+        """Return what a picture becomes."""
+        width, height = self._resized(layout)
+        return Layout(width, width if self.kind == "center-crop-wide" else height, layout.channels)
+
+    def enlarges(self, layout: Layout) -> bool:
+        """Tell whether a picture has fewer pixels across or down than what is made of it."""
+        _, _, crop_width, crop_height = self._crop(layout.width, layout.height)
+        width, height = self._resized(layout)
+        return width > crop_width or height > crop_height
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Return a picture cropped and resized; both uint8 [height, width, channels]."""
+        layout = Layout(pixels.shape[1], pixels.shape[0], pixels.shape[2])
+        left, top, width, height = self._crop(layout.width, layout.height)
+        cropped = pixels[top : top + height, left : left + width]
+        resized = _resize(cropped, self._resized(layout), FILTERS[self.resize_filter])
+        return _letterbox(resized) if self.kind == "center-crop-wide" else resized
+
+    def _resized(self, layout: Layout) -> tuple[int, int]:
+        return self.width or layout.width, self.height or layout.height
+
+    def _crop(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Return left, top, width and height of the part that is used."""
+        crop_width, crop_height = width, height
+        if self.kind == "center-crop":
+            crop_width = crop_height = min(width, height)
+        elif self.kind == "center-crop-wide" and self.width and self.height:
+            crop_width = min(width, max(round(height * self.width / self.height), 1))
+            crop_height = min(height, max(round(width * self.height / self.width), 1))
+        return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def _resize(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    resized = np.asarray(image.resize(size, resample))
+    return resized.reshape(size[1], size[0], pixels.shape[2])
+
+
+def _letterbox(pixels: np.ndarray) -> np.ndarray:
+    height, width, channels = pixels.shape
+    square = np.zeros((width, width, channels), np.uint8)
+    top = (width - height) // 2
+    square[top : top + height] = pixels
+    return square

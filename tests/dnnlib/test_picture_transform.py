@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnnlib.picture import Layout
+from dnnlib.picture_transform import PictureTransform
+
+RNG = np.random.default_rng(0)
+
+
+def _noise(width: int, height: int, channels: int = 3) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def _resized(pixels: np.ndarray, width: int, height: int, resample: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), resample))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("transform", "size"),
+    [
+        (PictureTransform(), (13, 7)),
+        (PictureTransform(width=5), (5, 7)),
+        (PictureTransform(height=9), (13, 9)),
+        (PictureTransform(width=5, height=9), (5, 9)),
+        (PictureTransform("center-crop", 4, 4), (4, 4)),
+        (PictureTransform("center-crop", 4, 6), (4, 6)),
+        (PictureTransform("center-crop-wide", 8, 3), (8, 8)),
+    ],
+)
+def test_output_is_what_apply_gives(transform: PictureTransform, size: tuple[int, int], channels: int) -> None:
+    pixels = transform.apply(_noise(13, 7, channels))
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (size[1], size[0], channels))
+    assert transform.output(Layout(13, 7, channels)) == Layout(*size, channels)
+
+
+def test_nothing_changes_without_a_size() -> None:
+    pixels = _noise(13, 7)
+    for transform in (PictureTransform(), PictureTransform(width=13), PictureTransform(width=13, height=7)):
+        assert np.array_equal(transform.apply(pixels), pixels)
+
+
+@pytest.mark.parametrize(("name", "resample"), [("lanczos", Image.Resampling.LANCZOS), ("box", Image.Resampling.BOX)])
+def test_filters(name: str, resample: Image.Resampling) -> None:
+    pixels = _noise(13, 7)
+    transform = PictureTransform(width=5, height=4, resize_filter=name)
+    assert np.array_equal(transform.apply(pixels), _resized(pixels, 5, 4, resample))
+
+
+def test_box_is_the_mean() -> None:
+    pixels = _noise(12, 8, 1)
+    means = pixels.reshape(2, 4, 3, 4).mean(axis=(1, 3))
+    small = PictureTransform(width=3, height=2, resize_filter="box").apply(pixels)[:, :, 0]
+    assert abs(small - means).max() <= 0.51
+
+
+@pytest.mark.parametrize(("width", "height", "left", "top"), [(13, 7, 3, 0), (7, 13, 0, 3), (12, 7, 2, 0)])
+def test_center_crop_takes_the_middle_square(width: int, height: int, left: int, top: int) -> None:
+    pixels = _noise(width, height)
+    middle = pixels[top : top + 7, left : left + 7]
+    assert np.array_equal(PictureTransform("center-crop", 7, 7).apply(pixels), middle)
+    smaller = PictureTransform("center-crop", 4, 5).apply(pixels)
+    assert np.array_equal(smaller, _resized(middle, 4, 5, Image.Resampling.LANCZOS))
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "top"),
+    [((16, 8), 0, 0), ((16, 12), 0, 2), ((20, 8), 2, 0)],
+)
+def test_center_crop_wide_is_letterboxed(size: tuple[int, int], left: int, top: int) -> None:
+    pixels = _noise(*size)
+    square = PictureTransform("center-crop-wide", 16, 8).apply(pixels)
+    assert square.shape == (16, 16, 3)
+    assert np.array_equal(square[4:12], pixels[top : top + 8, left : left + 16])
+    assert not square[:4].any()
+    assert not square[12:].any()
+    smaller = PictureTransform("center-crop-wide", 8, 4).apply(pixels)
+    middle = pixels[top : top + 8, left : left + 16]
+    assert np.array_equal(smaller[2:6], _resized(middle, 8, 4, Image.Resampling.LANCZOS))
+
+
+def test_enlarges() -> None:
+    layout = Layout(13, 7, 3)
+    assert not PictureTransform().enlarges(layout)
+    assert not PictureTransform("center-crop", 7, 7).enlarges(layout)
+    assert PictureTransform("center-crop", 8, 7).enlarges(layout)
+    assert PictureTransform(width=14).enlarges(layout)
+    assert PictureTransform("center-crop-wide", 14, 6).enlarges(layout)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
+def test_extreme_shapes(size: tuple[int, int]) -> None:
+    for kind in ("center-crop", "center-crop-wide"):
+        assert PictureTransform(kind, 6, 4).apply(_noise(*size)).shape[1] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("center-crop", 8, None), "--transform=center-crop needs .*--width and --height"),
+        (("center-crop-wide", None, 8), "--transform=center-crop-wide needs"),
+        (("center-crop-wide", 4, 8), "--height=8 exceeds --width=4"),
+        (("squash", 4, 8), "--transform=squash is unknown; choose one of center-crop"),
+    ],
+)
+def test_bad_combinations(arguments: tuple[str, int | None, int | None], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PictureTransform(*arguments)

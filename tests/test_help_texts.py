@@ -1,0 +1,33 @@
+"""docs/*-help.txt are what the scripts print; `python tests/test_help_texts.py` writes them anew."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ["train", "generate", "calc_metrics", "dataset_tool"]
+
+
+def _help(script: str) -> str:
+    command = [sys.executable, f"{script}.py", "--help"]
+    environment = os.environ | {"COLUMNS": "110", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    return done.stdout.decode().replace("\r\n", "\n")
+
+
+def _file(script: str) -> Path:
+    return ROOT / "docs" / f"{script}-help.txt"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_text_is_up_to_date(script: str) -> None:
+    recorded = _file(script).read_text(encoding="utf-8") if _file(script).exists() else ""
+    assert _help(script) == recorded, f"{_file(script)} is out of date; renew it with: python tests/test_help_texts.py"
+
+
+if __name__ == "__main__":
+    for name in SCRIPTS:
+        _file(name).write_text(_help(name), encoding="utf-8")

@@ -1,0 +1,194 @@
+"""Published checkpoints give the published pictures, and opening a file never runs anything in it."""
+
+import io
+import lzma
+import os
+import pickle
+import pickletools
+import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from training.checkpoint import CheckpointError, export_snapshot, load_discriminator, load_generator, read_snapshot
+from training.published_pickle import PublishedFileError, read_published
+
+DATA = Path(__file__).parents[1] / "data" / "published"
+ROOT = Path(__file__).parents[2]
+NAMES = ["official_small", "official_small_linformer_cond"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded checkpoints, unpacked."""
+    folder = tmp_path_factory.mktemp("published")
+    for name in NAMES:
+        (folder / f"{name}.pkl").write_bytes(lzma.decompress((DATA / f"{name}.pkl.xz").read_bytes()))
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_pictures(folder: Path, name: str) -> None:
+    generator = load_generator(folder / f"{name}.pkl")
+    expected = np.load(DATA / f"{name}_expected.npz")
+    assert sum(p.numel() for p in generator.parameters()) == expected["num_params_G"]
+    for seed in range(4):
+        z = torch.as_tensor(np.random.RandomState(seed).randn(1, generator.z_dim), dtype=torch.float32)
+        c = torch.eye(generator.c_dim)[[seed % generator.c_dim]] if generator.c_dim else None
+        for psi in (1, 0.7):
+            for noise_mode in ("none", "const"):
+                image = generator(z, c, truncation_psi=psi, noise_mode=noise_mode)[0]
+                key = f"seed{seed}_psi{psi}_{noise_mode}"
+                if seed == 0:
+                    recorded = torch.as_tensor(expected[f"float_{key}"])
+                    assert (image - recorded).abs().max() / recorded.abs().max() < 1e-5
+                quantised = (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+                assert np.abs(quantised.astype(int) - expected[key]).max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_discriminator(folder: Path, name: str) -> None:
+    expected = np.load(DATA / f"{name}_expected.npz")
+    logits = load_discriminator(folder / f"{name}.pkl")(
+        torch.as_tensor(expected["d_img"]), torch.as_tensor(expected["d_c"])
+    )
+    assert np.abs(logits.numpy() - expected["d_logits"]).max() <= 1e-5 * np.abs(expected["d_logits"]).max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("suffix", [".pkl", ".safetensors"])
+def test_exported_files_hold_the_same_networks(folder: Path, tmp_path: Path, name: str, suffix: str) -> None:
+    source, target = folder / f"{name}.pkl", tmp_path / f"ours{suffix}"
+    export_snapshot(source, target)
+    first, second = read_snapshot(source), read_snapshot(target)
+    assert first[:2] == second[:2]
+    for network in ("G", "D", "G_ema"):
+        assert first[2][network].keys() == second[2][network].keys()
+        for key, value in first[2][network].items():
+            assert torch.equal(value, second[2][network][key])
+    networks = [load_generator(path) for path in (source, target)]
+    z, c = torch.randn(1, networks[0].z_dim), torch.eye(networks[0].c_dim)[:1]
+    images = [network(z, c, noise_mode="const") for network in networks]
+    assert torch.equal(images[0], images[1])
+
+
+def test_export_needs_a_known_ending(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"must end in \.pkl or \.safetensors"):
+        export_snapshot(folder / "official_small.pkl", tmp_path / "ours.onnx")
+
+
+def test_generate_py_takes_a_published_file(folder: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, ROOT / "generate.py", f"--network={folder / 'official_small_linformer_cond.pkl'}", "--seeds=0-1",
+        "--class=1", "--noise-mode=none", "--trunc=0.7", f"--outdir={tmp_path}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    from PIL import Image
+
+    expected = np.load(DATA / "official_small_linformer_cond_expected.npz")["seed1_psi0.7_none"]
+    picture = np.asarray(Image.open(tmp_path / "seed0001.png")).astype(int)
+    assert np.abs(picture - expected).max() <= 1
+
+
+class Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call
+
+
+def nested_archive(target: Path) -> bytes:
+    archive = io.BytesIO()
+    torch.save(Call(os.system, f"touch {target}"), archive, _use_new_zipfile_serialization=False)
+    return archive.getvalue()
+
+
+def huge_storage() -> bytes:
+    """A torch archive that declares 10^12 numbers and holds four."""
+    archive = io.BytesIO()
+    torch.save(torch.zeros(4).storage(), archive, _use_new_zipfile_serialization=False)
+    small, huge = pickle.dumps(4, 2)[2:-1], pickle.dumps(10**12, 2)[2:-1]
+    data = archive.getvalue()
+    assert b"cpu" in data
+    place = data.index(small, data.index(b"cpu"))
+    return data[:place] + huge + data[place + len(small) :]
+
+
+@pytest.mark.parametrize("kind", ["os.system", "builtins.eval", "nested", "huge", "memo", "bytes", "truncated"])
+def test_hostile_files(folder: Path, tmp_path: Path, kind: str) -> None:
+    """Nothing runs, nothing large is allocated, one clear line."""
+    target, path = tmp_path / "it-ran", tmp_path / "hostile.pkl"
+    contents = {
+        "os.system": pickle.dumps({"G_ema": Call(os.system, f"touch {target}")}),
+        "builtins.eval": pickle.dumps({"G_ema": Call(eval, f"open({str(target)!r}, 'w')")}),
+        "nested": pickle.dumps({"G_ema": Call(torch.storage._load_from_bytes, nested_archive(target))}),
+        "huge": pickle.dumps({"G_ema": Call(torch.storage._load_from_bytes, huge_storage())}),
+        "memo": b"\x80\x04Nr\xff\xff\xff\x7f.",  # an entry far out in the memo
+        "bytes": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f.",  # a text of 10^18 bytes
+        "truncated": (folder / "official_small.pkl").read_bytes()[:100_000],
+    }
+    path.write_bytes(contents[kind])
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"hostile\.pkl") as caught:
+        load_generator(path)
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 100_000
+
+
+def test_a_tensor_cannot_reach_beyond_its_storage() -> None:
+    from training.published_pickle import rebuild_tensor
+
+    numbers = torch.arange(6.0)
+    assert torch.equal(rebuild_tensor(numbers, 1, (2, 2), (2, 1)), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    for offset, size, stride in [
+        (0, (7,), (1,)),
+        (5, (2,), (1,)),
+        (-1, (1,), (1,)),
+        (0, (2,), (10**15,)),
+        (0, (2,), (-1,)),
+    ]:
+        with pytest.raises(PublishedFileError, match="storage of 6 numbers"):
+            rebuild_tensor(numbers, offset, size, stride)
+
+
+def test_networks_of_other_programs_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = read_published(folder / "official_small.pkl")
+    del content["G_ema"].state["_init_kwargs"]["synthesis_kwargs"]["G_dict"]
+    monkeypatch.setattr("training.published.read_published", lambda path: content)
+    with pytest.raises(CheckpointError, match="not a Styleformer"):
+        read_snapshot(folder / "official_small.pkl")
+
+
+def test_flipped_bytes_end_in_one_clear_line_or_load(folder: Path, tmp_path: Path) -> None:
+    """Byte flips where the pickle is structure, not numbers."""
+    data = (folder / "official_small.pkl").read_bytes()
+    operations = list(pickletools.genops(data))
+    ends = [position for _, _, position in operations[1:]] + [len(data)]
+    structure = [
+        position + offset
+        for (operation, _, position), end in zip(operations, ends, strict=True)
+        if not operation.name.endswith(("BINBYTES", "BINBYTES8"))
+        for offset in range(end - position)
+    ]
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(25):
+        flipped = bytearray(data)
+        flipped[rng.choice(structure)] ^= 1 << rng.randrange(8)
+        (tmp_path / "flipped.pkl").write_bytes(flipped)
+        try:
+            load_generator(tmp_path / "flipped.pkl")
+        except CheckpointError as error:
+            refused += 1
+            assert "flipped.pkl" in str(error)
+    assert refused > 2
