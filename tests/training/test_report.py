@@ -1,0 +1,41 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from torch_utils.stats import Scalar
+from training.report import STATS_FILE, Reporter, forget_later_rows
+
+CPU = torch.device("cpu")
+
+
+def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Reporter(tmp_path, CPU, cur_nimg=0, total_nimg=10_000, is_quiet=False)
+    report.tick_sec -= 20.0  # as if so many seconds had passed
+    report.upkeep_sec = 10.0
+    report.status(2000, augment_p=0.25, stats={"Loss/G/loss": Scalar(num=64, mean=0.7, std=0.1)})
+    report.close()
+    line = capsys.readouterr().out
+    for part in ("kimg 2.0", "sec/kimg 5.0", "maintenance 10.0", "augment 0.250", "G 0.70", "left 40s"):
+        assert part in line
+    (row,) = (json.loads(text) for text in (tmp_path / STATS_FILE).read_text(encoding="utf-8").splitlines())
+    assert row["cur_nimg"] == 2000
+    assert row["Loss/G/loss"] == {"num": 64, "mean": 0.7, "std": 0.1}
+    assert row["Progress/augment"]["mean"] == 0.25
+    assert row["Timing/sec_per_kimg"]["mean"] == pytest.approx(5.0, abs=0.1)
+
+
+def test_other_ranks_are_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Reporter(tmp_path, CPU, 0, 1000, is_quiet=True)
+    report.status(500, 0.0, {})
+    report.say("hello")
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_after_the_saved_state_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / STATS_FILE
+    path.write_text('{"cur_nimg": 0}\n{"cur_nimg": 16}\n{"cur_nimg": 32}\n{"cur_nimg": 4', encoding="utf-8")
+    forget_later_rows(path, 16)
+    assert path.read_text(encoding="utf-8") == '{"cur_nimg": 0}\n{"cur_nimg": 16}\n'
