@@ -12,7 +12,7 @@ endif
 .PHONY: help install demo test test-slow check format clean
 
 help:
-	@echo "make demo       pack the built-in digits, train on them, write grids and measure (about 8 minutes on 2 cores)"
+	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 10 minutes on 2 cores)"
 	@echo "make test       the quick tests     make test-slow   the others too"
 	@echo "make check      ruff and mypy       make format      ruff format"
 	@echo "make install    create .venv        make clean       remove .venv and $(DEMO)"

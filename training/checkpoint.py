@@ -100,6 +100,8 @@ def read_snapshot(
     Raises CheckpointError.
     """
     path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
     try:
         if is_pickle(path):
             return import_published(path)
@@ -113,11 +115,8 @@ def read_snapshot(
 
 def is_pickle(path: Path) -> bool:
     """Whether a file starts like a bare pickle, as published checkpoints do; ours are zip archives."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(1) == b"\x80"
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
 
 
 def read_exported(path: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def nested_archive(target: Path) -> bytes:
 def huge_storage() -> bytes:
     """A torch archive that declares 10^12 numbers and holds four."""
     archive = io.BytesIO()
-    torch.save(torch.zeros(4).storage(), archive, _use_new_zipfile_serialization=False)
+    torch.save(torch.zeros(4)._typed_storage(), archive, _use_new_zipfile_serialization=False)
     small, huge = pickle.dumps(4, 2)[2:-1], pickle.dumps(10**12, 2)[2:-1]
     data = archive.getvalue()
     assert b"cpu" in data
