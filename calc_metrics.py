@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from training.dataset import ImageDataset
 
 PROXY_NOTE = " A proxy: not comparable to published numbers."
+WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparable to published numbers."
 
 
 class ProgressBars:
@@ -44,7 +45,13 @@ class ProgressBars:
 @click.option("--images", metavar="PATH", help="Folder or zip of generated pictures, in place of --network.")
 @click.option("--data", metavar="PATH", help="Real pictures: zip or folder.  [default: the network's training set]")
 @click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; `--metrics=list` explains them.")
-@click.option("--mirror", type=bool, default=False, metavar="BOOL", help="Add every real picture flipped.")
+@click.option(
+    "--mirror", type=bool, metavar="BOOL", help="For fid50k: flipped real pictures too.  [default: as trained]"
+)
+@click.option(
+    "--detector", metavar="FILE", help="Inception weights, .pth or .pt.  [default: $STYLEFORMER_INCEPTION or cache]"
+)
+@click.option("--offline", is_flag=True, help="Download no weights.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of the generated pictures.")
 @click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Pictures a detector sees at once.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")
@@ -61,7 +68,8 @@ def main(**options: Any) -> None:
     \b
     Examples:
       python calc_metrics.py --network=network-snapshot-000040.pkl --data=demo.zip --metrics=proxy_fd_democlf_v1
-      python calc_metrics.py --images=out --data=pictures.zip --metrics=proxy_fd_randconv_v1 --outdir=results
+      python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=fid50k_full,is50k
+      python calc_metrics.py --images=out --data=pictures.zip --metrics=fid5k_full --detector=inception.pth --outdir=results
     """
     try:
         explain() if options["metrics"] == "list" else run(options)
@@ -73,42 +81,56 @@ def main(**options: Any) -> None:
 
 def explain() -> None:
     """Print every metric with its definition."""
-    from metrics.registry import METRICS
+    from metrics.registry import FAMILIES, METRICS
 
     for name, metric in METRICS.items():
         print(f"{name}\n    {metric.definition}.{'' if metric.comparable_to_published else PROXY_NOTE}")
+    examples = ", ".join(family.template.format(count="5k") for family in FAMILIES)
+    print(f"The number of generated pictures may be another: {examples}; or 500 in place of 5k.")
 
 
 def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
-    from metrics.registry import evaluate, parse_names
+    from metrics.registry import evaluate, parse_names, prepare
     from metrics.results import append_rows
-    from training.evaluation import RealSet, reference_dataset
+    from metrics.weights import Source
+    from training.evaluation import RealSet, flipped_set, reference_dataset
 
     names = parse_names(options["metrics"])
     device = choose_device(options["device"], options["gpus"])
     check_sources(options)
     outdir = prepare_outdir(options)
-    dataset = reference_dataset(options["data"] or trained_on(options["network"]), options["mirror"])
+    path, mirror = real_pictures(options)
+    dataset = reference_dataset(path)
     images, network = options["images"], options["network"]
     fake = open_images(images, dataset) if images else open_network(network, dataset, device)
+    cache_folder = expand(options["cache"])
+    weights = Source(expand(options["detector"]), options["offline"], cache_folder)
     bars = ProgressBars(hidden=not options["verbose"])
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
+        prepare(names, weights, bars)
         results = evaluate(
             names,
             RealSet(dataset),
             fake,
+            real_as_trained=flipped_set(names, path, mirror),
             device=device,
             batch_size=options["batch"],
             seed=options["seed"],
-            cache_folder=Path(options["cache"]).expanduser() if options["cache"] else None,
+            cache_folder=cache_folder,
+            weights=weights,
             progress=bars,
         )
     bars.close()
     if outdir is not None:
         append_rows(results, outdir)
     show(results)
+
+
+def expand(path: str | None) -> Path | None:
+    """Return the path of an option with ~ replaced; None where it is not given."""
+    return Path(path).expanduser() if path else None
 
 
 def check_sources(options: dict[str, Any]) -> None:
@@ -143,25 +165,31 @@ def prepare_outdir(options: dict[str, Any]) -> Path | None:
     return Path(options["network"]).expanduser().parent if options["network"] else None
 
 
-def trained_on(network: str) -> str:
-    """Return the path of the data set that a snapshot was trained on, as its configuration has it."""
+def real_pictures(options: dict[str, Any]) -> tuple[str, bool]:
+    """Return the path of the real pictures, and whether training flips them; both from the snapshot unless given."""
+    if not options["network"]:
+        return options["data"], bool(options["mirror"])
     from training.checkpoint import read_snapshot
 
-    config, _, _ = read_snapshot(network)
+    config, _, _ = read_snapshot(options["network"])
+    mirror = config.data.mirror if options["mirror"] is None else options["mirror"]
+    if options["data"]:
+        return options["data"], mirror
     if not Path(config.data.path).expanduser().exists():
         raise click.UsageError(
-            f"{network} was trained on {config.data.path}, which is not here; name it with --data=PATH."
+            f"{options['network']} was trained on {config.data.path}, which is not here; name it with --data=PATH."
         )
-    return config.data.path
+    return config.data.path, mirror
 
 
 def open_network(network: str, dataset: "ImageDataset", device: "torch.device") -> "FakeImages":
     """Return a snapshot's averaged generator as a source of pictures."""
+    from dnnlib.download import file_sha256
     from training.checkpoint import load_generator
-    from training.evaluation import FakeSampler, file_hash
+    from training.evaluation import FakeSampler
 
     path = Path(network).expanduser()
-    return FakeSampler(load_generator(path, device), dataset, device, path.name, file_hash(path))
+    return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
 
 
 def open_images(path: str, dataset: "ImageDataset") -> "FakeImages":
@@ -180,7 +208,7 @@ def open_images(path: str, dataset: "ImageDataset") -> "FakeImages":
 
 def show(results: "list[MetricResult]") -> None:
     """Print a table of the values, then what they mean."""
-    from metrics.registry import METRICS
+    from metrics.registry import get
 
     width = max(len(result.metric) for result in results)
     print(f"{'metric':<{width}}  {'value':>10}  {'floor':>10}  {'real':>9}  {'generated':>9}  {'seconds':>7}")
@@ -190,10 +218,12 @@ def show(results: "list[MetricResult]") -> None:
         print(f"{result.metric:<{width}}  {result.value:>10.4g}  {floor:>10}  {counts}  {result.seconds:>7.1f}")
         for name, value in result.details.items():
             print(f"  {name:<{width - 2}}  {value:>10.4g}")
-    print("The floor is the distance between two halves of the real pictures.")
+    if any(result.floor is not None for result in results):
+        print("The floor is the distance between two halves of the real pictures.")
     for result in results:
-        note = "" if result.comparable_to_published else PROXY_NOTE
-        print(f"{result.metric}: {METRICS[result.metric].definition}.{note}")
+        metric = get(result.metric)
+        comparability = WEIGHTS_NOTE if metric.comparable_to_published else PROXY_NOTE
+        print(f"{result.metric}: {metric.definition}.{'' if result.comparable_to_published else comparability}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,12 @@ def int_list(context: click.Context, parameter: click.Parameter, value: str | No
 )
 @click.option("--resume", metavar="latest|FILE", help="Go on with the newest matching run, or start from a snapshot.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Random seed.  [default: 0]")
-@click.option("--metrics", default="none", metavar="LIST", help="Metrics at each snapshot, or none.")
+@click.option(
+    "--metrics",
+    default="auto",
+    metavar="LIST",
+    help="Metrics at each snapshot; auto = FID where its weights are; none.",
+)
 @click.option("--snap", type=click.IntRange(1), metavar="TICKS", help="Ticks between two snapshots.  [default: preset]")
 @click.option("--tick", type=float, metavar="KIMG", help="Thousands of pictures a tick.  [default: preset]")
 @click.option(
@@ -273,9 +278,15 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
 
 
 def metric_names(text: str) -> tuple[str, ...]:
-    """The metrics of --metrics; raises ValueError for one that is not known."""
+    """The metrics of --metrics; raises ValueError for one that is not known. Says what auto leaves out and why."""
     from metrics.registry import parse_names
+    from training.evaluation import default_metrics
 
+    if text.lower() == "auto":
+        names, reason = default_metrics()
+        if reason:
+            print(reason)
+        return names
     return () if text.lower() == "none" else tuple(parse_names(text))
 
 

@@ -46,6 +46,8 @@ class DemoClassifier(nn.Module):
     """Reads coloured digits of 32x32 px; its features are the activations before the last layer."""
 
     name = _VERSION
+    resize = "none"
+    is_published = False
     dim = FEATURES
     accuracy: Tensor  # share of the scoring digits read correctly, []
     spread: Tensor  # mean distance between the features of two scoring digits of a class, float64 [classes]

@@ -3,10 +3,15 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from metrics.images import Progress, RealImages
+from metrics.weights import Source
 
 
 class Detector(Protocol):
@@ -21,11 +26,30 @@ class Detector(Protocol):
         """The sha256 of its weights."""
 
     @property
+    def resize(self) -> str:
+        """How it brings pictures to the size of its network; "none" = it takes any size."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether its weights are those that published numbers come from."""
+
+    @property
     def dim(self) -> int:
         """Features a picture."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features, float32 [n, dim], of pictures on its device, uint8 [n, channels, height, width]."""
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What a detector may need to come into being."""
+
+    real: RealImages  # the real set of the evaluation
+    device: torch.device
+    cache_folder: Path
+    weights: Source
+    progress: Progress
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

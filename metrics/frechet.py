@@ -52,7 +52,8 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     """Return |mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), the squared distance of two Gaussians.
 
     Dowson and Landau, 1982. The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which
-    has the eigenvalues of cov_a cov_b: never complex, and accurate for rank-deficient covariances too.
+    has the eigenvalues of cov_a cov_b: never complex. Directions in which cov_a is rounding noise are left out, since the
+    roots of noise would add up where there are fewer pictures than features.
 
     Args:
         mean_a: [dim]; converted to float64 like the others.
@@ -63,7 +64,8 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     mean_a, cov_a = mean_a.double(), cov_a.double()
     mean_b, cov_b = mean_b.to(mean_a), cov_b.to(cov_a)
     values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt()
+    has_spread = values > values.max() * len(values) * torch.finfo(torch.float64).eps
+    root = vectors[:, has_spread] * values[has_spread].sqrt()
     product = root.T @ cov_b @ root
     trace_of_root = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
     distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * trace_of_root

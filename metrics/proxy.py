@@ -1,38 +1,36 @@
 """Distances that need no downloaded weights: they rank snapshots of one data set; no published number compares."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
 from dnnlib.demo_digits import SIZE_PX
 from metrics import demo_classifier
 from metrics.demo_classifier import NUM_CLASSES, DemoClassifier, mean_distance
-from metrics.detectors import Detector, full_precision
-from metrics.features import FeatureRecord
+from metrics.detectors import BuildContext, Detector, full_precision
+from metrics.features import FeatureRecord, Keep
 from metrics.frechet import moments_distance
-from metrics.images import Progress, RealImages
+from metrics.images import RealImages
+from metrics.metric import Measurement, Metric, RealUse
 from metrics.random_convolutions import RandomConvolutions
-from metrics.results import Measurement
 
 NUM_GEN = 2000  # generated pictures that a proxy looks at
+DDOF = 1  # of the covariances
 NUM_ASKED = 1000  # of them, those whose class is read and compared with the class asked for
 
 _NUM_TRIED = 500  # real pictures on which the digit reader is tried before it judges
 _MIN_AGREEMENT = 0.8  # share of them that it must read as labelled
 
 
-def build_random_convolutions(
-    real: RealImages, device: torch.device, cache_folder: Path, progress: Progress
-) -> RandomConvolutions:
+def build_random_convolutions(context: BuildContext) -> RandomConvolutions:
     """Return the detector of proxy_fd_randconv_v1."""
-    return RandomConvolutions(device)
+    return RandomConvolutions(context.device)
 
 
-def build_demo_classifier(
-    real: RealImages, device: torch.device, cache_folder: Path, progress: Progress
-) -> DemoClassifier:
+def build_demo_classifier(context: BuildContext) -> DemoClassifier:
     """Return the detector of proxy_fd_democlf_v1; raises ValueError where it cannot read the real pictures."""
-    classifier = demo_classifier.load_or_train(device, cache_folder, progress)
+    device, real = context.device, context.real
+    classifier = demo_classifier.load_or_train(device, context.cache_folder, context.progress)
     images, classes = next(iter(real.batches(_NUM_TRIED)))
     assert classes is not None  # check_digits saw to that
     with full_precision():
@@ -64,14 +62,14 @@ def check_digits(real: RealImages) -> None:
         )
 
 
-def measure_distance(detector: Detector, real: FeatureRecord, fake: FeatureRecord) -> Measurement:
+def measure_distance(detector: Detector, real: FeatureRecord | None, fake: FeatureRecord) -> Measurement:
     """Return the Frechet distance of fake and real, covariance with ddof 1; the floor is that of two real halves."""
-    return Measurement(
-        value=moments_distance(fake.moments, real.moments, ddof=1), floor=moments_distance(*real.halves, ddof=1)
-    )
+    assert real is not None  # it asks for real features
+    value, floor = moments_distance(fake.moments, real.moments, DDOF), moments_distance(*real.halves, DDOF)
+    return Measurement(value, floor, settings={"ddof": DDOF})
 
 
-def measure_digits(detector: Detector, real: FeatureRecord, fake: FeatureRecord) -> Measurement:
+def measure_digits(detector: Detector, real: FeatureRecord | None, fake: FeatureRecord) -> Measurement:
     """Return the Frechet distance and, for a conditional generator, whether it draws what was asked for, in variety.
 
     `read_as_asked`: share of the first 1,000 generated pictures that are read as the class asked for.
@@ -86,4 +84,30 @@ def measure_digits(detector: Detector, real: FeatureRecord, fake: FeatureRecord)
         details["read_as_asked"] = (read == fake.classes[:NUM_ASKED]).double().mean().item()
         spread = torch.stack([mean_distance(fake.rows[fake.classes == k]) for k in range(NUM_CLASSES)])
         details["variety"] = (spread / detector.spread.cpu()).nanmean().item()
-    return Measurement(distance.value, distance.floor, details)
+    return replace(distance, details=details)
+
+
+METRICS = {
+    "proxy_fd_randconv_v1": Metric(
+        definition="Frechet distance (ddof 1) of 256 edge and colour statistics from fixed random convolutions; "
+        "all real pictures against 2,000 generated ones",
+        detector="randconv_v1",
+        num_gen=NUM_GEN,
+        keep=Keep.MOMENTS,
+        real=RealUse(Keep.MOMENTS),
+        check=check_any,
+        measure=measure_distance,
+        comparable_to_published=False,
+    ),
+    "proxy_fd_democlf_v1": Metric(
+        definition="Frechet distance (ddof 1) of 128 features, of total variance 10, of a classifier of the demo digits; "
+        "all real pictures against 2,000 generated ones",
+        detector="democlf_v1",
+        num_gen=NUM_GEN,
+        keep=Keep.MOMENTS | Keep.ROWS,
+        real=RealUse(Keep.MOMENTS),
+        check=check_digits,
+        measure=measure_digits,
+        comparable_to_published=False,
+    ),
+}

@@ -23,6 +23,8 @@ class RandomConvolutions:
     """
 
     name = "randconv_v1"
+    resize = "none"
+    is_published = False
     dim = 2 * sum(_CHANNELS) + _GRID_CHANNELS * _GRID**2
 
     def __init__(self, device: torch.device) -> None:

@@ -3,17 +3,10 @@
 import dataclasses
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a metric computes from features."""
-
-    value: float
-    floor: float | None = None  # the value of real pictures against real ones; None = the metric knows none
-    details: dict[str, float] = field(default_factory=dict)  # further figures by name
+from metrics.metric import Setting
 
 
 @dataclass(frozen=True)
@@ -24,15 +17,17 @@ class MetricResult:
     value: float
     floor: float | None  # the value of one half of the real pictures against the other
     details: dict[str, float]  # further figures by name
-    num_real: int
+    settings: dict[str, Setting]  # of the computation, such as ddof
+    num_real: int  # 0 = the metric looks at generated pictures only
     num_gen: int
     seed: int
     snapshot: str  # name of what was measured
     snapshot_hash: str  # its sha256; empty = unknown
-    real_hash: str  # names the real set by its content
+    real_hash: str  # names the real set by its content; empty = none
     detector: str
-    detector_digest: str  # sha256 of its weights
-    comparable_to_published: bool
+    detector_digest: str  # sha256 of its weights; of the file, where they come from one
+    resize: str  # how the detector resized the pictures
+    comparable_to_published: bool  # the definition is a published one, and so are the detector's weights
     versions: dict[str, str]  # of the libraries that computed it
     seconds: float  # of the whole evaluation, which several metrics may have shared
     timestamp: float  # seconds since 1970
@@ -45,7 +40,8 @@ class MetricResult:
         """Return the result as a line for people."""
         floor = "" if self.floor is None else f"floor {self.floor:.4g}, "
         details = "".join(f", {name} {value:.3f}" for name, value in self.details.items())
-        return f"{self.metric} {self.value:.4g}  ({floor}{self.num_real:,} real, {self.num_gen:,} generated{details})"
+        real = f"{self.num_real:,} real, " if self.num_real else ""
+        return f"{self.metric} {self.value:.4g}  ({floor}{real}{self.num_gen:,} generated{details})"
 
 
 def append_rows(results: Iterable[MetricResult], folder: Path) -> None:

@@ -16,6 +16,7 @@ import calc_metrics
 from dnnlib.dataset_archive import write_dataset
 from dnnlib.picture import encode_png
 from metrics import registry
+from metrics.weights import INCEPTION, MIRROR_VARIABLE
 from training.checkpoint import save_snapshot
 from training.config import DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.dataset import ImageDataset
@@ -31,17 +32,20 @@ def write_pictures(path: Path, count: int, seed: int, size: int = 16) -> Path:
     return path
 
 
+def tiny_config(data: Path, mirror: bool = False) -> RunConfig:
+    config = RunConfig(
+        generator=GeneratorConfig(widths=(16, 16), layers=(1, 1), z_dim=8, w_dim=16),
+        discriminator=DiscriminatorConfig(channel_base=64, channel_max=16),
+    )
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data), mirror=mirror))
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small data set and an untrained snapshot that names it."""
     folder = tmp_path_factory.mktemp("run")
     data = write_pictures(folder / "data.zip", 30, seed=0)
-    config = RunConfig(
-        generator=GeneratorConfig(widths=(16, 16), layers=(1, 1), z_dim=8, w_dim=16),
-        discriminator=DiscriminatorConfig(channel_base=64, channel_max=16),
-    )
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data)))
-    state = TrainState(config, ImageDataset(data).spec, torch.device("cpu"))
+    state = TrainState(tiny_config(data), ImageDataset(data).spec, torch.device("cpu"))
     save_snapshot(folder / "network-snapshot-000000.pkl", state)
     return folder
 
@@ -86,10 +90,55 @@ def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path, tmp_p
     (run_dir / f"metric-{NAME}.jsonl").unlink()
 
 
-def test_mirror_doubles_the_real_pictures(run_dir: Path, tmp_path: Path) -> None:
+class Means:
+    """In place of the Inception network: the mean of each colour."""
+
+    name, digest, dim, resize, is_published = "means", "none", 3, "none", True
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean(dim=(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:a Frechet distance")
+@pytest.mark.parametrize(("mirror", "counts"), [([], (60, 30)), (["--mirror=0"], (30, 30)), (["--mirror=1"], (60, 30))])
+def test_fid_without_full_flips_as_training_does(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: list[str], counts: tuple[int, int]
+) -> None:
+    monkeypatch.setitem(registry.DETECTORS, "inception_2015", registry.DetectorKind(lambda context: Means()))
+    state = TrainState(
+        tiny_config(run_dir / "data.zip", mirror=True), ImageDataset(run_dir / "data.zip").spec, torch.device("cpu")
+    )
+    save_snapshot(tmp_path / "network-snapshot-000001.pkl", state)
+    options = [f"--network={tmp_path / 'network-snapshot-000001.pkl'}", "--metrics=fid20,fid20_full"]
+    result = invoke(run_dir, *options, *mirror, f"--cache={tmp_path}")
+    assert result.exit_code == 0, result.output
+    for name, count in zip(("fid20", "fid20_full"), counts, strict=True):
+        row = json.loads((tmp_path / f"metric-{name}.jsonl").read_text())
+        assert row["num_real"] == count and row["comparable_to_published"] is True
+    assert "not comparable" not in result.output and "two halves" not in result.output
+
+
+def test_weights_are_asked_for_before_any_work(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(INCEPTION.variable, raising=False)
     network = f"--network={run_dir / 'network-snapshot-000000.pkl'}"
-    assert invoke(run_dir, network, f"--metrics={NAME}", "--mirror=1", f"--outdir={tmp_path}").exit_code == 0
-    assert rows(tmp_path)[0]["num_real"] == 60
+    result = invoke(run_dir, network, "--metrics=fid5k_full,is10k", f"--cache={tmp_path}", "--offline")
+    assert result.exit_code == 1
+    for part in (
+        INCEPTION.name,
+        "95,628,359 bytes",
+        INCEPTION.sha256,
+        "curl -L",
+        "--detector=FILE",
+        "--offline forbids",
+    ):
+        assert part in result.output
+    result = invoke(run_dir, network, "--metrics=is20", f"--detector={tmp_path / 'none.pth'}")
+    assert result.exit_code == 1 and "none.pth: there is no such file" in result.output
+    monkeypatch.setenv(MIRROR_VARIABLE, "http://127.0.0.1:9")
+    result = invoke(run_dir, network, "--metrics=is20", f"--cache={tmp_path}")
+    assert result.exit_code == 1
+    assert f"http://127.0.0.1:9/{INCEPTION.name}: " in result.output and INCEPTION.sha256 in result.output
+    assert not list(run_dir.glob("metric-*"))
 
 
 def test_folder_of_pictures_in_place_of_a_network(run_dir: Path, tmp_path: Path) -> None:
@@ -111,12 +160,12 @@ def test_list_explains_every_metric(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--network={run}/network-snapshot-000000.pkl", "--metrics=fid50k_full"], f"choose from {NAME}"),
+        (["--network={run}/network-snapshot-000000.pkl", "--metrics=fid50k_ful"], "choose from fid50k_full"),
         (["--network={run}/network-snapshot-000000.pkl"], "Missing option '--metrics'"),
         (["--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--network=a", "--images=b", "--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--images={run}/data.zip", "--metrics=" + NAME], "--data=PATH"),
-        (["--network={run}/none.pkl", "--data={run}/data.zip", "--metrics=" + NAME], "none.pkl: there is no such file"),
+        (["--network={run}/none.pkl", "--data={run}/data.zip", "--metrics=" + NAME], "none.pkl: "),
         (["--network={run}/network-snapshot-000000.pkl", "--data={run}/x", "--metrics=" + NAME], "x does not exist"),
         (["--network={run}/network-snapshot-000000.pkl", "--device=abc", "--metrics=" + NAME], "no such device"),
         (["--network={run}/network-snapshot-000000.pkl", "--device=cuda:99", "--metrics=" + NAME], "GPUs here"),

@@ -1,6 +1,5 @@
 """Hands a generator and a data set to the metrics."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib.download import file_sha256
 from dnnlib.label_table import read_label_table
 from dnnlib.picture_tree import PictureTree
 from metrics.images import ImageBatch
-from metrics.registry import check_suitable, evaluate
+from metrics.registry import check_suitable, evaluate, prepare, see_training
 from metrics.results import MetricResult, append_rows
+from metrics.weights import INCEPTION, Source, command, find
 from torch_utils import distributed
 from torch_utils.rng import derive_seed
 from training.dataset import ImageDataset
@@ -149,10 +150,33 @@ def reference_dataset(path: str | Path, mirror: bool = False) -> ImageDataset:
     return ImageDataset(path, use_labels=has_labels, mirror=mirror)
 
 
+def flipped_set(names: Sequence[str], path: str | Path, mirror: bool) -> RealSet | None:
+    """Return the pictures of a data set as training sees them if it flips them and a metric asks for that; else None."""
+    return RealSet(reference_dataset(path, mirror=True)) if mirror and see_training(names) else None
+
+
 def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
-    """Raise ValueError if one of the metrics cannot judge the pictures of this data set."""
+    """Raise ValueError if a metric cannot judge the pictures of this data set or lacks its weights.
+
+    Missing weights are downloaded, by the first process: call it on every rank or outside of runs.
+    """
     if names:
         check_suitable(names, RealSet(reference_dataset(dataset.path)))
+        prepare(names, Source(), _announce)
+
+
+def default_metrics() -> tuple[tuple[str, ...], str]:
+    """Return the metrics to compute where none are named, and a line for people; downloads nothing.
+
+    FID where the weights of its detector are in place, without a line; else none, and how to get the weights.
+    """
+    try:
+        if find(INCEPTION, Source()) is not None:
+            return ("fid50k_full",), ""
+        reason = f"the {INCEPTION.what} are not here. To get them: {command(INCEPTION, Source())}"
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+    return (), f"Snapshots are not measured: {reason}"
 
 
 def evaluate_snapshot(
@@ -165,15 +189,22 @@ def evaluate_snapshot(
     if distributed.rank() != 0:
         return []
     reference, device = reference_dataset(dataset.path), next(G.parameters()).device
-    fake = FakeSampler(G, reference, device, snapshot.name, file_hash(snapshot))
-    results = evaluate(names, RealSet(reference), fake, device=device, seed=seed)
+    fake = FakeSampler(G, reference, device, snapshot.name, file_sha256(snapshot))
+    results = evaluate(
+        names,
+        RealSet(reference),
+        fake,
+        real_as_trained=flipped_set(names, dataset.path, mirror=len(dataset) > dataset.num_files),
+        device=device,
+        seed=seed,
+    )
     append_rows(results, snapshot.parent)
     for result in results:
         print(result.summary(), flush=True)
     return results
 
 
-def file_hash(path: Path) -> str:
-    """Return the sha256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _announce(what: str, done: int, total: int) -> None:
+    """Print what begins; no bar, because a run's output goes to its log as well."""
+    if done == 0:
+        print(f"{what} ({total:,} bytes)", flush=True)

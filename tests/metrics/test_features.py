@@ -7,7 +7,7 @@ import torch
 from picture_sets import FixedPictures
 from torch import Tensor
 
-from metrics.features import FeatureRecord, Task, collect, real_records
+from metrics.features import FeatureRecord, Keep, RealRequest, Task, collect, real_records
 from metrics.images import no_progress
 
 CPU = torch.device("cpu")
@@ -32,9 +32,20 @@ def pictures(count: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, [count, 3, 8, 8], generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
+def records_of(
+    detector: PixelMeans, real: FixedPictures, folder: Path, *wanted: tuple[int, Keep]
+) -> list[FeatureRecord]:
+    requests = [RealRequest(detector, real, count, keep) for count, keep in wanted]
+    return real_records(requests, 7, CPU, folder, no_progress)
+
+
+def record_of(detector: PixelMeans, real: FixedPictures, folder: Path) -> FeatureRecord:
+    return records_of(detector, real, folder, (real.count, Keep.MOMENTS))[0]
+
+
 def test_record_keeps_rows_classes_and_moments_of_the_first_pictures() -> None:
     rows, classes = torch.randn(10, 3), torch.arange(10)
-    record = FeatureRecord(dim=3, count=7, keep_rows=True)
+    record = FeatureRecord(dim=3, count=7, keep=Keep.MOMENTS | Keep.ROWS)
     for start in (0, 4, 8):
         record.append(rows[start : start + 4], classes[start : start + 4])
     assert torch.equal(record.rows, rows[:7])
@@ -85,7 +96,7 @@ def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:
     detector, images = PixelMeans(), pictures(20)
 
     def statistics(real: FixedPictures) -> FeatureRecord:
-        return real_records({"means": detector}, real, 7, CPU, tmp_path, no_progress)["means"]
+        return record_of(detector, real, tmp_path)
 
     first_set, same_set = FixedPictures(images, content_hash="a"), FixedPictures(images, content_hash="a")
     fresh, cached = statistics(first_set), statistics(same_set)
@@ -102,14 +113,14 @@ def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:
 
 def test_damaged_cache_file_is_computed_again(tmp_path: Path) -> None:
     real = FixedPictures(pictures(20))
-    expected = real_records({"means": PixelMeans()}, real, 7, CPU, tmp_path, no_progress)["means"].moments.total
+    expected = record_of(PixelMeans(), real, tmp_path).moments.total
     (file,) = tmp_path.glob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
     with pytest.warns(UserWarning, match="computing its content again"):
-        record = real_records({"means": PixelMeans()}, real, 7, CPU, tmp_path, no_progress)["means"]
+        record = record_of(PixelMeans(), real, tmp_path)
     assert torch.equal(record.moments.total, expected)
     assert real.passes == 2
-    real_records({"means": PixelMeans()}, real, 7, CPU, tmp_path, no_progress)
+    record_of(PixelMeans(), real, tmp_path)
     assert real.passes == 2
 
 
@@ -117,7 +128,31 @@ def test_cache_folder_that_cannot_be_written_only_warns(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.warns(UserWarning, match="STYLEFORMER_CACHE_DIR"):
-        record = real_records({"means": PixelMeans()}, FixedPictures(pictures(9)), 4, CPU, blocker, no_progress)[
-            "means"
-        ]
+        record = record_of(PixelMeans(), FixedPictures(pictures(9)), blocker)
     assert record.moments.count == 9
+
+
+def test_requests_share_a_pass_and_what_they_keep(tmp_path: Path) -> None:
+    detector, real = PixelMeans(), FixedPictures(pictures(20))
+    wanted = [(20, Keep.MOMENTS), (20, Keep.ROWS), (10, Keep.ROWS)]
+    for passes in (1, 1):  # the second time all comes from the cache
+        both, same, short = records_of(detector, real, tmp_path, *wanted)
+        assert real.passes == passes and both is same
+        assert torch.equal(short.rows, both.rows[:10]) and len(both.rows) == 20
+        torch.testing.assert_close(both.moments.mean, both.rows.double().mean(dim=0))
+    records_of(detector, real, tmp_path, (10, Keep.ROWS))
+    assert real.passes == 1
+    records_of(detector, real, tmp_path, (10, Keep.MOMENTS))
+    assert real.passes == 2
+
+
+def test_features_that_are_not_finite_are_an_error_and_are_not_kept(tmp_path: Path) -> None:
+    class Broken(PixelMeans):
+        def __call__(self, images: Tensor) -> Tensor:
+            return torch.full_like(super().__call__(images), float("nan"))
+
+    with pytest.raises(
+        ValueError, match="real pictures: the detector pixel_means answers with numbers that are not finite"
+    ):
+        record_of(Broken(), FixedPictures(pictures(9)), tmp_path)
+    assert not list(tmp_path.iterdir())

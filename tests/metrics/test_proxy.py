@@ -10,10 +10,11 @@ from torch import Tensor
 
 from metrics import demo_classifier, proxy
 from metrics.demo_classifier import DemoClassifier, TrainingSettings, load_or_train
-from metrics.detectors import Detector, full_precision
-from metrics.features import FeatureRecord
+from metrics.detectors import BuildContext, Detector, full_precision
+from metrics.features import FeatureRecord, Keep
 from metrics.images import no_progress
 from metrics.random_convolutions import RandomConvolutions
+from metrics.weights import Source
 
 CPU = torch.device("cpu")
 QUICK = TrainingSettings(epochs=1, count=640, min_accuracy=0.0)
@@ -37,7 +38,7 @@ def quick_classifier(quick_folder: Path) -> DemoClassifier:
 
 
 def record_of(detector: Detector, images: Tensor, classes: Tensor | None = None) -> FeatureRecord:
-    record = FeatureRecord(detector.dim, len(images), keep_rows=True)
+    record = FeatureRecord(detector.dim, len(images), Keep.MOMENTS | Keep.ROWS)
     with full_precision():
         record.append(torch.cat([detector(part) for part in images.split(250)]), classes)
     return record
@@ -166,14 +167,14 @@ def test_digit_reader_refuses_a_set_that_it_cannot_read(
     real = FixedPictures(torch.randint(0, 256, [100, 3, 32, 32], dtype=torch.uint8), torch.arange(100) % 10)
     proxy.check_digits(real)
     with pytest.raises(ValueError, match="of the first 100 real pictures"):
-        proxy.build_demo_classifier(real, CPU, tmp_path, no_progress)
+        proxy.build_demo_classifier(BuildContext(real, CPU, tmp_path, Source(), no_progress))
 
 
 @pytest.mark.slow
 def test_full_training_reads_the_digits_and_judges_them(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     images, classes = digits
     real = FixedPictures(images, classes)
-    classifier = proxy.build_demo_classifier(real, CPU, tmp_path, no_progress)
+    classifier = proxy.build_demo_classifier(BuildContext(real, CPU, tmp_path, Source(), no_progress))
     assert classifier.accuracy.item() >= 0.985
     record = record_of(classifier, images, classes)
 

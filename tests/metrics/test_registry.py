@@ -40,9 +40,10 @@ def run(names: list[str], fake: GeneratedPictures, folder: Path, batch_size: int
 def test_names_are_parsed() -> None:
     assert parse_names(f" {NAME} ,proxy_fd_democlf_v1,{NAME}") == [NAME, "proxy_fd_democlf_v1"]
     with pytest.raises(
-        ValueError, match=r"no metric fid50k_full, x in this version; choose from .*proxy_fd_democlf_v1"
+        ValueError,
+        match=r"no metric fid, x in this version; choose from fid50k_full, .*proxy_fd_democlf_v1.*, or another",
     ):
-        parse_names(f"fid50k_full,{NAME},x")
+        parse_names(f"fid,{NAME},x")
     with pytest.raises(ValueError, match="no metric is named; choose from"):
         parse_names(" ,")
 
@@ -105,6 +106,7 @@ def test_rows_say_what_the_value_means(tmp_path: Path) -> None:
     expected = {"metric": NAME, "num_real": 600, "num_gen": 300, "seed": 7, "snapshot_hash": "abc", "real_hash": "real"}
     assert expected.items() <= rows[0].items()
     assert rows[0]["comparable_to_published"] is False
+    assert rows[0]["settings"] == {"ddof": 1} and rows[0]["resize"] == "none"
     assert rows[0]["detector"] == "randconv_v1" and len(rows[0]["detector_digest"]) == 64
     assert rows[0]["versions"]["torch"] == torch.__version__ and rows[0]["seconds"] > 0
 

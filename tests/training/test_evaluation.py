@@ -12,9 +12,21 @@ from torch import Tensor
 
 from dnnlib.dataset_archive import write_dataset
 from dnnlib.picture import encode_png
+from metrics import registry
+from metrics.weights import INCEPTION, MIRROR_VARIABLE
 from training.config import DatasetSpec, GeneratorConfig
 from training.dataset import ImageDataset
-from training.evaluation import FakeSampler, FakeSet, RealSet, class_indices, evaluate_snapshot, reference_dataset
+from training.evaluation import (
+    FakeSampler,
+    FakeSet,
+    RealSet,
+    check_metrics,
+    class_indices,
+    default_metrics,
+    evaluate_snapshot,
+    flipped_set,
+    reference_dataset,
+)
 from training.networks.generator import Generator
 
 COUNT = 12
@@ -173,3 +185,58 @@ def test_snapshot_metrics_are_printed_and_recorded_beside_it(
     assert (row["num_real"], row["num_gen"], row["seed"]) == (COUNT, 2000, 4)
     assert row["snapshot_hash"] == hashlib.sha256(b"networks").hexdigest()
     assert capsys.readouterr().out.startswith(f"proxy_fd_randconv_v1 {result.value:.4g}  (floor ")
+
+
+def test_flipped_set_is_there_for_metrics_that_want_it(data: Path) -> None:
+    flipped = flipped_set(["fid5k", "is5k"], data, mirror=True)
+    assert flipped is not None and flipped.count == 2 * COUNT
+    assert flipped_set(["fid5k"], data, mirror=False) is None
+    assert flipped_set(["fid5k_full", "kid5k_full", "is5k"], data, mirror=True) is None
+
+
+@pytest.mark.filterwarnings("ignore:a Frechet distance")
+def test_snapshot_is_measured_against_flipped_pictures_only_where_training_flips(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Means:
+        name, digest, dim, resize, is_published = "means", "none", 3, "none", True
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return images.float().mean(dim=(2, 3))
+
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(registry.DETECTORS, "inception_2015", registry.DetectorKind(lambda context: Means()))
+    snapshot = tmp_path / "network-snapshot-000004.pkl"
+    snapshot.write_bytes(b"networks")
+    for mirror, expected in ((False, COUNT), (True, 2 * COUNT)):
+        trained_on = ImageDataset(data, use_labels=True, mirror=mirror, max_images=5)
+        first, full = evaluate_snapshot(("fid10", "fid10_full"), generator(), trained_on, snapshot, seed=0)
+        assert (first.num_real, full.num_real) == (expected, COUNT)
+
+
+def test_default_is_fid_where_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(INCEPTION.variable, raising=False)
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path))
+    names, line = default_metrics()
+    assert names == () and "\n" not in line
+    assert f"curl -L --create-dirs -o {tmp_path}" in line and INCEPTION.addresses[0] in line
+    monkeypatch.setenv(INCEPTION.variable, str(tmp_path / "mine.pth"))
+    names, line = default_metrics()
+    assert names == () and "\n" not in line and "mine.pth: there is no such file" in line
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    assert default_metrics() == (("fid50k_full",), "")
+    monkeypatch.delenv(INCEPTION.variable)
+    (tmp_path / INCEPTION.name).write_bytes(b"weights")
+    names, line = default_metrics()
+    assert names == () and "\n" not in line and "is not the published file" in line
+
+
+def test_weights_are_fetched_before_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(INCEPTION.variable, raising=False)
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv(MIRROR_VARIABLE, "http://127.0.0.1:9")
+    dataset = ImageDataset(data)
+    check_metrics((), dataset)
+    check_metrics(("proxy_fd_randconv_v1",), dataset)
+    with pytest.raises(ValueError, match=r"(?s)downloading them failed .*curl -L"):
+        check_metrics(("fid50k_full",), dataset)

@@ -1,0 +1,67 @@
+"""What a metric is: which features it takes of which pictures, and the number it makes of them."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from metrics.detectors import Detector
+from metrics.features import FeatureRecord, Keep
+from metrics.images import RealImages
+
+Setting = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a metric computes from features."""
+
+    value: float
+    floor: float | None = None  # the value of real pictures against real ones; None = the metric knows none
+    details: dict[str, float] = field(default_factory=dict)  # further figures by name
+    settings: dict[str, Setting] = field(default_factory=dict)  # of the computation, such as ddof
+
+
+@dataclass(frozen=True)
+class RealUse:
+    """What a metric takes of the real pictures."""
+
+    keep: Keep
+    as_trained: bool = False  # flipped ones after the others, where training flips
+    max_count: int | None = None  # the first so many; None = all
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means and how it is computed."""
+
+    definition: str  # one sentence
+    detector: str  # whose features it takes
+    num_gen: int  # generated pictures
+    keep: Keep  # of the generated pictures' features
+    real: RealUse | None  # None = it looks at generated pictures only
+    check: Callable[[RealImages], None]  # raises ValueError where it cannot judge such pictures
+    measure: Callable[[Detector, FeatureRecord | None, FeatureRecord], Measurement]  # real and generated features
+    comparable_to_published: bool = True
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric for any number of generated pictures, which its name has as 96, 5k or 50k."""
+
+    template: str  # the name, with {count} for the number
+    min_gen: int  # the smallest number
+    make: Callable[[int], Metric]  # of the number
+
+    def standard(self) -> tuple[str, Metric]:
+        """Return name and metric for 50,000 pictures."""
+        return self.template.format(count="50k"), self.make(50_000)
+
+    def find(self, name: str) -> Metric | None:
+        """Return the metric of a name; None if the name is of another family. Raises ValueError for a small number."""
+        match = re.fullmatch(self.template.format(count="([1-9][0-9]*)(k?)"), name)
+        if match is None:
+            return None
+        num_gen = int(match[1]) * (1000 if match[2] else 1)
+        if num_gen < self.min_gen:
+            raise ValueError(f"{name} would look at {num_gen} generated pictures; it takes at least {self.min_gen}")
+        return self.make(num_gen)

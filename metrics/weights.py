@@ -1,0 +1,143 @@
+"""The published weights that detectors need: where they lie, what they must contain, how they get here."""
+
+import os
+import shlex
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dnnlib.download import DownloadError, download, file_sha256
+from metrics import cache
+from metrics.images import Progress, no_progress
+
+MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published file of weights."""
+
+    what: str  # names it in messages
+    name: str  # of the file in the cache folder, and on a mirror
+    addresses: tuple[str, ...]  # equal content
+    num_bytes: int
+    sha256: str
+    variable: str  # environment variable with the path of a copy
+    other_sha256: tuple[str, ...] = ()  # of files with the same weights in another layout; they are taken by path only
+
+
+INCEPTION = WeightsFile(
+    what="Inception weights",
+    name="pt_inception-2015-12-05-6726825d.pth",
+    addresses=(
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    ),
+    num_bytes=95_628_359,
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    variable="STYLEFORMER_INCEPTION",
+    other_sha256=("f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",),  # inception-2015-12-05.pt
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights may come from."""
+
+    path: Path | None = None  # a file to take, whatever its hash; None = search
+    offline: bool = False  # download nothing
+    cache_folder: Path | None = None  # None = `cache.default_folder()`
+
+    def cached(self, file: WeightsFile) -> Path:
+        """Return where the cache has a file or would have it."""
+        return (self.cache_folder or cache.default_folder()) / file.name
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights that is here."""
+
+    path: Path
+    sha256: str
+    is_published: bool  # its content is that of the published file
+
+
+class MissingWeights(ValueError):
+    """Weights are not here; the message says how to get them."""
+
+
+def find(file: WeightsFile, source: Source) -> Weights | None:
+    """Return the weights from the source's path, the environment variable or the cache; None if all three have none.
+
+    The hash of a file named by path is taken as it is, that of one in the cache must be right. Raises ValueError for a
+    path without a file and for a wrong file in the cache.
+    """
+    named = {"--detector": source.path, f"${file.variable}": os.environ.get(file.variable)}
+    for origin, path in named.items():
+        if path:
+            return _named(file, Path(path).expanduser(), origin)
+    path = source.cached(file)
+    if not path.is_file():
+        return None
+    found = file_sha256(path)
+    if found != file.sha256:
+        raise ValueError(
+            f"{path} is not the published file: it has {path.stat().st_size:,} bytes and sha256 {found}, expected are "
+            f"{file.num_bytes:,} bytes and sha256 {file.sha256}. Delete it, and get it again:\n    {command(file, source)}"
+        )
+    return Weights(path, found, is_published=True)
+
+
+def require(file: WeightsFile, source: Source) -> Weights:
+    """Return the weights that `find` finds; raises MissingWeights where there are none."""
+    weights = find(file, source)
+    if weights is None:
+        raise MissingWeights(_missing(file, source, ""))
+    return weights
+
+
+def obtain(file: WeightsFile, source: Source, progress: Progress = no_progress) -> Weights:
+    """Return the weights that `find` finds, downloaded into the cache if need be; raises MissingWeights."""
+    weights = find(file, source)
+    if weights is not None:
+        return weights
+    if source.offline:
+        raise MissingWeights(_missing(file, source, ", and --offline forbids to download them"))
+    try:
+        report = partial(progress, f"downloading {file.name}")
+        download(_addresses(file), source.cached(file), file.num_bytes, file.sha256, report)
+    except DownloadError as error:
+        raise MissingWeights(_missing(file, source, f", and downloading them failed ({error})")) from error
+    return require(file, source)
+
+
+def command(file: WeightsFile, source: Source) -> str:
+    """Return the shell command that places the weights in the cache."""
+    return f"curl -L --create-dirs -o {shlex.quote(str(source.cached(file)))} {shlex.quote(_addresses(file)[0])}"
+
+
+def _named(file: WeightsFile, path: Path, origin: str) -> Weights:
+    if not path.is_file():
+        raise ValueError(f"{origin}={path}: there is no such file; it should have the {file.what}")
+    found = file_sha256(path)
+    return Weights(path, found, is_published=found in (file.sha256, *file.other_sha256))
+
+
+def _addresses(file: WeightsFile) -> tuple[str, ...]:
+    """Return where to download from: a mirror alone, where one is set."""
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    if not mirror:
+        return file.addresses
+    if not mirror.startswith(("https://", "http://", "file://")):
+        raise ValueError(f"${MIRROR_VARIABLE}={mirror} is not an address; write it like https://example.org/weights")
+    return (f"{mirror.rstrip('/')}/{file.name}",)
+
+
+def _missing(file: WeightsFile, source: Source, reason: str) -> str:
+    path = source.cached(file)
+    return (
+        f"the {file.what} are not in {path.parent}{reason}.\n"
+        f"The file is {file.name}, {file.num_bytes:,} bytes, sha256 {file.sha256}. Place it there with\n"
+        f"    {command(file, source)}\n"
+        f"or name a copy with --detector=FILE (calc_metrics.py) or ${file.variable}"
+    )

@@ -1,0 +1,100 @@
+"""Shared by the tests of the Inception metrics: random weights, and one evaluation of the recorded pictures with them."""
+
+import json
+import warnings
+from pathlib import Path
+
+import inception_golden
+import numpy as np
+import pytest
+import torch
+from golden_data import DATA
+from inception_golden import NAMES, Evaluation, recorded_images
+from picture_sets import FixedPictures, GeneratedPictures
+from torch import Tensor
+
+from metrics import registry
+from metrics.features import FeatureRecord, Keep
+from metrics.inception import InceptionV3
+from metrics.inception_metrics import DETECTOR, InceptionDetector
+from metrics.inception_weights import torchscript_names
+from metrics.metric import Measurement, Metric, RealUse
+from metrics.weights import Source
+
+
+@pytest.fixture(scope="session")
+def recorded() -> dict[str, np.ndarray]:
+    """Recorded features of the random weights."""
+    with np.load(DATA / "metrics/inception_random_v1.npz") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@pytest.fixture(scope="session")
+def peers() -> dict[str, float]:
+    """Values of other programs for these pictures and weights."""
+    return json.loads((DATA / "metrics/inception_random_v1.json").read_text())["values"]
+
+
+@pytest.fixture(scope="session")
+def random_state() -> dict[str, Tensor]:
+    """State of the Inception network, which no test may change."""
+    return inception_golden.random_state()
+
+
+@pytest.fixture(scope="session")
+def network(random_state: dict[str, Tensor]) -> InceptionV3:
+    """The network with random weights."""
+    with torch.device("meta"):
+        network = InceptionV3()
+    network.load_state_dict(random_state, assign=True)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def weights_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random weights as a .pth file."""
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(random_state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """The recorded pictures "b" judged against "a", by all metrics at once: the only long pass of these tests."""
+    seen: list[tuple[InceptionDetector, Tensor, Tensor]] = []
+
+    def spy(detector: InceptionDetector, real: FeatureRecord, fake: FeatureRecord) -> Measurement:
+        seen.append((detector, real.rows, fake.rows))
+        return Measurement(0.0)
+
+    real = FixedPictures(recorded_images("a"), content_hash="a")
+    fake = GeneratedPictures(recorded_images("b"), content_hash="b")
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), lambda real: None, spy)
+        patch.setitem(registry.METRICS, "spy", rows)
+        with pytest.warns(UserWarning, match="2048 features from only"):
+            results = registry.evaluate(
+                [*NAMES, "spy"], real, fake, batch_size=32, cache_folder=folder, weights=Source(weights_file)
+            )
+    detector, real_rows, fake_rows = seen[0]
+    by_name = {result.metric: result for result in results}
+    return Evaluation(by_name, real_rows, fake_rows, detector, (real.passes, fake.passes))
+
+
+@pytest.fixture(scope="session")
+def archive_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random weights as a TorchScript archive with the names of inception-2015-12-05.pt."""
+    path = tmp_path_factory.mktemp("weights") / "random.pt"
+    root = torch.nn.Module()
+    for theirs, ours in torchscript_names().items():
+        *parents, leaf = theirs.split(".")
+        module = root
+        for name in parents:
+            if not hasattr(module, name):
+                module.add_module(name, torch.nn.Module())
+            module = module.get_submodule(name)
+        module.register_buffer(leaf, random_state[ours])
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.jit.save(torch.jit.script(root), path)
+    return path

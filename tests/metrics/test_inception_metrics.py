@@ -1,0 +1,235 @@
+"""FID, KID and Inception score of recorded pictures against the values that other programs have for them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from inception_golden import NAMES, Evaluation, recorded_images
+from picture_sets import FixedPictures, GeneratedPictures
+from torch import Tensor
+
+import calc_metrics
+from dnnlib.dataset_archive import write_dataset
+from dnnlib.download import file_sha256
+from dnnlib.picture import encode_png
+from metrics import registry
+from metrics.frechet import FeatureMoments, moments_distance
+from metrics.inception_score import inception_score
+from metrics.kernel import kernel_distance, mean_discrepancy
+from metrics.registry import evaluate, find, parse_names, see_training
+
+pytestmark = pytest.mark.filterwarnings("ignore:a Frechet distance")
+
+
+def moments(rows: Tensor) -> FeatureMoments:
+    found = FeatureMoments(rows.shape[1])
+    found.append(rows)
+    return found
+
+
+def distance_of_few(a: np.ndarray, b: np.ndarray) -> float:
+    """The Frechet distance, ddof 0, of a few rows each: the trace of the root is the sum of a small matrix's singular values."""
+    centred_a, centred_b = a - a.mean(axis=0), b - b.mean(axis=0)
+    trace_of_root = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt(len(a) * len(b))
+    of_means = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
+    return of_means + np.square(centred_a).sum() / len(a) + np.square(centred_b).sum() / len(b) - 2 * trace_of_root
+
+
+def test_fid_is_the_peers(evaluation: Evaluation, peers: dict[str, float]) -> None:
+    exact = distance_of_few(evaluation.real_rows.double().numpy(), evaluation.fake_rows.double().numpy())
+    assert evaluation.results["fid64_full"].value == pytest.approx(exact, rel=1e-6)
+    assert evaluation.results["fid64_full"].value == pytest.approx(peers["exact.fid_ddof0"], rel=1e-4)
+    of_means = (evaluation.real_rows.double().mean(dim=0) - evaluation.fake_rows.double().mean(dim=0)).square().sum()
+    with_ddof_1 = of_means.item() + (evaluation.results["fid64_full"].value - of_means.item()) * 64 / 63
+    for peer in ("torch_fidelity.frechet_inception_distance", "torchmetrics.fid_antialias_False", "exact.fid_ddof1"):
+        assert with_ddof_1 == pytest.approx(peers[peer], rel=1e-4)
+        assert evaluation.results["fid64_full"].value != pytest.approx(peers[peer], rel=1e-3)
+    for wrong in ("pytorch_fid.fid_native", "torchmetrics.fid_antialias_True"):  # half a pixel, smoothing
+        assert with_ddof_1 != pytest.approx(peers[wrong], rel=1e-2)
+
+
+def test_kid_is_the_peers(evaluation: Evaluation, peers: dict[str, float]) -> None:
+    real, fake = evaluation.real_rows, evaluation.fake_rows
+    assert mean_discrepancy(fake, real) == pytest.approx(peers["exact.kid_fullset"], rel=1e-4)
+    assert evaluation.results["kid64_full"].value == pytest.approx(peers["exact.kid_fullset"], rel=1e-4)
+    mean, std = kernel_distance(fake, real, num_subsets=20, max_subset=32)
+    assert mean == pytest.approx(peers["nvlabs_formula.kid_20x32_seed2020_f64"], rel=1e-4)
+    assert mean == pytest.approx(peers["torch_fidelity.kernel_inception_distance_mean"], rel=1e-4)
+    assert std == pytest.approx(peers["torch_fidelity.kernel_inception_distance_std"], rel=1e-4)
+
+
+def test_inception_score_is_the_peers_without_bias(
+    evaluation: Evaluation, peers: dict[str, float], random_state: dict[str, Tensor]
+) -> None:
+    logits = evaluation.detector.logits(evaluation.fake_rows)
+    mean, std = inception_score(logits, num_splits=4)
+    assert mean - 1 == pytest.approx(peers["exact.is4_mean"] - 1, rel=1e-4)
+    assert mean - 1 == pytest.approx(peers["torch_fidelity.inception_score_mean"] - 1, rel=1e-4)
+    assert std == pytest.approx(peers["exact.is4_std"], rel=1e-4)
+    assert inception_score(logits, num_splits=1)[0] - 1 == pytest.approx(peers["exact.is1"] - 1, rel=1e-4)
+    biased = inception_score(logits + random_state["fc.bias"], num_splits=4)[0] - 1
+    assert biased == pytest.approx(peers["exact.is4_mean_with_bias"] - 1, rel=1e-4)
+    assert biased != pytest.approx(mean - 1, rel=1e-3)
+    result = evaluation.results["is64"]
+    assert (result.value, result.details["std"]) == pytest.approx(inception_score(logits, num_splits=10))
+
+
+def test_fid_of_a_set_with_itself_is_zero(evaluation: Evaluation) -> None:
+    itself = moments(evaluation.real_rows)
+    assert abs(moments_distance(itself, itself, ddof=0)) < 1e-6
+
+
+def test_all_metrics_share_one_pass(evaluation: Evaluation) -> None:
+    assert evaluation.passes == (1, 1)
+
+
+def test_rows_say_how_it_was_computed(evaluation: Evaluation, weights_file: Path) -> None:
+    rows = {name: evaluation.results[name].row() for name in NAMES}
+    for row in rows.values():
+        assert row["detector_digest"] == file_sha256(weights_file)
+        assert row["resize"] == "tensorflow1_bilinear_299"
+        assert row["comparable_to_published"] is False  # weights of another hash
+    assert (rows["fid64_full"]["num_real"], rows["fid64_full"]["num_gen"], rows["fid64_full"]["real_hash"]) == (
+        64,
+        64,
+        "a",
+    )
+    assert (rows["is64"]["num_real"], rows["is64"]["real_hash"]) == (0, "")
+    assert rows["fid64_full"]["settings"] == {"ddof": 0}
+    assert rows["kid64_full"]["settings"] == {"subsets": 100, "subset_size": 64, "subset_seed": 2020, "degree": 3}
+    assert rows["is64"]["settings"] == {"splits": 10, "shuffled": False, "bias": False, "ddof": 0}
+    assert "64 generated, std 0." in evaluation.results["is64"].summary()
+    assert " 0 real" not in evaluation.results["is64"].summary()
+
+
+class FewNumbers:
+    """In place of the Inception network: eight means over parts of a picture; it counts the pictures it sees."""
+
+    name, digest, dim, resize, is_published = "few_numbers", "none", 8, "none", True
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return torch.nn.functional.adaptive_avg_pool2d(images.float().mean(dim=1), (2, 4)).flatten(1)
+
+
+@pytest.fixture
+def few_numbers(monkeypatch: pytest.MonkeyPatch) -> FewNumbers:
+    detector = FewNumbers()
+    monkeypatch.setitem(registry.DETECTORS, "inception_2015", registry.DetectorKind(lambda context: detector))
+    return detector
+
+
+def test_real_features_are_cached_and_extended(few_numbers: FewNumbers, tmp_path: Path) -> None:
+    real = FixedPictures(recorded_images("a"), content_hash="a")
+    fake = GeneratedPictures(recorded_images("b")[:20])
+
+    def run(*names: str) -> list[float]:
+        few_numbers.seen = 0
+        return [result.value for result in evaluate(names, real, fake, cache_folder=tmp_path)]
+
+    fid, kid = run("fid20_full", "kid20_full")
+    assert few_numbers.seen == 64 + 20
+    assert run("kid20_full", "fid20_full") == [kid, fid] and few_numbers.seen == 20
+    assert len(list(tmp_path.glob("real-*.npz"))) == 2
+    fewer = run("kid10_full", "fid10_full", "fid20_full")
+    assert few_numbers.seen == 20 and fewer[2] == fid and fewer[1] != fid
+
+
+def test_any_number_of_generated_pictures(few_numbers: FewNumbers, tmp_path: Path) -> None:
+    real, fake = recorded_images("a"), recorded_images("b")
+    results = evaluate(
+        ["fid40_full", "fid64", "fid64_full"], FixedPictures(real), GeneratedPictures(fake), cache_folder=tmp_path
+    )
+    expected = [
+        moments_distance(moments(few_numbers(real)), moments(few_numbers(fake[:count])), ddof=0)
+        for count in (40, 64, 64)
+    ]
+    assert [result.value for result in results] == pytest.approx(expected, rel=1e-9)
+
+
+def test_fid_without_full_looks_at_the_first_as_trained(
+    few_numbers: FewNumbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = recorded_images("a")
+    real = FixedPictures(images, content_hash="a")
+    flipped = FixedPictures(torch.cat([images, images.flip(3)]), content_hash="a and flipped")
+    fake = GeneratedPictures(recorded_images("b"))
+
+    def run(*names: str) -> dict[str, tuple[int, float]]:
+        results = evaluate(names, real, fake, real_as_trained=flipped, cache_folder=tmp_path)
+        return {result.metric: (result.num_real, result.value) for result in results}
+
+    both = run("fid64", "fid64_full")
+    assert (both["fid64"][0], both["fid64_full"][0]) == (128, 64)
+    expected = moments_distance(moments(few_numbers(flipped.images)), moments(few_numbers(fake.images)), ddof=0)
+    assert both["fid64"][1] == pytest.approx(expected, rel=1e-9)
+    use = registry.METRICS["fid50k"].real
+    assert use is not None and use.max_count == 50_000
+    assert see_training(["fid5k"]) and not see_training(["fid5k_full", "is5k"])
+
+
+def test_real_set_may_be_cut_short(few_numbers: FewNumbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = registry.get("fid64_full")
+    assert metric.real is not None
+    monkeypatch.setitem(registry.METRICS, "first", replace(metric, real=replace(metric.real, max_count=30)))
+    real, fake = FixedPictures(recorded_images("a")), GeneratedPictures(recorded_images("b"))
+    (result,) = evaluate(["first"], real, fake, batch_size=16, cache_folder=tmp_path)
+    assert result.num_real == 30 and few_numbers.seen == 30 + 64
+    expected = moments_distance(moments(few_numbers(real.images[:30])), moments(few_numbers(fake.images)), ddof=0)
+    assert result.value == pytest.approx(expected, rel=1e-9)
+
+
+def test_names_have_any_number() -> None:
+    names = ["fid50k_full", "fid96_full", "is10k", "kid1k_full", "fid5k"]
+    assert parse_names(",".join(names)) == names
+    assert [registry.get(name).num_gen for name in names] == [50_000, 96, 10_000, 1000, 5000]
+    assert "96 generated" in registry.get("fid96_full").definition
+    for name in (
+        "fid",
+        "fid_full",
+        "fid0_full",
+        "fid05k_full",
+        "fid5K_full",
+        "is5k_full",
+        "kid5k",
+        "afid5k",
+        "fid-5_full",
+    ):
+        assert find(name) is None
+    for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10}.items():
+        with pytest.raises(ValueError, match=f"{name} would look at . generated pictures; it takes at least {least}"):
+            parse_names(name)
+
+
+def test_calc_metrics_with_a_weights_file(archive_file: Path, tmp_path: Path, recorded: dict[str, np.ndarray]) -> None:
+    for which, count in (("a", 3), ("b", 10)):
+        with write_dataset(tmp_path / f"{which}.zip") as writer:
+            for pixels in recorded_images(which)[:count].permute(0, 2, 3, 1).numpy():
+                writer.add(encode_png(np.ascontiguousarray(pixels)), None)
+    options = [f"--images={tmp_path / 'b.zip'}", f"--data={tmp_path / 'a.zip'}", "--metrics=fid3_full,is10"]
+    options += ["--device=cpu", "--offline", f"--outdir={tmp_path}", f"--cache={tmp_path / 'cache'}"]
+    result = CliRunner().invoke(calc_metrics.main, [*options, f"--detector={archive_file}"])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("weights are not the published ones") == 2
+    assert "two halves" not in result.output
+    score, distance = (json.loads((tmp_path / f"metric-{name}.jsonl").read_text()) for name in ("is10", "fid3_full"))
+    assert score["value"] == pytest.approx(1.0)  # one picture a split
+    features = [recorded[f"feat_{which}_head"][:3].astype(np.float64) for which in ("a", "b")]
+    assert distance["value"] == pytest.approx(distance_of_few(*features), rel=1e-4)
+    assert (distance["num_real"], distance["num_gen"]) == (3, 3)
+    assert distance["detector_digest"] == score["detector_digest"] == file_sha256(archive_file)
+
+
+def test_a_single_real_picture_is_refused() -> None:
+    real = FixedPictures(recorded_images("a")[:1])
+    for name in ("fid5k_full", "fid5k", "kid5k_full"):
+        with pytest.raises(ValueError, match="has 1 pictures"):
+            registry.check_suitable([name], real)
+    registry.check_suitable(["is5k"], real)

@@ -1,0 +1,46 @@
+"""The Inception score against recorded values of other programs and in closed form."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from golden_data import DATA
+
+from metrics.inception_score import inception_score
+
+
+@pytest.mark.parametrize("num_splits", [1, 10])
+def test_recorded_values(num_splits: int) -> None:
+    values = json.loads((DATA / "metrics/features_v1.json").read_text())
+    with np.load(DATA / "metrics/features_v1.npz") as archive:
+        logits = torch.from_numpy(archive["logits"])
+    mean, std = inception_score(logits, num_splits)
+    assert mean - 1 == pytest.approx(values[f"logits.torch_fidelity.is{num_splits}_mean_noshuffle"] - 1, rel=1e-9)
+    assert std == pytest.approx(values[f"logits.torch_fidelity.is{num_splits}_std_noshuffle"], rel=1e-9, abs=1e-15)
+    if num_splits == 10:
+        assert mean != pytest.approx(values["logits.torch_fidelity.is10_mean_shuffle2020"], rel=1e-3)
+
+
+def test_sure_of_every_class_equally_often_scores_their_number() -> None:
+    logits = torch.eye(7).repeat(10, 1) * 2000  # so sure that the other probabilities are zero in float64
+    assert inception_score(logits, num_splits=10) == pytest.approx((7.0, 0.0))
+
+
+def test_one_opinion_scores_one() -> None:
+    logits = torch.tensor([0.3, 2.0, -1.0]).expand(20, 3)
+    assert inception_score(logits, num_splits=2) == pytest.approx((1.0, 0.0))
+
+
+def test_splits_are_contiguous_and_nearly_equal() -> None:
+    logits = torch.randn(23, 5, generator=torch.Generator().manual_seed(0))
+    parts = [inception_score(part, 1)[0] for part in (logits[:5], logits[5:11], logits[11:17], logits[17:])]
+    mean, std = inception_score(logits, num_splits=4)
+    assert mean == pytest.approx(sum(parts) / 4)
+    assert std == pytest.approx(math.sqrt(sum((part - mean) ** 2 for part in parts) / 4))
+
+
+def test_fewer_pictures_than_splits_are_refused() -> None:
+    with pytest.raises(ValueError, match="9 pictures cannot be split into 10 parts"):
+        inception_score(torch.zeros(9, 3))

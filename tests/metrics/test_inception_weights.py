@@ -1,0 +1,165 @@
+"""Reading the weights: two layouts, and everything that must be refused."""
+
+import hashlib
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from metrics.inception_weights import load_inception, read_inception, torchscript_names
+from metrics.torchscript import is_torchscript, read_tensors
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
+
+SHAPES = "Mixed_6b.branch7x7_2.conv.weight"
+
+
+@pytest.fixture(scope="module")
+def small_state(random_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state of the right names and shapes that is small as a file: every tensor repeats one number."""
+    return {name: torch.ones((), dtype=value.dtype).expand(value.shape) for name, value in random_state.items()}
+
+
+def save(folder: Path, state: object) -> Path:
+    torch.save(state, folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_both_layouts_give_the_same_state(
+    weights_file: Path, archive_file: Path, random_state: dict[str, Tensor]
+) -> None:
+    assert not is_torchscript(weights_file) and is_torchscript(archive_file)
+    assert same(read_inception(weights_file), random_state)
+    assert same(read_inception(archive_file), random_state)
+
+
+def test_loading_draws_no_random_numbers_and_needs_no_gradients(weights_file: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    network = load_inception(weights_file)
+    assert torch.equal(torch.rand(1), expected)
+    assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_names_of_the_archive() -> None:
+    names = torchscript_names()
+    assert len(names) == len(set(names.values())) == 378
+    samples = {
+        "layers.conv.weight": "Conv2d_1a_3x3.conv.weight",
+        "layers.conv_4.var": "Conv2d_4a_3x3.bn.running_var",
+        "layers.mixed.tower_1.conv_2.beta": "Mixed_5b.branch3x3dbl_3.bn.bias",
+        "layers.mixed_3.conv.mean": "Mixed_6a.branch3x3.bn.running_mean",
+        "layers.mixed_7.tower_2.conv.weight": "Mixed_6e.branch_pool.conv.weight",
+        "layers.mixed_8.tower_1.conv_3.weight": "Mixed_7a.branch7x7x3_4.conv.weight",
+        "layers.mixed_10.tower_1_mixed_conv_1.weight": "Mixed_7c.branch3x3dbl_3b.conv.weight",
+        "output.weight": "fc.weight",
+    }
+    assert samples.items() <= names.items()
+    digest = hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest()
+    assert digest == "a01c391308b4db3572a84514af275357cf09d6fed361c624035b86c10225f08c"
+
+
+def test_other_networks_are_refused(small_state: dict[str, Tensor], tmp_path: Path) -> None:
+    assert same(read_inception(save(tmp_path, small_state)), small_state)
+    lacking = {name: value for name, value in small_state.items() if name != SHAPES}
+    further = {**small_state, "AuxLogits.fc.bias": torch.zeros(2)}
+    misshapen = {**small_state, SHAPES: torch.zeros(128, 128, 7, 1)}
+    half = {**small_state, SHAPES: small_state[SHAPES].half()}
+    infinite = {**small_state, SHAPES: torch.full_like(small_state[SHAPES], float("nan"))}
+    for state, message in {
+        "lacking": (lacking, rf"of 566 tensors expected it has 565; it lacks '{SHAPES}'"),
+        "further": (further, r"also has 'AuxLogits.fc.bias'"),
+        "misshapen": (
+            misshapen,
+            rf"{SHAPES} is torch.float32 \[128, 128, 7, 1\], not torch.float32 \[128, 128, 1, 7\]",
+        ),
+        "half": (half, "is torch.float16"),
+        "not finite": (infinite, f"{SHAPES} has values that are not finite"),
+        "no tensors": ([1, 2], "has a list where named tensors are expected"),
+        "another": (
+            {"weight": torch.zeros(2)},
+            "is not the Inception network of 2015: of 566 tensors expected it has 0",
+        ),
+        "no names": ({**small_state, 5: torch.zeros(2)}, "also has 5"),
+    }.values():
+        with pytest.raises(ValueError, match=message):
+            read_inception(save(tmp_path, state))
+
+
+@pytest.mark.parametrize("layout", ["pth", "pt"])
+def test_truncated_files_are_refused(layout: str, weights_file: Path, archive_file: Path, tmp_path: Path) -> None:
+    whole = {"pth": weights_file, "pt": archive_file}[layout]
+    path = tmp_path / whole.name
+    with open(whole, "rb") as file:
+        path.write_bytes(file.read(1_000_000))
+    with pytest.raises(ValueError, match=rf"{path.name} \(1,000,000 bytes\) is not a file of weights, or damaged"):
+        read_inception(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(100)])
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.pth"):
+        read_inception(path)
+
+
+def test_archive_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "linear.pt")
+    assert set(read_tensors(tmp_path / "linear.pt")) == {"weight", "bias"}
+    with pytest.raises(ValueError, match="not the Inception network of 2015: of 378 tensors expected it has 0"):
+        read_inception(tmp_path / "linear.pt")
+
+
+def test_archive_gives_views_types_and_shared_tensors(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        sizes: list[int]
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes, self.ratio, self.name = [1, 2], 0.5, "net"
+            base = torch.arange(12.0).view(3, 4)
+            self.register_buffer("view", base[1:, ::2])
+            self.register_buffer("turned", base.T)
+            self.register_buffer("count", torch.tensor(7))
+            self.register_buffer("short", torch.ones(2, dtype=torch.float16))
+            self.register_buffer("none", torch.zeros(0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.ratio + len(self.sizes)
+
+    net = Net()
+    torch.jit.save(torch.jit.script(net), tmp_path / "net.pt")
+    assert same(read_tensors(tmp_path / "net.pt"), dict(net.named_buffers()))
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_no_code_of_an_archive_is_run(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    pickle.dump({"weight": Malicious(tmp_path / "harm")}, buffer)
+    with zipfile.ZipFile(tmp_path / "bad.pt", "w") as archive:
+        archive.writestr("bad/data.pkl", buffer.getvalue())
+        archive.writestr("bad/constants.pkl", b"\x80\x02).")
+    with pytest.raises(ValueError, match=r"it asks for (posix|nt)\.mkdir, which no archive of weights needs"):
+        read_inception(tmp_path / "bad.pt")
+    torch.save({"weight": Malicious(tmp_path / "harm")}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
+        read_inception(tmp_path / "bad.pth")
+    assert not (tmp_path / "harm").exists()

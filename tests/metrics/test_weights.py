@@ -1,0 +1,141 @@
+"""Where weights are searched, what is enforced, and what people are told."""
+
+import dataclasses
+import hashlib
+import time
+from pathlib import Path
+
+import pytest
+
+from metrics import registry, weights
+from metrics.registry import prepare
+from metrics.weights import INCEPTION, MissingWeights, Source, WeightsFile, command, find, obtain, require
+
+CONTENT = b"weights" * 1000
+FILE = WeightsFile(
+    what="test weights",
+    name="test.pth",
+    addresses=("http://127.0.0.1:9/test.pth", "http://127.0.0.1:9/other.pth"),
+    num_bytes=len(CONTENT),
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    variable="STYLEFORMER_TEST",
+    other_sha256=(hashlib.sha256(b"another layout").hexdigest(),),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (FILE.variable, INCEPTION.variable, weights.MIRROR_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+def place(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source(cache_folder=tmp_path / "cache")
+    assert find(FILE, source) is None
+    place(tmp_path / "cache" / "test.pth", CONTENT)
+    found = find(FILE, source)
+    assert found is not None and found.path == tmp_path / "cache" / "test.pth" and found.is_published
+    assert found.sha256 == FILE.sha256
+    monkeypatch.setenv(FILE.variable, str(place(tmp_path / "by-variable", b"of my own")))
+    found = require(FILE, source)
+    assert found.path == tmp_path / "by-variable" and not found.is_published
+    assert found.sha256 == hashlib.sha256(b"of my own").hexdigest()
+    by_path = dataclasses.replace(source, path=place(tmp_path / "by-path", b"another layout"))
+    assert obtain(FILE, by_path).path == tmp_path / "by-path" and obtain(FILE, by_path).is_published
+
+
+def test_default_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path))
+    place(tmp_path / "test.pth", CONTENT)
+    assert require(FILE, Source()).path == tmp_path / "test.pth"
+
+
+def test_named_paths_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(tmp_path / "test.pth", CONTENT)
+    with pytest.raises(
+        ValueError, match=r"--detector=.*none\.pth: there is no such file; it should have the test weights"
+    ):
+        find(FILE, Source(tmp_path / "none.pth", cache_folder=tmp_path))
+    monkeypatch.setenv(FILE.variable, str(tmp_path / "gone.pth"))
+    with pytest.raises(ValueError, match=r"\$STYLEFORMER_TEST=.*gone\.pth: there is no such file"):
+        find(FILE, Source(cache_folder=tmp_path))
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1], b"x" * len(CONTENT), b""])
+def test_wrong_file_in_the_cache_is_neither_used_nor_replaced(content: bytes, tmp_path: Path) -> None:
+    path = place(tmp_path / "test.pth", content)
+    for search in (find, require, obtain):
+        with pytest.raises(ValueError, match=rf"has {len(content):,} bytes and sha256 .* Delete it, and get it again"):
+            search(FILE, Source(cache_folder=tmp_path))
+    assert path.read_bytes() == content
+
+
+def test_missing_weights_are_described_exactly(tmp_path: Path) -> None:
+    source = Source(offline=True, cache_folder=tmp_path / "my cache")
+    with pytest.raises(MissingWeights) as caught:
+        obtain(FILE, source)
+    message = str(caught.value)
+    assert "--offline forbids" in message and "7,000 bytes" in message and FILE.sha256 in message
+    assert f"curl -L --create-dirs -o '{tmp_path}/my cache/test.pth' http://127.0.0.1:9/test.pth" in message
+    assert "--detector=FILE" in message and "$STYLEFORMER_TEST" in message
+    assert not (tmp_path / "my cache").exists()
+    with pytest.raises(MissingWeights, match="the test weights are not in"):
+        require(FILE, source)
+
+
+def test_download_into_the_cache_from_a_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(tmp_path / "mirror" / "test.pth", CONTENT)
+    monkeypatch.setenv(weights.MIRROR_VARIABLE, f"{(tmp_path / 'mirror').as_uri()}/")
+    source, seen = Source(cache_folder=tmp_path / "cache"), []
+    found = obtain(FILE, source, lambda what, done, total: seen.append((what, done, total)))
+    assert found.path == tmp_path / "cache" / "test.pth" and found.path.read_bytes() == CONTENT
+    assert seen[-1] == ("downloading test.pth", len(CONTENT), len(CONTENT))
+    assert (tmp_path / "mirror").as_uri() in command(FILE, source)
+    monkeypatch.setenv(weights.MIRROR_VARIABLE, "example.org/weights")
+    with pytest.raises(ValueError, match=r"STYLEFORMER_MIRROR=example.org/weights is not an address"):
+        obtain(FILE, Source(cache_folder=tmp_path / "other"))
+
+
+def test_without_a_network_the_same_error_comes_quickly(tmp_path: Path) -> None:
+    started_sec = time.monotonic()
+    with pytest.raises(MissingWeights, match=r"(?s)downloading them failed \(.*refused.*sha256 .*curl -L"):
+        obtain(FILE, Source(cache_folder=tmp_path))
+    assert time.monotonic() - started_sec < 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_published_inception_weights() -> None:
+    """The facts that a user sees, as published; a typing error here would send everyone into the void."""
+    assert INCEPTION.num_bytes == 95_628_359
+    assert INCEPTION.sha256[:8] == "6726825d" and INCEPTION.name.endswith("-6726825d.pth")
+    assert all(address.startswith("https://github.com/") and "6726825d" in address for address in INCEPTION.addresses)
+
+
+def test_prepare_tries_the_weights(tmp_path: Path, weights_file: Path) -> None:
+    prepare(["proxy_fd_randconv_v1"], Source(offline=True, cache_folder=tmp_path))
+    with pytest.raises(MissingWeights, match="the Inception weights are not in"):
+        prepare(["proxy_fd_randconv_v1", "fid5k_full"], Source(offline=True, cache_folder=tmp_path))
+    prepare(["fid5k_full", "is5k"], Source(weights_file, offline=True))
+    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
+        prepare(["is5k"], Source(place(tmp_path / "bad.pth", b"<html>")))
+
+
+def test_other_processes_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*arguments: object) -> None:
+        raise AssertionError("only the first process looks for weights")
+
+    received: list[Exception | None] = [None, MissingWeights("not here")]
+    monkeypatch.setattr(registry.distributed, "rank", lambda: 1)
+    monkeypatch.setattr(registry.distributed, "share", lambda value: received.pop(0))
+    kind = dataclasses.replace(registry.DETECTORS["inception_2015"], prepare=none)
+    monkeypatch.setitem(registry.DETECTORS, "inception_2015", kind)
+    prepare(["fid5k_full"], Source())
+    with pytest.raises(MissingWeights, match="not here"):
+        prepare(["fid5k_full"], Source())
+    assert not received
