@@ -9,11 +9,12 @@ ENV := .venv/.installed
 DEV := .venv/.installed-dev
 endif
 
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow test-gpu check format clean
 
 help:
 	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 10 minutes on 2 cores)"
 	@echo "make test       the quick tests     make test-slow   the others too"
+	@echo "make test-gpu   what needs a GPU"
 	@echo "make check      ruff and mypy       make format      ruff format"
 	@echo "make install    create .venv        make clean       remove .venv and $(DEMO)"
 
@@ -47,6 +48,9 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	$(PY) -m pytest -q -m "not gpu"
+
+test-gpu: $(DEV)
+	$(PY) -m pytest -q -m gpu
 
 check: $(DEV)
 	$(PY) -m ruff check .

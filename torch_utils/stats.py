@@ -20,15 +20,15 @@ class Scalar:
 class Stats:
     """Collects values by name; reporting never waits for the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
         self.moments: dict[str, Tensor] = {}  # name -> [count, sum, sum of squares], float64
 
     def report(self, name: str, values: Tensor | float) -> None:
         """Add all elements of `values` to the average called `name`."""
-        x = torch.as_tensor(values).detach().double().flatten()
+        x = torch.as_tensor(values, device=self.device).detach().double().flatten()
         moments = torch.stack([torch.full_like(x[0], x.numel()), x.sum(), x.square().sum()])
-        so_far = self.moments.get(name)
-        self.moments[name] = moments if so_far is None else so_far.to(moments.device) + moments
+        self.moments[name] = self.moments[name] + moments if name in self.moments else moments
 
     def collect(self) -> dict[str, Scalar]:
         """The averages over everything reported since the last call, over all ranks; call it on every rank."""
@@ -46,7 +46,7 @@ class Stats:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state_dict`; the first rank carries what all had reported."""
-        self.moments = {name: moments.clone() * (rank() == 0) for name, moments in state.items()}
+        self.moments = {name: moments.to(self.device) * (rank() == 0) for name, moments in state.items()}
 
 
 def to_scalar(moments: list[float]) -> Scalar:

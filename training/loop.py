@@ -22,6 +22,7 @@ from training.report import Reporter
 from training.state import TrainState
 
 STATE_SEC = 300.0  # between two state files, unless --state-kimg says otherwise
+CLOCK_BATCHES = 8  # batches between two looks at the clock, which the ranks share
 STREAMS = {"G_main": 0, "G_pl": 1, "D_main": 2, "D_r1": 3}  # which latents a phase draws; adding one changes no other
 
 
@@ -163,5 +164,6 @@ class TrainingLoop:
         """Whether the state file is due: by pictures where --state-kimg is given, else at snapshots and by the clock."""
         if self.schedule.state_kimg is not None:
             return self.is_due(self.schedule.state_kimg * 1000)
-        elapsed = distributed.share(time.monotonic() - self.state_sec)
-        return is_snapshot or elapsed >= STATE_SEC
+        if is_snapshot or self.state.batch_index % CLOCK_BATCHES:
+            return is_snapshot
+        return distributed.share(time.monotonic() - self.state_sec) >= STATE_SEC

@@ -49,7 +49,7 @@ class TrainState:
         self.strength = AugmentStrength(
             augment.p, augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
         )
-        self.stats = Stats()
+        self.stats = Stats(device)
 
     @property
     def batch_index(self) -> int:
