@@ -57,7 +57,7 @@ def main(**options: Any) -> None:
     """
     try:
         run(options)
-    except ValueError as error:  # the messages of our own checks say what to do
+    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
         if options["debug"]:
             raise
         raise click.ClickException(str(error)) from error

@@ -134,8 +134,7 @@ def launch(options: dict[str, Any]) -> None:
     torchrun = distributed.torchrun_world_size()
     gpus = options["gpus"] or torchrun or 1
     require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
-    if torchrun is None:
-        distributed.check_gpus(gpus)
+    distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
     path = str(Path(options["data"]).expanduser())
     config = configure(options, path, open_data(DataConfig(path)).spec, gpus)
     dataset = open_data(config.data, config.schedule.seed)
@@ -204,25 +203,36 @@ def train(job: Job) -> None:
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job.allow_tf32
     distributed.join(device)
-    run_dir, is_resumed = choose_run(job)
+    run_dir, is_resumed, config = choose_run(job)
     log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
     with log:
-        run(job, run_dir, is_resumed, device)
+        run(replace(job, config=config), run_dir, is_resumed, device)
     distributed.leave()
 
 
-def choose_run(job: Job) -> tuple[Path, bool]:
-    """The folder to train in, the same on every rank, and whether a run goes on there."""
+def choose_run(job: Job) -> tuple[Path, bool, RunConfig]:
+    """The folder to train in, whether a run goes on there, and its settings; the same on every rank."""
     from torch_utils import distributed
-    from training.runs import new_run, newest_matching_run
 
-    choice = None
-    if distributed.rank() == 0:
-        found = newest_matching_run(job.outdir, job.config) if job.resume == "latest" else None
-        if job.resume == "latest" and found is None:
-            print(f"--resume=latest: no run with these settings has a saved state in {job.outdir}: starting a new one.")
-        choice = (found or new_run(job.outdir, job.config), found is not None)
-    return distributed.share(choice)
+    return distributed.share(find_or_create_run(job) if distributed.rank() == 0 else None)
+
+
+def find_or_create_run(job: Job) -> tuple[Path, bool, RunConfig]:
+    """What `choose_run` returns, for the first rank to find out."""
+    from training.runs import new_run, newest_matching_run, write_options
+
+    if job.resume == "latest":
+        spec = open_data(job.config.data, job.config.schedule.seed).spec
+        found = newest_matching_run(job.outdir, job.config, spec)
+        if found is not None:
+            write_options(*found)
+            return found[0], True, found[1]
+        require(
+            not job.config.discriminator.freeze_layers,
+            "--resume=latest found no run to go on with, and --freezed makes sense only for trained layers: give --resume=FILE",
+        )
+        print("--resume=latest: starting a new one.")
+    return new_run(job.outdir, job.config), False, job.config
 
 
 def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device") -> None:
@@ -247,9 +257,11 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device") -> No
             f"Only {micro_batch} pictures are judged at once, fewer than the minibatch-std group of {group}: all of them are "
             f"one group."
         )
-    saved = find_state(run_dir) if is_resumed else None
     init_from = None if job.resume == "latest" else job.resume
-    TrainingLoop(config, dataset, run_dir, device, saved["state"] if saved else None, init_from).run()
+    saved = find_state(run_dir) if is_resumed else None
+    loop = TrainingLoop(config, dataset, run_dir, device, saved["state"] if saved else None, init_from)
+    del saved  # as large as the networks and optimizers together
+    loop.run()
     print0(f"Done. Pictures and networks are in {run_dir}")
 
 
@@ -268,12 +280,18 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         config = replace(
             config, augment=replace(config.augment, speed_kimg=100.0), ema=replace(config.ema, rampup=None)
         )
+    if config.generator.linformer and config.augment.max_p > 0.7:
+        config = replace(config, augment=replace(config.augment, max_p=0.7))
     for setting in options["settings"]:
         name, equals, text = setting.partition("=")
         require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
         config = override(config, name.strip(), text.strip())
-    if config.generator.linformer and config.augment.max_p > 0.7:
-        config = replace(config, augment=replace(config.augment, max_p=0.7))
+    augment = config.augment
+    require(
+        augment.mode != "fixed" or augment.p <= augment.max_p,
+        f"--p={augment.p} is above the bound of {augment.max_p} that holds with Linformer; to raise it: "
+        f"--set augment.max_p={augment.p}",
+    )
     return config
 
 

@@ -23,10 +23,17 @@ def train(config: RunConfig, data: Path, run_dir: Path, saved: dict | None = Non
 
 def test_training_and_resume_with_every_phase(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     config = replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
-    cut = replace(config, schedule=replace(config.schedule, kimg=0.024, state_kimg=0.008))
-    train(cut, tiny_data, tmp_path / "run")
+    config = replace(config, schedule=replace(config.schedule, state_kimg=0.008, tick_kimg=0.048))
+    (tmp_path / "run").mkdir()
+    stopped = TrainingLoop(config, ImageDataset(tiny_data, use_labels=True), tmp_path / "run", torch.device("cuda", 0))
+    batches = stopped.real_batches()
+    for _ in range(3):
+        stopped.maintain()
+        stopped.step(next(batches))
+    stopped.maintain()
     saved = find_state(tmp_path / "run")
     assert saved is not None
+    assert saved["state"]["stats"]  # between two ticks
     loop = train(config, tiny_data, tmp_path / "run", saved["state"])
     assert loop.state.cur_nimg == 48
     assert all(p.isfinite().all() for p in loop.state.G.parameters())

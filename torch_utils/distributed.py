@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+SPAWNED = "STYLEFORMER_SPAWNED"  # environment variable of the processes that `spawn` starts
 TIMEOUT = datetime.timedelta(hours=2)  # of a collective: the first process may be measuring meanwhile
 
 
@@ -18,21 +19,26 @@ def torchrun_world_size() -> int | None:
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
+def local_world_size() -> int:
+    """How many of the processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def check_gpus(num_processes: int) -> None:
-    """Raise ValueError if there are GPUs, but fewer than processes."""
+    """Raise ValueError if there are GPUs, but fewer than this machine's processes."""
     if 0 < torch.cuda.device_count() < num_processes:
         raise ValueError(f"--gpus={num_processes}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
 
 
 def join(device: torch.device) -> None:
-    """Join the processes that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), if it does."""
-    if "WORLD_SIZE" not in os.environ:
+    """Join the other processes that torchrun or `spawn` started; a run of one has none."""
+    if torchrun_world_size() is None and SPAWNED not in os.environ:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
         dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
     else:
-        torch.set_num_threads(max(torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
+        torch.set_num_threads(max(torch.get_num_threads() // local_world_size(), 1))
         dist.init_process_group("gloo", timeout=TIMEOUT)
 
 
@@ -59,6 +65,7 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any) ->
 
 def _spawned(rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any) -> None:
     os.environ |= {
+        SPAWNED: "1",
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(num_processes),

@@ -29,10 +29,12 @@ STATE_LATEST = "training-state-latest.pt"
 STATE_PREVIOUS = "training-state-previous.pt"
 
 PICTURE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
-SHAPE_FIELDS = {  # settings that decide the shapes of the weights
+ARCHITECTURE_FIELDS = {  # settings that decide what the weights compute
     "generator": (
         "widths",
         "layers",
+        "head_width",
+        "minimum_heads",
         "linformer",
         "linformer_tokens",
         "linformer_from_px",
@@ -75,21 +77,21 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
     return values
 
 
-def header(state: TrainState, file_format: str) -> dict[str, Any]:
+def header(file_format: str, config: RunConfig, spec: DatasetSpec, cur_nimg: int) -> dict[str, Any]:
     """What both kinds of file begin with."""
     return {
         "format": file_format,
         "version": VERSION,
-        "config": state.config.to_dict(),
-        "dataset": to_plain(vars(state.spec)),
-        "cur_nimg": state.cur_nimg,
+        "config": config.to_dict(),
+        "dataset": to_plain(vars(spec)),
+        "cur_nimg": cur_nimg,
     }
 
 
 def save_snapshot(path: Path, state: TrainState) -> None:
     """Write G, D and G_ema with their configuration."""
     networks = {name: getattr(state, name).state_dict() for name in NETWORKS}
-    write(path, header(state, SNAPSHOT_FORMAT) | networks)
+    write(path, header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg) | networks)
 
 
 def read_snapshot(
@@ -135,13 +137,7 @@ def read_exported(path: Path) -> dict[str, Any]:
 def export_snapshot(source: str | Path, target: Path) -> None:
     """Rewrite any snapshot as ours (.pkl) or as .safetensors with the configuration in the header. Raises CheckpointError."""
     config, spec, values = read_snapshot(source)
-    head = {
-        "format": SNAPSHOT_FORMAT,
-        "version": VERSION,
-        "config": config.to_dict(),
-        "dataset": to_plain(vars(spec)),
-        "cur_nimg": values["cur_nimg"],
-    }
+    head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
     if target.suffix == SAFETENSORS:
         tensors = {f"{network}.{name}": x for network in NETWORKS for name, x in values[network].items()}
         write_safetensors(target, tensors, {"styleformer": json.dumps(head)})
@@ -184,7 +180,7 @@ def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> None:
         for name, field in PICTURE_FIELDS.items()
         if getattr(theirs, field) != getattr(spec, field)
     ]
-    for group, fields in SHAPE_FIELDS.items():
+    for group, fields in ARCHITECTURE_FIELDS.items():
         pair = getattr(theirs_config, group), getattr(config, group)
         differences += [
             f"{group}.{field} {getattr(pair[0], field)} there, {getattr(pair[1], field)} here"
@@ -208,7 +204,7 @@ def load_networks(path: str | Path, state: TrainState) -> None:
 
 def save_state(run_dir: Path, state: TrainState) -> None:
     """Write the training state from rank 0, keeping the one before it; call it on every rank."""
-    values = header(state, STATE_FORMAT) | {"state": state.state_dict()}
+    values = header(STATE_FORMAT, state.config, state.spec, state.cur_nimg) | {"state": state.state_dict()}
     if distributed.rank() != 0:
         return
     latest = run_dir / STATE_LATEST

@@ -111,21 +111,36 @@ class TrainingLoop:
         if self.is_state_due(is_snapshot):
             save_state(self.run_dir, self.state)
             self.state_sec = time.monotonic()
+        if is_snapshot and self.state.cur_nimg > 0:
+            self.measure()
         self.report.upkeep_sec += time.monotonic() - started_sec
 
     def snapshot(self) -> None:
-        """Write the grid of pictures and the networks, and compute the metrics."""
+        """Write the grid of pictures and the networks."""
         nimg = self.state.cur_nimg
-        path = self.run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl"
         if self.rank == 0:
             if nimg == 0:
                 self.preview.save_reals(self.run_dir / "reals.png")
                 self.preview.save_fakes(self.run_dir / "fakes_init.png", self.state.G_ema, self.micro_batch)
             self.preview.save_fakes(self.run_dir / f"fakes{nimg // 1000:06d}.png", self.state.G_ema, self.micro_batch)
-            save_snapshot(path, self.state)
+            save_snapshot(self.snapshot_path, self.state)
             self.delete_old_snapshots()
-        if self.schedule.metrics and nimg > 0:
-            evaluate_snapshot(self.schedule.metrics, self.state.G_ema, self.dataset, path, self.schedule.seed)
+
+    def measure(self) -> None:
+        """Compute the metrics of the snapshot just written; what goes wrong there does not end the training."""
+        if not self.schedule.metrics:
+            return
+        try:
+            evaluate_snapshot(
+                self.schedule.metrics, self.state.G_ema, self.dataset, self.snapshot_path, self.schedule.seed
+            )
+        except (ValueError, OSError, RuntimeError) as error:
+            self.report.say(f"Warning: the metrics of {self.snapshot_path.name} failed, training goes on: {error}")
+
+    @property
+    def snapshot_path(self) -> Path:
+        """The snapshot at this number of pictures."""
+        return self.run_dir / f"network-snapshot-{self.state.cur_nimg // 1000:06d}.pkl"
 
     def delete_old_snapshots(self) -> None:
         """Keep the newest snapshots only, where --keep asks for that."""

@@ -123,7 +123,7 @@ class Phase:
     """One optimizer step of an iteration, with gradient accumulation over micro-batches."""
 
     name: str
-    network: nn.Module  # whose requires_grad is on meanwhile, the other's off
+    network: nn.Module  # whose trained parameters require gradients meanwhile, the other's do not
     other: nn.Module
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -139,7 +139,8 @@ class Phase:
     def step(self, batches: Sequence[MicroBatch]) -> None:
         """Accumulate the gradients of the micro-batches, average them over the processes and update the weights."""
         self.other.requires_grad_(False)
-        self.network.requires_grad_(True)
+        for parameter in self.parameters:  # frozen layers stay without
+            parameter.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         for batch in batches:
             (self.loss(batch) * (self.gain / len(batches))).backward()
@@ -171,5 +172,5 @@ def build_phases(state: TrainState) -> list[Phase]:
     phases.append(Phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg))
     if config.r1_gamma > 0:
         every = config.r1_interval
-        phases.append(Phase("D_r1", *discriminator, losses.d_r1, every, float(every), update_w_avg))
+        phases.append(Phase("D_r1", *discriminator, losses.d_r1, every, float(every), finish=lambda: None))
     return phases

@@ -26,9 +26,12 @@ def to_uint8(images: Tensor) -> Tensor:
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
     """Write uint8 images [count, channels, height, width] as one PNG, JPEG or WebP picture, row by row."""
     grid = make_grid(images.cpu(), nrow=columns, padding=0)
+    pixels = (
+        grid.permute(1, 2, 0).numpy() if images.shape[1] == 3 else grid[0].numpy()
+    )  # make_grid triples a grey channel
     file_format = path.suffix[1:].upper().replace("JPG", "JPEG")
     with atomic_write(path) as file:
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format=file_format, quality=95)  # PNG has no quality
+        Image.fromarray(pixels).save(file, format=file_format, quality=95)  # PNG has no quality
 
 
 class Preview:

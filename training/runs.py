@@ -1,18 +1,21 @@
 """Run folders: what they are called, and which one a resumed run goes on in."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from dnnlib.dataclass_values import to_plain
+from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
 from training.checkpoint import find_state
-from training.config import RunConfig
+from training.config import DatasetSpec, RunConfig
 
 OPTIONS_FILE = "training_options.json"
 FREE_TO_CHANGE = {  # settings that a run may go on with although they differ
-    "data": ("path", "workers"),
+    "data": ("workers",),
     "schedule": ("kimg", "tick_kimg", "snap_ticks", "state_kimg", "keep", "metrics"),
 }
+KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a run that goes on keeps its own
 
 
 def new_run(outdir: Path, config: RunConfig) -> Path:
@@ -27,7 +30,16 @@ def new_run(outdir: Path, config: RunConfig) -> Path:
 
 def write_options(run_dir: Path, config: RunConfig) -> None:
     """Write training_options.json."""
-    (run_dir / OPTIONS_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    with atomic_write(run_dir / OPTIONS_FILE, "w") as file:
+        file.write(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def read_options(run_dir: Path) -> RunConfig | None:
+    """The settings of a run folder; None where they cannot be read as ours."""
+    try:
+        return RunConfig.from_dict(json.loads((run_dir / OPTIONS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def describe(config: RunConfig) -> str:
@@ -38,21 +50,54 @@ def describe(config: RunConfig) -> str:
     return "-".join(word for word in words if word)
 
 
-def newest_matching_run(outdir: Path, config: RunConfig) -> Path | None:
-    """The newest run folder with these settings and a readable saved state."""
+def newest_matching_run(outdir: Path, config: RunConfig, spec: DatasetSpec) -> tuple[Path, RunConfig] | None:
+    """The newest run folder with these settings and pictures and a readable saved state, and the settings to go on with.
+
+    Where there are runs but none matches, the differences from the newest are printed.
+    """
+    others = []
     for run_dir in reversed(run_dirs(outdir)):
-        options = run_dir / OPTIONS_FILE
-        is_ours = options.exists() and matches(json.loads(options.read_text(encoding="utf-8")), config)
-        if is_ours and find_state(run_dir) is not None:
-            return run_dir
+        theirs = read_options(run_dir)
+        if theirs is None:
+            continue
+        different = differences(theirs, config)
+        saved = None if different else find_state(run_dir)
+        if saved is not None and saved["dataset"] == to_plain(vars(spec)):
+            return run_dir, continued(theirs, config)
+        others.append(
+            f"{run_dir.name} {'differs in ' + '; '.join(different) if different else 'has no state that fits'}"
+        )
+    if others:
+        print(f"--resume=latest: no run in {outdir} has these settings: {others[0]}")
     return None
 
 
-def matches(options: dict[str, Any], config: RunConfig) -> bool:
-    """Whether a run's settings equal this configuration where it matters for going on."""
-    ours = config.to_dict()
-    for values in (ours, options):
-        for group, names in FREE_TO_CHANGE.items():
+def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:
+    """The settings that keep a run from going on, as text; the folder of the data set may change, not its name."""
+    found = []
+    for group, values in comparable(ours).items():
+        for name, value in values.items():
+            other = comparable(theirs)[group][name]
+            if other != value:
+                found.append(f"{group}.{name} ({other} there, {value} here)")
+    return found
+
+
+def comparable(config: RunConfig) -> dict[str, dict[str, object]]:
+    """The settings by group that must be equal for a run to go on."""
+    values = config.to_dict()
+    values["preset"] = {"name": values["preset"]}
+    values["data"]["path"] = Path(values["data"]["path"]).name
+    for free in (FREE_TO_CHANGE, KEPT):
+        for group, names in free.items():
             for name in names:
-                values[group].pop(name, None)
-    return ours == options
+                values[group].pop(name)
+    return values
+
+
+def continued(theirs: RunConfig, ours: RunConfig) -> RunConfig:
+    """Our configuration with what a run keeps of its own."""
+    for group, names in KEPT.items():
+        kept = {name: getattr(getattr(theirs, group), name) for name in names}
+        ours = replace(ours, **{group: replace(getattr(ours, group), **kept)})
+    return ours

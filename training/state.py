@@ -39,6 +39,7 @@ class TrainState:
         self.D = Discriminator(config.discriminator, spec).to(device).train()
         broadcast([*self.G.state_dict().values(), *self.D.state_dict().values()])
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.D.requires_grad_(False)  # a phase switches on what it trains
         optimizer, loss = config.optimizer, config.loss
         self.g_parameters = list(self.G.parameters())
         self.d_parameters = trainable(self.D, config.discriminator.freeze_layers)

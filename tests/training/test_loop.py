@@ -134,3 +134,23 @@ def test_frozen_layers_stay(tiny_config: RunConfig, tiny_data: Path, tmp_path: P
     loop.run()
     changed = [not torch.equal(layer.weight, weight) for layer, weight in zip(layers, before, strict=True)]
     assert changed == [False, False] + [True] * (len(layers) - 2)
+
+
+def test_failing_metrics_do_not_end_the_training(
+    tiny_config: RunConfig,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("training.loop.evaluate_snapshot", fail)
+    config = shorter(
+        replace(tiny_config, schedule=replace(tiny_config.schedule, metrics=("proxy_fd_randconv_v1",))), 0.016
+    )
+    loop = train(config, tiny_data, tmp_path / "run")
+    assert loop.state.cur_nimg == 16
+    assert "failed, training goes on: out of memory" in capsys.readouterr().out
+    assert find_state(tmp_path / "run")["cur_nimg"] == 16  # type: ignore[index]

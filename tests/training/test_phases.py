@@ -114,3 +114,13 @@ def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: Dataset
         largest = max(gradient.abs().max() for gradient in gradients[0].values())
         for n, gradient in gradients[0].items():
             assert (gradients[1][n] - gradient).abs().max() < 1e-5 * largest, f"{name}: {n}"
+
+
+def test_frozen_layers_compute_no_gradients(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
+    config = replace(tiny_config, discriminator=replace(tiny_config.discriminator, freeze_layers=2))
+    state = TrainState(config, tiny_spec, CPU)
+    for phase in build_phases(state):
+        phase.step([micro_batch(state)])
+    layers = list(state.D.layers_from_image())
+    assert all(p.grad is None for layer in layers[:2] for p in layer.parameters())
+    assert all(p.grad is not None for layer in layers[2:] for p in layer.parameters())

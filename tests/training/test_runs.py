@@ -1,0 +1,74 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import STATE_LATEST, save_state
+from training.config import DatasetSpec, RunConfig
+from training.runs import OPTIONS_FILE, new_run, newest_matching_run, read_options
+from training.state import TrainState
+
+
+@pytest.fixture
+def config(tiny_config: RunConfig) -> RunConfig:
+    return replace(tiny_config, data=replace(tiny_config.data, path="/somewhere/flowers.zip"))
+
+
+@pytest.fixture
+def run_dir(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> Path:
+    """A run with a saved state."""
+    run_dir = new_run(tmp_path, config)
+    save_state(run_dir, TrainState(config, tiny_spec, torch.device("cpu")))
+    return run_dir
+
+
+def changed(config: RunConfig, group: str, **values: object) -> RunConfig:
+    return replace(config, **{group: replace(getattr(config, group), **values)})  # type: ignore[arg-type]
+
+
+def test_goes_on_where_only_length_and_place_changed(config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec) -> None:
+    ours = changed(changed(config, "schedule", kimg=9.0, keep=3), "data", path="/elsewhere/flowers.zip", workers=4)
+    assert newest_matching_run(run_dir.parent, ours, tiny_spec) == (run_dir, ours)
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "named"),
+    [
+        ("data", {"path": "/somewhere/cats.zip"}, "cats.zip here"),
+        ("loss", {"r1_gamma": 9.0}, "loss.r1_gamma"),
+        ("schedule", {"batch_gpu": 4}, "schedule.batch_gpu"),
+    ],
+)
+def test_other_settings_are_named(
+    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, capsys: pytest.CaptureFixture[str],
+    group: str, values: dict[str, object], named: str,
+) -> None:  # fmt: skip
+    assert newest_matching_run(run_dir.parent, changed(config, group, **values), tiny_spec) is None
+    assert named in capsys.readouterr().out
+
+
+def test_other_pictures_do_not_match(config: RunConfig, run_dir: Path) -> None:
+    assert newest_matching_run(run_dir.parent, config, DatasetSpec(16, 16, 3, label_dim=2)) is None
+
+
+def test_a_fine_tuned_run_goes_on_with_what_it_was_tuned_with(
+    config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path
+) -> None:
+    tuned = changed(changed(config, "augment", speed_kimg=100.0), "ema", rampup=None)
+    run_dir = new_run(tmp_path, tuned)
+    save_state(run_dir, TrainState(tuned, tiny_spec, torch.device("cpu")))
+    assert newest_matching_run(tmp_path, config, tiny_spec) == (run_dir, tuned)
+
+
+def test_folders_of_other_programs_and_damage_are_passed_over(
+    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec
+) -> None:
+    for number, text in enumerate(['{"num_gpus": 1, "loss_kwargs": {}}', '{"data": 3}', "{", "[]"], start=1):
+        folder = run_dir.parent / f"{number:05d}-other"
+        folder.mkdir()
+        (folder / OPTIONS_FILE).write_text(text, encoding="utf-8")
+        assert read_options(folder) is None
+    assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)
+    (run_dir / STATE_LATEST).unlink()
+    assert newest_matching_run(run_dir.parent, config, tiny_spec) is None
