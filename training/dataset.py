@@ -61,7 +61,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         """Return a picture, uint8 [channels, height, width]."""
         pixels = self._tree.pixels(self._names[self._file_index(index)], self._layout)
         flipped = pixels[:, ::-1] if index >= self.num_files else pixels
-        return np.ascontiguousarray(flipped.transpose(2, 0, 1))
+        return np.array(flipped.transpose(2, 0, 1), order="C")  # a copy: decoded grey pictures are read-only
 
     def label(self, index: int) -> np.ndarray:
         """Return a label, float [label_dim]: one-hot for a class index, otherwise the vector of the data set."""

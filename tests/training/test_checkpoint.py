@@ -107,6 +107,8 @@ def test_networks_of_another_shape_are_refused(state: TrainState, tmp_path: Path
     wider = replace(state.config, generator=replace(state.config.generator, widths=(64, 16)))
     with pytest.raises(CheckpointError, match=r"generator\.widths \(32, 16\) there"):
         load_networks(tmp_path / "a.pkl", TrainState(wider, state.spec, CPU))
+    unused = replace(state.config, generator=replace(state.config.generator, linformer_tokens=7))
+    load_networks(tmp_path / "a.pkl", TrainState(unused, state.spec, CPU))
     other_heads = replace(state.config, generator=replace(state.config.generator, head_width=16))
     with pytest.raises(CheckpointError, match=r"generator\.head_width 8 there, 16 here"):
         load_networks(tmp_path / "a.pkl", TrainState(other_heads, state.spec, CPU))
