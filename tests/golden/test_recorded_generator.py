@@ -147,6 +147,14 @@ def test_gradients(name: str, noise_mode: str) -> None:
         assert relative_error(gradient.reshape(recorded.shape), recorded) < GRADIENT_TOLERANCE, key
 
 
+def test_gradient_norms_of_the_projections() -> None:
+    network, data = fresh("gen_B")
+    network(data["z"], data["c"], noise_mode="const").square().mean().backward()
+    for name in ("synthesis.b32_0.proj_weight", "synthesis.b32_1.proj_weight"):
+        norm = published_gradient(network, name).norm()
+        assert relative_error(norm, data[f"gradnorm_const:{name}"]) < GRADIENT_TOLERANCE
+
+
 @both
 def test_path_length_has_the_published_second_derivatives(name: str) -> None:
     """The published ws have surplus rows that nothing reads; lengths average over all of them, so ours are longer."""

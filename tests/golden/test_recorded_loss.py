@@ -85,6 +85,8 @@ def test_generator_gradients(recorded: tuple[Losses, MicroBatch, dict[str, Tenso
     for key in [key for key in data if key.startswith(f"{phase}:grad:")]:
         gradient = published_gradient(losses.state.G, key.removeprefix(f"{phase}:grad:"))
         assert relative_error(gradient * share, data[key]) < 1e-4, key
+    norm = torch.stack([p.grad.norm() for p in losses.state.G.parameters() if p.grad is not None]).norm()
+    assert relative_error(norm * share, data[f"{phase}:gradnorm"]) < 1e-4
 
 
 def test_path_length_mean(recorded: tuple[Losses, MicroBatch, dict[str, Tensor]]) -> None:
