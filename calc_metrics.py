@@ -1,7 +1,9 @@
 """Measure the quality of a network snapshot, or of a folder of generated pictures."""
 
+import statistics
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,10 @@ if TYPE_CHECKING:
 
     from metrics.images import FakeImages
     from metrics.results import MetricResult
+    from metrics.weights import Source
     from training.dataset import ImageDataset
 
-PROXY_NOTE = " A proxy: not comparable to published numbers."
+PROXY_NOTE = " Its value is not comparable to published numbers."
 WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparable to published numbers."
 
 
@@ -30,7 +33,15 @@ class ProgressBars:
         """Move the bar of this pass; a new pass gets a new bar."""
         if self._bar is None or self._bar.desc != what:
             self.close()
-            self._bar = tqdm(total=total, leave=False, dynamic_ncols=True, disable=True if self._hidden else None)
+            is_bytes = what.startswith("downloading")
+            self._bar = tqdm(
+                total=total,
+                unit="B" if is_bytes else " images",
+                unit_scale=is_bytes,
+                leave=False,
+                dynamic_ncols=True,
+                disable=True if self._hidden else None,
+            )
             self._bar.set_description_str(what)
         self._bar.update(done - self._bar.n)
 
@@ -49,13 +60,34 @@ class ProgressBars:
     "--mirror", type=bool, metavar="BOOL", help="For fid50k: flipped real pictures too.  [default: as trained]"
 )
 @click.option(
-    "--detector", metavar="FILE", help="Inception weights, .pth or .pt.  [default: $STYLEFORMER_INCEPTION or cache]"
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="Weights of a network (inception, vgg16, lpips, dinov2).  [default: $STYLEFORMER_INCEPTION etc. or cache]",
+)
+@click.option(
+    "--detector-module",
+    metavar="FILE",
+    help="Your network for fd_module and kd_module, TorchScript or torch.export. RUNS THE CODE in it.",
 )
 @click.option("--offline", is_flag=True, help="Download no weights.")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of the generated pictures.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help="Measure with N seeds: mean and standard deviation.",
+)
 @click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Pictures a detector sees at once.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="0 = CPU; from 1 on, one GPU is used.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Processes, one a GPU; without GPUs on the CPU; 0 = CPU.  [default: 1]",
+)
 @click.option("--outdir", metavar="DIR", help="Where metric-*.jsonl is appended to.  [default: beside the snapshot]")
 @click.option("--cache", metavar="DIR", help="Cache folder.  [default: $STYLEFORMER_CACHE_DIR or ~/.cache/styleformer]")
 @click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Show progress.")
@@ -69,6 +101,7 @@ def main(**options: Any) -> None:
     Examples:
       python calc_metrics.py --network=network-snapshot-000040.pkl --data=demo.zip --metrics=proxy_fd_democlf_v1
       python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=fid50k_full,is50k
+      python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=all-light --gpus=2 --repeat=3
       python calc_metrics.py --images=out --data=pictures.zip --metrics=fid5k_full --detector=inception.pth --outdir=results
     """
     try:
@@ -89,43 +122,89 @@ def explain() -> None:
     print(f"The number of generated pictures may be another: {examples}; or 500 in place of 5k.")
 
 
+@dataclass(frozen=True)
+class Job:
+    """What every process of a measurement does."""
+
+    names: list[str]
+    network: str | None
+    images: str | None
+    data: str
+    mirror: bool
+    weights: "Source"
+    outdir: Path | None
+    cache_folder: Path | None
+    device: str | None  # None = the GPU of this process, or the CPU
+    batch: int
+    seeds: range
+    is_verbose: bool
+
+
 def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
-    from metrics.registry import evaluate, parse_names, prepare
-    from metrics.results import append_rows
-    from metrics.weights import Source
-    from training.evaluation import RealSet, flipped_set, reference_dataset
+    from metrics.registry import parse_names, prepare
+    from torch_utils import distributed
 
-    names = parse_names(options["metrics"])
-    device = choose_device(options["device"], options["gpus"])
     check_sources(options)
-    outdir = prepare_outdir(options)
-    path, mirror = real_pictures(options)
-    dataset = reference_dataset(path)
-    images, network = options["images"], options["network"]
-    fake = open_images(images, dataset) if images else open_network(network, dataset, device)
+    names = parse_names(options["metrics"])
+    num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
+    device = choose_device(options["device"], options["gpus"], num_processes)
+    data, mirror = real_pictures(options)
     cache_folder = expand(options["cache"])
-    weights = Source(expand(options["detector"]), options["offline"], cache_folder)
-    bars = ProgressBars(hidden=not options["verbose"])
+    weights = choose_weights(options, names, cache_folder)
+    seeds = range(options["seed"], options["seed"] + options["repeat"])
+    job = Job(
+        names, options["network"], options["images"], data, mirror, weights, prepare_outdir(options), cache_folder, device,
+        options["batch"], seeds, options["verbose"] and distributed.is_main(),
+    )  # fmt: skip
+    if distributed.is_main():
+        bars = ProgressBars(hidden=not job.is_verbose)
+        prepare(names, weights, bars)
+        bars.close()
+    if num_processes > 1 and distributed.torchrun_world_size() is None:
+        distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
+    else:
+        measure(job)
+
+
+def measure(job: Job) -> None:
+    """Measure in this process, on its part of the pictures where there are several; the first one prints and records."""
+    import torch
+
+    from metrics.registry import evaluate
+    from metrics.results import append_rows
+    from torch_utils import distributed
+    from training.evaluation import RealSet, flipped_set, reading_workers, reference_dataset
+
+    device = torch.device(job.device) if job.device else distributed.local_device()
+    distributed.join(device)
+    workers = reading_workers(device)
+    dataset = reference_dataset(job.data)
+    fake = open_images(job.images, dataset, workers) if job.images else open_network(str(job.network), dataset, device)
+    bars = ProgressBars(hidden=not job.is_verbose or distributed.rank() > 0)
+    results = []
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
-        prepare(names, weights, bars)
-        results = evaluate(
-            names,
-            RealSet(dataset),
-            fake,
-            real_as_trained=flipped_set(names, path, mirror),
-            device=device,
-            batch_size=options["batch"],
-            seed=options["seed"],
-            cache_folder=cache_folder,
-            weights=weights,
-            progress=bars,
-        )
+        for seed in job.seeds:
+            found = evaluate(
+                job.names,
+                RealSet(dataset, workers),
+                fake,
+                real_as_trained=flipped_set(job.names, job.data, job.mirror, workers),
+                device=device,
+                batch_size=job.batch,
+                seed=seed,
+                cache_folder=job.cache_folder,
+                weights=job.weights,
+                progress=bars,
+            )
+            if job.outdir is not None:
+                append_rows(found, job.outdir)  # each at once: nothing is lost if a later seed fails
+            results.append(found)
     bars.close()
-    if outdir is not None:
-        append_rows(results, outdir)
-    show(results)
+    if distributed.rank() == 0:
+        show(results)
+    distributed.leave()
 
 
 def expand(path: str | None) -> Path | None:
@@ -141,19 +220,46 @@ def check_sources(options: dict[str, Any]) -> None:
         raise click.UsageError("--images needs the real pictures to compare with: --data=PATH.")
 
 
-def choose_device(name: str | None, gpus: int | None) -> "torch.device":
-    """Return the device to compute on; raises UsageError for one that does not exist here."""
+def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str | None:
+    """Return the device to compute on, None = one GPU a process; raises UsageError for one that does not exist here."""
     import torch
 
+    if gpus == 0:
+        return "cpu"
     if name is None:
-        name = "cuda" if torch.cuda.is_available() and gpus != 0 else "cpu"
+        if 0 < torch.cuda.device_count() < (gpus or 1):
+            raise click.UsageError(f"--gpus={gpus}: PyTorch sees {torch.cuda.device_count()} GPUs here.")
+        return None
     try:
         device = torch.device(name)
     except RuntimeError:
         raise click.UsageError(f"--device={name}: there is no such device; write cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and num_processes > 1:
+        raise click.UsageError(f"--device={name} is one GPU, but there are {num_processes} processes; leave it out.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise click.UsageError(f"--device={name}: PyTorch sees {torch.cuda.device_count()} GPUs here.")
-    return device
+    return name
+
+
+def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path | None) -> "Source":
+    """Return where weights come from; raises UsageError for a --detector that cannot be told to be of one network."""
+    from metrics.registry import weights_files
+    from metrics.weights import FILES, Source
+
+    needed, paths = weights_files(names), {}
+    for text in options["detectors"]:
+        key, equals, path = text.partition("=")
+        if not equals or key not in FILES:
+            if len(needed) != 1:
+                raise click.UsageError(
+                    f"--detector={text}: these metrics use {', '.join(needed) or 'no weights'}; write --detector=NAME=FILE, "
+                    f"NAME one of {', '.join(FILES)}."
+                )
+            key, path = needed[0], text
+        paths[key] = Path(path).expanduser()
+    if options["detector_module"]:
+        paths["module"] = Path(options["detector_module"]).expanduser()
+    return Source(paths, options["offline"], cache_folder)
 
 
 def prepare_outdir(options: dict[str, Any]) -> Path | None:
@@ -192,38 +298,61 @@ def open_network(network: str, dataset: "ImageDataset", device: "torch.device") 
     return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
 
 
-def open_images(path: str, dataset: "ImageDataset") -> "FakeImages":
+def open_images(path: str, dataset: "ImageDataset", workers: int) -> "FakeImages":
     """Return a folder or zip as a source of pictures."""
     from training.evaluation import FakeSet, RealSet, reference_dataset
 
     pictures = reference_dataset(path)
     ours, theirs = pictures.spec, dataset.spec
     if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
-        raise click.UsageError(
+        raise ValueError(
             f"--images={path} has pictures of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
             f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
         )
-    return FakeSet(RealSet(pictures))
+    return FakeSet(RealSet(pictures, workers))
 
 
-def show(results: "list[MetricResult]") -> None:
-    """Print a table of the values, then what they mean."""
+def show(results: "list[list[MetricResult]]") -> None:
+    """Print a table of the values, means where there are several seeds, then what they mean."""
+    first, several = results[0], len(results) > 1
+    width = max(len(name) + 2 for result in first for name in (result.metric, *result.details))
+    deviation = f"  {'std':>9}" if several else ""
+    print(
+        f"{'metric':<{width}}  {'value':>10}{deviation}  {'floor':>10}  {'real':>9}  {'generated':>9}  {'seconds':>7}"
+    )
+    for index, result in enumerate(first):
+        same = [found[index] for found in results]
+        floor = "" if result.floor is None else f"{result.floor:.4g}"
+        seconds = sum(one.seconds for one in same)
+        counts = f"  {floor:>10}  {result.num_real:>9,}  {result.num_gen:>9,}  {seconds:>7.1f}"
+        print(f"{result.metric:<{width}}  {mean_and_std([one.value for one in same])}{counts}")
+        for name in result.details:
+            print(f"  {name:<{width - 2}}  {mean_and_std([one.details[name] for one in same])}")
+    if several:
+        print(f"Means and standard deviations over {len(results)} seeds, {first[0].seed} to {results[-1][0].seed}.")
+    if any(result.floor is not None for result in first):
+        print("The floor is the distance between two halves of the real pictures.")
+    if cached := [result.metric for result in first if result.real_cached]:
+        print(f"From the cache: the features of the real pictures, for {', '.join(cached)}.")
+    for result in first:
+        print(explanation(result))
+
+
+def explanation(result: "MetricResult") -> str:
+    """Return what a value means, in one line."""
     from metrics.registry import get
 
-    width = max(len(result.metric) for result in results)
-    print(f"{'metric':<{width}}  {'value':>10}  {'floor':>10}  {'real':>9}  {'generated':>9}  {'seconds':>7}")
-    for result in results:
-        floor = "" if result.floor is None else f"{result.floor:.4g}"
-        counts = f"{result.num_real:>9,}  {result.num_gen:>9,}"
-        print(f"{result.metric:<{width}}  {result.value:>10.4g}  {floor:>10}  {counts}  {result.seconds:>7.1f}")
-        for name, value in result.details.items():
-            print(f"  {name:<{width - 2}}  {value:>10.4g}")
-    if any(result.floor is not None for result in results):
-        print("The floor is the distance between two halves of the real pictures.")
-    for result in results:
-        metric = get(result.metric)
-        comparability = WEIGHTS_NOTE if metric.comparable_to_published else PROXY_NOTE
-        print(f"{result.metric}: {metric.definition}.{'' if result.comparable_to_published else comparability}")
+    metric = get(result.metric)
+    comparability = WEIGHTS_NOTE if metric.comparable_to_published else PROXY_NOTE
+    return f"{result.metric}: {metric.definition}.{'' if result.comparable_to_published else comparability}"
+
+
+def mean_and_std(values: list[float]) -> str:
+    """Return the mean of values, and their standard deviation (ddof 1) where there are several, as columns."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:>10.4g}"
+    return f"{mean:>10.4g}  {statistics.stdev(values):>9.3g}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from dnnlib.dataclass_values import override, require
 from dnnlib.rundir import tee_output
+from dnnlib.text import parse_duration
 from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, DataConfig, DatasetSpec, RunConfig
 from training.presets import ALIASES, PRESETS, preset
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from training.dataset import ImageDataset
+    from training.stop import StopRequest
 
 
 def int_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -26,6 +29,14 @@ def int_list(context: click.Context, parameter: click.Parameter, value: str | No
         return None if value is None else tuple(int(word) for word in value.strip("[] ").split(","))
     except ValueError:
         raise click.BadParameter(f"'{value}' is not a list of whole numbers such as 1024,512,512") from None
+
+
+def duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """The seconds of a duration such as 2h50m."""
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
@@ -62,6 +73,10 @@ def int_list(context: click.Context, parameter: click.Parameter, value: str | No
     "--freezed", type=click.IntRange(0), metavar="N", help="First discriminator layers not trained.  [default: 0]"
 )
 @click.option("--resume", metavar="latest|FILE", help="Go on with the newest matching run, or start from a snapshot.")
+@click.option("--force", is_flag=True, help="--resume=latest goes on with the newest run although its options differ.")
+@click.option(
+    "--stop-after", callback=duration, metavar="TIME", help="Save the state and stop after so long, such as 2h50m."
+)
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Random seed.  [default: 0]")
 @click.option(
     "--metrics",
@@ -74,7 +89,7 @@ def int_list(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option(
     "--state-kimg", type=float, metavar="KIMG", help="Between two state files.  [default: snapshots and 5 minutes]"
 )
-@click.option("--keep", type=click.IntRange(0), metavar="N", help="Newest snapshots to keep, 0 = all.  [default: 0]")
+@click.option("--keep", type=click.IntRange(0), metavar="N", help="Newest snapshots to keep besides the best, 0 = all.")
 @click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that read pictures.  [default: preset]")
 @click.option("--nobench", type=bool, default=False, metavar="BOOL", help="Do not let cuDNN try out its algorithms.")
 @click.option(
@@ -100,6 +115,10 @@ def main(**options: Any) -> None:
     except (ValueError, OSError) as error:  # the messages of our own checks say what to do
         if options["debug"]:
             raise
+        from torch_utils.distributed import PeerError, is_main
+
+        if isinstance(error, PeerError | ChildProcessError) and not is_main():
+            sys.exit(1)  # the first process, or the one concerned, says what it is
         raise click.ClickException(str(error)) from error
 
 
@@ -122,6 +141,8 @@ class Job:
     config: RunConfig
     outdir: Path
     resume: str | None  # latest, a snapshot, or None = a new run
+    force: bool
+    stop_after_sec: float | None
     cudnn_benchmark: bool
     allow_tf32: bool
 
@@ -143,9 +164,11 @@ def launch(options: dict[str, Any]) -> None:
         dry_run(config, dataset.spec, gpus)
         return
     outdir = Path(options["outdir"]).expanduser()
-    job = Job(config, outdir, options["resume"], not options["nobench"], options["allow_tf32"])
+    job = Job(
+        config, outdir, options["resume"], options["force"], options["stop_after"], not options["nobench"], options["allow_tf32"]
+    )  # fmt: skip
     if gpus > 1 and torchrun is None:
-        distributed.spawn(train, gpus, job)
+        distributed.spawn(train, gpus, job, with_traceback=options["debug"])
     else:
         train(job)
 
@@ -158,6 +181,9 @@ def check_options(options: dict[str, Any]) -> None:
     )
     require(aug != "fixed" or options["p"] is not None, "--aug=fixed needs its probability: add --p=0.2, for instance")
     require(options["target"] is None or aug in (None, "ada"), f"--target is for --aug=ada, not --aug={aug}")
+    for name in ("data", "outdir"):
+        require(bool(options[name].strip()), f"--{name} is empty; name a path")
+    require(not options["force"] or options["resume"] == "latest", "--force goes with --resume=latest")
     require(options["augpipe"] is None or aug != "noaug", "--augpipe names transforms, but --aug=noaug applies none")
     is_fine_tuning = options["resume"] not in (None, "latest")
     require(
@@ -198,6 +224,7 @@ def train(job: Job) -> None:
     import torch
 
     from torch_utils import distributed
+    from training.stop import StopRequest
 
     device = distributed.local_device()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
@@ -205,8 +232,8 @@ def train(job: Job) -> None:
     distributed.join(device)
     run_dir, is_resumed, config = choose_run(job)
     log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
-    with log:
-        run(replace(job, config=config), run_dir, is_resumed, device)
+    with log, distributed.losses_explained(), StopRequest(job.stop_after_sec) as stop:
+        run(replace(job, config=config), run_dir, is_resumed, device, stop)
     distributed.leave()
 
 
@@ -214,7 +241,9 @@ def choose_run(job: Job) -> tuple[Path, bool, RunConfig]:
     """The folder to train in, whether a run goes on there, and its settings; the same on every rank."""
     from torch_utils import distributed
 
-    return distributed.share(find_or_create_run(job) if distributed.rank() == 0 else None)
+    with distributed.together():
+        chosen = find_or_create_run(job) if distributed.rank() == 0 else None
+    return distributed.share(chosen)
 
 
 def find_or_create_run(job: Job) -> tuple[Path, bool, RunConfig]:
@@ -223,7 +252,7 @@ def find_or_create_run(job: Job) -> tuple[Path, bool, RunConfig]:
 
     if job.resume == "latest":
         spec = open_data(job.config.data, job.config.schedule.seed).spec
-        found = newest_matching_run(job.outdir, job.config, spec)
+        found = newest_matching_run(job.outdir, job.config, spec, job.force)
         if found is not None:
             write_options(*found)
             return found[0], True, found[1]
@@ -231,15 +260,16 @@ def find_or_create_run(job: Job) -> tuple[Path, bool, RunConfig]:
             not job.config.discriminator.freeze_layers,
             "--resume=latest found no run to go on with, and --freezed makes sense only for trained layers: give --resume=FILE",
         )
-        print("--resume=latest: starting a new one.")
+        print(f"--resume=latest: no run to go on with in {job.outdir}, starting a new one.")
     return new_run(job.outdir, job.config), False, job.config
 
 
-def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device") -> None:
+def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device", stop: "StopRequest") -> None:
     """Say what is about to happen, and train."""
     from torch_utils.distributed import print0, world_size
     from training.checkpoint import find_state
     from training.loop import TrainingLoop
+    from training.stop import Stop
 
     config = job.config
     dataset = open_data(config.data, config.schedule.seed)
@@ -258,11 +288,23 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device") -> No
             f"one group."
         )
     init_from = None if job.resume == "latest" else job.resume
-    saved = find_state(run_dir) if is_resumed else None
-    loop = TrainingLoop(config, dataset, run_dir, device, saved["state"] if saved else None, init_from)
+    saved = find_state(run_dir, print0) if is_resumed else None
+    loop = TrainingLoop(config, dataset, run_dir, device, saved, init_from, stop)
     del saved  # as large as the networks and optimizers together
-    loop.run()
-    print0(f"Done. Pictures and networks are in {run_dir}")
+    reason = loop.run()
+    if reason is Stop.NO:
+        print0(f"Done. Pictures and networks are in {run_dir}")
+        return
+    message = f"Stopped at {loop.state.cur_nimg / 1000:g} kimg: {reason.text}. To go on:\n    {continuing_line()}"
+    if reason is Stop.ORPHANED:  # not what anybody asked for
+        raise ChildProcessError(message)
+    print0(message)
+
+
+def continuing_line() -> str:
+    """The command that goes on with this run."""
+    options = [option for option in sys.argv[1:] if not option.startswith("--resume")]
+    return shlex.join(["python", *sys.argv[:1], *options, "--resume=latest"])
 
 
 def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) -> RunConfig:

@@ -82,6 +82,7 @@ class ImageSource:
     class_names: tuple[str, ...] = ()  # () = none
     layout: Layout | None = None  # of all pictures; None = to be found by looking at them
     num_others: int = 0  # files that are no pictures by their names
+    check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or another one
 
 
 def open_source(
@@ -141,7 +142,9 @@ def _files(source: str, max_images: int | None, folder_labels: bool) -> ImageSou
     chosen = _spread(pictures, max_images)
     num_others = len(set(tree.names()) - set(names) - {FILE_NAME})
     class_names = table.class_names if table else ()
-    return ImageSource(len(chosen), lambda: chosen, table is not None, class_names, num_others=num_others)
+    return ImageSource(
+        len(chosen), lambda: chosen, table is not None, class_names, num_others=num_others, check=tree.check
+    )
 
 
 def _spread(pictures: list[FilePicture], max_images: int | None) -> list[FilePicture]:

@@ -8,6 +8,8 @@ from dnnlib.file_tree import FileTree, natural_key
 
 FILE_NAME = "dataset.json"
 
+_MAX_BYTES = 2**28  # of the file: some five million labels
+_MAX_CLASSES = 2**16  # each picture gets a vector of so many numbers
 _MAX_FLOAT32 = 3.4e38  # labels are held as such
 
 Label = int | tuple[float, ...]  # class index, or any vector
@@ -43,7 +45,7 @@ def read_label_table(tree: FileTree) -> LabelTable | None:
         return None
     origin = tree.origin(FILE_NAME)
     with tree.named_errors(FILE_NAME):
-        text = tree.read(FILE_NAME)
+        text = tree.read(FILE_NAME, _MAX_BYTES)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -82,6 +84,8 @@ def check_labels(labels: Sequence[tuple[str, Label]], class_names: Sequence[str]
     """Raise ValueError unless these (file name, label) pairs agree in kind and length, and with the class names."""
     if not labels:
         return
+    if len(class_names) > _MAX_CLASSES:
+        raise ValueError(f"{origin} has {len(class_names):,} classes; the limit is {_MAX_CLASSES:,}")
     first_name, first = labels[0]
     for name, label in labels:
         if _kind(label) != _kind(first):
@@ -89,8 +93,10 @@ def check_labels(labels: Sequence[tuple[str, Label]], class_names: Sequence[str]
                 f"{origin}: the label of {name} is {_kind(label)}, that of {first_name} {_kind(first)}; "
                 "all labels must be class indexes or vectors of one length"
             )
-        if isinstance(label, int) and not 0 <= label < (len(class_names) or label + 1):
-            raise ValueError(f"{origin}: the class index of {name} is {label}, outside 0..{_last(class_names)}")
+        if isinstance(label, int) and not 0 <= label < (len(class_names) or _MAX_CLASSES):
+            raise ValueError(
+                f"{origin}: the class index of {name} is {str(label)[:80]}, outside 0..{_last(class_names)}"
+            )
 
 
 def _shared_depth(folders: list[list[str]]) -> int:
@@ -132,7 +138,7 @@ def _kind(label: Label) -> str:
 
 
 def _last(class_names: Sequence[str]) -> str:
-    return f'{len(class_names) - 1}, the classes in "class_names"' if class_names else "the number of classes"
+    return f'{len(class_names) - 1}, the classes in "class_names"' if class_names else f"{_MAX_CLASSES - 1:,}"
 
 
 def some_of(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from dnnlib.label_table import Label
 from dnnlib.parallel import ordered_map
 from dnnlib.picture import Color, Layout
 from dnnlib.picture_transform import PictureTransform
+from dnnlib.zip_reader import ChangedError
 
 Result = TypeVar("Result")
 Encoded = tuple[bytes, Label | None]  # a PNG file and its label
@@ -75,7 +76,12 @@ class Packer:
         return picture.common_layout(origins, layouts, transform.output)
 
     def encoded(self, layout: Layout) -> Iterator[Encoded]:
-        """Yield the new pictures, all of this layout, with their labels."""
+        """Yield the new pictures, all of this layout, with their labels.
+
+        Raises:
+            ValueError: A picture that cannot be used, or none left.
+            ChangedError: The source has gone or been replaced meanwhile.
+        """
         job = functools.partial(encode, self._recipe, layout)
         count = 0
         for result in self._map(job, "Packing", self._chunk):
@@ -84,6 +90,8 @@ class Packer:
             else:
                 count += 1
                 yield result
+        if self.skipped:
+            self._images.check()
         self._require_some(count)
 
     def _require_some(self, count: int) -> None:
@@ -130,6 +138,8 @@ def _layout(background: Color | None, source_picture: SourcePicture) -> Layout:
 def _attempt(job: Callable[[SourcePicture], Result], source_picture: SourcePicture) -> Result | ValueError:
     try:
         return job(source_picture)
+    except ChangedError:  # it is not this picture that is bad
+        raise
     except ValueError as error:
         return ValueError(str(error))  # without the traceback, which cannot be sent
 

@@ -17,8 +17,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 Color = tuple[int, int, int]  # red, green, blue, 0..255
 
 _CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3}
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no PostScript, which Pillow has Ghostscript run
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _CHANNELS_OF_PNG = {b"\x08\x00": 1, b"\x08\x02": 3}  # bit depth and colour type of 8-bit grey and RGB
+_RESAVE = "save it again with an image editor"
 _SURELY_ALLOWED_PX = 10_000_000  # below Pillow's limit against decompression bombs
 _LOW_COMPRESSION = 1  # far faster than the default and hardly larger
 _TURNS = {  # from the EXIF orientation to upright; from 5 on the picture lies on its side
@@ -108,7 +110,9 @@ def common_layout(
     return common
 
 
-def decode(data: bytes, channels: int | None = None, background: Color | None = None) -> np.ndarray:
+def decode(
+    data: bytes, channels: int | None = None, background: Color | None = None, layout: Layout | None = None
+) -> np.ndarray:
     """Return the pixels of a picture file, upright, uint8 [height, width, channels].
 
     16 bits a channel become 8: the value / 257, rounded. CMYK becomes RGB without its colour profile. Of several
@@ -118,11 +122,14 @@ def decode(data: bytes, channels: int | None = None, background: Color | None = 
         data: Content of the file.
         channels: 1 or 3; None = as many as the file has. Grey becomes RGB where 3 are asked for.
         background: Put behind a transparent picture; None = refuse it.
+        layout: What it has to be; another size is refused before the pixels take up memory. None = any size.
 
     Raises:
-        ValueError: Damaged, of an unsupported kind, or colour where 1 channel is asked for.
+        ValueError: Damaged, of an unsupported kind, of another layout, or colour where 1 channel is asked for.
     """
     with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
+        if layout and sorted(image.size) != sorted((layout.width, layout.height)):  # it may lie on its side
+            raise ValueError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
         own_channels = _channels(image, background)
         if channels == 1 and own_channels == 3:
             raise ValueError("is in colour, among grey pictures")
@@ -133,14 +140,17 @@ def decode(data: bytes, channels: int | None = None, background: Color | None = 
             pixels = np.asarray(upright.convert("L" if (channels or own_channels) == 1 else "RGB"))
         except Exception as error:  # decoders raise nearly anything on damaged data
             raise ValueError(f"is damaged ({error or type(error).__name__})") from error
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if layout:
+        check_layout(pixels, layout)
+    return pixels
 
 
 def check_layout(pixels: np.ndarray, layout: Layout) -> None:
     """Raise ValueError unless a picture, uint8 [height, width, channels], has become what its header declared."""
     if pixels.shape != (layout.height, layout.width, layout.channels):
         decoded = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise ValueError(f"is {decoded} once decoded, not {layout}; save it again with an image editor")
+        raise ValueError(f"is {decoded} once decoded, not {layout}; {_RESAVE}")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -155,7 +165,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 def _open(file: IO[bytes]) -> Image.Image:
     try:
         with warnings.catch_warnings(action="ignore"):
-            return Image.open(file)
+            return Image.open(file, formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(f"is too large, perhaps a decompression bomb: {error}; make it smaller first") from error
     except Exception as error:  # readers of headers, too, raise nearly anything

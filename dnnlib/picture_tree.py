@@ -27,9 +27,13 @@ class PictureTree(FileTree):
         with self.named_errors(name):
             return picture.decode(self.read(name), channels, background)
 
-    def pixels(self, name: str, layout: Layout) -> np.ndarray:
-        """Return a picture, uint8 [height, width, channels]; it must be of this size, grey becomes RGB if need be."""
-        pixels = self.decode(name, layout.channels)
+    def pixels(self, name: str, layout: Layout, num_bytes: int) -> np.ndarray:
+        """Return a picture, uint8 [height, width, channels], of just this layout and size of the file.
+
+        Grey becomes RGB if need be.
+        """
         with self.named_errors(name):
-            picture.check_layout(pixels, layout)
-        return pixels
+            data = self.read(name)
+            if len(data) != num_bytes:
+                raise ValueError(f"has {len(data):,} bytes, not {num_bytes:,} as at first; put the original back")
+            return picture.decode(data, layout.channels, layout=layout)

@@ -78,10 +78,8 @@ class Tee(io.TextIOBase):
     def write(self, text: str) -> int:
         self._console.write(text)
         *ended, self._line = (self._line + text).replace("\r\n", "\n").split("\n")
-        for line in ended:
-            self._log.write(_as_shown(line) + "\n")
         if ended:
-            self._log.flush()
+            self._log_lines(ended)
         elif "\r" in self._line[:-1]:
             self._line = _as_shown(self._line) + ("\r" if self._line.endswith("\r") else "")
         return len(text)
@@ -89,8 +87,13 @@ class Tee(io.TextIOBase):
     def finish(self) -> None:
         """Write what is left of an unfinished line to the log."""
         if self._line:
-            self._log.write(_as_shown(self._line) + "\n")
+            self._log_lines([self._line])
             self._line = ""
+
+    def _log_lines(self, lines: list[str]) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not keep people from reading that it is full
+            self._log.write("".join(_as_shown(line) + "\n" for line in lines))
+            self._log.flush()
 
 
 def _as_shown(line: str) -> str:
@@ -100,15 +103,21 @@ def _as_shown(line: str) -> str:
 
 @contextlib.contextmanager
 def tee_output(path: str | Path) -> Iterator[None]:
-    """Copy stdout and stderr to the end of a log file; an exception that leaves the block is logged too."""
-    with open(path, "a", encoding="utf-8") as log:
-        out, err = Tee(sys.stdout, log), Tee(sys.stderr, log)
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
-                yield
-        except Exception:
+    """Copy stdout and stderr to the end of a log file; an exception that leaves the block is logged too.
+
+    A log that cannot be written, on a full disk, ends nothing: its lines follow later or are lost.
+    """
+    log = open(path, "a", encoding="utf-8")  # noqa: SIM115  # closing it may fail on a full disk
+    out, err = Tee(sys.stdout, log), Tee(sys.stderr, log)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
+            yield
+    except Exception:
+        with contextlib.suppress(OSError):
             traceback.print_exc(file=log)
-            raise
-        finally:
-            out.finish()
-            err.finish()
+        raise
+    finally:
+        out.finish()
+        err.finish()
+        with contextlib.suppress(OSError):
+            log.close()

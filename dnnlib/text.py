@@ -31,6 +31,15 @@ def parse_kilo(text: str) -> int:
     return value
 
 
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as "2h50m", "90m", "1d 12h" or "45s"."""
+    match = re.fullmatch(r"\s*(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?\s*", text.lower())
+    if match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a duration; write for example 2h50m, 90m or 1d12h")
+    days, hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+
+
 def format_duration(sec: float) -> str:
     """Return a duration in its two or three largest units: "17s", "4m 05s", "1h 02m 03s", "1d 02h 03m"."""
     total = round(max(sec, 0))

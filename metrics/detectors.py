@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metrics.images import Progress, RealImages
-from metrics.weights import Source
+from metrics.weights import Source, WeightsFile
 
 
 class Detector(Protocol):
@@ -50,6 +50,19 @@ class BuildContext:
     cache_folder: Path
     weights: Source
     progress: Progress
+
+
+def _needs_nothing(source: Source, progress: Progress) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class DetectorKind:
+    """How a detector comes into being."""
+
+    build: Callable[[BuildContext], Detector]
+    prepare: Callable[[Source, Progress], None] = _needs_nothing  # puts its weights in place and tries them
+    files: tuple[WeightsFile, ...] = ()  # the published weights it takes
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

@@ -2,8 +2,9 @@
 
 import enum
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from metrics import cache
 from metrics.detectors import Detector, full_precision
 from metrics.frechet import FeatureMoments
 from metrics.images import ImageBatch, Progress, RealImages
+from torch_utils import distributed
 
-_CACHE_VERSION = 1  # to be raised when the content of a cache file changes its meaning
+_CACHE_VERSION = 2  # to be raised when the content of a cache file changes its meaning
 
 
 class Keep(enum.Flag):
@@ -26,30 +28,44 @@ class Keep(enum.Flag):
 
 
 class FeatureRecord:
-    """The features of a set of pictures: as asked for, moments of two random halves, and every row."""
+    """The features of a set of pictures: as asked for, moments of two random halves, and every row.
 
-    def __init__(self, dim: int, count: int, keep: Keep = Keep.MOMENTS) -> None:
+    In a run of several processes each one describes a part of the pictures; `gather` brings the parts together.
+    """
+
+    def __init__(self, dim: int, count: int, keep: Keep = Keep.MOMENTS, device: torch.device | str = "cpu") -> None:
         self.count = count  # pictures it takes; further ones are ignored
         self.keep = keep
-        self.seen = 0
-        self._halves = (FeatureMoments(dim), FeatureMoments(dim)) if Keep.MOMENTS in keep else None
+        self.device = device  # where features come from, and moments are summed
+        self._halves = (FeatureMoments(dim, device), FeatureMoments(dim, device)) if Keep.MOMENTS in keep else None
         # A fixed shuffle, because data sets are often sorted, or alternate, by class.
         self._in_second = torch.from_numpy(np.random.RandomState(0).permutation(count) >= (count + 1) // 2)
-        self._rows: list[Tensor] = []
+        self._rows: list[Tensor] = [torch.zeros(0, dim)]
         self._classes: list[Tensor] = []
 
-    def append(self, features: Tensor, classes: Tensor | None) -> None:
-        """Add the next pictures' features, [n, dim], and class indices, [n], where there are classes."""
-        features = features[: self.count - self.seen].cpu()
+    def append(self, features: Tensor, classes: Tensor | None, first: int) -> None:
+        """Add the features, [n, dim], of the pictures from number `first` on, and their classes, [n], if there are any."""
+        features = features[: max(self.count - first, 0)]
         if Keep.MOMENTS in self.keep:
-            in_second = self._in_second[self.seen : self.seen + len(features)]
-            self.halves[0].append(features[~in_second])
-            self.halves[1].append(features[in_second])
+            in_second = self._in_second[first : first + len(features)]
+            for half, members in zip(self.halves, (~in_second, in_second), strict=True):
+                half.append(features[members.nonzero().flatten().to(features.device, non_blocking=True)])
         if Keep.ROWS in self.keep:
-            self._rows.append(features)
+            self._rows.append(_copy_to_host(features))
             if classes is not None:
                 self._classes.append(classes[: len(features)].cpu())
-        self.seen += len(features)
+
+    def gather(self) -> None:
+        """Bring the parts of all processes together on the first one; call it on every process."""
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)  # rows are on their way to the host
+        if Keep.MOMENTS in self.keep:
+            self._halves = (_sum_over_processes(self.halves[0]), _sum_over_processes(self.halves[1]))
+        if Keep.ROWS in self.keep:
+            self._rows = [distributed.gather_rows(self.rows)]
+            if distributed.share(bool(self._classes)):
+                own = torch.cat([torch.zeros(0, dtype=torch.int64), *self._classes])
+                self._classes = [distributed.gather_rows(own)]
 
     @property
     def halves(self) -> tuple[FeatureMoments, FeatureMoments]:
@@ -64,17 +80,59 @@ class FeatureRecord:
 
     @property
     def rows(self) -> Tensor:
-        """All features in order, float32 [count, dim]."""
-        return torch.cat(self._rows)
-
-    def restore_rows(self, rows: Tensor) -> None:
-        """Put back the rows that a record of the same pictures had."""
-        self._rows = [rows]
+        """All features in order, float32 [count, dim], on the CPU."""
+        if len(self._rows) > 1:
+            self._rows = [torch.cat(self._rows)]
+        return self._rows[0]
 
     @property
     def classes(self) -> Tensor | None:
         """The class index of each row, int64 [count]; None = the pictures have no classes."""
         return torch.cat(self._classes) if self._classes else None
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Put back what `arrays` returned for the same pictures; classes are not among that."""
+        if Keep.MOMENTS in self.keep:
+            first, second = (
+                FeatureMoments.from_sums(
+                    int(arrays[f"count{half}"]),
+                    torch.from_numpy(arrays[f"total{half}"]),
+                    torch.from_numpy(arrays[f"outer{half}"]),
+                )
+                for half in range(2)
+            )
+            self._halves = (first, second)
+        if Keep.ROWS in self.keep:
+            self._rows = [torch.from_numpy(arrays["rows"])]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what is kept, by name."""
+        arrays: dict[str, np.ndarray] = {}
+        if Keep.MOMENTS in self.keep:
+            for half, moments in enumerate(self.halves):
+                arrays[f"count{half}"] = np.array(moments.count)
+                arrays[f"total{half}"] = moments.total.cpu().numpy()
+                arrays[f"outer{half}"] = moments.outer.cpu().numpy()
+        if Keep.ROWS in self.keep:
+            arrays["rows"] = self.rows.numpy()
+        return arrays
+
+
+def _copy_to_host(features: Tensor) -> Tensor:
+    """Return features on the CPU, where those of a GPU arrive later, so that it need not be waited for."""
+    if not features.is_cuda:
+        return features.clone()
+    host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    return host.copy_(features, non_blocking=True)
+
+
+def _sum_over_processes(moments: FeatureMoments) -> FeatureMoments:
+    if distributed.world_size() == 1:
+        return moments
+    count = torch.tensor([float(moments.count)], dtype=torch.float64, device=moments.total.device)
+    sums = distributed.all_reduce_sum(torch.cat([count, moments.total, moments.outer.flatten()]))
+    dim = moments.dim
+    return FeatureMoments.from_sums(int(sums[0]), sums[1 : 1 + dim], sums[1 + dim :].view(dim, dim))
 
 
 @dataclass(frozen=True)
@@ -85,43 +143,62 @@ class Task:
     records: Sequence[FeatureRecord]
 
 
-def collect(
-    tasks: Sequence[Task],
-    batches: Iterable[ImageBatch],
-    total: int,
-    device: torch.device,
-    what: str,
-    progress: Progress,
-) -> None:
-    """Fill the records of all tasks in one pass over the pictures.
+@dataclass(frozen=True)
+class Pass:
+    """One way through pictures: which, how many at once, and what to say of it."""
 
-    Args:
-        tasks: Each detector sees each batch once, as long as one of its records takes more.
-        batches: Pictures, `total` of them.
-        total: How many pictures will come.
-        device: Where the detectors are.
-        what: Names the pass in progress reports and errors.
-        progress: Called after each batch.
+    what: str  # names it in progress reports and errors
+    total: int  # pictures, over all processes
+    batch_size: int
+    device: torch.device  # where the detectors are
+    progress: Progress
+
+    def part(self) -> range:
+        """Return the pictures of this process: whole batches, the same ones whatever the number of processes."""
+        num_batches = -(-self.total // self.batch_size)
+        rank, world_size = distributed.rank(), distributed.world_size()
+        first, stop = (-(-num_batches * number // world_size) for number in (rank, rank + 1))
+        return range(first * self.batch_size, min(stop * self.batch_size, self.total))
+
+
+def collect(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
+    """Fill the records of all tasks in one pass over the pictures; call it on every process, `source` gives each its own.
+
+    A detector sees each batch once, as long as one of its records takes more. The first process ends up with all features.
 
     Raises:
-        ValueError: Fewer or more pictures came, or a detector's features are not finite.
+        ValueError: On every process: fewer or more pictures came, or a detector's features are not finite.
     """
-    done = 0
-    progress(what, done, total)
-    for images, classes in batches:
-        on_device = images.to(device)
+    with distributed.together():
+        _collect_part(tasks, source, of)
+    for task in tasks:
+        for record in task.records:
+            record.gather()
+
+
+def _collect_part(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
+    part = of.part()
+    done, finite = 0, {id(task): torch.ones([], dtype=torch.bool, device=of.device) for task in tasks}
+    of.progress(of.what, 0, of.total)
+    for images, classes in source(part):
+        first = part.start + done
+        on_device = images.to(of.device, non_blocking=True)
         for task in tasks:
-            open_records = [record for record in task.records if record.seen < record.count]
+            open_records = [record for record in task.records if first < record.count]
             if open_records:
                 with full_precision():
                     features = task.detector(on_device)
-                _check_finite(features, task.detector, what)
+                finite[id(task)] &= features.isfinite().all()
+                if done == 0:  # later ones are looked at in the end: asking a GPU is waiting for it
+                    _check_finite(finite[id(task)], task.detector, of.what)
                 for record in open_records:
-                    record.append(features, classes)
+                    record.append(features, classes, first)
         done += len(images)
-        progress(what, done, total)
-    if done != total:
-        raise ValueError(f"{what}: {done} pictures came where {total} were announced")
+        of.progress(of.what, min(done * distributed.world_size(), of.total), of.total)
+    for task in tasks:
+        _check_finite(finite[id(task)], task.detector, of.what)
+    if done != len(part):
+        raise ValueError(f"{of.what}: {done} pictures came where {len(part)} were announced")
 
 
 @dataclass(frozen=True)
@@ -144,27 +221,48 @@ class RealRequest:
         }
 
 
-def real_records(
-    requests: Sequence[RealRequest], batch_size: int, device: torch.device, cache_folder: Path, progress: Progress
-) -> list[FeatureRecord]:
-    """Return a record for each request, from the cache or in one pass over each set of pictures.
+@dataclass(frozen=True)
+class RealFeatures:
+    """The features of real pictures, and whether the cache had them."""
 
-    Requests for the same pictures and detector share a record, which may keep more than one of them asked for.
+    record: FeatureRecord
+    is_cached: bool
+
+
+def real_features(
+    requests: Sequence[RealRequest], batch_size: int, device: torch.device, cache_folder: Path, progress: Progress
+) -> list[RealFeatures]:
+    """Return the features for each request, from the cache or in one pass over each set of pictures.
+
+    Requests for the same pictures and detector share a record, which may keep more than one of them asked for. Call it on
+    every process; the first one has all features.
     """
     keys = [json.dumps(dict(request.cache_key())) for request in requests]
     merged: dict[str, RealRequest] = {}
     for key, request in zip(keys, requests, strict=True):
         merged[key] = replace(request, keep=request.keep | merged[key].keep) if key in merged else request
-    records = {key: _load_record(cache_folder, request) for key, request in merged.items()}
-    missing = {key: request for key, request in merged.items() if records[key] is None}
-    fresh = {key: FeatureRecord(request.detector.dim, request.count, request.keep) for key, request in missing.items()}
-    for content in dict.fromkeys(request.real.content_hash for request in missing.values()):
-        same = {key: request for key, request in missing.items() if request.real.content_hash == content}
-        _collect_real(list(same.values()), [fresh[key] for key in same], batch_size, device, progress)
-    for key, record in fresh.items():
-        _save_record(cache_folder, missing[key], record)
-    complete = {key: record for key, record in {**records, **fresh}.items() if record is not None}
-    return [complete[key] for key in keys]
+    is_first = distributed.rank() == 0
+    found = {key: _load_record(cache_folder, request) if is_first else None for key, request in merged.items()}
+    missing = distributed.share([key for key, record in found.items() if record is None])
+    for key in missing:
+        merged[key] = replace(
+            merged[key], keep=distributed.share(merged[key].keep | _cached_keep(cache_folder, merged[key]))
+        )
+    fresh = {
+        key: FeatureRecord(merged[key].detector.dim, merged[key].count, merged[key].keep, device) for key in missing
+    }
+    for content in dict.fromkeys(merged[key].real.content_hash for key in missing):
+        same = [key for key in missing if merged[key].real.content_hash == content]
+        _collect_real([merged[key] for key in same], [fresh[key] for key in same], batch_size, device, progress)
+    if is_first:
+        for key, record in fresh.items():
+            _save_record(cache_folder, merged[key], record)
+    return [
+        RealFeatures(fresh[key], is_cached=False)
+        if key in fresh
+        else RealFeatures(found[key] or FeatureRecord(merged[key].detector.dim, 0), is_cached=True)
+        for key in keys
+    ]
 
 
 def _collect_real(
@@ -183,22 +281,12 @@ def _collect_real(
         )
         for detector in detectors.values()
     ]
-    total = max(request.count for request in requests)
-    collect(tasks, _first(requests[0].real.batches(batch_size), total), total, device, "real pictures", progress)
+    of = Pass("real pictures", max(request.count for request in requests), batch_size, device, progress)
+    collect(tasks, lambda part: requests[0].real.batches(part, batch_size), of)
 
 
-def _first(batches: Iterable[ImageBatch], total: int) -> Iterator[ImageBatch]:
-    """Yield the first pictures of the batches, at most `total`."""
-    left = total
-    for images, classes in batches:
-        yield images[:left], None if classes is None else classes[:left]
-        left -= len(images)
-        if left <= 0:
-            return
-
-
-def _check_finite(features: Tensor, detector: Detector, what: str) -> None:
-    if not features.isfinite().all():
+def _check_finite(is_finite: Tensor, detector: Detector, what: str) -> None:
+    if not is_finite:
         raise ValueError(
             f"{what}: the detector {detector.name} answers with numbers that are not finite (NaN or infinite), so there "
             f"is nothing to measure; its weights (digest {detector.digest}) are unusable, or the device miscalculates"
@@ -206,33 +294,31 @@ def _check_finite(features: Tensor, detector: Detector, what: str) -> None:
 
 
 def _save_record(folder: Path, request: RealRequest, record: FeatureRecord) -> None:
-    key = request.cache_key()
-    if Keep.MOMENTS in record.keep:
-        arrays: dict[str, np.ndarray] = {}
-        for half, moments in enumerate(record.halves):
-            arrays[f"count{half}"] = np.array(moments.count)
-            arrays[f"total{half}"] = moments.total.numpy()
-            arrays[f"outer{half}"] = moments.outer.numpy()
-        cache.save(folder, "real", key, arrays)
-    if Keep.ROWS in record.keep:
-        cache.save(folder, "real-rows", key, {"rows": record.rows.numpy()})
+    provenance = {
+        "pictures": request.real.name,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "device": str(record.device),
+    }
+    cache.save(folder, "real", request.cache_key(), record.arrays(), provenance)
 
 
 def _load_record(folder: Path, request: RealRequest) -> FeatureRecord | None:
     """Return the record of a request if the cache has all that it is to keep; its rows come without classes."""
-    key, record = request.cache_key(), FeatureRecord(request.detector.dim, request.count, request.keep)
-    if Keep.MOMENTS in request.keep:
-        arrays = cache.load(folder, "real", key)
-        if arrays is None:
-            return None
-        for half, moments in enumerate(record.halves):
-            moments.count = int(arrays[f"count{half}"])
-            moments.total = torch.from_numpy(arrays[f"total{half}"])
-            moments.outer = torch.from_numpy(arrays[f"outer{half}"])
-    if Keep.ROWS in request.keep:
-        arrays = cache.load(folder, "real-rows", key)
-        if arrays is None:
-            return None
-        record.restore_rows(torch.from_numpy(arrays["rows"]))
-    record.seen = record.count
+    record = FeatureRecord(request.detector.dim, request.count, request.keep)
+    arrays = cache.load(folder, "real", request.cache_key(), _array_names(request.keep))
+    if arrays is None:
+        return None
+    record.restore(arrays)
     return record
+
+
+def _cached_keep(folder: Path, request: RealRequest) -> Keep:
+    """Return what the cache has of a request, to be kept when its file is written anew."""
+    present = cache.names(folder, "real", request.cache_key()) if distributed.rank() == 0 else frozenset()
+    return Keep(sum(kind.value for kind in Keep if present.issuperset(_array_names(kind))))
+
+
+def _array_names(keep: Keep) -> list[str]:
+    moments = [f"{name}{half}" for half in range(2) for name in ("count", "total", "outer")]
+    return (moments if Keep.MOMENTS in keep else []) + (["rows"] if Keep.ROWS in keep else [])

@@ -5,34 +5,55 @@ import warnings
 import torch
 from torch import Tensor
 
+_ROWS_AT_ONCE = 1024  # that are summed
+
 
 class FeatureMoments:
-    """Count, sum and sum of outer products of feature rows, float64 on the CPU: all that mean and covariance need."""
+    """Count, sum and sum of outer products of feature rows in float64: all that mean and covariance need."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         self.dim = dim
         self.count = 0
-        self.total = torch.zeros(dim, dtype=torch.float64)
-        self.outer = torch.zeros(dim, dim, dtype=torch.float64)
+        self._total = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self._pending: list[Tensor] = []  # rows that are not in the sums yet
+        self._num_pending = 0
+
+    @classmethod
+    def from_sums(cls, count: int, total: Tensor, outer: Tensor) -> "FeatureMoments":
+        """Return moments with these sums, float64 [dim] and [dim, dim], of `count` rows."""
+        moments = cls(len(total))
+        moments.count, moments._total, moments._outer = count, total, outer
+        return moments
 
     def append(self, features: Tensor) -> None:
         """Add rows of features, [rows, dim]."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features of shape {list(features.shape)} do not fit moments of shape [rows, {self.dim}]")
-        rows = features.detach().cpu().double()
-        self.count += len(rows)
-        self.total += rows.sum(dim=0)
-        self.outer += rows.T @ rows
+        for rows in features.detach().to(self._total.device).split(_ROWS_AT_ONCE):
+            self.count += len(rows)
+            self._num_pending += len(rows)
+            self._pending.append(rows)
+            if self._num_pending >= _ROWS_AT_ONCE:
+                self._flush()
 
     def merge(self, other: "FeatureMoments") -> "FeatureMoments":
         """Return the moments of both sets together."""
         if other.dim != self.dim:
             raise ValueError(f"moments of {self.dim} and of {other.dim} features cannot be merged")
-        merged = FeatureMoments(self.dim)
-        merged.count = self.count + other.count
-        merged.total = self.total + other.total
-        merged.outer = self.outer + other.outer
-        return merged
+        return self.from_sums(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of all rows, float64 [dim]."""
+        self._flush()
+        return self._total
+
+    @property
+    def outer(self) -> Tensor:
+        """The sum of the outer products of all rows, float64 [dim, dim]."""
+        self._flush()
+        return self._outer
 
     @property
     def mean(self) -> Tensor:
@@ -46,6 +67,14 @@ class FeatureMoments:
         if self.count <= ddof:
             raise ValueError(f"{self.count} rows of features are too few for a covariance with ddof {ddof}")
         return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - ddof)
+
+    def _flush(self) -> None:
+        """Put the pending rows into the sums: few large products instead of one a batch."""
+        if self._pending:
+            rows = torch.cat(self._pending).double()
+            self._total += rows.sum(dim=0)
+            self._outer.addmm_(rows.T, rows)
+            self._pending, self._num_pending = [], 0
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:

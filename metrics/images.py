@@ -1,5 +1,6 @@
 """What is measured: a real set of pictures and a source of generated ones, as the metrics see them."""
 
+import enum
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -7,11 +8,24 @@ from torch import Tensor
 
 ImageBatch = tuple[Tensor, Tensor | None]  # uint8 [n, channels, height, width]; class indices int64 [n], if any
 
+EPSILON = 1e-4  # of a path's length, between the two pictures of a pair
+
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+
+
+class Sample(enum.Enum):
+    """What of a generator a metric looks at."""
+
+    PICTURES = "pictures"  # uint8 [n, channels, height, width]
+    PAIRS = "pairs"  # neighbours along paths in W, float32 [n, 2, channels, height, width], 0..255, not rounded
 
 
 class RealImages(Protocol):
     """A fixed set of pictures."""
+
+    @property
+    def name(self) -> str:
+        """What people call the set, such as the file's name."""
 
     @property
     def count(self) -> int:
@@ -29,8 +43,8 @@ class RealImages(Protocol):
     def num_classes(self) -> int:
         """How many classes the pictures are sorted into; 0 = none."""
 
-    def batches(self, batch_size: int) -> Iterator[ImageBatch]:
-        """Yield all pictures, at most `batch_size` at a time, in a fixed order."""
+    def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
+        """Yield the pictures of these indices in order, `batch_size` at a time."""
 
 
 class FakeImages(Protocol):
@@ -44,11 +58,19 @@ class FakeImages(Protocol):
     def content_hash(self) -> str:
         """Names the source by its content, such as the snapshot's sha256; empty = unknown."""
 
-    def batches(self, count: int, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield `count` pictures, at most `batch_size` at a time, with the class each was asked to show.
+    def check(self, sample: Sample, count: int) -> None:
+        """Raise ValueError at once if there are not so many pictures, or no pairs at all."""
 
-        They follow from the seed alone, and a smaller count gives the first ones of a larger. Raises ValueError at
-        once where there are fewer.
+    def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
+        """Yield the pictures of these indices, `batch_size` at a time, with the class each was asked to show.
+
+        Picture i follows from the seed and i alone.
+        """
+
+    def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
+        """Yield pairs of pictures, float32 [n, 2, channels, height, width], 0..255, not rounded.
+
+        Both show the start of a straight path between two random points of W, at 0 and at EPSILON of its length.
         """
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from metrics import inception_score, kernel
-from metrics.detectors import BuildContext, Detector, full_precision
-from metrics.features import FeatureRecord, Keep
+from metrics.detectors import BuildContext, DetectorKind, full_precision
+from metrics.features import Keep
 from metrics.frechet import moments_distance
 from metrics.images import Progress, RealImages
 from metrics.inception import FEATURES, INPUT_PX, InceptionV3
 from metrics.inception_weights import load_inception, read_inception
-from metrics.metric import Family, Measurement, Metric, RealUse, Setting
+from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.weights import INCEPTION, Source, Weights, obtain, require
 
 DETECTOR = "inception_2015"
@@ -58,15 +58,15 @@ def build_inception(context: BuildContext) -> InceptionDetector:
     return InceptionDetector(network, weights)
 
 
-def measure_fid(detector: Detector, real: FeatureRecord | None, fake: FeatureRecord) -> Measurement:
+def measure_fid(inputs: Inputs) -> Measurement:
     """Return the Frechet distance of the features of real and generated pictures."""
-    assert real is not None  # it asks for real features
+    real, fake = inputs.both
     return Measurement(moments_distance(real.moments, fake.moments, FID_DDOF), settings={"ddof": FID_DDOF})
 
 
-def measure_kid(detector: Detector, real: FeatureRecord | None, fake: FeatureRecord) -> Measurement:
+def measure_kid(inputs: Inputs) -> Measurement:
     """Return the kernel distance of the features of real and generated pictures."""
-    assert real is not None  # it asks for real features
+    real, fake = inputs.both
     mean, std = kernel.kernel_distance(fake.rows, real.rows)
     settings: dict[str, Setting] = {
         "subsets": kernel.NUM_SUBSETS,
@@ -77,10 +77,10 @@ def measure_kid(detector: Detector, real: FeatureRecord | None, fake: FeatureRec
     return Measurement(mean, details={"std": std}, settings=settings)
 
 
-def measure_is(detector: Detector, real: FeatureRecord | None, fake: FeatureRecord) -> Measurement:
+def measure_is(inputs: Inputs) -> Measurement:
     """Return the Inception score of the generated pictures."""
-    assert isinstance(detector, InceptionDetector)
-    mean, std = inception_score.inception_score(detector.logits(fake.rows))
+    assert isinstance(inputs.detector, InceptionDetector)
+    mean, std = inception_score.inception_score(inputs.detector.logits(inputs.fake.rows))
     settings: dict[str, Setting] = {"splits": inception_score.NUM_SPLITS, "shuffled": False, "bias": False, "ddof": 0}
     return Measurement(mean, details={"std": std}, settings=settings)
 
@@ -88,7 +88,7 @@ def measure_is(detector: Detector, real: FeatureRecord | None, fake: FeatureReco
 def check_two(real: RealImages) -> None:
     """Raise ValueError unless there are two real pictures."""
     if real.count < 2:
-        raise ValueError(f"the real set has {real.count} pictures; FID and KID compare distributions, of 2 or more")
+        raise ValueError(f"the real set has {real.count} pictures; distances compare distributions, of 2 or more")
 
 
 def check_nothing(real: RealImages) -> None:
@@ -142,8 +142,11 @@ def _is(num_gen: int) -> Metric:
         real=None,
         check=check_nothing,
         measure=measure_is,
+        higher_is_better=True,
     )
 
+
+DETECTORS = {DETECTOR: DetectorKind(build_inception, prepare_inception, (INCEPTION,))}
 
 FAMILIES = (
     Family("fid{count}_full", min_gen=2, make=_fid_full),

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from metrics.inception import BLOCKS, Branch, Conv, InceptionV3
-from metrics.torchscript import is_torchscript, read_tensors
+from metrics.state_files import check_names, check_state, read_state
+from metrics.torchscript import is_torchscript
 
+_NETWORK = "the Inception network of 2015"
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 _LEAVES = {"weight": "conv.weight", "beta": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
 
@@ -27,19 +29,12 @@ def read_inception(path: Path) -> dict[str, Tensor]:
     Raises ValueError for a damaged file, and for one that is not exactly this network: a missing, further, misshapen
     or non-finite tensor.
     """
-    try:
-        is_archive = is_torchscript(path)
-        state = read_tensors(path) if is_archive else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises almost anything
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a file of weights, or damaged: {reason}"
-        ) from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} has a {type(state).__name__} where named tensors are expected")
-    if is_archive:
+    state = read_state(path)
+    if is_torchscript(path):
         state = _translate(path, state)
-    _check(path, state)
+    with torch.device("meta"):
+        expected = InceptionV3().state_dict()
+    check_state(path, _NETWORK, expected, state)
     return state
 
 
@@ -79,33 +74,10 @@ def _numbered(name: str, index: int) -> str:
 def _translate(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of an archive under the names of the .pth file, with the constant ones added."""
     names = torchscript_names()
-    _compare_names(path, set(names), set(tensors))
+    check_names(path, _NETWORK, names.keys(), tensors.keys())
     state = {names[theirs]: tensor for theirs, tensor in tensors.items()}
     for name in list(state):
         if name.endswith(".bn.bias"):
             state[f"{name.removesuffix('.bias')}.weight"] = torch.ones_like(state[name])
             state[f"{name.removesuffix('.bias')}.num_batches_tracked"] = torch.zeros([], dtype=torch.int64)
     return state
-
-
-def _check(path: Path, state: dict[str, Tensor]) -> None:
-    """Raise ValueError unless the state is one of the network."""
-    with torch.device("meta"):
-        expected = InceptionV3().state_dict()
-    _compare_names(path, set(expected), set(state))
-    for name, tensor in expected.items():
-        found = state[name]
-        if not isinstance(found, Tensor) or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
-            described = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"{path}: {name} is {described}, not {tensor.dtype} {list(tensor.shape)}")
-        if not found.isfinite().all():
-            raise ValueError(f"{path}: {name} has values that are not finite (NaN or infinite)")
-
-
-def _compare_names(path: Path, expected: set[str], found: set[str]) -> None:
-    for problem, names in (("lacks", expected - found), ("also has", found - expected)):
-        if names:
-            raise ValueError(
-                f"{path} is not the Inception network of 2015: of {len(expected)} tensors expected it has "
-                f"{len(expected & found)}; it {problem} {min(names, key=str)!r}"
-            )

@@ -4,9 +4,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
+
 from metrics.detectors import Detector
 from metrics.features import FeatureRecord, Keep
-from metrics.images import RealImages
+from metrics.images import RealImages, Sample
 
 Setting = str | int | float | bool
 
@@ -19,6 +21,22 @@ class Measurement:
     floor: float | None = None  # the value of real pictures against real ones; None = the metric knows none
     details: dict[str, float] = field(default_factory=dict)  # further figures by name
     settings: dict[str, Setting] = field(default_factory=dict)  # of the computation, such as ddof
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a metric computes from: on the first process, with the features of all."""
+
+    detector: Detector
+    device: torch.device  # where the detector is; rows of features are on the CPU
+    fake: FeatureRecord
+    real: FeatureRecord | None = None  # None = it looks at generated pictures only
+
+    @property
+    def both(self) -> tuple[FeatureRecord, FeatureRecord]:
+        """The features of real and generated pictures."""
+        assert self.real is not None  # the metric asks for real features
+        return self.real, self.fake
 
 
 @dataclass(frozen=True)
@@ -40,8 +58,10 @@ class Metric:
     keep: Keep  # of the generated pictures' features
     real: RealUse | None  # None = it looks at generated pictures only
     check: Callable[[RealImages], None]  # raises ValueError where it cannot judge such pictures
-    measure: Callable[[Detector, FeatureRecord | None, FeatureRecord], Measurement]  # real and generated features
+    measure: Callable[[Inputs], Measurement]
     comparable_to_published: bool = True
+    higher_is_better: bool = False
+    sample: Sample = Sample.PICTURES
 
 
 @dataclass(frozen=True)
@@ -51,10 +71,14 @@ class Family:
     template: str  # the name, with {count} for the number
     min_gen: int  # the smallest number
     make: Callable[[int], Metric]  # of the number
+    standard_count: str = "50k"  # the number that publications have
 
     def standard(self) -> tuple[str, Metric]:
-        """Return name and metric for 50,000 pictures."""
-        return self.template.format(count="50k"), self.make(50_000)
+        """Return name and metric for the usual number of pictures."""
+        name = self.template.format(count=self.standard_count)
+        metric = self.find(name)
+        assert metric is not None
+        return name, metric
 
     def find(self, name: str) -> Metric | None:
         """Return the metric of a name; None if the name is of another family. Raises ValueError for a small number."""

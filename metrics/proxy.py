@@ -7,11 +7,11 @@ import torch
 from dnnlib.demo_digits import SIZE_PX
 from metrics import demo_classifier
 from metrics.demo_classifier import NUM_CLASSES, DemoClassifier, mean_distance
-from metrics.detectors import BuildContext, Detector, full_precision
-from metrics.features import FeatureRecord, Keep
+from metrics.detectors import BuildContext, DetectorKind, full_precision
+from metrics.features import Keep
 from metrics.frechet import moments_distance
 from metrics.images import RealImages
-from metrics.metric import Measurement, Metric, RealUse
+from metrics.metric import Inputs, Measurement, Metric, RealUse
 from metrics.random_convolutions import RandomConvolutions
 
 NUM_GEN = 2000  # generated pictures that a proxy looks at
@@ -31,7 +31,7 @@ def build_demo_classifier(context: BuildContext) -> DemoClassifier:
     """Return the detector of proxy_fd_democlf_v1; raises ValueError where it cannot read the real pictures."""
     device, real = context.device, context.real
     classifier = demo_classifier.load_or_train(device, context.cache_folder, context.progress)
-    images, classes = next(iter(real.batches(_NUM_TRIED)))
+    images, classes = next(iter(real.batches(range(min(_NUM_TRIED, real.count)), _NUM_TRIED)))
     assert classes is not None  # check_digits saw to that
     with full_precision():
         agreement = (classifier.read(classifier(images.to(device))).cpu() == classes).double().mean().item()
@@ -62,22 +62,23 @@ def check_digits(real: RealImages) -> None:
         )
 
 
-def measure_distance(detector: Detector, real: FeatureRecord | None, fake: FeatureRecord) -> Measurement:
+def measure_distance(inputs: Inputs) -> Measurement:
     """Return the Frechet distance of fake and real, covariance with ddof 1; the floor is that of two real halves."""
-    assert real is not None  # it asks for real features
+    real, fake = inputs.both
     value, floor = moments_distance(fake.moments, real.moments, DDOF), moments_distance(*real.halves, DDOF)
     return Measurement(value, floor, settings={"ddof": DDOF})
 
 
-def measure_digits(detector: Detector, real: FeatureRecord | None, fake: FeatureRecord) -> Measurement:
+def measure_digits(inputs: Inputs) -> Measurement:
     """Return the Frechet distance and, for a conditional generator, whether it draws what was asked for, in variety.
 
     `read_as_asked`: share of the first 1,000 generated pictures that are read as the class asked for.
     `variety`: mean distance between the features of two pictures of a class, generated over real (the scoring digits),
     averaged over the classes; 1 = as varied as real digits, 0 = one picture a class.
     """
+    detector, fake = inputs.detector, inputs.fake
     assert isinstance(detector, DemoClassifier)
-    distance = measure_distance(detector, real, fake)
+    distance = measure_distance(inputs)
     details = {"classifier_accuracy": detector.accuracy.item()}
     if fake.classes is not None:
         read = detector.read(fake.rows[:NUM_ASKED])
@@ -86,6 +87,11 @@ def measure_digits(detector: Detector, real: FeatureRecord | None, fake: Feature
         details["variety"] = (spread / detector.spread.cpu()).nanmean().item()
     return replace(distance, details=details)
 
+
+DETECTORS = {
+    "randconv_v1": DetectorKind(build_random_convolutions),
+    "democlf_v1": DetectorKind(build_demo_classifier),
+}
 
 METRICS = {
     "proxy_fd_randconv_v1": Metric(

@@ -1,44 +1,57 @@
 """The metrics by name, and the one function that computes them: evaluate(names, real, fake)."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from metrics import cache, inception_metrics, proxy
-from metrics.detectors import BuildContext, Detector
-from metrics.features import FeatureRecord, Keep, RealRequest, Task, collect, real_records
-from metrics.images import FakeImages, Progress, RealImages, no_progress
-from metrics.metric import Measurement, Metric
+from metrics import (
+    cache,
+    dct_proxy,
+    dinov2_metrics,
+    inception_metrics,
+    module_metrics,
+    neighbour_metrics,
+    path_length,
+    proxy,
+)
+from metrics.detectors import BuildContext, Detector, DetectorKind
+from metrics.features import FeatureRecord, Keep, Pass, RealFeatures, RealRequest, Task, collect, real_features
+from metrics.images import FakeImages, ImageBatch, Progress, RealImages, Sample, no_progress
+from metrics.metric import Inputs, Measurement, Metric
 from metrics.results import MetricResult
 from metrics.weights import Source
 from torch_utils import distributed
 
-
-def _needs_nothing(source: Source, progress: Progress) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class DetectorKind:
-    """How a detector comes into being."""
-
-    build: Callable[[BuildContext], Detector]
-    prepare: Callable[[Source, Progress], None] = _needs_nothing  # puts its weights in place and tries them
-
-
 DETECTORS: dict[str, DetectorKind] = {
-    inception_metrics.DETECTOR: DetectorKind(inception_metrics.build_inception, inception_metrics.prepare_inception),
-    "randconv_v1": DetectorKind(proxy.build_random_convolutions),
-    "democlf_v1": DetectorKind(proxy.build_demo_classifier),
+    **inception_metrics.DETECTORS,
+    **neighbour_metrics.DETECTORS,
+    **path_length.DETECTORS,
+    **dinov2_metrics.DETECTORS,
+    **module_metrics.DETECTORS,
+    **proxy.DETECTORS,
+    **dct_proxy.DETECTORS,
 }
 
-FAMILIES = inception_metrics.FAMILIES
+FAMILIES = (
+    *inception_metrics.FAMILIES,
+    *neighbour_metrics.FAMILIES,
+    *path_length.FAMILIES,
+    *dinov2_metrics.FAMILIES,
+    *module_metrics.FAMILIES,
+)
 
-METRICS: dict[str, Metric] = {**dict(family.standard() for family in FAMILIES), **proxy.METRICS}
+METRICS: dict[str, Metric] = {
+    **dict(family.standard() for family in FAMILIES),
+    **proxy.METRICS,
+    **dct_proxy.METRICS,
+}
+
+FakeRecords = dict[tuple[Sample, str, int], FeatureRecord]  # by kind of sample, detector and number
+
+GROUPS = {"all-light": ("fid5k_full", "kid5k_full", "is5k", "dc5k5_full")}  # share one pass of 5,000 pictures
 
 
 def find(name: str) -> Metric | None:
@@ -57,8 +70,9 @@ def get(name: str) -> Metric:
 
 
 def parse_names(text: str) -> list[str]:
-    """Return the metrics of a comma-separated list, each once; raises ValueError for a name that is not known."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    """Return the metrics of a comma-separated list of names and GROUPS, each once; raises ValueError for unknown ones."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    names = list(dict.fromkeys(name for word in words for name in GROUPS.get(word, (word,))))
     unknown = [name for name in names if find(name) is None]
     if unknown or not names:
         raise ValueError(f"metrics={text!r}: {_unknown(unknown)}")
@@ -77,22 +91,22 @@ def see_training(names: Sequence[str]) -> bool:
     return any(use is not None and use.as_trained for use in uses)
 
 
+def weights_files(names: Sequence[str]) -> list[str]:
+    """Return the keys of the published weights that metrics take."""
+    kinds = [DETECTORS[get(name).detector] for name in names]
+    return list(dict.fromkeys(file.key for kind in kinds for file in kind.files))
+
+
 def prepare(names: Sequence[str], weights: Source, progress: Progress = no_progress) -> None:
     """Put the weights of all detectors in place, downloaded if need be; `evaluate` itself downloads nothing.
 
-    In a run of several processes the first one does it and the others wait: call it on every rank or outside of runs.
+    In a run of several processes the first one does it and the others wait: call it on every process or outside of runs.
     Raises ValueError in every process if weights are missing or unusable.
     """
-    failure: ValueError | OSError | None = None
-    if distributed.rank() == 0:
-        try:
+    with distributed.together():
+        if distributed.rank() == 0:
             for key in dict.fromkeys(get(name).detector for name in names):
                 DETECTORS[key].prepare(weights, progress)
-        except (ValueError, OSError) as error:
-            failure = error
-    failure = distributed.share(failure)
-    if failure is not None:
-        raise failure
 
 
 def evaluate(
@@ -109,6 +123,9 @@ def evaluate(
     progress: Progress = no_progress,
 ) -> list[MetricResult]:
     """Compute metrics in one pass over the generated pictures, and one over the real ones unless that is cached.
+
+    In a run of several processes each describes its part of the pictures: call it on every process. The first one returns
+    the results, the others none.
 
     Args:
         names: Keys of METRICS, or names of FAMILIES.
@@ -127,27 +144,81 @@ def evaluate(
     """
     started_sec = time.monotonic()
     device, folder = torch.device(device), cache_folder or cache.default_folder()
-    check_suitable(names, real)
     metrics = {name: get(name) for name in names}
-    num_gen = max(metric.num_gen for metric in metrics.values())
-    batches = fake.batches(num_gen, batch_size, seed)
-    context = BuildContext(real, device, folder, weights or Source(cache_folder=folder), progress)
-    detectors = {key: DETECTORS[key].build(context) for key in {metric.detector: None for metric in metrics.values()}}
+    check_suitable(names, real)
+    for metric in metrics.values():
+        fake.check(metric.sample, metric.num_gen)
+    detectors = _build(metrics, BuildContext(real, device, folder, weights or Source(cache_folder=folder), progress))
     requests = _real_requests(metrics, detectors, real, real_as_trained or real)
-    records = real_records(list(requests.values()), batch_size, device, folder, progress)
-    real_features = dict(zip(requests, records, strict=True))
-    fake_features = _empty_records(metrics, detectors)
-    tasks = [Task(detectors[key], list(records.values())) for key, records in fake_features.items()]
-    collect(tasks, batches, num_gen, device, "generated pictures", progress)
-    measured = {}
-    for name, metric in metrics.items():
-        fake_record = fake_features[metric.detector][metric.num_gen]
-        measured[name] = metric.measure(detectors[metric.detector], real_features.get(name), fake_record)
+    real_ones = real_features(list(requests.values()), batch_size, device, folder, progress)
+    described_real = dict(zip(requests, real_ones, strict=True))
+    described_fake = _empty_records(metrics, detectors, device)
+    for sample in Sample:
+        _collect_fake(sample, described_fake, detectors, fake, seed, batch_size, device, progress)
+    measured: dict[str, Measurement] = {}
+    with distributed.together():
+        if distributed.rank() == 0:
+            measured = _measure(metrics, detectors, described_real, described_fake, device)
     seconds = time.monotonic() - started_sec
     return [
-        _result(name, measured[name], detectors[metric.detector], requests.get(name), fake, seed, seconds)
-        for name, metric in metrics.items()
+        _result(name, measurement, detectors, requests.get(name), described_real.get(name), fake, seed, seconds)
+        for name, measurement in measured.items()
     ]
+
+
+def _measure(
+    metrics: Mapping[str, Metric],
+    detectors: Mapping[str, Detector],
+    real: Mapping[str, RealFeatures],
+    fake: FakeRecords,
+    device: torch.device,
+) -> dict[str, Measurement]:
+    """Return what each metric makes of the features."""
+    measured = {}
+    for name, metric in metrics.items():
+        record, real_one = fake[metric.sample, metric.detector, metric.num_gen], real.get(name)
+        inputs = Inputs(detectors[metric.detector], device, record, real_one.record if real_one else None)
+        measured[name] = metric.measure(inputs)
+    return measured
+
+
+def _build(metrics: Mapping[str, Metric], context: BuildContext) -> dict[str, Detector]:
+    """Return the detectors by name; the first process builds them before the others, which may find them in the cache."""
+    detectors: dict[str, Detector] = {}
+    for is_first in (True, False):
+        with distributed.together():
+            if (distributed.rank() == 0) == is_first:
+                for key in dict.fromkeys(metric.detector for metric in metrics.values()):
+                    detectors[key] = DETECTORS[key].build(context)
+    return detectors
+
+
+def _collect_fake(
+    sample: Sample,
+    records: FakeRecords,
+    detectors: Mapping[str, Detector],
+    fake: FakeImages,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress,
+) -> None:
+    """Fill the records of generated pictures, or of pairs, in one pass."""
+    wanted: dict[str, list[FeatureRecord]] = {}
+    for (kind, detector, _), record in records.items():
+        if kind is sample:
+            wanted.setdefault(detector, []).append(record)
+    if not wanted:
+        return
+
+    def source(part: range) -> Iterator[ImageBatch]:
+        if sample is Sample.PAIRS:
+            return fake.pairs(part, batch_size, seed)
+        return fake.batches(part, batch_size, seed)
+
+    total = max(record.count for kept in wanted.values() for record in kept)
+    tasks = [Task(detectors[key], kept) for key, kept in wanted.items()]
+    collect(tasks, source, Pass(f"generated {sample.value}", total, batch_size, device, progress))
 
 
 def _unknown(names: Sequence[str]) -> str:
@@ -169,29 +240,28 @@ def _real_requests(
 
 
 def _empty_records(
-    metrics: Mapping[str, Metric], detectors: Mapping[str, Detector]
-) -> dict[str, dict[int, FeatureRecord]]:
-    """Return a record by detector and number of generated pictures; it keeps what any of the metrics wants of them."""
-    keep: dict[tuple[str, int], Keep] = {}
+    metrics: Mapping[str, Metric], detectors: Mapping[str, Detector], device: torch.device
+) -> FakeRecords:
+    """Return the records to be filled; each keeps what any of the metrics wants of it."""
+    keep: dict[tuple[Sample, str, int], Keep] = {}
     for metric in metrics.values():
-        key = (metric.detector, metric.num_gen)
+        key = (metric.sample, metric.detector, metric.num_gen)
         keep[key] = keep.get(key, metric.keep) | metric.keep
-    records: dict[str, dict[int, FeatureRecord]] = {key: {} for key in detectors}
-    for (detector, num_gen), kept in keep.items():
-        records[detector][num_gen] = FeatureRecord(detectors[detector].dim, num_gen, kept)
-    return records
+    return {key: FeatureRecord(detectors[key[1]].dim, key[2], kept, device) for key, kept in keep.items()}
 
 
 def _result(
     name: str,
     measurement: Measurement,
-    detector: Detector,
+    detectors: Mapping[str, Detector],
     request: RealRequest | None,
+    real: RealFeatures | None,
     fake: FakeImages,
     seed: int,
     seconds: float,
 ) -> MetricResult:
     metric = get(name)
+    detector = detectors[metric.detector]
     return MetricResult(
         metric=name,
         value=measurement.value,
@@ -204,6 +274,7 @@ def _result(
         snapshot=fake.name,
         snapshot_hash=fake.content_hash,
         real_hash=request.real.content_hash if request else "",
+        real_cached=real is not None and real.is_cached,
         detector=detector.name,
         detector_digest=detector.digest,
         resize=detector.resize,

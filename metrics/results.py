@@ -24,6 +24,7 @@ class MetricResult:
     snapshot: str  # name of what was measured
     snapshot_hash: str  # its sha256; empty = unknown
     real_hash: str  # names the real set by its content; empty = none
+    real_cached: bool  # the features of the real set came from the cache
     detector: str
     detector_digest: str  # sha256 of its weights; of the file, where they come from one
     resize: str  # how the detector resized the pictures

@@ -2,7 +2,8 @@
 
 import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
 class WeightsFile:
     """A published file of weights."""
 
+    key: str  # names the network on the command line: --detector=KEY=FILE
     what: str  # names it in messages
     name: str  # of the file in the cache folder, and on a mirror
     addresses: tuple[str, ...]  # equal content
@@ -27,6 +29,7 @@ class WeightsFile:
 
 
 INCEPTION = WeightsFile(
+    key="inception",
     what="Inception weights",
     name="pt_inception-2015-12-05-6726825d.pth",
     addresses=(
@@ -40,11 +43,45 @@ INCEPTION = WeightsFile(
 )
 
 
+VGG16 = WeightsFile(
+    key="vgg16",
+    what="VGG16 weights",
+    name="vgg16-397923af.pth",
+    addresses=("https://download.pytorch.org/models/vgg16-397923af.pth",),
+    num_bytes=553_433_881,
+    sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    variable="STYLEFORMER_VGG16",
+    other_sha256=("b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3",),  # vgg16.pt
+)
+
+LPIPS = WeightsFile(
+    key="lpips",
+    what="LPIPS channel weights for VGG16",
+    name="lpips-v0.1-vgg.pth",
+    addresses=("https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth",),
+    num_bytes=7_289,
+    sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    variable="STYLEFORMER_LPIPS",
+)
+
+DINOV2 = WeightsFile(
+    key="dinov2",
+    what="DINOv2 ViT-L/14 weights",
+    name="dinov2_vitl14_pretrain.pth",
+    addresses=("https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",),
+    num_bytes=1_217_586_395,
+    sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    variable="STYLEFORMER_DINOV2",
+)
+
+FILES = {file.key: file for file in (INCEPTION, VGG16, LPIPS, DINOV2)}
+
+
 @dataclass(frozen=True)
 class Source:
     """Where weights may come from."""
 
-    path: Path | None = None  # a file to take, whatever its hash; None = search
+    paths: Mapping[str, Path] = field(default_factory=dict)  # by key: a file to take, whatever its hash; else search
     offline: bool = False  # download nothing
     cache_folder: Path | None = None  # None = `cache.default_folder()`
 
@@ -72,7 +109,7 @@ def find(file: WeightsFile, source: Source) -> Weights | None:
     The hash of a file named by path is taken as it is, that of one in the cache must be right. Raises ValueError for a
     path without a file and for a wrong file in the cache.
     """
-    named = {"--detector": source.path, f"${file.variable}": os.environ.get(file.variable)}
+    named = {"--detector": source.paths.get(file.key), f"${file.variable}": os.environ.get(file.variable)}
     for origin, path in named.items():
         if path:
             return _named(file, Path(path).expanduser(), origin)
@@ -139,5 +176,5 @@ def _missing(file: WeightsFile, source: Source, reason: str) -> str:
         f"the {file.what} are not in {path.parent}{reason}.\n"
         f"The file is {file.name}, {file.num_bytes:,} bytes, sha256 {file.sha256}. Place it there with\n"
         f"    {command(file, source)}\n"
-        f"or name a copy with --detector=FILE (calc_metrics.py) or ${file.variable}"
+        f"or name a copy with --detector={file.key}=FILE (calc_metrics.py) or ${file.variable}"
     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.demo_digits import digits
+from metrics.images import Sample
 
 
 class FixedPictures:
@@ -21,23 +22,30 @@ class FixedPictures:
         self.num_classes = 0 if classes is None else int(classes.max()) + 1
         self.passes = 0
 
-    def parts(self, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def parts(self, chosen: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         self.passes += 1
-        for start in range(0, count, batch_size):
-            part = slice(start, min(start + batch_size, count))
+        for start in range(chosen.start, chosen.stop, batch_size):
+            part = slice(start, min(start + batch_size, chosen.stop))
             yield self.images[part], None if self.classes is None else self.classes[part]
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        return self.parts(self.count, batch_size)
+    def batches(self, chosen: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return self.parts(chosen, batch_size)
 
 
 class GeneratedPictures(FixedPictures):
-    """The same with the signature of FakeImages."""
+    """The same with the signatures of FakeImages."""
+
+    def check(self, sample: Sample, count: int) -> None:
+        assert count <= self.count
 
     def batches(  # type: ignore[override]
-        self, count: int, batch_size: int, seed: int
+        self, chosen: range, batch_size: int, seed: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        return self.parts(count, batch_size)
+        return self.parts(chosen, batch_size)
+
+    def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for images, _ in self.parts(chosen, batch_size):
+            yield torch.stack([images, 255 - images], dim=1).float(), None
 
 
 def demo_pictures(split: str, count: int) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,13 @@
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,20 +20,27 @@ import calc_metrics
 from dnnlib.dataset_archive import write_dataset
 from dnnlib.picture import encode_png
 from metrics import registry
-from metrics.weights import INCEPTION, MIRROR_VARIABLE
+from metrics.inception import InceptionV3
+from metrics.weights import FILES, INCEPTION, MIRROR_VARIABLE
 from training.checkpoint import save_snapshot
 from training.config import DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.dataset import ImageDataset
 from training.state import TrainState
 
-NAME = "proxy_fd_randconv_v1"
+NAME, DCT = "proxy_fd_randconv_v1", "proxy_fd_dct_v1"
+SNAPSHOT = "network-snapshot-000000.pkl"
 
 
-def write_pictures(path: Path, count: int, seed: int, size: int = 16) -> Path:
+def write_pixels(path: Path, pictures: np.ndarray) -> Path:
     with write_dataset(path) as writer:
-        for pixels in np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8):
+        for pixels in pictures:
             writer.add(encode_png(pixels), None)
     return path
+
+
+def write_pictures(path: Path, count: int, seed: int, size: int = 16, channels: int = 3) -> Path:
+    pictures = np.random.default_rng(seed).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+    return write_pixels(path, pictures)
 
 
 def tiny_config(data: Path, mirror: bool = False) -> RunConfig:
@@ -44,28 +55,38 @@ def tiny_config(data: Path, mirror: bool = False) -> RunConfig:
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small data set and an untrained snapshot that names it."""
     folder = tmp_path_factory.mktemp("run")
-    data = write_pictures(folder / "data.zip", 30, seed=0)
-    state = TrainState(tiny_config(data), ImageDataset(data).spec, torch.device("cpu"))
-    save_snapshot(folder / "network-snapshot-000000.pkl", state)
+    write_snapshot(folder / SNAPSHOT, write_pictures(folder / "data.zip", 30, seed=0))
     return folder
+
+
+def write_snapshot(path: Path, data: Path, mirror: bool = False) -> Path:
+    state = TrainState(tiny_config(data, mirror), ImageDataset(data).spec, torch.device("cpu"))
+    save_snapshot(path, state)
+    return path
 
 
 @pytest.fixture(autouse=True)
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = dataclasses.replace(registry.METRICS[NAME], num_gen=60)
-    monkeypatch.setitem(registry.METRICS, NAME, metric)
+    for name in (NAME, DCT):
+        monkeypatch.setitem(registry.METRICS, name, dataclasses.replace(registry.METRICS[name], num_gen=60))
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (MIRROR_VARIABLE, *(file.variable for file in FILES.values())):
+        monkeypatch.delenv(name, raising=False)
 
 
 def invoke(run_dir: Path, *arguments: str) -> Result:
     return CliRunner().invoke(calc_metrics.main, [f"--cache={run_dir / 'cache'}", "--device=cpu", *arguments])
 
 
-def rows(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / f"metric-{NAME}.jsonl").read_text().splitlines()]
+def rows(folder: Path, name: str = NAME) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"metric-{name}.jsonl").read_text().splitlines()]
 
 
 def test_in_a_process_of_its_own(run_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, calc_metrics.__file__, f"--network={run_dir / 'network-snapshot-000000.pkl'}"]
+    command = [sys.executable, calc_metrics.__file__, f"--network={run_dir / SNAPSHOT}"]
     command += [f"--metrics={NAME}", "--gpus=0", f"--outdir={tmp_path / 'new'}"]
     environment = {**os.environ, "STYLEFORMER_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -78,49 +99,54 @@ def test_in_a_process_of_its_own(run_dir: Path, tmp_path: Path) -> None:
 
 
 def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path, tmp_path: Path) -> None:
-    network = f"--network={run_dir / 'network-snapshot-000000.pkl'}"
+    network = f"--network={run_dir / SNAPSHOT}"
     for options in (["--batch=7"], ["--batch=64", "--gpus=1"], ["--seed=1"]):
         result = invoke(run_dir, network, f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}", *options)
         assert result.exit_code == 0, result.output
     first, second, other = rows(run_dir)
     assert second["value"] == pytest.approx(first["value"], rel=1e-5)
     assert other["value"] != first["value"]
-    assert first["snapshot"] == "network-snapshot-000000.pkl" and len(str(first["snapshot_hash"])) == 64
+    assert first["snapshot"] == "network-snapshot-000000.pkl" and len(first["snapshot_hash"]) == 64
     assert first["num_real"] == 30
     (run_dir / f"metric-{NAME}.jsonl").unlink()
 
 
 class Means:
-    """In place of the Inception network: the mean of each colour."""
+    """In place of a published network: the mean of each colour."""
 
     name, digest, dim, resize, is_published = "means", "none", 3, "none", True
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float().mean(dim=(2, 3))
+        return images.float().mean(dim=(2, 3)).expand(-1, 3)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectors that need no weights, in place of those that do."""
+    for key, kind in registry.DETECTORS.items():
+        if kind.files:
+            monkeypatch.setitem(
+                registry.DETECTORS, key, registry.DetectorKind(lambda context: Means(), files=kind.files)
+            )
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize(("mirror", "counts"), [([], (60, 30)), (["--mirror=0"], (30, 30)), (["--mirror=1"], (60, 30))])
 def test_fid_without_full_flips_as_training_does(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: list[str], counts: tuple[int, int]
+    run_dir: Path, tmp_path: Path, mirror: list[str], counts: tuple[int, int]
 ) -> None:
-    monkeypatch.setitem(registry.DETECTORS, "inception_2015", registry.DetectorKind(lambda context: Means()))
-    state = TrainState(
-        tiny_config(run_dir / "data.zip", mirror=True), ImageDataset(run_dir / "data.zip").spec, torch.device("cpu")
-    )
-    save_snapshot(tmp_path / "network-snapshot-000001.pkl", state)
-    options = [f"--network={tmp_path / 'network-snapshot-000001.pkl'}", "--metrics=fid20,fid20_full"]
-    result = invoke(run_dir, *options, *mirror, f"--cache={tmp_path}")
+    network = write_snapshot(tmp_path / "network-snapshot-000001.pkl", run_dir / "data.zip", mirror=True)
+    result = invoke(run_dir, f"--network={network}", "--metrics=fid20,fid20_full", *mirror, f"--cache={tmp_path}")
     assert result.exit_code == 0, result.output
     for name, count in zip(("fid20", "fid20_full"), counts, strict=True):
-        row = json.loads((tmp_path / f"metric-{name}.jsonl").read_text())
+        (row,) = rows(tmp_path, name)
         assert row["num_real"] == count and row["comparable_to_published"] is True
-    assert "not comparable" not in result.output and "two halves" not in result.output
+    assert "comparable" not in result.output and "two halves" not in result.output
 
 
 def test_weights_are_asked_for_before_any_work(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(INCEPTION.variable, raising=False)
-    network = f"--network={run_dir / 'network-snapshot-000000.pkl'}"
+    network = f"--network={run_dir / SNAPSHOT}"
     result = invoke(run_dir, network, "--metrics=fid5k_full,is10k", f"--cache={tmp_path}", "--offline")
     assert result.exit_code == 1
     for part in (
@@ -128,7 +154,7 @@ def test_weights_are_asked_for_before_any_work(run_dir: Path, tmp_path: Path, mo
         "95,628,359 bytes",
         INCEPTION.sha256,
         "curl -L",
-        "--detector=FILE",
+        "--detector=inception=FILE",
         "--offline forbids",
     ):
         assert part in result.output
@@ -179,11 +205,259 @@ def test_mistakes_are_named(run_dir: Path, options: list[str], message: str) -> 
     assert not list(run_dir.glob("metric-*"))
 
 
-def test_pictures_of_another_size_are_refused(run_dir: Path, tmp_path: Path) -> None:
-    large = write_pictures(tmp_path / "large.zip", 5, seed=0, size=32)
+def refuse(run_dir: Path, folder: Path, options: list[str], *parts: str) -> None:
+    """Run into an error: one message with these parts; no values and nothing of real pictures are left anywhere."""
+    places = {"run": run_dir, "tmp": folder, "snapshot": run_dir / SNAPSHOT, "data": run_dir / "data.zip"}
+    given = [option.format(**places) for option in options]
+    result = invoke(run_dir, f"--cache={folder / 'cache'}", f"--outdir={folder / 'out'}", *given)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+    for part in parts:
+        assert part.format(**places) in result.output
+    assert "Traceback" not in result.output
+    assert not [path for pattern in ("real-*", "metric-*") for path in folder.rglob(pattern)]
+    assert not list(run_dir.glob("metric-*"))
+
+
+def inception_state(value: float = 1.0) -> dict[str, torch.Tensor]:
+    """A state of the right names and shapes, small as a file; the last tensor has this value."""
+    with torch.device("meta"):
+        shapes = InceptionV3().state_dict()
+    state = {name: torch.ones((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in shapes.items()}
+    return {**state, "fc.bias": torch.full([1008], value)}
+
+
+def write_weights(path: Path, fault: str) -> Path:
+    if fault == "no weights":
+        path.write_bytes(b"<html>404</html>")
+        return path
+    states: dict[str, object] = {"another network": {"weight": torch.zeros(2)}, "no names": [1, 2]}
+    torch.save(states.get(fault) or inception_state(float("nan") if fault == "NaN" else 1.0), path)
+    if fault == "truncated":
+        path.write_bytes(path.read_bytes()[:-3000])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no weights", "(16 bytes) is not a file of weights, or damaged"),
+        ("truncated", "is not a file of weights, or damaged"),
+        ("another network", "is not the Inception network of 2015: of 566 tensors expected it has 0"),
+        ("no names", "has a list where named tensors are expected"),
+        ("NaN", "fc.bias has values that are not finite"),
+    ],
+)
+def test_unusable_weights(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    path, options = write_weights(tmp_path / "own.pth", fault), ["--network={snapshot}", "--metrics=is20,fid20_full"]
+    refuse(run_dir, tmp_path, [*options, "--detector={tmp}/own.pth"], "{tmp}/own.pth", message)
+    monkeypatch.setenv(INCEPTION.variable, str(path))
+    refuse(run_dir, tmp_path, options, "{tmp}/own.pth", message)
+
+
+@pytest.mark.parametrize(
+    ("metric", "key"),
+    [("fid20_full", "inception"), ("pr203_full", "vgg16"), ("ppl2_20_wend", "lpips"), ("fd_dinov2_20_full", "dinov2")],
+)
+def test_weights_missing_or_of_another_hash(run_dir: Path, tmp_path: Path, metric: str, key: str) -> None:
+    options, file = ["--network={snapshot}", f"--metrics={metric}"], FILES[key]
+    facts = (file.name, f"{file.num_bytes:,} bytes", file.sha256, f"curl -L --create-dirs -o {{tmp}}/cache/{file.name}")
+    refuse(run_dir, tmp_path, [*options, "--offline"], "and --offline forbids", f"--detector={key}=FILE", *facts)
+    refuse(run_dir, tmp_path, [*options, f"--detector={key}={{tmp}}/x"], "{tmp}/x: there is no such file", file.what)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / file.name).write_bytes(b"another")
+    refuse(run_dir, tmp_path, options, "is not the published file: it has 7 bytes", "Delete it", *facts)
+
+
+class NotANumber(torch.nn.Module):
+    """The mean of each colour; of pictures brighter than others, nothing that is a number."""
+
+    def __init__(self, brightest: float) -> None:
+        super().__init__()
+        self.brightest = brightest
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        means = x.float().mean(dim=(2, 3))
+        return torch.where(means > self.brightest, means * float("nan"), means)
+
+
+def save_script(network: torch.nn.Module, path: Path) -> None:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.jit.save(torch.jit.script(network), path)
+
+
+def save_export(network: torch.nn.Module, path: Path) -> None:
+    example = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    torch.export.save(torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), path)
+
+
+@pytest.mark.parametrize("save", [save_script, save_export])
+@pytest.mark.parametrize("metric", ["fd_module_20_full", "kd_module_20_full"])
+def test_a_network_that_returns_nan(
+    run_dir: Path, tmp_path: Path, save: Callable[[torch.nn.Module, Path], None], metric: str
+) -> None:
+    options = ["--network={snapshot}", f"--metrics={metric}", "--detector-module={tmp}/net.pt"]
+    save(NotANumber(-1.0), tmp_path / "net.pt")
+    refuse(run_dir, tmp_path, options, "--detector-module={tmp}/net.pt", "returns numbers that are not finite")
+
+
+@pytest.mark.parametrize("bright", [0, 29])
+def test_a_network_that_returns_nan_for_some_pictures(run_dir: Path, tmp_path: Path, bright: int) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+    pictures[bright] = 255
+    bright_set, dark_set = write_pixels(tmp_path / "bright.zip", pictures), run_dir / "data.zip"
+    save_script(NotANumber(200.0), tmp_path / "net.pt")
+    options = ["--metrics=fd_module_30_full", "--detector-module={tmp}/net.pt", "--batch=7"]
+    message = "the detector module:net.pt answers with numbers that are not finite"
+    refuse(run_dir, tmp_path, [*options, f"--data={bright_set}", f"--images={dark_set}"], f"real pictures: {message}")
     result = invoke(
-        run_dir, f"--network={run_dir / 'network-snapshot-000000.pkl'}", f"--data={large}", f"--metrics={NAME}"
-    )
-    assert result.exit_code == 1 and "16x16 px with 3 channels" in result.output
-    result = invoke(run_dir, f"--images={large}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}")
-    assert result.exit_code == 2 and "they must agree" in result.output
+        run_dir, *(option.format(tmp=tmp_path) for option in options), f"--data={dark_set}", f"--images={bright_set}",
+        f"--cache={tmp_path}", f"--outdir={tmp_path}",
+    )  # fmt: skip
+    assert result.exit_code == 1 and f"generated pictures: {message}" in result.output
+    assert not list(tmp_path.glob("metric-*"))
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize(
+    ("metric", "real", "fake", "message"),
+    [
+        ("pr43_full", 3, 4, "the real set has 3 pictures; a metric that looks at neighbour 3 of each takes at least 4"),
+        (
+            "dc105_full",
+            5,
+            10,
+            "the real set has 5 pictures; a metric that looks at neighbour 5 of each takes at least 6",
+        ),
+        ("pr33_full", 4, 4, "pr33_full would look at 3 generated pictures; it takes at least 4"),
+        ("pr43_full", 4, 3, "has 3 pictures, but the metrics look at 4 generated ones"),
+        ("fid20_full", 1, 20, "the real set has 1 pictures"),
+        ("kid20_full,fid20_full", 30, 19, "has 19 pictures, but the metrics look at 20 generated ones"),
+        ("is9", 30, 9, "is9 would look at 9 generated pictures; it takes at least 10"),
+        (NAME, 3, 60, "the real set has 3 pictures; at least 4"),
+        (DCT, 3, 60, "the real set has 3 pictures; at least 4"),
+        ("all-light", 30, 30, "has 30 pictures, but the metrics look at 5000 generated ones"),
+        ("ppl2_20_wend", 30, 30, "it takes --network, not"),
+    ],
+)
+def test_too_few_pictures(run_dir: Path, tmp_path: Path, metric: str, real: int, fake: int, message: str) -> None:
+    write_pictures(tmp_path / "real.zip", real, seed=0)
+    write_pictures(tmp_path / "fake.zip", fake, seed=1)
+    options = ["--data={tmp}/real.zip", "--images={tmp}/fake.zip", f"--metrics={metric}"]
+    refuse(run_dir, tmp_path, options, message)
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_pictures_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
+    names = f"--metrics={NAME},{DCT},fid20_full"
+    write_pictures(tmp_path / "large.zip", 60, seed=0, size=32)
+    write_pictures(tmp_path / "grey.zip", 60, seed=0, channels=1)
+    for name, found in {"large": "32x32 px and 3 channels", "grey": "16x16 px and 1 channels"}.items():
+        options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", names]
+        refuse(
+            run_dir, tmp_path, options, "makes pictures of 16x16 px with 3 channels", f"{{tmp}}/{name}.zip have", found
+        )
+        options = [f"--images={{tmp}}/{name}.zip", "--data={data}", names]
+        refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has pictures of", "they must agree")
+
+
+@pytest.mark.filterwarnings("ignore:a Frechet distance")
+@pytest.mark.usefixtures("stand_ins")
+def test_grey_pictures_count_as_rgb(run_dir: Path, tmp_path: Path) -> None:
+    names = [NAME, DCT, "fid60_full", "kid60_full", "dc605_full"]
+    for seed, which in enumerate(("real", "fake")):
+        grey = np.random.default_rng(seed).integers(0, 256, (60, 16, 16, 1), dtype=np.uint8)
+        write_pixels(tmp_path / f"{which}-1.zip", grey)
+        write_pixels(tmp_path / f"{which}-3.zip", grey.repeat(3, axis=3))
+    for channels in (1, 3):
+        options = [f"--data={tmp_path}/real-{channels}.zip", f"--images={tmp_path}/fake-{channels}.zip"]
+        result = invoke(run_dir, *options, f"--metrics={','.join(names)}", f"--outdir={tmp_path}")
+        assert result.exit_code == 0, result.output
+    network = write_snapshot(tmp_path / "grey.pkl", tmp_path / "real-1.zip")
+    result = invoke(run_dir, f"--network={network}", f"--metrics={','.join(names)}")
+    assert result.exit_code == 0, result.output
+    for name in names:
+        grey_row, rgb_row, generated_row = rows(tmp_path, name)
+        assert grey_row["value"] == pytest.approx(rgb_row["value"], rel=1e-6), name
+        assert generated_row["snapshot"] == "grey.pkl" and np.isfinite(generated_row["value"])
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
+    """A folder and a zip of the same pictures are the same set, at no distance from each other."""
+    write_pictures(tmp_path / "folder", 60, seed=0)
+    write_pictures(tmp_path / "same.zip", 60, seed=0)
+    write_pictures(tmp_path / "other.zip", 60, seed=1)
+    for images in ("folder", "same.zip", "other.zip"):
+        options = [f"--data={tmp_path / 'same.zip'}", f"--images={tmp_path / images}", f"--cache={tmp_path}"]
+        result = invoke(run_dir, *options, "--metrics=fid60_full,pr603_full", f"--outdir={tmp_path}")
+        assert result.exit_code == 0, result.output
+        assert ("From the cache: the features of the real pictures" in result.output) == (images != "folder")
+    folder, same, other = rows(tmp_path, "fid60_full")
+    assert abs(folder["value"]) < 1e-6 and abs(same["value"]) < 1e-6 and other["value"] > 1e-3
+    assert folder["snapshot_hash"] == same["snapshot_hash"] == same["real_hash"] != other["snapshot_hash"]
+    assert [row["snapshot"] for row in (folder, same, other)] == ["folder", "same.zip", "other.zip"]
+    assert rows(tmp_path, "pr603_full")[0]["details"] == {"precision": 1.0, "recall": 1.0}
+
+
+def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
+    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME},{DCT}", f"--outdir={tmp_path}"]
+    result = invoke(run_dir, *options, "--seed=5", "--repeat=3")
+    assert result.exit_code == 0, result.output
+    assert "Means and standard deviations over 3 seeds, 5 to 7." in result.output
+    assert invoke(run_dir, *options, "--seed=6").exit_code == 0
+    for name in (NAME, DCT):
+        *several, single = rows(tmp_path, name)
+        values = [row["value"] for row in several]
+        assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
+        assert single["value"] == pytest.approx(values[1], rel=1e-9)
+        (line,) = (line.split() for line in result.output.splitlines() if line.startswith(f"{name} "))
+        assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]
+
+
+def test_all_light_stands_for_four_metrics() -> None:
+    light = ["fid5k_full", "kid5k_full", "is5k", "dc5k5_full"]
+    assert registry.parse_names("all-light") == light
+    assert registry.parse_names(f"is10k,all-light,fid5k_full,{NAME}") == ["is10k", *light, NAME]
+    assert registry.weights_files(light) == ["inception"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics=fid20_full,pr203_full", "--detector=own.pth"], "these metrics use inception, vgg16; write --detector=NAME="),
+        (["--metrics=ppl2_20_wend", "--detector=own.pth"], "these metrics use vgg16, lpips; write --detector=NAME=FILE"),
+        (["--metrics=fid20_full,pr203_full", "--detector=vgg=own.pth"], "--detector=vgg=own.pth: these metrics use"),
+        ([f"--metrics={NAME}", "--detector=own.pth"], "these metrics use no weights"),
+        ([f"--metrics={NAME}", "--repeat=0"], "'--repeat': 0 is not in the range"),
+        ([f"--metrics={NAME}", "--gpus=-1"], "'--gpus': -1 is not in the range"),
+        ([f"--metrics={NAME}", "--gpus=2", "--device=cuda"], "--device=cuda is one GPU, but there are 2 processes"),
+        ([f"--metrics={NAME}", "--device=cuda:7"], "--device=cuda:7: PyTorch sees 2 GPUs here"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", *options)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+
+
+def test_more_processes_than_gpus_are_refused(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}", "--gpus=3"]
+    result = CliRunner().invoke(calc_metrics.main, options)
+    assert result.exit_code == 2 and "--gpus=3: PyTorch sees 2 GPUs here" in result.output
+
+
+def test_weights_are_named_by_network(run_dir: Path, tmp_path: Path) -> None:
+    """One file needs no name where one network is used; a name may be given all the same, and = may be in a path."""
+    write_weights(tmp_path / "a=b.pth", "another network")
+    for prefix in ("", "inception="):
+        options = ["--network={snapshot}", "--metrics=is20", f"--detector={prefix}{{tmp}}/a=b.pth"]
+        refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the Inception network")
+    options = ["--network={snapshot}", "--metrics=is20,pr203_full", "--detector=vgg16={tmp}/a=b.pth", "--offline"]
+    refuse(run_dir, tmp_path, options, "the Inception weights are not in")
+    options = ["--network={snapshot}", "--metrics=pr203_full", "--detector=vgg16={tmp}/a=b.pth"]
+    refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the VGG16 network")

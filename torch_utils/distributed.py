@@ -1,9 +1,13 @@
 """The processes of a run: rank, world size, and the few collectives that training needs. One process needs no set-up."""
 
+import contextlib
 import datetime
 import os
+import signal
 import socket
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -11,12 +15,48 @@ import torch.distributed as dist
 from torch import Tensor
 
 SPAWNED = "STYLEFORMER_SPAWNED"  # environment variable of the processes that `spawn` starts
-TIMEOUT = datetime.timedelta(hours=2)  # of a collective: the first process may be measuring meanwhile
+TIMEOUT = datetime.timedelta(minutes=30)  # of a collective: the first process may be computing a distance meanwhile
+
+
+_PARENT = os.getppid()  # looked at early: it may be gone soon
+
+
+class PeerError(ValueError):
+    """Another process of the run failed; the message says which one and how, where that is known."""
+
+
+LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "remote peer", "socket")
+
+
+@contextlib.contextmanager
+def losses_explained() -> Iterator[None]:
+    """Turn the error of a collective that another process has left into a PeerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if world_size() == 1 or not any(word in text.lower() for word in LOST):
+            raise
+        reason = text.strip().split("\n")[0]
+        raise PeerError(
+            f"process {rank()} lost the connection to another process, which failed (its own message says why), was killed, "
+            f"or whose machine is gone ({reason}). Start all of them again with --resume=latest"
+        ) from error
 
 
 def torchrun_world_size() -> int | None:
     """How many processes torchrun started, over all machines; None where it did not start this one."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def is_started() -> bool:
+    """Whether torchrun or `spawn` started this process."""
+    return torchrun_world_size() is not None or SPAWNED in os.environ
+
+
+def is_orphan() -> bool:
+    """Whether torchrun, or what else started this process as one of several, is gone."""
+    return is_started() and os.getppid() != _PARENT
 
 
 def local_world_size() -> int:
@@ -32,11 +72,12 @@ def check_gpus(num_processes: int) -> None:
 
 def join(device: torch.device) -> None:
     """Join the other processes that torchrun or `spawn` started; a run of one has none."""
-    if torchrun_world_size() is None and SPAWNED not in os.environ:
+    if not is_started():
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
+        # NCCL for what is on the GPUs; what the host decides is agreed on without waiting for them.
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
     else:
         torch.set_num_threads(max(torch.get_num_threads() // local_world_size(), 1))
         dist.init_process_group("gloo", timeout=TIMEOUT)
@@ -55,15 +96,53 @@ def local_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def spawn(function: Callable[[Any], None], num_processes: int, argument: Any) -> None:
-    """Call `function(argument)` in so many new processes that can `join`; the first error ends all of them."""
+def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, with_traceback: bool = False) -> None:
+    """Call `function(argument)` in so many new processes that can `join`; the first error ends all of them.
+
+    Raises ValueError with its message if it is a ValueError or OSError, and no traceback was asked for; otherwise
+    RuntimeError with its traceback.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_spawned, (num_processes, port, function, argument), nprocs=num_processes)
+    failures = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    arguments = (num_processes, port, function, argument, failures)
+    context = torch.multiprocessing.spawn(_spawned, arguments, nprocs=num_processes, join=False)
+    assert context is not None
+    try:
+        with _signals_forwarded(context.pids()):
+            while not context.join():
+                pass
+    except torch.multiprocessing.ProcessExitedException:
+        if failures.empty():  # killed from outside
+            raise
+        message, details = failures.get()
+        if message is None or with_traceback:
+            raise RuntimeError(details) from None
+        raise ValueError(message) from None
 
 
-def _spawned(rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any) -> None:
+@contextlib.contextmanager
+def _signals_forwarded(pids: list[int]) -> Iterator[None]:
+    """Hand Ctrl-C and SIGTERM on to processes, which do not get them from the terminal themselves."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _spawned(
+    rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any, failures: Any
+) -> None:
+    os.setpgid(0, 0)  # out of the terminal's reach: the parent hands signals on, once
     os.environ |= {
         SPAWNED: "1",
         "RANK": str(rank),
@@ -73,7 +152,13 @@ def _spawned(rank: int, num_processes: int, port: int, function: Callable[[Any],
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    function(argument)
+    try:
+        function(argument)
+    except Exception as error:
+        is_ours = isinstance(error, (ValueError, OSError))  # the messages of our own checks need no traceback
+        name = "" if rank == 0 or isinstance(error, PeerError) else f"process {rank}: "
+        failures.put((f"{name}{error}" if is_ours else None, f"process {rank} failed:\n{traceback.format_exc()}"))
+        raise SystemExit(1) from error
 
 
 def share(value: Any) -> Any:
@@ -85,9 +170,68 @@ def share(value: Any) -> Any:
     return values[0]
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Raise an error of one process in all of them, so that none waits for one that has failed; no collectives inside.
+
+    The other processes get it as a PeerError, which is a ValueError.
+    """
+    if world_size() == 1:
+        yield
+        return
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    messages: list[str | None] = [None] * world_size()
+    dist.all_gather_object(messages, None if failure is None else str(failure) or type(failure).__name__)
+    if failure is not None:
+        raise failure
+    for number, message in enumerate(messages):
+        if message is not None:
+            raise PeerError(f"process {number}: {message}")
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows, [n, columns], of all processes in the order of their ranks, on the first process; n may differ.
+
+    The others get their own rows back.
+    """
+    if world_size() == 1:
+        return x
+    counts = torch.zeros(world_size(), dtype=torch.int64)
+    counts[rank()] = len(x)
+    lengths = all_reduce_sum(counts).tolist()
+    padded = torch.zeros(max(lengths), *x.shape[1:], dtype=x.dtype, device=x.device)
+    padded[: len(x)] = x
+    gathered = [torch.empty_like(padded) for _ in lengths] if rank() == 0 else None
+    dist.gather(padded, gathered, dst=0)
+    return x if gathered is None else torch.cat([part[:n] for part, n in zip(gathered, lengths, strict=True)])
+
+
+def check_alike(what: str, numbers: list[int]) -> None:
+    """Raise RuntimeError on every process unless all of them have the same whole numbers."""
+    if world_size() == 1:
+        return
+    every: list[list[int]] = [[]] * world_size()
+    dist.all_gather_object(every, numbers)
+    different = [str(number) for number, theirs in enumerate(every) if theirs != every[0]]
+    if different:
+        raise RuntimeError(
+            f"{what} of process {', '.join(different)} differ from those of the first: a device or the network between "
+            f"them computes wrongly, or the processes run different versions"
+        )
+
+
 def rank() -> int:
     """This process's number, 0 in a run of one."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process speaks for all, also before it joined the others: the first of the run."""
+    return not is_started() or int(os.environ["RANK"]) == 0
 
 
 def world_size() -> int:
@@ -108,6 +252,13 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     return x
 
 
+def all_reduce_max(x: Tensor) -> Tensor:
+    """The maximum of x over the processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
 def all_reduce_mean(x: Tensor) -> Tensor:
     """The mean of x over the processes, in place."""
     if world_size() > 1:
@@ -123,15 +274,16 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(x, src=0)
 
 
-def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+def average_gradients(parameters: list[torch.nn.Parameter], loss: Tensor) -> Tensor:
     """Replace every gradient by its mean over the processes, in one flat all-reduce, and make it finite.
 
-    NaN becomes 0 and infinities +-1e5. A parameter without a gradient stays without one.
+    NaN becomes 0 and infinities +-1e5. A parameter without a gradient stays without one. Returns whether the gradients and
+    the loss, [], were finite on all processes: a bool tensor without dimensions.
     """
     grads = [p.grad for p in parameters if p.grad is not None]
-    if not grads:
-        return
-    flat = all_reduce_mean(torch.cat([g.flatten() for g in grads]))
+    flat = all_reduce_mean(torch.cat([*(g.flatten() for g in grads), loss.detach().to(parameters[0].dtype).view(1)]))
+    is_finite = flat.isfinite().all()
     flat.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+    for grad, part in zip(grads, flat[:-1].split([g.numel() for g in grads]), strict=True):
         grad.copy_(part.view_as(grad))
+    return is_finite

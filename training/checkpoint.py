@@ -3,14 +3,16 @@
 import json
 import os
 import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dnnlib.dataclass_values import ConfigError, build, to_plain
-from dnnlib.files import atomic_write
-from torch_utils import distributed
+from dnnlib.files import atomic_write, temporary_name
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -27,6 +29,7 @@ SAFETENSORS = ".safetensors"
 NETWORKS = ("G", "D", "G_ema")
 STATE_LATEST = "training-state-latest.pt"
 STATE_PREVIOUS = "training-state-previous.pt"
+STATE_NEW = "training-state-new.pt"  # whole, but not yet called the latest: what a kill between two renamings may leave
 
 PICTURE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
 ARCHITECTURE_FIELDS = {  # settings that decide what the weights compute
@@ -51,9 +54,12 @@ class CheckpointError(ValueError):
 
 
 def write(path: Path, values: dict[str, Any]) -> None:
-    """`torch.save` plain data under a name that appears only when the file is whole."""
+    """`torch.save` plain data under a name that appears only when the file is whole. Raises OSError."""
     with atomic_write(path) as file:
-        torch.save(values, file)
+        try:
+            torch.save(values, file)
+        except RuntimeError as error:  # how torch passes on that it could not write
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read(path: str | Path, expected_format: str, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -62,8 +68,19 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(
+                f"{path}: damaged: the checksum of {damaged} is wrong; use another copy or an older file"
+            )
         values = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except CheckpointError:
+        raise
+    except (
+        pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error,
+        NotImplementedError,
+    ) as error:  # fmt: skip
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{path}: not a file of this program, or damaged ({reason})") from error
     found = values.get("format") if isinstance(values, dict) else None
@@ -89,7 +106,7 @@ def header(file_format: str, config: RunConfig, spec: DatasetSpec, cur_nimg: int
 
 
 def save_snapshot(path: Path, state: TrainState) -> None:
-    """Write G, D and G_ema with their configuration."""
+    """Write G, D and G_ema with their configuration. Raises OSError."""
     networks = {name: getattr(state, name).state_dict() for name in NETWORKS}
     write(path, header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg) | networks)
 
@@ -203,23 +220,67 @@ def load_networks(path: str | Path, state: TrainState) -> None:
         getattr(state, name).load_state_dict(values[name])
 
 
-def save_state(run_dir: Path, state: TrainState) -> None:
-    """Write the training state from rank 0, keeping the one before it; call it on every rank."""
-    values = header(STATE_FORMAT, state.config, state.spec, state.cur_nimg) | {"state": state.state_dict()}
-    if distributed.rank() != 0:
-        return
-    latest = run_dir / STATE_LATEST
+def state_values(state: TrainState) -> dict[str, Any]:
+    """What a state file holds; call it on every rank."""
+    return header(STATE_FORMAT, state.config, state.spec, state.cur_nimg) | {"state": state.state_dict()}
+
+
+def write_state(run_dir: Path, values: dict[str, Any]) -> None:
+    """Write `state_values` as the latest state, keeping the one before it; at no moment is there none. Raises OSError."""
+    latest, previous, new = (run_dir / name for name in (STATE_LATEST, STATE_PREVIOUS, STATE_NEW))
+    try:
+        write(new, values)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
     if latest.exists():
-        os.replace(latest, run_dir / STATE_PREVIOUS)
-    write(latest, values)
+        keep_as(latest, previous)
+    os.replace(new, latest)
 
 
-def find_state(run_dir: Path) -> dict[str, Any] | None:
-    """The newest readable training state of a run folder, with its header; None if there is none."""
-    for name in (STATE_LATEST, STATE_PREVIOUS):
+def keep_as(latest: Path, previous: Path) -> None:
+    """Give a file a second name, or another one where the file system knows no second names."""
+    link = temporary_name(previous)
+    try:
+        os.link(latest, link)
+        os.replace(link, previous)
+    except OSError:
+        os.replace(latest, previous)
+    finally:
+        link.unlink(missing_ok=True)
+
+
+def find_state(run_dir: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The newest readable training state of a run folder, with its header; None where there is no state file at all.
+
+    Raises CheckpointError if there are some, but all damaged.
+    """
+    problem: CheckpointError | None = None
+    for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS):
+        if not (run_dir / name).exists():
+            continue
         try:
-            return read(run_dir / name, STATE_FORMAT)
+            values = read(run_dir / name, STATE_FORMAT)
         except CheckpointError as error:
-            if (run_dir / name).exists():
-                print(f"Warning: {error}; looking for an older one")
+            problem = error
+            say(f"Warning: {error}; looking for an older state")
+            continue
+        if problem is not None:
+            say(f"Going back to {name} of {values['cur_nimg'] / 1000:g} kimg")
+        return values
+    if problem is not None:
+        raise CheckpointError(
+            f"{run_dir}: no training state there can be read; start a new run from its newest snapshot: --resume=FILE"
+        ) from problem
     return None
+
+
+def restore(state: TrainState, values: dict[str, Any], path: Path) -> None:
+    """Go on from what `find_state` returned; raises CheckpointError where it is not of such networks."""
+    try:
+        state.load_state_dict(values["state"])
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(
+            f"{path}: its training state does not fit these settings or this version ({reason})"
+        ) from error

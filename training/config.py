@@ -217,16 +217,21 @@ class ScheduleConfig:
     state_kimg: float | None = None      # between two state files; None = each snapshot and every 5 minutes
     keep: int = 0                        # newest snapshots to keep; 0 = all
     metrics: tuple[str, ...] = ()        # computed at each snapshot
+    max_nonfinite: int = 20              # steps in a row with a loss or gradient that is not finite: the run has diverged
+    max_rollbacks: int = 3               # times that a diverged run goes back to its last good state before it gives up
+    disk_retries: int = 10               # times that writing to a full disk is tried again
+    disk_wait_sec: float = 60.0          # before each of them
 
     def __post_init__(self) -> None:
         for name in ("kimg", "tick_kimg"):
             require(getattr(self, name) > 0, f"--{name.removesuffix('_kimg')} must be positive, got {getattr(self, name)}")
-        for name in ("batch", "snap_ticks"):
+        for name in ("batch", "snap_ticks", "max_nonfinite"):
             require(getattr(self, name) >= 1, f"schedule.{name} must be 1 or more, got {getattr(self, name)}")
         require(self.batch_gpu is None or (self.batch_gpu >= 1 and self.batch % self.batch_gpu == 0),
                 f"--batch={self.batch} is not a multiple of --batch-gpu={self.batch_gpu}")
         require(self.state_kimg is None or self.state_kimg > 0, f"--state-kimg must be positive, got {self.state_kimg}")
-        require(self.keep >= 0, f"--keep must be 0 (all) or more, got {self.keep}")
+        for name in ("keep", "max_rollbacks", "disk_retries", "disk_wait_sec"):
+            require(getattr(self, name) >= 0, f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
 
     def micro_batch(self, world_size: int) -> int:
         """Pictures of one forward pass; raises ConfigError when the batch does not divide."""

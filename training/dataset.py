@@ -1,19 +1,34 @@
 """A data set's pictures and labels, and the endless stream of micro-batches that training takes from it."""
 
+import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, default_collate
 
 from dnnlib.label_table import FILE_NAME, Label, read_label_table
 from dnnlib.picture import Layout, common_layout
 from dnnlib.picture_tree import PictureTree
+from dnnlib.zip_reader import ChangedError
 from training.config import DatasetSpec
+from training.data_order import micro_batches, order
+from training.read_ahead import DataError, read_ahead
+
+MAX_BROKEN = 10  # different pictures that others may stand in for
+
+
+class BrokenPicture(NamedTuple):
+    """A picture that could not be read, and the one used in its place."""
+
+    name: str  # of its file
+    problem: str  # what is wrong with which file
+    stand_in: str  # name of the other file
 
 
 class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
@@ -23,10 +38,11 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         spec: What the networks must know.
         path: The zip or folder.
         num_files: Pictures in use, before mirroring.
+        broken: What is wrong with each picture, by its name, that `stream` has found broken so far.
 
     Raises:
-        ValueError: No such path, no pictures in it, pictures of several sizes or of an unsupported kind, labels that
-            are missing or do not fit the pictures.
+        ValueError: No such path, no pictures in it, pictures of several sizes or of an unsupported kind, more than
+            MAX_BROKEN damaged ones, labels that are missing or do not fit the pictures.
     """
 
     def __init__(
@@ -47,6 +63,8 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self._labels = labels[chosen]
         self.num_files = len(self._names)
         self._layout = _find_layout(self._tree, self._names)
+        self._num_bytes = np.array(self._tree.sizes(self._names))
+        self.broken: dict[str, str] = {}
         self.spec = DatasetSpec(
             self._layout.height, self._layout.width, self._layout.channels, labels.shape[1], class_names
         )
@@ -58,14 +76,39 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self.image(index), self.label(index)
 
     def image(self, index: int) -> np.ndarray:
-        """Return a picture, uint8 [channels, height, width]."""
-        pixels = self._tree.pixels(self._names[self._file_index(index)], self._layout)
+        """Return a picture, uint8 [channels, height, width]; ValueError if it is broken."""
+        file_index = self._file_index(index)
+        pixels = self._tree.pixels(self._names[file_index], self._layout, self._num_bytes[file_index])
         flipped = pixels[:, ::-1] if index >= self.num_files else pixels
         return np.array(flipped.transpose(2, 0, 1), order="C")  # a copy: decoded grey pictures are read-only
 
     def label(self, index: int) -> np.ndarray:
         """Return a label, float [label_dim]: one-hot for a class index, otherwise the vector of the data set."""
         return self._labels[self._file_index(index)]
+
+    def readable(self, index: int, max_broken: int = MAX_BROKEN) -> tuple[np.ndarray, np.ndarray, list[BrokenPicture]]:
+        """Return a picture, its label and no more, or those of the next readable picture and which ones are broken.
+
+        The next one after the last is the first; a flipped picture is followed by flipped ones. So what stands in for a
+        picture follows from the data set alone.
+
+        Raises:
+            DataError: All are broken, or more than `max_broken` in a row, or the zip or folder is gone or another one.
+        """
+        first, flipped = self._file_index(index), index >= self.num_files
+        once_around = itertools.chain(range(first, self.num_files), range(first))
+        broken: dict[str, str] = {}
+        for file_index in itertools.islice(once_around, max_broken + 1):
+            candidate = file_index + flipped * self.num_files
+            try:
+                image, label = self[candidate]
+            except ValueError as error:
+                self._require_unchanged(error)
+                broken[self._names[file_index]] = " ".join(str(error).split())
+            else:
+                stand_in = self._names[file_index]
+                return image, label, [BrokenPicture(*item, stand_in) for item in broken.items()]
+        raise _too_many(self.path, broken, max_broken)
 
     def labels(self) -> np.ndarray:
         """Return all labels, float [len(self), label_dim]."""
@@ -77,8 +120,8 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         It depends on what is in use of the data set, not on where it lies or whether it is a zip or a folder.
         """
         digest = hashlib.sha256(f"mirror={self._mirror} labels={self._labels.shape}\n".encode())
-        for name in self._names:
-            digest.update(f"{self._tree.crc(name):08x} {name}\n".encode())
+        for name, crc in zip(self._names, self._tree.crcs(self._names), strict=True):
+            digest.update(f"{crc:08x} {name}\n".encode(errors="surrogateescape"))
         digest.update(self._labels.tobytes())
         return digest.hexdigest()
 
@@ -87,18 +130,14 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
             raise IndexError(f"there is no picture {index} in {self.path}, only 0..{len(self) - 1}")
         return index % self.num_files
 
-
-def order(seed: int, start_nimg: int, length: int) -> Iterator[int]:
-    """Yield without end the positions, 0..length-1, of the images from global image index `start_nimg` on.
-
-    Each epoch of `length` images is a permutation of its own that follows from (seed, epoch) alone, so the order does
-    not depend on where a run started.
-    """
-    epoch, position = divmod(start_nimg, length)
-    while True:
-        permutation = np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(length)
-        yield from permutation[position:].tolist()
-        epoch, position = epoch + 1, 0
+    def _require_unchanged(self, error: ValueError) -> None:
+        """Raise DataError if what went wrong is a matter of the whole data set."""
+        try:
+            if isinstance(error, ChangedError):
+                raise error
+            self._tree.check()
+        except ChangedError as changed:
+            raise DataError(str(changed)) from changed
 
 
 def stream(
@@ -112,14 +151,17 @@ def stream(
     world_size: int = 1,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
+    max_broken: int = MAX_BROKEN,
+    on_broken: Callable[[str], None] = print,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Return the endless micro-batches of one rank: uint8 [micro_batch, channels, height, width] and float labels.
 
     A step takes the next `batch_size` images of `order` and cuts them into micro-batches; micro-batch k goes to rank
-    k % world_size. So it holds the same pictures however many ranks there are, and wherever the run was resumed.
+    k % world_size. So it holds the same pictures however many ranks there are, and wherever the run was resumed. The
+    picture that stands in for a broken one follows from the data set alone, see `ImageDataset.readable`.
 
     Args:
-        dataset: Where the pictures are.
+        dataset: Where the pictures are; its `broken` is filled.
         seed: Of the order.
         start_nimg: Images that the run has seen so far, over all ranks.
         batch_size: Images a step, over all ranks.
@@ -128,6 +170,12 @@ def stream(
         world_size: Number of ranks.
         num_workers: Processes that read ahead; 0 = read in this one.
         device: Where the tensors go.
+        max_broken: Different pictures that may be broken.
+        on_broken: Gets a line for people, here, when a picture is found broken for the first time.
+
+    Raises:
+        DataError: Too many pictures are broken, the zip or folder is gone or another one, or a worker was killed. Comes
+            from the iterator, between two micro-batches.
     """
     if micro_batch < 1 or batch_size < 1 or batch_size % (micro_batch * world_size):
         raise ValueError(
@@ -135,23 +183,70 @@ def stream(
             f"--batch must be a multiple of --batch-gpu times --gpus"
         )
     device = torch.device(device)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=_micro_batches(order(seed, start_nimg, len(dataset)), batch_size, micro_batch, rank, world_size),
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # otherwise starting the workers would draw from the global one
+    indices = micro_batches(order(seed, start_nimg, len(dataset)), batch_size, micro_batch, rank, world_size)
+    reads = read_ahead(_MicroBatchReader(dataset, max_broken), indices, num_workers, device.type == "cuda")
+    return _checked(reads, dataset, max_broken, on_broken, device)
+
+
+class _Read(NamedTuple):
+    """What became of a micro-batch, in a form that comes through from another process."""
+
+    tensors: list[Tensor]  # images and labels; none after a failure
+    broken: list[BrokenPicture]
+    failure: str = ""
+
+
+class _MicroBatchReader(Dataset[_Read]):
+    """The micro-batches of a data set, by the indices of their pictures."""
+
+    def __init__(self, dataset: ImageDataset, max_broken: int) -> None:
+        self._dataset, self._max_broken = dataset, max_broken
+
+    def __getitem__(self, indices: list[int]) -> _Read:
+        broken: list[BrokenPicture] = []
+        items = []
+        try:
+            for index in indices:
+                image, label, found = self._dataset.readable(index, self._max_broken)
+                items.append((image, label))
+                broken += found
+            return _Read(default_collate(items), broken)
+        except DataError as error:
+            return _Read([], broken, str(error))
+        except (MemoryError, RuntimeError) as error:  # of shared memory, between workers and this process
+            reason = str(error) or "no memory is left"
+            return _Read([], broken, f"pictures cannot be handed over: {reason}; use fewer processes (--workers)")
+
+
+def _checked(
+    reads: Generator[_Read, None, None],
+    dataset: ImageDataset,
+    max_broken: int,
+    on_broken: Callable[[str], None],
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the micro-batches; tell of broken pictures, and raise DataError when they are too many or there is no more."""
+    with contextlib.closing(reads):
+        for tensors, broken, failure in reads:
+            for name, problem, stand_in in broken:
+                if name not in dataset.broken:
+                    dataset.broken[name] = problem
+                    on_broken(f"Warning: {problem}; {stand_in} is used in its place")
+            if len(dataset.broken) > max_broken:
+                raise _too_many(dataset.path, dataset.broken, max_broken)
+            if failure:
+                raise DataError(failure)
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
+            yield images, labels
+
+
+def _too_many(path: Path, broken: dict[str, str], max_broken: int) -> DataError:
+    what = "all pictures are broken" if len(broken) <= max_broken else f"more than {max_broken} pictures are broken"
+    names = " ".join(", ".join(broken).split())
+    return DataError(
+        f"{what} in {path}: {names} (the first: {next(iter(broken.values()))}). Copy the data set again from where it is "
+        f"whole, or pack it again with dataset_tool.py --on-error=skip and start a new run"
     )
-    return ((images.to(device, non_blocking=True), labels.to(device, non_blocking=True)) for images, labels in loader)
-
-
-def _micro_batches(
-    indices: Iterator[int], batch_size: int, micro_batch: int, rank: int, world_size: int
-) -> Iterator[list[int]]:
-    while True:
-        batch = list(itertools.islice(indices, batch_size))
-        for start in range(rank * micro_batch, batch_size, world_size * micro_batch):
-            yield batch[start : start + micro_batch]
 
 
 def _subset(length: int, max_images: int | None, seed: int, path: Path) -> np.ndarray:
@@ -164,7 +259,18 @@ def _subset(length: int, max_images: int | None, seed: int, path: Path) -> np.nd
 
 
 def _find_layout(tree: PictureTree, names: list[str]) -> Layout:
-    return common_layout(map(tree.origin, names), map(tree.layout, names))
+    """Return the layout of the pictures; some members of a zip may be damaged, as others will stand in for them."""
+    layouts, damaged = {}, {}
+    for name in names:
+        try:
+            layouts[name] = tree.layout(name)
+        except ValueError as error:
+            if not tree.is_damaged(name):
+                raise
+            damaged[name] = str(error)
+    if len(damaged) > MAX_BROKEN or not layouts:
+        raise _too_many(tree.path, damaged, MAX_BROKEN)
+    return common_layout(map(tree.origin, layouts), layouts.values())
 
 
 def _no_labels(length: int) -> np.ndarray:
@@ -186,4 +292,6 @@ def _label_array(labels: list[Label], num_names: int) -> np.ndarray:
     if not isinstance(labels[0], int):
         return np.array(labels, np.float32)
     indexes = np.array(labels)
-    return np.eye(max(num_names, int(indexes.max()) + 1), dtype=np.float32)[indexes]
+    one_hot = np.zeros((len(labels), max(num_names, int(indexes.max()) + 1)), np.float32)
+    one_hot[np.arange(len(labels)), indexes] = 1
+    return one_hot

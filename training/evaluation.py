@@ -1,16 +1,19 @@
 """Hands a generator and a data set to the metrics."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from dnnlib.download import file_sha256
 from dnnlib.label_table import read_label_table
+from dnnlib.parallel import available_cpus
 from dnnlib.picture_tree import PictureTree
-from metrics.images import ImageBatch
+from metrics.images import EPSILON, ImageBatch, Sample
 from metrics.registry import check_suitable, evaluate, prepare, see_training
 from metrics.results import MetricResult, append_rows
 from metrics.weights import INCEPTION, Source, command, find
@@ -20,16 +23,19 @@ from training.dataset import ImageDataset
 from training.networks.generator import Generator
 from training.preview import to_uint8
 
-_LATENT_STREAM, _NOISE_STREAM = 10, 11  # tell the draws of a seed apart
+_LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # tell the draws of a seed apart
 _CHUNK = 50  # pictures of up to 64 px generated at once
 _CHUNK_PIXELS = _CHUNK * 64 * 64
+_MAX_WORKERS = 8  # processes that read pictures ahead
 
 
 class RealSet:
     """All pictures of a data set as `metrics.images.RealImages`."""
 
-    def __init__(self, dataset: ImageDataset) -> None:
+    def __init__(self, dataset: ImageDataset, workers: int = 0) -> None:
         self.dataset = dataset
+        self.workers = workers  # processes that read pictures ahead; 0 = read them in this one
+        self.name = dataset.path.name
         self.count = len(dataset)
         self.content_hash = dataset.content_hash()
         spec = dataset.spec
@@ -37,12 +43,13 @@ class RealSet:
         self._classes = class_indices(dataset.labels())
         self.num_classes = 0 if self._classes is None else spec.label_dim
 
-    def batches(self, batch_size: int) -> Iterator[ImageBatch]:
-        """Yield the pictures in the order of the data set."""
-        for start in range(0, self.count, batch_size):
-            indices = range(start, min(start + batch_size, self.count))
-            images = torch.from_numpy(np.stack([self.dataset.image(index) for index in indices]))
-            yield images, None if self._classes is None else self._classes[start : indices.stop]
+    def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
+        """Yield the pictures of these indices in the order of the data set."""
+        loader = DataLoader(
+            Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
+        )
+        for start, (images, _) in zip(chosen[::batch_size], loader, strict=True):
+            yield images, None if self._classes is None else self._classes[start : start + len(images)]
 
 
 class FakeSet:
@@ -50,23 +57,27 @@ class FakeSet:
 
     def __init__(self, real: RealSet) -> None:
         self.pictures = real
-        self.name = real.dataset.path.name
+        self.name = real.name
         self.content_hash = real.content_hash
 
-    def batches(self, count: int, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Return the first `count` pictures, whatever the seed; raises ValueError where there are fewer."""
+    def check(self, sample: Sample, count: int) -> None:
+        """Raise ValueError where there are fewer pictures, and for pairs, which only a generator makes."""
+        path = self.pictures.dataset.path
+        if sample is Sample.PAIRS:
+            raise ValueError(f"path length moves through the latents of a generator: it takes --network, not {path}")
         if count > self.pictures.count:
             raise ValueError(
-                f"{self.pictures.dataset.path} has {self.pictures.count} pictures, but the metrics look at {count} "
-                f"generated ones; give at least so many"
+                f"{path} has {self.pictures.count} pictures, but the metrics look at {count} generated ones; name metrics "
+                f"of a smaller number, such as fid{self.pictures.count}_full"
             )
-        return self._first(count, batch_size)
 
-    def _first(self, count: int, batch_size: int) -> Iterator[ImageBatch]:
-        for done, (images, classes) in zip(
-            range(0, count, batch_size), self.pictures.batches(batch_size), strict=False
-        ):
-            yield images[: count - done], None if classes is None else classes[: count - done]
+    def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
+        """Yield the pictures of these indices, whatever the seed."""
+        return self.pictures.batches(chosen, batch_size)
+
+    def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
+        """Raise ValueError: there are none."""
+        raise ValueError(f"{self.name} has no pairs of pictures")
 
 
 class FakeSampler:
@@ -94,29 +105,67 @@ class FakeSampler:
         # Larger pictures in smaller chunks, by their size alone: what fits a small GPU must not change the value.
         self._chunk = min(max(_CHUNK_PIXELS // G.img_resolution**2, 4), _CHUNK)
 
-    def batches(self, count: int, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield pictures 0 .. count - 1 of this seed."""
-        for start in range(0, count, self._chunk):
-            images, classes = self._generate(start, seed)
-            parts = range(0, min(self._chunk, count - start), batch_size)
-            for part in (slice(first, min(first + batch_size, count - start)) for first in parts):
-                yield images[part], None if classes is None else classes[part]
+    def check(self, sample: Sample, count: int) -> None:
+        """Accept everything: there is no end of pictures and pairs."""
+
+    def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
+        """Yield the pictures of these indices."""
+        return self._rebatch(chosen, batch_size, lambda start: self._pictures(start, seed))
+
+    def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
+        """Yield the pairs of these indices; the two pictures of a pair have the same noise."""
+        return self._rebatch(chosen, batch_size, lambda start: self._pairs(start, seed))
+
+    def _rebatch(self, chosen: range, batch_size: int, chunk: Callable[[int], ImageBatch]) -> Iterator[ImageBatch]:
+        """Yield what `chunk(start)` returns for the chunk that begins at `start`, cut into the batches asked for."""
+        made_start = -1
+        for first in range(chosen.start, chosen.stop, batch_size):
+            stop, parts = min(first + batch_size, chosen.stop), []
+            for start in range(first // self._chunk * self._chunk, stop, self._chunk):
+                if start != made_start:
+                    (images, classes), made_start = chunk(start), start
+                part = slice(max(first - start, 0), stop - start)
+                parts.append((images[part], None if classes is None else classes[part]))
+            some_images, some_classes = zip(*parts, strict=True)
+            yield torch.cat(some_images), None if some_classes[0] is None else torch.cat(some_classes)
 
     @torch.no_grad()
-    def _generate(self, start: int, seed: int) -> ImageBatch:
+    def _pictures(self, start: int, seed: int) -> ImageBatch:
         """Return the whole chunk that begins at picture `start`."""
-        z, chosen = zip(*(self._draw(seed, index) for index in range(start, start + self._chunk)), strict=True)
-        c = torch.from_numpy(self._labels[list(chosen)]).to(self.device)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed(seed, _NOISE_STREAM, start))
-            images = self.G(torch.from_numpy(np.stack(z)).to(self.device), c, truncation_psi=1.0, noise_mode="random")
-        return to_uint8(images), None if self._classes is None else self._classes[list(chosen)]
+        z, chosen = self._draw(_LATENT_STREAM, seed, start)
+        with self._noise_of(seed, start):
+            images = self.G(z, self._labels_of(chosen), truncation_psi=1.0, noise_mode="random")
+        return to_uint8(images), None if self._classes is None else self._classes[chosen]
 
-    def _draw(self, seed: int, index: int) -> tuple[np.ndarray, int]:
-        """Return the latent of a picture, float32 [z_dim], and whose label it gets."""
-        rng = np.random.default_rng(derive_seed(seed, _LATENT_STREAM, index))
-        return rng.standard_normal(self.G.z_dim, dtype=np.float32), int(rng.integers(len(self._labels)))
+    @torch.no_grad()
+    def _pairs(self, start: int, seed: int) -> ImageBatch:
+        """Return the whole chunk that begins at pair `start`."""
+        (z, chosen), (other_z, _) = (self._draw(stream, seed, start) for stream in (_LATENT_STREAM, _OTHER_STREAM))
+        c, images = self._labels_of(chosen), []
+        ws, other_ws = self.G.mapping(z, c), self.G.mapping(other_z, c)
+        for point in (ws, ws.lerp(other_ws, EPSILON)):
+            with self._noise_of(seed, start):
+                images.append(self.G.synthesis(point, noise_mode="random"))
+        return (torch.stack(images, dim=1) + 1) * 127.5, None
+
+    @contextlib.contextmanager
+    def _noise_of(self, seed: int, start: int) -> Iterator[None]:
+        """Make the generator draw the noise of the chunk that begins at `start`."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(seed, _NOISE_STREAM, start))
+            yield
+
+    def _draw(self, stream: int, seed: int, start: int) -> tuple[Tensor, list[int]]:
+        """Return the latents of a chunk, [chunk, z_dim], and whose label each gets."""
+        latents, chosen = [], []
+        for index in range(start, start + self._chunk):
+            rng = np.random.default_rng(derive_seed(seed, stream, index))
+            latents.append(rng.standard_normal(self.G.z_dim, dtype=np.float32))
+            chosen.append(int(rng.integers(len(self._labels))))
+        return torch.from_numpy(np.stack(latents)).to(self.device), chosen
+
+    def _labels_of(self, chosen: list[int]) -> Tensor:
+        return torch.from_numpy(self._labels[chosen]).to(self.device)
 
 
 def _check_match(G: Generator, dataset: ImageDataset) -> None:
@@ -150,9 +199,14 @@ def reference_dataset(path: str | Path, mirror: bool = False) -> ImageDataset:
     return ImageDataset(path, use_labels=has_labels, mirror=mirror)
 
 
-def flipped_set(names: Sequence[str], path: str | Path, mirror: bool) -> RealSet | None:
+def flipped_set(names: Sequence[str], path: str | Path, mirror: bool, workers: int = 0) -> RealSet | None:
     """Return the pictures of a data set as training sees them if it flips them and a metric asks for that; else None."""
-    return RealSet(reference_dataset(path, mirror=True)) if mirror and see_training(names) else None
+    return RealSet(reference_dataset(path, mirror=True), workers) if mirror and see_training(names) else None
+
+
+def reading_workers(device: torch.device) -> int:
+    """Return how many processes read pictures ahead while a device of this kind looks at others."""
+    return min(available_cpus() // distributed.local_world_size(), _MAX_WORKERS) if device.type == "cuda" else 0
 
 
 def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
@@ -184,17 +238,19 @@ def evaluate_snapshot(
 ) -> list[MetricResult]:
     """Compute metrics of a run's averaged generator, print them and record them beside its snapshot.
 
-    The first process does the work; call it on every rank or on that one. The seed is that of the run.
+    Call it on every process: each looks at its part of the pictures. The first one returns the results, the others none.
+    The seed is that of the run.
     """
-    if distributed.rank() != 0:
-        return []
     reference, device = reference_dataset(dataset.path), next(G.parameters()).device
-    fake = FakeSampler(G, reference, device, snapshot.name, file_sha256(snapshot))
+    with distributed.together():
+        content_hash = file_sha256(snapshot) if distributed.rank() == 0 else ""
+    fake = FakeSampler(G, reference, device, snapshot.name, content_hash)
+    workers = reading_workers(device)
     results = evaluate(
         names,
-        RealSet(reference),
+        RealSet(reference, workers),
         fake,
-        real_as_trained=flipped_set(names, dataset.path, mirror=len(dataset) > dataset.num_files),
+        real_as_trained=flipped_set(names, dataset.path, len(dataset) > dataset.num_files, workers),
         device=device,
         seed=seed,
     )

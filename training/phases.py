@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_utils.distributed import all_reduce_mean, all_reduce_sum, average_gradients
 from training.augment import AugmentPipe
+from training.health import Health
 from training.latents import Latents
 from training.loss import (
     discriminator_fake_loss,
@@ -131,6 +132,7 @@ class Phase:
     interval: int  # batches between two steps
     gain: float  # a lazily applied loss counts for all the batches between two steps
     finish: Callable[[], None]  # called after the optimizer step
+    health: Health  # told whether loss and gradients were finite
 
     def is_due(self, batch_index: int) -> bool:
         """Whether this phase takes a step in the batch of this index."""
@@ -142,9 +144,12 @@ class Phase:
         for parameter in self.parameters:  # frozen layers stay without
             parameter.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros([], device=self.parameters[0].device)
         for batch in batches:
-            (self.loss(batch) * (self.gain / len(batches))).backward()
-        average_gradients(self.parameters)
+            loss = self.loss(batch) * (self.gain / len(batches))
+            loss.backward()
+            total += loss.detach()
+        self.health.report(average_gradients(self.parameters, total))
         self.optimizer.step()
         self.finish()
 
@@ -165,12 +170,14 @@ def build_phases(state: TrainState) -> list[Phase]:
 
     generator = (state.G, state.D, state.g_parameters, state.g_optimizer)
     discriminator = (state.D, state.G, state.d_parameters, state.d_optimizer)
-    phases = [Phase("G_main", *generator, losses.g_main, 1, 1.0, update_w_avg)]
+    phases = [Phase("G_main", *generator, losses.g_main, 1, 1.0, update_w_avg, state.health)]
     if config.pl_weight > 0:
         every = config.pl_interval
-        phases.append(Phase("G_pl", *generator, losses.g_path_length, every, float(every), finish_path_length))
-    phases.append(Phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg))
+        phases.append(
+            Phase("G_pl", *generator, losses.g_path_length, every, float(every), finish_path_length, state.health)
+        )
+    phases.append(Phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg, state.health))
     if config.r1_gamma > 0:
         every = config.r1_interval
-        phases.append(Phase("D_r1", *discriminator, losses.d_r1, every, float(every), finish=lambda: None))
+        phases.append(Phase("D_r1", *discriminator, losses.d_r1, every, float(every), lambda: None, state.health))
     return phases

@@ -1,6 +1,8 @@
 """What a run tells people: the status line, the progress bar and stats.jsonl."""
 
+import contextlib
 import json
+import os
 import resource
 import sys
 import time
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from dnnlib.files import atomic_write
 from dnnlib.text import format_duration
 from torch_utils.stats import Scalar
 
@@ -75,7 +78,14 @@ class Reporter:
             print(text, flush=True)
             self.bar.refresh()
 
-    def status(self, cur_nimg: int, augment_p: float, stats: dict[str, Scalar]) -> None:
+    def rewind(self, cur_nimg: int) -> None:
+        """Go back to a number of pictures: what was reported of later ones is forgotten."""
+        if not self.is_quiet:
+            forget_later_rows(self.run_dir / STATS_FILE, cur_nimg)
+        self.tick_sec, self.tick_nimg, self.upkeep_sec = time.monotonic(), cur_nimg, 0.0
+        self.bar.update(cur_nimg - self.bar.n)
+
+    def status(self, cur_nimg: int, augment_p: float, stats: dict[str, Scalar], num_nonfinite: int) -> None:
         """Print the status line and append a row to stats.jsonl."""
         if self.is_quiet:
             return
@@ -93,12 +103,14 @@ class Reporter:
             f"gpumem {memory['Resources/peak_gpu_mem_gb']:<6.2f}" if "Resources/peak_gpu_mem_gb" in memory else "",
             f"augment {augment_p:<6.3f}",
             *(f"{short} {stats[name].mean:<6.2f}" for name, short in LOSSES.items() if name in stats),
+            f"nonfinite {num_nonfinite}" if num_nonfinite else "",
             f"left {format_duration(left_sec)}" if cur_nimg > self.tick_nimg else "",
         ]
         self.say("  ".join(part for part in parts if part).rstrip())
         scalars = {
             "Progress/kimg": cur_nimg / 1000,
             "Progress/augment": augment_p,
+            "Progress/nonfinite_steps": num_nonfinite,
             "Timing/sec_per_kimg": sec_per_kimg,
             "Timing/maintenance_sec": self.upkeep_sec,
             **memory,
@@ -109,12 +121,26 @@ class Reporter:
             self.tensorboard.flush()
         row: dict[str, object] = {name: {"num": s.num, "mean": s.mean, "std": s.std} for name, s in stats.items()}
         row |= {name: {"num": 1, "mean": value, "std": 0.0} for name, value in scalars.items()}
-        with open(self.run_dir / STATS_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"cur_nimg": cur_nimg, **row, "timestamp": time.time()}) + "\n")
+        try:
+            append_line(self.run_dir / STATS_FILE, json.dumps({"cur_nimg": cur_nimg, **row, "timestamp": time.time()}))
+        except OSError as error:
+            self.say(f"Warning: {STATS_FILE} lacks a row: {error}")
         self.tick_sec, self.tick_nimg, self.upkeep_sec = now, cur_nimg, 0.0
 
 
 LOSSES = {"Loss/G/loss": "G", "Loss/D/loss": "D", "Loss/r1_penalty": "r1"}  # shown in the status line
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file: all of it, or nothing. Raises OSError."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise
 
 
 def forget_later_rows(path: Path, cur_nimg: int) -> None:
@@ -123,4 +149,6 @@ def forget_later_rows(path: Path, cur_nimg: int) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["cur_nimg"] <= cur_nimg]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    if kept != lines:
+        with atomic_write(path, "w") as file:
+            file.write("".join(line + "\n" for line in kept))

@@ -4,17 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from dnnlib.dataclass_values import to_plain
+from dnnlib.dataclass_values import require, to_plain
 from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
-from training.checkpoint import find_state
+from training.checkpoint import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
 from training.config import DatasetSpec, RunConfig
 
 OPTIONS_FILE = "training_options.json"
 FREE_TO_CHANGE = {  # settings that a run may go on with although they differ
     "data": ("workers",),
-    "schedule": ("kimg", "tick_kimg", "snap_ticks", "state_kimg", "keep", "metrics"),
-}
+    "schedule": (
+        "kimg", "tick_kimg", "snap_ticks", "state_kimg", "keep", "metrics", "disk_retries", "disk_wait_sec", "max_nonfinite",
+        "max_rollbacks",
+    ),
+}  # fmt: skip
 KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a run that goes on keeps its own
 
 
@@ -50,26 +53,47 @@ def describe(config: RunConfig) -> str:
     return "-".join(word for word in words if word)
 
 
-def newest_matching_run(outdir: Path, config: RunConfig, spec: DatasetSpec) -> tuple[Path, RunConfig] | None:
-    """The newest run folder with these settings and pictures and a readable saved state, and the settings to go on with.
+def newest_matching_run(
+    outdir: Path, config: RunConfig, spec: DatasetSpec, force: bool = False
+) -> tuple[Path, RunConfig] | None:
+    """The newest run folder with these settings and pictures and a saved state, and the settings to go on with.
 
-    Where there are runs but none matches, the differences from the newest are printed.
+    With `force`, the newest one with a saved state whatever its settings. None where no run was begun there that could be
+    meant. Raises ConfigError, which lists the differences, if there are only runs with others.
     """
     others = []
     for run_dir in reversed(run_dirs(outdir)):
         theirs = read_options(run_dir)
-        if theirs is None:
+        if theirs is None or not has_state(run_dir):
             continue
-        different = differences(theirs, config)
-        saved = None if different else find_state(run_dir)
-        if saved is not None and saved["dataset"] == to_plain(vars(spec)):
+        different = differences(theirs, config) or picture_differences(run_dir, spec)
+        if not different or force:
+            if different:
+                print(f"--force: going on in {run_dir} although it differs in {'; '.join(different)}")
             return run_dir, continued(theirs, config)
-        others.append(
-            f"{run_dir.name} {'differs in ' + '; '.join(different) if different else 'has no state that fits'}"
-        )
-    if others:
-        print(f"--resume=latest: no run in {outdir} has these settings: {others[0]}")
+        others.append(f"{run_dir.name} differs in {'; '.join(different)}")
+    require(
+        not others,
+        f"--resume=latest: no run in {outdir} has these settings: {others[0] if others else ''}. Type the options of that run, "
+        f"or go on with it and the new ones (--force), or start a new run (without --resume=latest, or in another --outdir)",
+    )
     return None
+
+
+def has_state(run_dir: Path) -> bool:
+    """Whether a run saved something to go on from, readable or not."""
+    return any((run_dir / name).exists() for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS))
+
+
+def picture_differences(run_dir: Path, spec: DatasetSpec) -> list[str]:
+    """How the pictures of a run differ from these, as text. Raises CheckpointError if its state cannot be read."""
+    saved = find_state(run_dir)
+    theirs = saved["dataset"] if saved else {}
+    return [
+        f"{name} ({theirs.get(name)} there, {value} here)"
+        for name, value in to_plain(vars(spec)).items()
+        if theirs.get(name) != value
+    ]
 
 
 def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:

@@ -10,6 +10,7 @@ from torch_utils.distributed import all_reduce_sum, broadcast
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
 from training.config import DatasetSpec, OptimizerConfig, RunConfig
+from training.health import Health
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.strength import AugmentStrength
@@ -26,6 +27,12 @@ def trainable(network: Discriminator, freeze_layers: int) -> list[nn.Parameter]:
     """The discriminator's parameters without those of its first layers."""
     frozen = {p for layer in list(network.layers_from_image())[:freeze_layers] for p in layer.parameters()}
     return [p for p in network.parameters() if p not in frozen]
+
+
+def _checksum(network: nn.Module) -> int:
+    bits = torch.cat([p.detach().flatten() for p in network.parameters()]).view(torch.int32).to(torch.int64)
+    weights = torch.arange(len(bits), device=bits.device) % 65521 + 1  # exchanged values must be noticed too
+    return int((bits * weights).sum())
 
 
 class TrainState:
@@ -51,6 +58,8 @@ class TrainState:
             augment.p, augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
         )
         self.stats = Stats(device)
+        self.health = Health(device)
+        self.num_rollbacks = 0  # times that the run went back to a saved state because it had diverged
 
     @property
     def batch_index(self) -> int:
@@ -60,13 +69,13 @@ class TrainState:
     @property
     def components(self) -> dict[str, Any]:
         """Name -> what has `state_dict` and `load_state_dict`."""
-        names = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "strength", "stats")
+        names = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "strength", "stats", "health")
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors from which `load_state_dict` goes on bit for bit; call it on every rank."""
         state = {name: component.state_dict() for name, component in self.components.items()}
-        return {**state, "cur_nimg": self.cur_nimg, "pl_mean": self.pl_mean}
+        return {**state, "cur_nimg": self.cur_nimg, "pl_mean": self.pl_mean, "num_rollbacks": self.num_rollbacks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
@@ -74,3 +83,19 @@ class TrainState:
             component.load_state_dict(state[name])
         self.pl_mean = state["pl_mean"].to(self.device)
         self.cur_nimg = state["cur_nimg"]
+        self.num_rollbacks = state["num_rollbacks"]
+
+    @property
+    def seed(self) -> int:
+        """Of data order, latents, noise and augmentation: that of the run, another one after each rollback."""
+        seed = self.config.schedule.seed
+        return derive_seed(seed, 5, self.num_rollbacks) if self.num_rollbacks else seed
+
+    def is_good(self) -> bool:
+        """Whether the last step was finite, and all weights are; waits for the device."""
+        weights = [p.detach() for name in ("G", "D", "G_ema") for p in getattr(self, name).parameters()]
+        return self.health.streak == 0 and bool(torch.stack([p.isfinite().all() for p in weights]).all())
+
+    def checksums(self) -> list[int]:
+        """A number for each network that tells its weights from others, down to the last bit."""
+        return [_checksum(getattr(self, name)) for name in ("G", "D", "G_ema")]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib.file_tree import FileTree, natural_key
+from dnnlib.zip_reader import ChangedError
 
 
 @pytest.fixture(params=["folder", "zip", "compressed zip"])
@@ -28,7 +29,8 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> FileTree:
 def test_names_and_contents(tree: FileTree) -> None:
     assert sorted(tree.names()) == ["a.txt", "b/10.txt", "b/2.txt", "crc.txt"]
     assert tree.read("b/2.txt") == b"b/2.txt" * 100
-    assert tree.crc("crc.txt") == 0xCBF43926  # the check value of CRC-32
+    assert tree.crcs(["crc.txt"]) == [0xCBF43926]  # the check value of CRC-32
+    assert tree.sizes(["crc.txt", "a.txt"]) == [9, 500]
     assert tree.exists("a.txt")
     assert not tree.exists("b")
     assert not tree.exists("c.txt")
@@ -66,38 +68,7 @@ def test_bad_paths_are_refused(tmp_path: Path) -> None:
         FileTree(tmp_path / "broken.zip")
 
 
-@pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "b/../../a.png", "..\\a.png", "C:/a.png", "c:\\a.png"])
-def test_members_that_lead_outside_are_refused(tmp_path: Path, name: str) -> None:
-    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
-        archive.writestr("fine..png", "")
-        archive.writestr(name, "")
-    with pytest.raises(ValueError, match=r"d\.zip has a member named .*absolute paths and \.\. are refused"):
-        FileTree(tmp_path / "d.zip").names()
-
-
-def test_unusual_members_that_are_fine(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
-        archive.writestr("./a..png", "old")
-        archive.mkdir("folder")
-        with pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr("./a..png", "new")
-    tree = FileTree(tmp_path / "d.zip")
-    assert tree.names() == ["./a..png"]
-    assert tree.read("./a..png") == b"new"
-
-
-def test_huge_member_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.png", bytes(100_000))
-    tree = FileTree(tmp_path / "d.zip")
-    tree.names()
-    assert tree._zip is not None
-    tree._zip.getinfo("a.png").file_size = 5 * 2**30  # a real one would take long to make
-    with pytest.raises(ValueError, match=r"^a.png in .*d.zip would unpack to 5.0 GiB"), tree.named_errors("a.png"):
-        tree.read("a.png")
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_damaged_member_is_named(tmp_path: Path, method: int) -> None:
     path = tmp_path / "d.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
@@ -118,6 +89,49 @@ def test_damaged_zip_is_named(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b"PK\1\2", b"PK\0\0"))
     with pytest.raises(ValueError, match=r"d.zip is a damaged zip file .*download it again"):
         FileTree(path).names()
+
+
+def test_zip_without_its_end_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "d.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", "content")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(
+        ValueError, match=r"d.zip is a damaged zip file \(its end is missing\); copy or download it again"
+    ):
+        FileTree(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipes_keep_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="pipe is neither"):
+        os.mkfifo(tmp_path / "pipe")
+        FileTree(tmp_path / "pipe")
+    tree = FileTree(tmp_path)
+    with pytest.raises(ValueError, match=r"^a.png in .* is no ordinary file"), tree.named_errors("a.png"):
+        tree.read("a.png")
+
+
+def test_reading_is_bounded(tree: FileTree) -> None:
+    assert len(tree.read("crc.txt", max_bytes=9)) == 9
+    with pytest.raises(ValueError, match="has 9 B, more than the 8 B"):
+        tree.read("crc.txt", max_bytes=8)
+
+
+def test_unprintable_names_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "a\n\udcff.png").touch()
+    tree = FileTree(tmp_path)
+    assert tree.origin(tree.names()[0]) == f"'a\\n\\udcff.png' in {tmp_path}"
+
+
+def test_gone_folder_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    tree = FileTree(tmp_path / "data")
+    tree.check()
+    (tmp_path / "data").rmdir()
+    with pytest.raises(ChangedError, match="data is gone; put it back"):
+        tree.check()
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_no_file(tmp_path: Path) -> None:
         ({"labels": [["1.png", [10**400]]]}, "label of 1.png is .10000"),
         ("[" * 100_000, "not valid JSON"),
         ({"labels": [["1.png", -1]]}, "class index of 1.png is -1"),
+        ({"labels": [["1.png", 10**90]]}, r"class index of 1.png is 10{79}, outside 0..65,535"),
+        ({"labels": [["1.png", 0]], "class_names": ["a"] * 65_537}, "has 65,537 classes; the limit is 65,536"),
         ({"labels": [["1.png", 2]], "class_names": ["a", "b"]}, r"1.png is 2, outside 0..1"),
         ({"labels": [["1.png", 0], ["2.png", [1.0]]]}, "2.png is a vector of length 1, that of 1.png a class index"),
         ({"labels": [["1.png", [1, 2]], ["2.png", [1]]]}, "2.png is a vector of length 1, that of 1.png .* length 2"),

@@ -180,3 +180,29 @@ def test_check_layout() -> None:
 def test_cmyk_jpeg() -> None:
     image = Image.new("CMYK", (16, 16), (0, 200, 250, 10))
     assert abs(decode(_file(image, "JPEG")).astype(int) - np.asarray(image.convert("RGB"))).max() <= 4
+
+
+def test_pictures_of_two_cameras_are_jpeg() -> None:
+    frames = [Image.new("RGB", (16, 8), colour) for colour in ("red", "blue")]
+    data = _file(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert read_layout(io.BytesIO(data)) == Layout(16, 8, 3)
+    assert abs(decode(data).astype(int) - (255, 0, 0)).max() <= 4
+
+
+@pytest.mark.parametrize("file_format", ["EPS", "PDF", "ICO", "TGA"])
+def test_other_formats_are_not_opened_at_all(file_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow goes by the content, not by the name, and has Ghostscript run what is in an EPS file."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments: pytest.fail("was run"))
+    data = _file(Image.fromarray(RGB).resize((32, 32)), file_format)
+    for read in (decode, lambda content: read_layout(io.BytesIO(content))):
+        with pytest.raises(ValueError, match="is not a picture"):
+            read(data)
+
+
+def test_decoding_to_a_layout() -> None:
+    data = encode_png(RGB)
+    assert np.array_equal(decode(data, 3, layout=Layout(6, 4, 3)), RGB)
+    with pytest.raises(ValueError, match="is 6x4, not 6x5 RGB; save it again"):
+        decode(data, 3, layout=Layout(6, 5, 3))
+    with pytest.raises(ValueError, match="is 6x4 once decoded, not 4x6 RGB"):  # the same pixels, not turned
+        decode(data, 3, layout=Layout(4, 6, 3))

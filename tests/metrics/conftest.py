@@ -14,11 +14,11 @@ from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor
 
 from metrics import registry
-from metrics.features import FeatureRecord, Keep
+from metrics.features import Keep
 from metrics.inception import InceptionV3
 from metrics.inception_metrics import DETECTOR, InceptionDetector
 from metrics.inception_weights import torchscript_names
-from metrics.metric import Measurement, Metric, RealUse
+from metrics.metric import Inputs, Measurement, Metric, RealUse
 from metrics.weights import Source
 
 
@@ -63,8 +63,10 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The recorded pictures "b" judged against "a", by all metrics at once: the only long pass of these tests."""
     seen: list[tuple[InceptionDetector, Tensor, Tensor]] = []
 
-    def spy(detector: InceptionDetector, real: FeatureRecord, fake: FeatureRecord) -> Measurement:
-        seen.append((detector, real.rows, fake.rows))
+    def spy(inputs: Inputs) -> Measurement:
+        assert isinstance(inputs.detector, InceptionDetector)
+        real, fake = inputs.both
+        seen.append((inputs.detector, real.rows, fake.rows))
         return Measurement(0.0)
 
     real = FixedPictures(recorded_images("a"), content_hash="a")
@@ -75,7 +77,12 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setitem(registry.METRICS, "spy", rows)
         with pytest.warns(UserWarning, match="2048 features from only"):
             results = registry.evaluate(
-                [*NAMES, "spy"], real, fake, batch_size=32, cache_folder=folder, weights=Source(weights_file)
+                [*NAMES, "spy"],
+                real,
+                fake,
+                batch_size=32,
+                cache_folder=folder,
+                weights=Source({"inception": weights_file}),
             )
     detector, real_rows, fake_rows = seen[0]
     by_name = {result.metric: result for result in results}

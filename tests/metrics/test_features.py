@@ -7,7 +7,7 @@ import torch
 from picture_sets import FixedPictures
 from torch import Tensor
 
-from metrics.features import FeatureRecord, Keep, RealRequest, Task, collect, real_records
+from metrics.features import FeatureRecord, Keep, Pass, RealRequest, Task, collect, real_features
 from metrics.images import no_progress
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def records_of(
     detector: PixelMeans, real: FixedPictures, folder: Path, *wanted: tuple[int, Keep]
 ) -> list[FeatureRecord]:
     requests = [RealRequest(detector, real, count, keep) for count, keep in wanted]
-    return real_records(requests, 7, CPU, folder, no_progress)
+    return [found.record for found in real_features(requests, 7, CPU, folder, no_progress)]
 
 
 def record_of(detector: PixelMeans, real: FixedPictures, folder: Path) -> FeatureRecord:
@@ -47,7 +47,7 @@ def test_record_keeps_rows_classes_and_moments_of_the_first_pictures() -> None:
     rows, classes = torch.randn(10, 3), torch.arange(10)
     record = FeatureRecord(dim=3, count=7, keep=Keep.MOMENTS | Keep.ROWS)
     for start in (0, 4, 8):
-        record.append(rows[start : start + 4], classes[start : start + 4])
+        record.append(rows[start : start + 4], classes[start : start + 4], start)
     assert torch.equal(record.rows, rows[:7])
     assert record.classes is not None and record.classes.tolist() == list(range(7))
     torch.testing.assert_close(record.moments.mean, rows[:7].double().mean(dim=0))
@@ -56,7 +56,7 @@ def test_record_keeps_rows_classes_and_moments_of_the_first_pictures() -> None:
 def test_halves_part_a_sorted_and_an_alternating_set_evenly() -> None:
     for classes in (torch.arange(1000) // 500, torch.arange(1000) % 2):
         record = FeatureRecord(dim=1, count=1000)
-        record.append(classes.float().unsqueeze(1), None)
+        record.append(classes.float().unsqueeze(1), None, 0)
         assert [half.count for half in record.halves] == [500, 500]
         for half in record.halves:
             assert 0.4 < half.mean.item() < 0.6
@@ -67,16 +67,16 @@ def test_each_detector_runs_once_a_batch_and_only_as_long_as_needed() -> None:
     records = {name: FeatureRecord(3, count) for name, count in {"short": 15, "a": 40, "b": 25}.items()}
     tasks = [Task(short, [records["short"]]), Task(long, [records["a"], records["b"]])]
     seen = []
-    batches = FixedPictures(images).batches(10)
-    collect(tasks, batches, 40, CPU, "pictures", lambda what, done, total: seen.append((what, done, total)))
+    of = Pass("pictures", 40, 10, CPU, lambda what, done, total: seen.append((what, done, total)))
+    collect(tasks, lambda part: FixedPictures(images).batches(part, 10), of)
     assert (short.calls, long.calls) == (2, 4)
-    assert [record.seen for record in records.values()] == [15, 40, 25]
+    assert [record.moments.count for record in records.values()] == [15, 40, 25]
     assert seen == [("pictures", done, 40) for done in (0, 10, 20, 30, 40)]
 
 
 def test_too_few_pictures_are_an_error() -> None:
     with pytest.raises(ValueError, match="8 pictures came where 9 were announced"):
-        collect([], FixedPictures(pictures(8)).batches(4), 9, CPU, "real pictures", no_progress)
+        collect([], lambda part: [(pictures(8), None)], Pass("real pictures", 9, 4, CPU, no_progress))
 
 
 def test_gradients_and_autocast_are_off() -> None:
@@ -89,7 +89,8 @@ def test_gradients_and_autocast_are_off() -> None:
             return features
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        collect([Task(Linear(), [FeatureRecord(3, 8)])], FixedPictures(pictures(8)).batches(8), 8, CPU, "", no_progress)
+        task = Task(Linear(), [FeatureRecord(3, 8)])
+        collect([task], lambda part: [(pictures(8), None)], Pass("", 8, 8, CPU, no_progress))
 
 
 def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:

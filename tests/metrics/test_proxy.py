@@ -13,6 +13,7 @@ from metrics.demo_classifier import DemoClassifier, TrainingSettings, load_or_tr
 from metrics.detectors import BuildContext, Detector, full_precision
 from metrics.features import FeatureRecord, Keep
 from metrics.images import no_progress
+from metrics.metric import Inputs
 from metrics.random_convolutions import RandomConvolutions
 from metrics.weights import Source
 
@@ -40,7 +41,7 @@ def quick_classifier(quick_folder: Path) -> DemoClassifier:
 def record_of(detector: Detector, images: Tensor, classes: Tensor | None = None) -> FeatureRecord:
     record = FeatureRecord(detector.dim, len(images), Keep.MOMENTS | Keep.ROWS)
     with full_precision():
-        record.append(torch.cat([detector(part) for part in images.split(250)]), classes)
+        record.append(torch.cat([detector(part) for part in images.split(250)]), classes, 0)
     return record
 
 
@@ -81,17 +82,25 @@ def test_random_convolutions_order_distortions(digits: tuple[Tensor, Tensor]) ->
         "much noise": noisy(images, 60),
         "noise only": torch.randint(0, 256, images.shape, dtype=torch.uint8),
     }
-    values = [proxy.measure_distance(detector, real, record_of(detector, x)).value for x in shown.values()]
+    values = [
+        proxy.measure_distance(Inputs(detector, CPU, real=real, fake=record_of(detector, x))).value
+        for x in shown.values()
+    ]
     assert abs(values[0]) < 1e-9
     assert values == sorted(values) and values[1] > 0.01
-    missing = proxy.measure_distance(detector, real, record_of(detector, images[classes < 3])).value
-    assert missing > 2 * proxy.measure_distance(detector, real, record_of(detector, images[::3])).value
+    missing = proxy.measure_distance(
+        Inputs(detector, CPU, real=real, fake=record_of(detector, images[classes < 3]))
+    ).value
+    assert (
+        missing
+        > 2 * proxy.measure_distance(Inputs(detector, CPU, real=real, fake=record_of(detector, images[::3]))).value
+    )
 
 
 def test_floor_is_the_distance_of_two_halves(digits: tuple[Tensor, Tensor]) -> None:
     detector = RandomConvolutions(CPU)
     real = record_of(detector, digits[0])
-    measured = proxy.measure_distance(detector, real, record_of(detector, noisy(digits[0], 60)))
+    measured = proxy.measure_distance(Inputs(detector, CPU, real=real, fake=record_of(detector, noisy(digits[0], 60))))
     assert measured.floor is not None and 0 < measured.floor < 0.1 * measured.value
     assert measured.floor == pytest.approx(proxy.moments_distance(*real.halves, ddof=1))
 
@@ -126,7 +135,7 @@ def test_reading_and_variety_of_the_scoring_digits_themselves(
     quick_classifier: DemoClassifier, digits: tuple[Tensor, Tensor]
 ) -> None:
     record = record_of(quick_classifier, *digits)
-    measured = proxy.measure_digits(quick_classifier, record, record)
+    measured = proxy.measure_digits(Inputs(quick_classifier, CPU, real=record, fake=record))
     assert abs(measured.value) < 1e-6
     assert measured.details["read_as_asked"] == pytest.approx(quick_classifier.accuracy.item())
     assert measured.details["classifier_accuracy"] == quick_classifier.accuracy.item()
@@ -138,16 +147,20 @@ def test_one_picture_a_class_has_no_variety(quick_classifier: DemoClassifier, di
     images, classes = digits
     real = record_of(quick_classifier, images, classes)
     same = record_of(quick_classifier, images[:10].repeat(100, 1, 1, 1), classes[:10].repeat(100))
-    assert proxy.measure_digits(quick_classifier, real, same).details["variety"] == pytest.approx(0.0, abs=1e-6)
+    assert proxy.measure_digits(Inputs(quick_classifier, CPU, real=real, fake=same)).details[
+        "variety"
+    ] == pytest.approx(0.0, abs=1e-6)
     wrong = record_of(quick_classifier, images, (quick_classifier.read(real.rows) + 1) % 10)
-    assert proxy.measure_digits(quick_classifier, real, wrong).details["read_as_asked"] == 0.0
+    assert proxy.measure_digits(Inputs(quick_classifier, CPU, real=real, fake=wrong)).details["read_as_asked"] == 0.0
 
 
 def test_unconditional_pictures_are_not_asked_for(
     quick_classifier: DemoClassifier, digits: tuple[Tensor, Tensor]
 ) -> None:
     record = record_of(quick_classifier, digits[0])
-    assert set(proxy.measure_digits(quick_classifier, record, record).details) == {"classifier_accuracy"}
+    assert set(proxy.measure_digits(Inputs(quick_classifier, CPU, real=record, fake=record)).details) == {
+        "classifier_accuracy"
+    }
 
 
 @pytest.mark.parametrize(
@@ -179,7 +192,7 @@ def test_full_training_reads_the_digits_and_judges_them(digits: tuple[Tensor, Te
     record = record_of(classifier, images, classes)
 
     def distance(x: Tensor) -> float:
-        return proxy.measure_distance(classifier, record, record_of(classifier, x)).value
+        return proxy.measure_distance(Inputs(classifier, CPU, real=record, fake=record_of(classifier, x))).value
 
     half, blurred, noise = images[:500], blur(images), torch.randint(0, 256, images.shape, dtype=torch.uint8)
     values = [distance(x) for x in (half, blurred, images[classes < 5], noise)]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from metrics import registry, weights
+from metrics import weights
 from metrics.registry import prepare
 from metrics.weights import INCEPTION, MissingWeights, Source, WeightsFile, command, find, obtain, require
 
 CONTENT = b"weights" * 1000
 FILE = WeightsFile(
+    key="test",
     what="test weights",
     name="test.pth",
     addresses=("http://127.0.0.1:9/test.pth", "http://127.0.0.1:9/other.pth"),
@@ -46,7 +47,7 @@ def test_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     found = require(FILE, source)
     assert found.path == tmp_path / "by-variable" and not found.is_published
     assert found.sha256 == hashlib.sha256(b"of my own").hexdigest()
-    by_path = dataclasses.replace(source, path=place(tmp_path / "by-path", b"another layout"))
+    by_path = dataclasses.replace(source, paths={"test": place(tmp_path / "by-path", b"another layout")})
     assert obtain(FILE, by_path).path == tmp_path / "by-path" and obtain(FILE, by_path).is_published
 
 
@@ -61,7 +62,7 @@ def test_named_paths_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(
         ValueError, match=r"--detector=.*none\.pth: there is no such file; it should have the test weights"
     ):
-        find(FILE, Source(tmp_path / "none.pth", cache_folder=tmp_path))
+        find(FILE, Source({"test": tmp_path / "none.pth"}, cache_folder=tmp_path))
     monkeypatch.setenv(FILE.variable, str(tmp_path / "gone.pth"))
     with pytest.raises(ValueError, match=r"\$STYLEFORMER_TEST=.*gone\.pth: there is no such file"):
         find(FILE, Source(cache_folder=tmp_path))
@@ -83,7 +84,7 @@ def test_missing_weights_are_described_exactly(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "--offline forbids" in message and "7,000 bytes" in message and FILE.sha256 in message
     assert f"curl -L --create-dirs -o '{tmp_path}/my cache/test.pth' http://127.0.0.1:9/test.pth" in message
-    assert "--detector=FILE" in message and "$STYLEFORMER_TEST" in message
+    assert "--detector=test=FILE" in message and "$STYLEFORMER_TEST" in message
     assert not (tmp_path / "my cache").exists()
     with pytest.raises(MissingWeights, match="the test weights are not in"):
         require(FILE, source)
@@ -121,21 +122,6 @@ def test_prepare_tries_the_weights(tmp_path: Path, weights_file: Path) -> None:
     prepare(["proxy_fd_randconv_v1"], Source(offline=True, cache_folder=tmp_path))
     with pytest.raises(MissingWeights, match="the Inception weights are not in"):
         prepare(["proxy_fd_randconv_v1", "fid5k_full"], Source(offline=True, cache_folder=tmp_path))
-    prepare(["fid5k_full", "is5k"], Source(weights_file, offline=True))
+    prepare(["fid5k_full", "is5k"], Source({"inception": weights_file}, offline=True))
     with pytest.raises(ValueError, match="not a file of weights, or damaged"):
-        prepare(["is5k"], Source(place(tmp_path / "bad.pth", b"<html>")))
-
-
-def test_other_processes_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*arguments: object) -> None:
-        raise AssertionError("only the first process looks for weights")
-
-    received: list[Exception | None] = [None, MissingWeights("not here")]
-    monkeypatch.setattr(registry.distributed, "rank", lambda: 1)
-    monkeypatch.setattr(registry.distributed, "share", lambda value: received.pop(0))
-    kind = dataclasses.replace(registry.DETECTORS["inception_2015"], prepare=none)
-    monkeypatch.setitem(registry.DETECTORS, "inception_2015", kind)
-    prepare(["fid5k_full"], Source())
-    with pytest.raises(MissingWeights, match="not here"):
-        prepare(["fid5k_full"], Source())
-    assert not received
+        prepare(["is5k"], Source({"inception": place(tmp_path / "bad.pth", b"<html>")}))

@@ -16,7 +16,8 @@ from training.checkpoint import (
     load_networks,
     read_snapshot,
     save_snapshot,
-    save_state,
+    state_values,
+    write_state,
 )
 from training.config import DatasetSpec, RunConfig
 from training.state import TrainState
@@ -75,7 +76,7 @@ def test_random_files_are_named(content: bytes, tmp_path: Path) -> None:
 
 
 def test_wrong_kind_and_newer_version(state: TrainState, tmp_path: Path) -> None:
-    save_state(tmp_path, state)
+    write_state(tmp_path, state_values(state))
     with pytest.raises(CheckpointError, match="it is a training state"):
         load_generator(tmp_path / STATE_LATEST)
     save_snapshot(tmp_path / "a.pkl", state)
@@ -91,7 +92,7 @@ def test_damaged_state_falls_back_to_the_one_before(
     assert find_state(tmp_path) is None
     for nimg in (8, 16):
         state.cur_nimg = nimg
-        save_state(tmp_path, state)
+        write_state(tmp_path, state_values(state))
     newest = tmp_path / STATE_LATEST
     assert find_state(tmp_path)["cur_nimg"] == 16  # type: ignore[index]
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -100,6 +101,52 @@ def test_damaged_state_falls_back_to_the_one_before(
     newest.unlink()
     assert find_state(tmp_path)["cur_nimg"] == 8  # type: ignore[index]
     assert {path.name for path in tmp_path.iterdir()} == {STATE_PREVIOUS}
+    (tmp_path / STATE_PREVIOUS).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no training state there can be read"):
+        find_state(tmp_path)
+
+
+def test_a_single_changed_bit_is_noticed(state: TrainState, tmp_path: Path) -> None:
+    write_state(tmp_path, state_values(state))
+    save_snapshot(tmp_path / "network.pkl", state)
+    for path, open_it in ((tmp_path / STATE_LATEST, find_state), (tmp_path / "network.pkl", load_generator)):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"the checksum of .* is wrong|no training state there"):
+            open_it(path if open_it is load_generator else tmp_path)
+
+
+def test_a_kill_between_the_renamings_loses_nothing(
+    state: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.cur_nimg = 8
+    write_state(tmp_path, state_values(state))
+
+    def killed(*paths: object) -> None:
+        raise KeyboardInterrupt
+
+    state.cur_nimg = 16
+    for name in ("keep_as", "os.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"training.checkpoint.{name}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_state(tmp_path, state_values(state))
+        assert find_state(tmp_path)["cur_nimg"] >= 8  # type: ignore[index]
+        assert (tmp_path / STATE_LATEST).exists()
+
+
+def test_generations_without_hard_links(state: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*paths: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr("os.link", refused)
+    for nimg in (8, 16, 24):
+        state.cur_nimg = nimg
+        write_state(tmp_path, state_values(state))
+    assert find_state(tmp_path)["cur_nimg"] == 24  # type: ignore[index]
+    (tmp_path / STATE_LATEST).unlink()
+    assert find_state(tmp_path)["cur_nimg"] == 16  # type: ignore[index]
 
 
 def test_networks_of_another_shape_are_refused(state: TrainState, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from dnnlib.dataset_archive import write_dataset
 from dnnlib.picture import encode_png
 from metrics import registry
+from metrics.images import Sample
 from metrics.weights import INCEPTION, MIRROR_VARIABLE
 from training.config import DatasetSpec, GeneratorConfig
 from training.dataset import ImageDataset
@@ -60,11 +61,11 @@ def gather(batches: Iterator[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Ten
 
 def test_pictures_do_not_depend_on_batch_size_or_count(data: Path) -> None:
     sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
-    images, classes = gather(sampler.batches(120, 120, seed=1))
+    images, classes = gather(sampler.batches(range(120), 120, seed=1))
     assert images.dtype == torch.uint8 and images.shape == (120, 3, 16, 16)
     assert classes is not None and classes.shape == (120,)
     for count, batch_size in [(120, 7), (70, 32), (50, 50), (3, 64)]:
-        parts = list(sampler.batches(count, batch_size, seed=1))
+        parts = list(sampler.batches(range(count), batch_size, seed=1))
         assert max(len(part) for part, _ in parts) <= batch_size
         some, their_classes = gather(iter(parts))
         assert torch.equal(some, images[:count])
@@ -73,14 +74,17 @@ def test_pictures_do_not_depend_on_batch_size_or_count(data: Path) -> None:
 
 def test_pictures_follow_from_the_seed_and_differ_in_latent_and_noise(data: Path) -> None:
     sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
-    first, again = gather(sampler.batches(100, 50, seed=1))[0], gather(sampler.batches(100, 50, seed=1))[0]
+    first, again = (
+        gather(sampler.batches(range(100), 50, seed=1))[0],
+        gather(sampler.batches(range(100), 50, seed=1))[0],
+    )
     assert torch.equal(first, again)
-    assert not torch.equal(first, gather(sampler.batches(100, 50, seed=2))[0])
+    assert not torch.equal(first, gather(sampler.batches(range(100), 50, seed=2))[0])
     assert len({image.numpy().tobytes() for image in first}) == 100
     sampler.G.mapping_network.w_avg.zero_()
     for layer in sampler.G.mapping_network.layers:  # without latents, only the noise differs
         layer.weight.zero_()
-    assert len({image.numpy().tobytes() for image in gather(sampler.batches(100, 50, seed=1))[0]}) == 100
+    assert len({image.numpy().tobytes() for image in gather(sampler.batches(range(100), 50, seed=1))[0]}) == 100
 
 
 def test_global_random_state_is_left_alone(data: Path) -> None:
@@ -88,7 +92,7 @@ def test_global_random_state_is_left_alone(data: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    list(sampler.batches(60, 60, seed=1))
+    list(sampler.batches(range(60), 60, seed=1))
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -97,7 +101,7 @@ def test_labels_are_drawn_as_often_as_the_data_set_has_them(data: Path) -> None:
     G = generator()
     G.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     sampler = FakeSampler(G, ImageDataset(data, use_labels=True), "cpu")
-    _, classes = gather(sampler.batches(1000, 100, seed=0))
+    _, classes = gather(sampler.batches(range(1000), 100, seed=0))
     assert classes is not None
     assert torch.equal(torch.cat(seen).argmax(dim=1), classes)
     share = classes.bincount(minlength=3) / 1000
@@ -112,7 +116,7 @@ def test_quantisation_truncates_and_clips(data: Path) -> None:
 
     config = GeneratorConfig(widths=(16, 16), layers=(1, 1))
     sampler = FakeSampler(Constant(config, DatasetSpec(16, 16, 3)).eval(), ImageDataset(data), "cpu")
-    images, classes = gather(sampler.batches(2, 2, seed=0))
+    images, classes = gather(sampler.batches(range(2), 2, seed=0))
     assert images[0].flatten()[:5].tolist() == [0, 0, 128, 255, 255]
     assert classes is None
 
@@ -123,7 +127,7 @@ def test_large_pictures_come_in_small_chunks(data: Path, tmp_path: Path) -> None
     sizes: list[int] = []
     G = generator(label_dim=0, size=128)
     G.forward = lambda z, *args, **kwargs: sizes.append(len(z)) or torch.zeros(len(z), 3, 128, 128)  # type: ignore
-    list(FakeSampler(G, ImageDataset(tmp_path / "large.zip"), "cpu").batches(20, 20, seed=0))
+    list(FakeSampler(G, ImageDataset(tmp_path / "large.zip"), "cpu").batches(range(20), 20, seed=0))
     assert sizes == [12, 12]
 
 
@@ -141,7 +145,7 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
     dataset = ImageDataset(data, use_labels=True, mirror=True)
     real = RealSet(dataset)
     assert (real.count, real.image_shape, real.num_classes) == (2 * COUNT, (3, 16, 16), 3)
-    images, classes = gather(real.batches(7))
+    images, classes = gather(real.batches(range(real.count), 7))
     assert all(np.array_equal(images[index], dataset.image(index)) for index in range(2 * COUNT))
     assert classes is not None and classes.tolist() == [dataset.label(index).argmax() for index in range(2 * COUNT)]
     assert RealSet(ImageDataset(data)).num_classes == 0
@@ -149,10 +153,38 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
 
 def test_saved_pictures_stand_in_for_a_generator(data: Path) -> None:
     fake = FakeSet(RealSet(ImageDataset(data)))
-    images, _ = gather(fake.batches(10, 4, seed=0))
+    images, _ = gather(fake.batches(range(10), 4, seed=0))
     assert len(images) == 10
-    with pytest.raises(ValueError, match="has 12 pictures, but the metrics look at 13"):
-        fake.batches(13, 4, seed=0)
+    fake.check(Sample.PICTURES, 12)
+    with pytest.raises(ValueError, match=r"has 12 pictures, but the metrics look at 13 .* fid12_full"):
+        fake.check(Sample.PICTURES, 13)
+    with pytest.raises(ValueError, match=r"path length .* takes --network"):
+        fake.check(Sample.PAIRS, 2)
+
+
+def test_a_part_of_the_pictures_is_what_the_whole_has_there(data: Path) -> None:
+    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+    images, classes = gather(sampler.batches(range(120), 16, seed=1))
+    assert classes is not None
+    for chosen, batch_size in [(range(32, 48), 16), (range(48, 120), 24), (range(101, 120), 64)]:
+        parts = list(sampler.batches(chosen, batch_size, seed=1))
+        assert all(len(part) == batch_size for part, _ in parts[:-1])
+        some, their_classes = gather(iter(parts))
+        assert torch.equal(some, images[chosen.start : chosen.stop])
+        assert their_classes is not None and torch.equal(their_classes, classes[chosen.start : chosen.stop])
+
+
+def test_pairs_differ_by_a_small_step_in_w_and_not_in_noise(data: Path) -> None:
+    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+    pairs, _ = gather(sampler.pairs(range(60), 7, seed=1))
+    assert pairs.shape == (60, 2, 3, 16, 16) and pairs.dtype == torch.float32
+    near, far = pairs.unbind(dim=1)
+    apart = (near - far).flatten(1).norm(dim=1) / near.flatten(1).norm(dim=1)
+    assert apart.min() > 0 and apart.max() < 1e-3  # noise of their own would part them by far more
+    pictures, _ = gather(sampler.batches(range(60), 60, seed=1))
+    difference = (near.clamp(0, 255).floor() - pictures.float()).abs()  # rounding differs by half a level
+    assert difference.max() <= 1
+    assert torch.equal(gather(sampler.pairs(range(50, 60), 10, seed=1))[0], pairs[50:])
 
 
 def test_reference_is_the_whole_set_whatever_was_trained_on(data: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
     saved = find_state(parts)
     assert saved is not None
     assert saved["cur_nimg"] == stop_nimg
-    resumed = train(config, tiny_data, parts, saved["state"])
+    resumed = train(config, tiny_data, parts, saved)
     assert_same(resumed.state.state_dict(), whole.state.state_dict())
     name = "network-snapshot-000000.pkl"
     first, second = (torch.load(folder / name, weights_only=True) for folder in (parts, tmp_path / "whole"))
@@ -100,7 +100,7 @@ def test_stats_go_on_where_they_stood(tiny_config: RunConfig, tiny_data: Path, t
     saved = find_state(parts)
     assert saved is not None
     assert saved["cur_nimg"] == 24
-    train(config, tiny_data, parts, saved["state"])
+    train(config, tiny_data, parts, saved)
     assert rows(parts) == rows(tmp_path / "whole")
 
 

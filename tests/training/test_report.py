@@ -14,7 +14,7 @@ def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     report = Reporter(tmp_path, CPU, cur_nimg=0, total_nimg=10_000, is_quiet=False)
     report.tick_sec -= 20.0  # as if so many seconds had passed
     report.upkeep_sec = 10.0
-    report.status(2000, augment_p=0.25, stats={"Loss/G/loss": Scalar(num=64, mean=0.7, std=0.1)})
+    report.status(2000, augment_p=0.25, stats={"Loss/G/loss": Scalar(num=64, mean=0.7, std=0.1)}, num_nonfinite=0)
     report.close()
     line = capsys.readouterr().out
     for part in ("kimg 2.0", "sec/kimg 5.0", "maintenance 10.0", "augment 0.250", "G 0.70", "left 40s"):
@@ -28,7 +28,7 @@ def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_other_ranks_are_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Reporter(tmp_path, CPU, 0, 1000, is_quiet=True)
-    report.status(500, 0.0, {})
+    report.status(500, 0.0, {}, 0)
     report.say("hello")
     assert capsys.readouterr().out == ""
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,12 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from training.checkpoint import STATE_LATEST, save_state
+from dnnlib.dataclass_values import ConfigError
+from training.checkpoint import STATE_LATEST, CheckpointError, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.runs import OPTIONS_FILE, new_run, newest_matching_run, read_options
 from training.state import TrainState
@@ -19,7 +21,7 @@ def config(tiny_config: RunConfig) -> RunConfig:
 def run_dir(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> Path:
     """A run with a saved state."""
     run_dir = new_run(tmp_path, config)
-    save_state(run_dir, TrainState(config, tiny_spec, torch.device("cpu")))
+    write_state(run_dir, state_values(TrainState(config, tiny_spec, torch.device("cpu"))))
     return run_dir
 
 
@@ -44,12 +46,28 @@ def test_other_settings_are_named(
     config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, capsys: pytest.CaptureFixture[str],
     group: str, values: dict[str, object], named: str,
 ) -> None:  # fmt: skip
-    assert newest_matching_run(run_dir.parent, changed(config, group, **values), tiny_spec) is None
+    ours = changed(config, group, **values)
+    with pytest.raises(ConfigError, match=re.escape(named)) as caught:
+        newest_matching_run(run_dir.parent, ours, tiny_spec)
+    assert "--force" in str(caught.value) and "--outdir" in str(caught.value)
+    assert newest_matching_run(run_dir.parent, ours, tiny_spec, force=True) == (run_dir, ours)
     assert named in capsys.readouterr().out
+    other = new_run(run_dir.parent, ours)
+    write_state(other, state_values(TrainState(ours, tiny_spec, torch.device("cpu"))))
+    assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)  # an older one may match
 
 
 def test_other_pictures_do_not_match(config: RunConfig, run_dir: Path) -> None:
-    assert newest_matching_run(run_dir.parent, config, DatasetSpec(16, 16, 3, label_dim=2)) is None
+    with pytest.raises(ConfigError, match=r"label_dim \(0 there, 2 here\)"):
+        newest_matching_run(run_dir.parent, config, DatasetSpec(16, 16, 3, label_dim=2))
+
+
+def test_damage_is_not_taken_for_a_run_that_never_saved(
+    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec
+) -> None:
+    (run_dir / STATE_LATEST).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no training state there can be read"):
+        newest_matching_run(run_dir.parent, config, tiny_spec)
 
 
 def test_a_fine_tuned_run_goes_on_with_what_it_was_tuned_with(
@@ -57,7 +75,7 @@ def test_a_fine_tuned_run_goes_on_with_what_it_was_tuned_with(
 ) -> None:
     tuned = changed(changed(config, "augment", speed_kimg=100.0), "ema", rampup=None)
     run_dir = new_run(tmp_path, tuned)
-    save_state(run_dir, TrainState(tuned, tiny_spec, torch.device("cpu")))
+    write_state(run_dir, state_values(TrainState(tuned, tiny_spec, torch.device("cpu"))))
     assert newest_matching_run(tmp_path, config, tiny_spec) == (run_dir, tuned)
 
 

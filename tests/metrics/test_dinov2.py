@@ -1,0 +1,174 @@
+"""DINOv2 against recordings of the published program with small random weights; reading its weights."""
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from dinov2_tiny import SIZES, pictures, state_of
+from golden_data import DATA
+from PIL import Image
+from torch import Tensor
+
+from metrics import dinov2
+from metrics.detectors import full_precision
+from metrics.dinov2 import VIT_L14, Dinov2, load_dinov2, normalise, read_dinov2
+
+LAYER = "blocks.1.mlp.fc1.weight"
+
+
+@pytest.fixture(params=["native", "resized"])
+def case(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def network(case: str) -> Dinov2:
+    network = Dinov2(SIZES[case])
+    network.load_state_dict(state_of(case))
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, np.ndarray]:
+    with np.load(DATA / "metrics/dinov2_tiny_v1.npz") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def deviation(found: Tensor, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest value."""
+    return np.abs(found.numpy() - expected).max() / np.abs(expected).max()
+
+
+def test_features_are_those_of_the_published_program(
+    case: str, network: Dinov2, recorded: dict[str, np.ndarray]
+) -> None:
+    assert "facebookresearch/dinov2" in str(recorded["origin"])
+    features = network(pictures())
+    assert features.shape == (3, 32) and features.dtype == torch.float32
+    assert deviation(features, recorded[f"features_{case}"]) < 1e-5
+    assert deviation(network(pictures()[1:2]), recorded[f"features_{case}"][1:2]) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["resized"], indirect=True)
+def test_position_embedding_is_resized_as_in_the_published_program(
+    network: Dinov2, recorded: dict[str, np.ndarray]
+) -> None:
+    expected = recorded["position_embedding_resized"]
+    assert deviation(network.position_embedding(), expected) < 1e-6
+    grid = network.pos_embed[:, 1:].unflatten(1, (9, 9)).permute(0, 3, 1, 2)
+    for smooth in (False, True):  # to a size, as other programs do: their features differ
+        other = F.interpolate(grid, (4, 4), mode="bicubic", antialias=smooth).flatten(2).transpose(1, 2)
+        assert deviation(other, expected[:, 1:]) > 0.01
+
+
+@pytest.mark.parametrize("case", ["resized"], indirect=True)
+@pytest.mark.parametrize("mistake", ["offset", "activation", "smoothing", "colours"])
+def test_mistakes_show(
+    mistake: str, network: Dinov2, recorded: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mistake == "offset":
+        monkeypatch.setattr(dinov2, "_GRID_OFFSET", 0.0)
+    elif mistake == "activation":
+        monkeypatch.setattr(dinov2.F, "gelu", functools.partial(F.gelu, approximate="tanh"))
+    elif mistake == "smoothing":
+        monkeypatch.setattr(dinov2, "normalise", lambda x, px: normalise(x[:, :, ::2, ::2], px))
+    else:
+        monkeypatch.setattr(dinov2, "_STD", (0.5, 0.5, 0.5))
+    assert deviation(network(pictures()), recorded["features_resized"]) > 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 100), (20, 16), (56, 56)])
+def test_pictures_are_resized_as_pillow_does(height: int, width: int) -> None:
+    image = np.random.RandomState(0).randint(0, 256, (3, height, width)).astype(np.uint8)
+    found = normalise(torch.from_numpy(image)[None], 56)[0]
+    for colour, mean, std in zip(range(3), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True):
+        resized = Image.fromarray(image[colour].astype(np.float32)).resize((56, 56), Image.Resampling.BICUBIC)
+        expected = (np.asarray(resized) / 255 - mean) / std
+        np.testing.assert_allclose(found[colour].numpy(), expected, atol=1e-4)
+
+
+def test_a_grey_picture_counts_as_rgb(network: Dinov2) -> None:
+    grey = pictures()[:, :1]
+    assert torch.equal(network(grey), network(grey.expand(-1, 3, -1, -1)))
+
+
+def test_the_large_network_has_the_published_tensors() -> None:
+    with torch.device("meta"):
+        state = Dinov2().state_dict()
+    assert len(state) == 343 and sum(value.numel() for value in state.values()) == 304_368_640
+    shapes = {
+        "cls_token": [1, 1, 1024],
+        "mask_token": [1, 1024],
+        "pos_embed": [1, 1370, 1024],
+        "patch_embed.proj.weight": [1024, 3, 14, 14],
+        "blocks.0.norm1.bias": [1024],
+        "blocks.23.attn.qkv.weight": [3072, 1024],
+        "blocks.23.attn.proj.bias": [1024],
+        "blocks.11.ls1.gamma": [1024],
+        "blocks.5.mlp.fc1.weight": [4096, 1024],
+        "blocks.5.mlp.fc2.weight": [1024, 4096],
+        "norm.weight": [1024],
+    }
+    assert {name: list(state[name].shape) for name in shapes} == shapes
+    assert VIT_L14.grid == 16
+
+
+def save(folder: Path, state: object) -> Path:
+    torch.save(state, folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def test_loading_draws_no_random_numbers_and_needs_no_gradients(tmp_path: Path, case: str) -> None:
+    path = save(tmp_path, state_of(case))
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    network = load_dinov2(path, SIZES[case])
+    assert torch.equal(torch.rand(1), expected)
+    assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
+    with full_precision():
+        assert network(pictures()).isfinite().all()
+
+
+def test_other_networks_are_refused(tmp_path: Path) -> None:
+    state = state_of("native")
+    for wrong, message in {
+        "lacking": ({k: v for k, v in state.items() if k != LAYER}, f"of 35 tensors expected it has 34; it lacks '{LAYER}'"),
+        "registers": ({**state, "register_tokens": torch.zeros(1, 4, 32)}, "also has 'register_tokens'"),
+        "another grid": (state_of("resized"), r"pos_embed is torch.float32 \[1, 82, 32\], not torch.float32 \[1, 17, 32\]"),
+        "half": ({**state, LAYER: state[LAYER].half()}, f"{LAYER} is torch.float16"),
+        "not finite": ({**state, LAYER: torch.full_like(state[LAYER], torch.inf)}, f"{LAYER} has values that are not finite"),
+        "no tensor": ({**state, LAYER: 5}, f"{LAYER} is int"),
+        "no tensors": ([1, 2], "has a list where named tensors are expected"),
+        "another": ({"w": torch.zeros(2)}, r"is not DINOv2 with 2 blocks of width 32 and patches of 4 px: .* has 0"),
+    }.values():  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            read_dinov2(save(tmp_path, wrong), SIZES["native"])
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    whole = save(tmp_path, state_of("native")).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"<html>404</html>"):
+        path = tmp_path / "damaged.pth"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"damaged\.pth \({len(content):,} bytes\) is not a file of weights"):
+            read_dinov2(path, SIZES["native"])
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
+    path = save(tmp_path, {**state_of("native"), "harm": Malicious(tmp_path / "harm")})
+    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
+        read_dinov2(path, SIZES["native"])
+    assert not (tmp_path / "harm").exists()

@@ -1,0 +1,103 @@
+"""Distances of DINOv2 features, with a tiny network in place of ViT-L/14."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dinov2_tiny import SIZES, pictures, state_of
+from inception_golden import recorded_images
+from picture_sets import FixedPictures, GeneratedPictures
+
+from dnnlib.download import file_sha256
+from metrics import dinov2_metrics, registry
+from metrics.detectors import BuildContext, full_precision
+from metrics.dinov2 import load_dinov2, read_dinov2
+from metrics.dinov2_metrics import DETECTOR, DETECTORS, FAMILIES
+from metrics.images import no_progress
+from metrics.kernel import kernel_distance
+from metrics.metric import Metric
+from metrics.registry import evaluate
+from metrics.weights import DINOV2, MissingWeights, Source
+
+TINY = SIZES["resized"]
+NAMES = ["fd_dinov2_60_full", "kd_dinov2_60_full"]
+
+
+def find(name: str) -> Metric:
+    return next(metric for family in FAMILIES if (metric := family.find(name)))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny network, and no other place to find weights in."""
+    monkeypatch.delenv(DINOV2.variable, raising=False)
+    monkeypatch.setattr(dinov2_metrics, "load_dinov2", partial(load_dinov2, size=TINY))
+    monkeypatch.setattr(dinov2_metrics, "read_dinov2", partial(read_dinov2, size=TINY))
+    monkeypatch.setitem(registry.DETECTORS, DETECTOR, DETECTORS[DETECTOR])
+    for name in NAMES:
+        monkeypatch.setitem(registry.METRICS, name, find(name))
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path) -> Path:
+    torch.save(state_of("resized"), tmp_path / "tiny.pth")
+    return tmp_path / "tiny.pth"
+
+
+def test_names_and_definitions() -> None:
+    standard = dict(family.standard() for family in FAMILIES)
+    assert list(standard) == ["fd_dinov2_50k_full", "kd_dinov2_50k_full"]
+    for metric in standard.values():
+        assert "1,024 DINOv2 ViT-L/14 features" in metric.definition and "against 50,000" in metric.definition
+        assert "unverified against the published weights" in metric.definition
+        assert metric.real is not None and metric.real.max_count is None and not metric.real.as_trained
+    assert find("kd_dinov2_5k_full").num_gen == 5000
+    with pytest.raises(ValueError, match="at least 2"):
+        find("fd_dinov2_1_full")
+
+
+def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> None:
+    real, fake = recorded_images("a"), recorded_images("b")[:60]
+    fd, kd = evaluate(
+        NAMES,
+        FixedPictures(real),
+        GeneratedPictures(fake),
+        batch_size=25,
+        cache_folder=tmp_path / "cache",
+        weights=Source({"dinov2": weights_file}),
+    )
+    network = load_dinov2(weights_file, TINY)
+    with full_precision():
+        x, y = network(real).double().numpy(), network(fake).double().numpy()
+    cov_x, cov_y = np.cov(x.T), np.cov(y.T)  # ddof 1
+    trace_of_root = np.sqrt(np.linalg.eigvals(cov_x @ cov_y).astype(complex)).real.sum()
+    expected = np.square(x.mean(axis=0) - y.mean(axis=0)).sum() + np.trace(cov_x + cov_y) - 2 * trace_of_root
+    assert fd.value == pytest.approx(expected, rel=1e-5)
+    mean, std = kernel_distance(torch.from_numpy(y), torch.from_numpy(x))
+    assert (kd.value, kd.details["std"]) == pytest.approx((mean, std), rel=1e-4)
+    assert fd.settings == {"ddof": 1} and kd.settings["subset_size"] == 60
+    for result in (fd, kd):
+        assert result.detector == "dinov2_vitl14" and result.resize == "bicubic_antialias_16"
+        assert result.detector_digest == file_sha256(weights_file) and not result.comparable_to_published
+
+
+def test_prepare_reads_the_weights(weights_file: Path, tmp_path: Path) -> None:
+    prepare = DETECTORS[DETECTOR].prepare
+    prepare(Source({"dinov2": weights_file}), no_progress)
+    with pytest.raises(
+        MissingWeights, match=r"(?s)the DINOv2 ViT-L/14 weights are not in .*--detector=dinov2=FILE"
+    ) as caught:
+        prepare(Source(offline=True, cache_folder=tmp_path), no_progress)
+    assert DINOV2.sha256 in str(caught.value)
+    weights_file.write_bytes(b"<html>")
+    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
+        prepare(Source({"dinov2": weights_file}), no_progress)
+
+
+def test_build_asks_for_weights(tmp_path: Path) -> None:
+    source = Source(offline=True, cache_folder=tmp_path)
+    context = BuildContext(FixedPictures(pictures()), torch.device("cpu"), tmp_path, source, no_progress)
+    with pytest.raises(MissingWeights, match=r"dinov2_vitl14_pretrain\.pth, 1,217,586,395 bytes"):
+        DETECTORS[DETECTOR].build(context)

@@ -1,0 +1,115 @@
+"""LPIPS against recorded values of its authors' program, and what its details are worth."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import vgg_golden
+from golden_data import DATA
+from torch import Tensor
+
+from metrics import lpips
+from metrics.detectors import full_precision
+from metrics.lpips import CHANNELS, Lpips, read_channel_weights
+
+
+def distances(network: Lpips, images: Tensor, others: Tensor) -> np.ndarray:
+    with full_precision():
+        return network.distance(images, others).numpy()
+
+
+def test_the_pictures_are_the_recorded_ones() -> None:
+    with np.load(DATA / "metrics/images_a_v1.npz") as archive:
+        np.testing.assert_array_equal(vgg_golden.waves("a", 64, 32).numpy(), archive["images"])
+    near = vgg_golden.neighbours_of(vgg_golden.waves("a"))
+    assert hashlib.sha256(near.numpy().tobytes()).hexdigest() == str(vgg_golden.recorded()["xeps_sha"])
+
+
+def test_distances_are_the_recorded_ones() -> None:
+    network, recorded = vgg_golden.random_lpips(), vgg_golden.recorded()
+    a, b = vgg_golden.waves("a"), vgg_golden.waves("b")
+    np.testing.assert_allclose(distances(network, a, b), recorded["lpips_ab"], rtol=1e-5)
+    np.testing.assert_allclose(distances(network, a, vgg_golden.neighbours_of(a)), recorded["lpips_aeps"], rtol=1e-5)
+
+
+def test_distances_are_those_of_embeddings() -> None:
+    network = vgg_golden.random_lpips()
+    a, b = vgg_golden.waves("a", 2), vgg_golden.waves("b", 2)
+    with full_precision():
+        x, y = (torch.cat(network.embed(images), dim=1).double() for images in (a, b))
+    sizes = [64, 32, 16, 8, 4]
+    assert x.shape == (2, sum(channels * size**2 for channels, size in zip(CHANNELS, sizes, strict=True)))
+    np.testing.assert_allclose((x - y).square().sum(dim=1), vgg_golden.recorded()["lpips_ab"][:2], rtol=1e-5)
+    np.testing.assert_allclose(distances(network, a, b), distances(network, b, a), rtol=1e-12)
+    assert (distances(network, a, a) == 0).all()
+
+
+def test_pictures_are_not_rounded_and_grey_ones_count_as_rgb() -> None:
+    network, a = vgg_golden.random_lpips(), vgg_golden.waves("a", 1)
+    near, recorded = vgg_golden.neighbours_of(vgg_golden.waves("a"))[:1], vgg_golden.recorded()["lpips_aeps"][:1]
+    assert abs(distances(network, a, near.round()) / recorded - 1) > 1e-3
+    grey, other = a[:, :1], near[:, :1]
+    as_rgb = distances(network, grey.expand(-1, 3, -1, -1), other.expand(-1, 3, -1, -1))
+    np.testing.assert_allclose(distances(network, grey, other), as_rgb, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["no roots", "not unit length", "sum over positions", "other range", "a layer less"]
+)
+def test_mistakes_show(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, weights = vgg_golden.random_lpips(), vgg_golden.channel_weights()
+    a, b = vgg_golden.waves("a", 1), vgg_golden.waves("b", 1)
+    if mistake == "no roots":
+        network = Lpips(vgg_golden.random_convolutions(), [weight.square() for weight in weights])
+    if mistake == "not unit length":
+        monkeypatch.setattr(lpips, "_NEVER_ZERO", 1.0)
+    if mistake == "sum over positions":
+        scaled = [weight * 16.0 ** (5 - layer) for layer, weight in enumerate(weights)]
+        network = Lpips(vgg_golden.random_convolutions(), scaled)
+    if mistake == "other range":
+        a, b = a / 2 + 127.5, b / 2 + 127.5  # 0..1 where -1..1 is expected
+    if mistake == "a layer less":
+        network = Lpips(vgg_golden.random_convolutions(), [*weights[:4], weights[4] * 0])
+    assert abs(distances(network, a, b) / vgg_golden.recorded()["lpips_ab"][:1] - 1) > 1e-3
+
+
+def test_dark_positions_are_no_division_by_zero() -> None:
+    """Where all channels are 0, a position has no direction; it counts as the origin."""
+    convolutions = vgg_golden.random_convolutions()
+    network = Lpips(convolutions, vgg_golden.channel_weights())
+    zero = torch.zeros(1, 64, 2, 2)
+    found = network._weigh(zero, vgg_golden.channel_weights()[0].sqrt().view(-1, 1, 1))
+    assert (found == 0).all()
+
+
+def test_channel_weights_are_read_from_the_published_layout(tmp_path: Path) -> None:
+    found = read_channel_weights(vgg_golden.save_channel_weights(tmp_path / "vgg.pth"))
+    assert [weights.shape[0] for weights in found] == list(CHANNELS)
+    for weights, expected in zip(found, vgg_golden.channel_weights(), strict=True):
+        assert torch.equal(weights, expected)
+    with np.load(DATA / "metrics/lpips_v0.1_vgg.npz") as archive:
+        assert "BSD-2-Clause" in str(archive["origin"])
+
+
+def test_other_channel_weights_are_refused(tmp_path: Path) -> None:
+    path = vgg_golden.save_channel_weights(tmp_path / "vgg.pth")
+    state = torch.load(path, weights_only=True)
+    first, last = "lin0.model.1.weight", "lin4.model.1.weight"
+    for case, message in {
+        "alex": ({**state, first: torch.ones(1, 192, 1, 1)}, rf"{first} is torch.float32 \[1, 192, 1, 1\], not"),
+        "squeeze": ({**state, "lin5.model.1.weight": torch.ones(1, 512, 1, 1)}, "also has 'lin5"),
+        "lacking": (
+            {first: state[first]},
+            r"not the LPIPS weights for VGG16: of 5 tensors expected it has 1; it lacks 'lin1",
+        ),
+        "negative": ({**state, last: -state[last]}, rf"{last} has negative values"),
+        "NaN": ({**state, last: state[last] * float("nan")}, rf"{last} has values that are not finite"),
+    }.values():
+        torch.save(case, path)
+        with pytest.raises(ValueError, match=message):
+            read_channel_weights(path)
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match=r"vgg\.pth \(16 bytes\) is not a file of weights"):
+        read_channel_weights(path)

@@ -1,0 +1,84 @@
+"""calc_metrics.py with one process and with two, a second time, and after the pictures changed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inception_golden import recorded_images
+
+from dnnlib.dataset_archive import write_dataset
+from dnnlib.picture import encode_png
+
+ROOT = Path(__file__).parents[2]
+RANDCONV = "proxy_fd_randconv_v1"
+INCEPTION = ["fid64_full", "fid64", "kid64_full", "is64", "dc645_full"]
+
+
+def calc_metrics(folder: Path, metrics: str, *options: str) -> str:
+    """Run the program with its cache and results in a folder, and return what it prints."""
+    command = [sys.executable, str(ROOT / "calc_metrics.py"), f"--metrics={metrics}", f"--cache={folder / 'cache'}"]
+    command += [f"--outdir={folder}", "--offline", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rows(folder: Path, metric: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / f"metric-{metric}.jsonl").read_text().splitlines()]
+
+
+def write_pictures(path: Path, pictures: np.ndarray) -> Path:
+    """Pack pictures, uint8 [n, height, width, 3], as a data set."""
+    with write_dataset(path) as writer:
+        for pixels in pictures:
+            writer.add(encode_png(np.ascontiguousarray(pixels)), None)
+    return path
+
+
+def write_noise(path: Path, count: int, seed: int) -> Path:
+    return write_pictures(path, np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
+
+
+def test_two_processes_and_the_cache(tmp_path: Path) -> None:
+    real, fake = write_noise(tmp_path / "real.zip", 300, 0), write_noise(tmp_path / "fake.zip", 2000, 1)
+    options = [f"--data={real}", f"--images={fake}", "--batch=50"]
+    assert "standard deviations over 2 seeds, 0 to 1" in calc_metrics(
+        tmp_path / "one", RANDCONV, *options, "--repeat=2"
+    )
+    calc_metrics(tmp_path / "two", RANDCONV, *options, "--gpus=2")
+    (one, again), (two,) = rows(tmp_path / "one", RANDCONV), rows(tmp_path / "two", RANDCONV)
+    assert two["value"] == pytest.approx(one["value"], rel=1e-9) and two["floor"] == pytest.approx(
+        one["floor"], rel=1e-9
+    )
+    assert (one["seed"], again["seed"]) == (0, 1)
+    assert (one["real_cached"], again["real_cached"]) == (False, True)
+    real.unlink()
+    write_noise(real, 300, 2)
+    output = calc_metrics(tmp_path / "one", RANDCONV, *options)
+    changed = rows(tmp_path / "one", RANDCONV)[-1]
+    assert "From the cache" not in output and changed["value"] != one["value"]
+    assert f"From the cache: the features of the real pictures, for {RANDCONV}." in calc_metrics(
+        tmp_path / "one", RANDCONV, *options
+    )
+
+
+@pytest.mark.slow
+def test_all_inception_metrics_with_one_process_and_two(weights_file: Path, tmp_path: Path) -> None:
+    for which in ("a", "b"):
+        write_pictures(tmp_path / f"{which}.zip", recorded_images(which).permute(0, 2, 3, 1).numpy())
+    options = [f"--data={tmp_path / 'a.zip'}", f"--images={tmp_path / 'b.zip'}", f"--detector={weights_file}"]
+    for gpus in ("1", "2"):
+        calc_metrics(tmp_path / gpus, ",".join(INCEPTION), *options, "--batch=16", f"--gpus={gpus}")
+    for name in INCEPTION:
+        (one,), (two,) = rows(tmp_path / "1", name), rows(tmp_path / "2", name)
+        assert two["value"] == pytest.approx(one["value"], rel=1e-9), name
+    output = calc_metrics(tmp_path / "1", ",".join(INCEPTION), *options, "--batch=16")
+    assert "From the cache: the features of the real pictures, for fid64_full, fid64, kid64_full, dc645_full." in output
+    for name in INCEPTION:
+        first, second = rows(tmp_path / "1", name)
+        assert first["value"] == second["value"], name

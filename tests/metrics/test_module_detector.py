@@ -1,0 +1,230 @@
+"""A user's own network as a detector: TorchScript and exported programs, and everything that must be refused."""
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from inception_golden import recorded_images
+from picture_sets import FixedPictures, GeneratedPictures
+from torch import Tensor, nn
+
+from dnnlib.download import file_sha256
+from metrics import module_metrics, registry
+from metrics.detectors import BuildContext, full_precision
+from metrics.images import no_progress
+from metrics.kernel import kernel_distance
+from metrics.metric import Metric
+from metrics.module_detector import ModuleDetector, open_module
+from metrics.module_metrics import DETECTORS, FAMILIES, build_module, prepare_module
+from metrics.weights import Source
+
+CPU = torch.device("cpu")
+SHAPE = (3, 32, 32)
+
+
+class Colours(nn.Module):
+    """Five numbers of a picture; in training mode they depend on the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("direction", torch.linspace(-1, 1, 6).view(3, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = self.norm(x.float().mean(dim=(2, 3)) / 100)
+        return torch.cat([means, means @ self.direction], dim=1)
+
+
+class Twisted(nn.Module):
+    """Answers in a way that cannot be used."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.float().mean(dim=(2, 3))
+        if self.fault == "whole numbers":
+            return rows.long()
+        if self.fault == "one row":
+            return rows.mean(dim=0)
+        if self.fault == "a map":
+            return x.float()
+        if self.fault == "no features":
+            return rows[:, :0]
+        if self.fault == "not finite":
+            return rows / 0
+        if self.fault == "at random":
+            return torch.rand_like(rows)
+        assert x.shape[2] == 99, "only 99 px"
+        return rows
+
+
+class Pair(nn.Module):
+    """Returns two tensors."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.float().mean(dim=(2, 3)), x
+
+
+def save_script(network: nn.Module, path: Path) -> Path:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        torch.jit.save(torch.jit.script(network), path)
+    return path
+
+
+def save_export(network: nn.Module, path: Path, batch: int = 2, is_dynamic: bool = True) -> Path:
+    shapes = ({0: torch.export.Dim.DYNAMIC},) if is_dynamic else None
+    example = torch.zeros(batch, *SHAPE, dtype=torch.uint8)
+    torch.export.save(torch.export.export(network, (example,), dynamic_shapes=shapes), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same network as TorchScript and exported for any and for one batch size."""
+    folder, network = tmp_path_factory.mktemp("modules"), Colours().eval()
+    return {
+        "script": save_script(network, folder / "colours.pt"),
+        "export": save_export(network, folder / "colours.pt2"),
+        "export of 2": save_export(network, folder / "two.pt2", is_dynamic=False),
+    }
+
+
+def open_on_cpu(path: Path, shape: tuple[int, int, int] = SHAPE) -> ModuleDetector:
+    return open_module(path, CPU, shape)
+
+
+@pytest.mark.parametrize("kind", ["script", "export"])
+def test_features_are_the_networks(kind: str, files: dict[str, Path]) -> None:
+    detector, images = open_on_cpu(files[kind]), recorded_images("a")
+    assert (detector.dim, detector.resize, detector.is_published) == (5, "own", False)
+    assert detector.name == f"module:{files[kind].name}" and detector.digest == file_sha256(files[kind])
+    with full_precision():
+        features, expected = detector(images), Colours().eval()(images)
+        assert not features.requires_grad and features.dtype == torch.float32
+        torch.testing.assert_close(features, expected)
+        torch.testing.assert_close(detector(images[:1]), expected[:1])
+        torch.testing.assert_close(detector(images[:, :1]), detector(images[:, :1].expand(-1, 3, -1, -1)))
+
+
+def test_kind_is_told_by_content_and_training_mode_is_left(files: dict[str, Path], tmp_path: Path) -> None:
+    detector = open_on_cpu(Path(shutil.copy(files["export"], tmp_path / "net.bin")), (1, 32, 32))
+    assert detector.name == "module:net.bin"
+    assert open_on_cpu(save_script(Colours().train(), tmp_path / "training.ts")).dim == 5
+    half = nn.Sequential(Colours().eval(), HalfPrecision())
+    assert open_on_cpu(save_script(half, tmp_path / "half.pt"))(recorded_images("a")).dtype == torch.float32
+
+
+class HalfPrecision(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.half()
+
+
+def test_files_that_are_no_program_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--detector-module=.*none\.pt: there is no such file"):
+        open_on_cpu(tmp_path / "none.pt")
+    torch.save(Colours().state_dict(), tmp_path / "state.pt")
+    (tmp_path / "text.pt2").write_text("hello")
+    for name in ("state.pt", "text.pt2"):
+        with pytest.raises(ValueError, match=rf"{name} is neither TorchScript nor an exported program; write it by"):
+            open_on_cpu(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["script", "export"])
+def test_damaged_programs_are_refused(kind: str, files: dict[str, Path], tmp_path: Path) -> None:
+    content = files[kind].read_bytes()
+    for folder in (b"/code/", b"/models/"):  # the folder with the program gets lost
+        content = content.replace(folder, b"/" + b"x" * (len(folder) - 2) + b"/")
+    (tmp_path / "damaged.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged\.pt cannot be loaded: .+"):
+        open_on_cpu(tmp_path / "damaged.pt")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("whole numbers", r"returns torch.int64 \[2, 3\] instead of floats \[2, features\]"),
+        ("one row", r"returns torch.float32 \[3\] instead"),
+        ("a map", r"returns torch.float32 \[2, 3, 32, 32\] instead"),
+        ("no features", r"returns torch.float32 \[2, 0\] instead"),
+        ("not finite", "returns numbers that are not finite"),
+        ("at random", "other features when other pictures are in the batch, or at random; save the network in eval mode"),
+        ("size", r"given 2 pictures, uint8 \[2, 3, 32, 32\], fails: RuntimeError: AssertionError: only 99 px$"),
+    ],
+)  # fmt: skip
+def test_unusable_answers_are_refused(fault: str, message: str, tmp_path: Path) -> None:
+    path = save_script(Twisted(fault), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=rf"(?s)--detector-module={path}.*{message}"):
+        open_on_cpu(path)
+
+
+def test_other_results_than_a_tensor_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="returns a tuple instead of a tensor"):
+        open_on_cpu(save_script(Pair(), tmp_path / "pair.pt"))
+
+
+def test_an_exported_program_needs_a_dynamic_batch(files: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=r"(?s)given 3 pictures.* fails: .*\n.*Dim\.DYNAMIC.* two or more example"):
+        open_on_cpu(files["export of 2"])
+    with pytest.raises(ValueError, match=r"given 2 pictures, uint8 \[2, 3, 32, 48\], fails"):
+        open_on_cpu(files["export"], (3, 32, 48))
+
+
+def test_a_network_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
+    path = save_export(Colours().train(), tmp_path / "training.pt2")
+    with pytest.raises(ValueError, match=r"(other pictures are in the batch|given 1 pictures)"):
+        open_on_cpu(path)
+
+
+def find(name: str) -> Metric:
+    return next(metric for family in FAMILIES if (metric := family.find(name)))
+
+
+def measure(
+    names: list[str], weights: Source, folder: Path, patch: Callable[[dict, str, object], None]
+) -> list[registry.MetricResult]:
+    patch(registry.DETECTORS, module_metrics.DETECTOR, DETECTORS[module_metrics.DETECTOR])
+    for name in names:
+        patch(registry.METRICS, name, find(name))
+    real, fake = recorded_images("a"), recorded_images("b")[:60]
+    return registry.evaluate(
+        names, FixedPictures(real), GeneratedPictures(fake), batch_size=59, cache_folder=folder, weights=weights
+    )
+
+
+def test_distances_follow_from_the_features(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = Source({"module": files["script"]})
+    prepare_module(weights, no_progress)
+    fd, kd = measure(["fd_module_60_full", "kd_module_60_full"], weights, tmp_path, monkeypatch.setitem)
+    with torch.no_grad():
+        x, y = (Colours().eval()(recorded_images(which)).double() for which in "ab")
+    y = y[:60]
+    cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+    trace_of_root = np.sqrt(np.linalg.eigvals(cov_x @ cov_y).real.clip(0)).sum()
+    of_means = (x.mean(dim=0) - y.mean(dim=0)).square().sum().item()
+    assert fd.value == pytest.approx(of_means + np.trace(cov_x + cov_y) - 2 * trace_of_root, rel=1e-4)
+    assert fd.floor is not None and fd.floor > 0
+    assert kd.value == pytest.approx(kernel_distance(y, x)[0], rel=1e-4)
+    for result in (fd, kd):
+        assert result.detector == "module:colours.pt" and result.detector_digest == file_sha256(files["script"])
+        assert result.resize == "own" and not result.comparable_to_published
+
+
+def test_the_option_is_asked_for(tmp_path: Path) -> None:
+    context = BuildContext(FixedPictures(recorded_images("a")), CPU, tmp_path, Source(), no_progress)
+    with pytest.raises(ValueError, match="give --detector-module=FILE"):
+        build_module(context)
+    with pytest.raises(ValueError, match="give --detector-module=FILE"):
+        prepare_module(Source(), no_progress)
+
+
+def test_names_cannot_be_mistaken_for_published_metrics() -> None:
+    assert [family.standard()[0] for family in FAMILIES] == ["fd_module_50k_full", "kd_module_50k_full"]
+    assert not any(family.standard()[1].comparable_to_published for family in FAMILIES)

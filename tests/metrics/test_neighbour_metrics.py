@@ -1,0 +1,108 @@
+"""Precision and recall, density and coverage as metrics: values, names, settings, and the detector's weights."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import vgg_golden
+from golden_data import DATA
+from inception_golden import Evaluation
+from picture_sets import FixedPictures
+from torch import Tensor
+
+from dnnlib.download import file_sha256
+from metrics import inception_metrics
+from metrics.detectors import BuildContext
+from metrics.features import Keep
+from metrics.images import Sample, no_progress
+from metrics.metric import Inputs
+from metrics.neighbour_metrics import (
+    DETECTORS,
+    FAMILIES,
+    build_vgg16,
+    measure_density_coverage,
+    measure_precision_recall,
+    prepare_vgg16,
+)
+from metrics.weights import VGG16, MissingWeights, Source
+
+CPU = torch.device("cpu")
+PRECISION_RECALL, DENSITY_COVERAGE = FAMILIES
+
+
+def inputs(real: Tensor, fake: Tensor) -> Inputs:
+    """What a metric sees of these features."""
+    records = [SimpleNamespace(rows=rows, count=len(rows)) for rows in (real, fake)]
+    return Inputs(detector=None, device=CPU, fake=records[1], real=records[0])  # type: ignore[arg-type]
+
+
+def test_values_are_the_recorded_ones() -> None:
+    values = json.loads((DATA / "metrics/features_v1.json").read_text())
+    with np.load(DATA / "metrics/features_v1.npz") as archive:
+        both = inputs(torch.from_numpy(archive["full_real"]), torch.from_numpy(archive["full_gen"]))
+    measurement = measure_precision_recall(both)
+    expected = {name: values[f"full.prdc.k3_{name}"] for name in ("precision", "recall")}
+    assert measurement.details == pytest.approx(expected, rel=1e-12)
+    assert measurement.value == measurement.details["precision"] != measurement.details["recall"]
+    assert measurement.settings == {"k": 3, "edge_included": True, "max_real": 200_000, "distances": "float64"}
+    measurement = measure_density_coverage(both)
+    expected = {name: values[f"full.prdc.k5_{name}"] for name in ("density", "coverage")}
+    assert measurement.details == pytest.approx(expected, rel=1e-12)
+    assert measurement.value == measurement.details["coverage"] != measurement.details["density"]
+    assert measurement.settings == {"k": 5, "edge_included": True, "max_real": 10_000, "distances": "float64"}
+
+
+def test_values_of_pictures_are_the_peers(evaluation: Evaluation, peers: dict[str, float]) -> None:
+    both = inputs(evaluation.real_rows, evaluation.fake_rows)
+    assert measure_density_coverage(both).details == {
+        "density": pytest.approx(peers["prdc.k5_density"], rel=1e-12),
+        "coverage": pytest.approx(peers["prdc.k5_coverage"], rel=1e-12),
+    }
+    for peer in ("prdc.k3", "exact.pr3"):
+        details = measure_precision_recall(both).details
+        assert details == {"precision": peers[f"{peer}_precision"], "recall": peers[f"{peer}_recall"]}
+
+
+def test_names() -> None:
+    name, first = PRECISION_RECALL.standard()
+    assert (name, first.num_gen, first.detector) == ("pr50k3_full", 50_000, "vgg16")
+    assert first.real is not None and first.real.max_count == 200_000 and not first.real.as_trained
+    name, other = DENSITY_COVERAGE.standard()
+    assert (name, other.num_gen, other.detector) == ("dc10k5_full", 10_000, inception_metrics.DETECTOR)
+    assert other.real is not None and other.real.max_count == 10_000
+    for metric in (first, other):
+        assert metric.higher_is_better and metric.sample is Sample.PICTURES
+        assert metric.keep == Keep.ROWS and metric.real is not None and metric.real.keep == Keep.ROWS
+    found = PRECISION_RECALL.find("pr5k3_full"), PRECISION_RECALL.find("pr43_full"), DENSITY_COVERAGE.find("dc965_full")
+    assert [metric and metric.num_gen for metric in found] == [5000, 4, 96]
+    for name in ("pr50k5_full", "pr3_full", "pr50k3", "pr50k_full", "dc10k5_full"):
+        assert PRECISION_RECALL.find(name) is None
+    with pytest.raises(ValueError, match="pr33_full would look at 3 generated pictures; it takes at least 4"):
+        PRECISION_RECALL.find("pr33_full")
+
+
+def test_too_few_real_pictures_are_refused() -> None:
+    for family, k in ((PRECISION_RECALL, 3), (DENSITY_COVERAGE, 5)):
+        check = family.make(100).check
+        check(FixedPictures(torch.zeros(k + 1, 3, 32, 32)))
+        with pytest.raises(ValueError, match=f"has {k} pictures; .* neighbour {k} of each takes at least {k + 1}"):
+            check(FixedPictures(torch.zeros(k, 3, 32, 32)))
+
+
+def test_the_detector_is_built_from_its_file(tmp_path: Path) -> None:
+    torch.save(vgg_golden.small_state(), tmp_path / "vgg16.pth")
+    real = FixedPictures(torch.zeros(4, 3, 32, 32))
+    source = Source(paths={VGG16.key: tmp_path / "vgg16.pth"}, offline=True, cache_folder=tmp_path / "none")
+    kind = DETECTORS["vgg16"]
+    kind.prepare(source, no_progress)
+    detector = kind.build(BuildContext(real, CPU, tmp_path, source, no_progress))
+    assert (detector.name, detector.dim, detector.resize) == ("vgg16", 4096, "tensorflow1_bilinear_224")
+    assert detector.digest == file_sha256(tmp_path / "vgg16.pth") and not detector.is_published
+    missing = Source(offline=True, cache_folder=tmp_path / "none")
+    with pytest.raises(MissingWeights, match="the VGG16 weights are not in"):
+        prepare_vgg16(missing, no_progress)
+    with pytest.raises(MissingWeights, match="--detector=vgg16=FILE"):
+        build_vgg16(BuildContext(real, CPU, tmp_path, missing, no_progress))

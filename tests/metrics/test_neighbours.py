@@ -1,0 +1,161 @@
+"""Precision, recall, density and coverage against recorded values of other programs and against their definition."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from golden_data import DATA
+from torch import Tensor
+
+from metrics import neighbours
+from metrics.neighbours import density_coverage, precision_recall
+
+CPU = torch.device("cpu")
+
+
+def recorded(case: str) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Real and generated features, and the values."""
+    values = json.loads((DATA / "metrics/features_v1.json").read_text())
+    with np.load(DATA / "metrics/features_v1.npz") as archive:
+        return torch.from_numpy(archive[f"{case}_real"]), torch.from_numpy(archive[f"{case}_gen"]), values
+
+
+def measured(real: Tensor, fake: Tensor, k: int, device: torch.device = CPU) -> dict[str, float]:
+    precision, recall = precision_recall(real, fake, k, device)
+    density, coverage = density_coverage(real, fake, k, device)
+    return {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
+
+
+def by_definition(real: Tensor, fake: Tensor, k: int, is_strict: bool = False) -> dict[str, float]:
+    """The same from differences of rows; `is_strict` leaves the edge of balls out."""
+    within_real, within_fake, between = (
+        torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        for a, b in ((real, real), (fake, fake), (real, fake))
+    )
+    real_radii, fake_radii = within_real.sort(dim=1).values[:, k, None], within_fake.sort(dim=1).values[:, k]
+    in_real = between < real_radii if is_strict else between <= real_radii
+    in_fake = between < fake_radii if is_strict else between <= fake_radii
+    return {
+        "precision": in_real.any(dim=0).double().mean().item(),
+        "recall": in_fake.any(dim=1).double().mean().item(),
+        "density": in_real.sum().item() / (k * len(fake)),
+        "coverage": in_real.any(dim=1).double().mean().item(),
+    }
+
+
+@pytest.mark.parametrize("case", ["full", "lowrank"])
+@pytest.mark.parametrize("k", [3, 5])
+def test_counts_are_those_of_other_programs(case: str, k: int) -> None:
+    real, fake, values = recorded(case)
+    found = measured(real, fake, k)
+    counts = {"precision": len(fake), "recall": len(real), "density": k * len(fake), "coverage": len(real)}
+    for name, count in counts.items():
+        assert found[name] == pytest.approx(values[f"{case}.prdc.k{k}_{name}"], rel=1e-12)
+        assert found[name] * count == pytest.approx(round(found[name] * count), abs=1e-9)
+    for name in ("precision", "recall"):  # recorded in float32
+        assert found[name] == pytest.approx(values[f"{case}.torch_fidelity.k{k}_{name}"], abs=1e-7)
+
+
+@pytest.mark.parametrize("case", ["full", "lowrank"])
+def test_mistakes_would_show(case: str) -> None:
+    real, fake, values = recorded(case)
+    expected = {name: values[f"{case}.prdc.k3_{name}"] for name in ("precision", "recall", "density", "coverage")}
+    for neighbour in (2, 4):  # counting a row among its neighbours, or not, makes a step of one
+        found = measured(real, fake, neighbour)
+        assert all(abs(found[name] - expected[name]) > 1e-3 for name in expected)
+    swapped = measured(fake, real, 3)
+    assert (swapped["precision"], swapped["recall"]) == (expected["recall"], expected["precision"])
+    assert all(abs(swapped[name] - expected[name]) > 1e-3 for name in expected)
+
+
+def test_the_edge_belongs_to_a_ball() -> None:
+    """Points of a grid, all of whose distances are whole and most of them equal to others."""
+    random = np.random.RandomState(0)
+    real, fake = (torch.from_numpy(random.randint(0, 9, (count, 2)).astype(np.float32)) for count in (60, 40))
+    expected, strict = by_definition(real, fake, 3), by_definition(real, fake, 3, is_strict=True)
+    assert measured(real, fake, 3) == pytest.approx(expected)
+    assert all(abs(expected[name] - strict[name]) > 0.05 for name in expected)
+    line = torch.arange(4.0).unsqueeze(1)
+    for end, inside in ((-1.0, 1.0), (-1.001, 0.0), (4.0, 1.0), (4.001, 0.0)):
+        assert precision_recall(line, torch.tensor([[end], [end]]), 1, CPU) == (inside, 0.0)
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (300.0, 0.1), (1e5, 10.0), (-1e9, 1e6)])
+def test_copies_are_on_the_edge(offset: float, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ball has its own row and k more, the last one on its edge, however the sums of 4096 products are rounded."""
+    rows = torch.randn(203, 4096, generator=torch.Generator().manual_seed(0)) * scale + offset
+    for rows_at_once in (2048, 37):
+        monkeypatch.setattr(neighbours, "_ROWS_AT_ONCE", rows_at_once)
+        assert measured(rows, rows.flip(0), 3) == {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, -1e7])
+def test_repeated_rows_have_balls_of_no_size(offset: float) -> None:
+    distinct = torch.randn(30, 512, generator=torch.Generator().manual_seed(0)) * 10 + offset
+    real = distinct.repeat(4, 1)  # three copies of each: the third nearest neighbour is one
+    assert measured(real, distinct, 3) == {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}
+    moved = distinct.clone()
+    moved[:, 0] += 1e-3 if offset == 0 else 1e-7 * abs(offset) + 0.01
+    assert (moved != distinct).any(dim=1).all()
+    assert precision_recall(real, moved, 3, CPU)[0] == 0
+    assert density_coverage(real, moved, 3, CPU) == (0, 0)
+
+
+def test_a_collapsed_generator() -> None:
+    """All generated pictures alike: none of the real ones is reached, but for the one that is copied."""
+    real = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)) + 100
+    fake = real[:1].expand(20, -1)
+    precision, recall = precision_recall(real, fake, 3, CPU)
+    assert (precision, recall) == (1.0, 1 / 50)
+    assert measured(real, fake, 3) == pytest.approx(by_definition(real, fake, 3))
+    assert measured(fake, fake, 3) == {"precision": 1, "recall": 1, "density": 20 / 3, "coverage": 1}
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 40, 300])
+def test_blocks_do_not_change_a_count(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake, _ = recorded("lowrank")
+    expected = measured(real, fake, 5)
+    monkeypatch.setattr(neighbours, "_ROWS_AT_ONCE", rows_at_once)
+    assert measured(real, fake, 5) == expected
+
+
+def test_no_more_than_a_block_of_distances_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    original = neighbours._Block.squared_distances
+
+    def spy(block: neighbours._Block, other: neighbours._Block, slack: float = 0.0) -> Tensor:
+        table = original(block, other, slack)
+        assert table.dtype == torch.float64
+        sizes.append(table.numel())
+        return table
+
+    monkeypatch.setattr(neighbours, "_ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(neighbours._Block, "squared_distances", spy)
+    real, fake, _ = recorded("full")
+    precision_recall(real, fake, 3, CPU)
+    assert max(sizes) == 50 * 50 and sum(sizes) >= 300 * 300 / 2 + 240 * 240 / 2 + 300 * 240
+
+
+def test_too_few_rows_are_refused() -> None:
+    rows = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    assert measured(rows, rows, 3) == {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}
+    with pytest.raises(ValueError, match="4 rows of real features are too few for neighbour 4 of each; it takes 5"):
+        precision_recall(rows, rows, 4, CPU)
+    with pytest.raises(ValueError, match="3 rows of generated features are too few"):
+        precision_recall(rows, rows[:3], 3, CPU)
+    with pytest.raises(ValueError, match="3 rows of real features are too few"):
+        density_coverage(rows[:3], rows, 3, CPU)
+    assert density_coverage(rows, rows[:1], 3, CPU)[0] > 0
+    with pytest.raises(ValueError, match="no generated features"):
+        density_coverage(rows, rows[:0], 3, CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+def test_counts_on_a_gpu() -> None:
+    real, fake, _ = recorded("full")
+    assert measured(real, fake, 3, torch.device("cuda")) == measured(real, fake, 3)
+    rows = torch.randn(2500, 4096, generator=torch.Generator().manual_seed(0)) + 10
+    expected = {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}
+    assert measured(rows, rows.flip(0), 3, torch.device("cuda")) == expected

@@ -1,0 +1,168 @@
+"""The perceptual path length: its detector, the trimmed mean, its names and where it gets its weights from."""
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import vgg_golden
+from picture_sets import FixedPictures
+from torch import Tensor
+
+from metrics.detectors import BuildContext, full_precision
+from metrics.features import Keep
+from metrics.images import EPSILON, Sample, no_progress
+from metrics.path_length import (
+    DETECTORS,
+    FAMILIES,
+    PathLengthDetector,
+    build_path_length,
+    measure_path_length,
+    prepare_path_length,
+    trimmed,
+)
+from metrics.weights import LPIPS, VGG16, MissingWeights, Source
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """Files with the weights that values were recorded with; of VGG16, the layers that are not used are all alike."""
+    folder = tmp_path_factory.mktemp("weights")
+    convolutions = {f"features.{name}": value for name, value in vgg_golden.random_convolutions().state_dict().items()}
+    torch.save({**vgg_golden.small_state(), **convolutions}, folder / "vgg16.pth")
+    lpips = vgg_golden.save_channel_weights(folder / "lpips.pth")
+    return Source(paths={VGG16.key: folder / "vgg16.pth", LPIPS.key: lpips}, offline=True, cache_folder=folder)
+
+
+@pytest.fixture(scope="module")
+def detector(source: Source, tmp_path_factory: pytest.TempPathFactory) -> PathLengthDetector:
+    real = FixedPictures(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    return build_path_length(BuildContext(real, CPU, tmp_path_factory.mktemp("cache"), source, no_progress))
+
+
+def features(detector: PathLengthDetector, pairs: Tensor) -> Tensor:
+    with full_precision():
+        return detector(pairs)
+
+
+def recorded_pairs() -> Tensor:
+    a = vgg_golden.waves("a")
+    return torch.stack([a, vgg_golden.neighbours_of(a)], dim=1)
+
+
+def test_the_detector_gives_recorded_distances_over_the_squared_step(detector: PathLengthDetector) -> None:
+    pairs = recorded_pairs()
+    found = features(detector, pairs)
+    assert (found.dtype, found.shape, detector.dim, EPSILON) == (torch.float32, (6, 1), 1, 1e-4)
+    np.testing.assert_allclose(found[:, 0] * 1e-8, vgg_golden.recorded()["lpips_aeps"], rtol=1e-5)
+    np.testing.assert_allclose(features(detector, pairs.flip(1)), found, rtol=1e-6)
+
+
+def test_batches_of_any_size(detector: PathLengthDetector) -> None:
+    pairs = torch.cat([recorded_pairs(), recorded_pairs().flip(0)])[..., :32, :32]
+    whole = features(detector, pairs)
+    assert whole.shape == (12, 1)
+    np.testing.assert_allclose(whole[6:], whole[:6].flip(0), rtol=1e-5)
+    np.testing.assert_allclose(features(detector, pairs[3:4]), whole[3:4], rtol=1e-5)
+
+
+def test_large_pictures_are_averaged_down_by_a_whole_factor(
+    detector: PathLengthDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics.path_length._LARGEST_PX", 32)
+    small = recorded_pairs()[:2, :, :, :32, :32]
+    large = small.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+    np.testing.assert_allclose(features(detector, large), features(detector, small), rtol=1e-6)
+    uneven = (
+        torch.rand(1, 2, 3, 32, 32) * torch.tensor([-1.0, 1.0])[:, None, None, None] * 8
+    )  # fine detail averages out
+    pattern = uneven.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+    pattern[..., ::2] *= -1
+    np.testing.assert_allclose(features(detector, large[:1] + pattern), features(detector, small[:1]), rtol=1e-3)
+    almost = large[..., :63, :63]  # 63 // 32 = 1
+    assert not np.allclose(features(detector, almost), features(detector, small), rtol=1e-2)
+
+
+def test_grey_pictures_count_as_rgb(detector: PathLengthDetector) -> None:
+    grey = recorded_pairs()[:2, :, :1]
+    np.testing.assert_allclose(features(detector, grey), features(detector, grey.expand(-1, -1, 3, -1, -1)), rtol=1e-6)
+
+
+def test_the_extreme_pairs_are_left_out() -> None:
+    values = torch.from_numpy(np.random.RandomState(0).permutation(1000).astype(np.float32))
+    # 999 steps between 0 and 999: the 1st percentile is at 9.99, the 99th at 989.01
+    assert trimmed(values) == pytest.approx((np.mean(np.arange(9, 991)), np.std(np.arange(9, 991))), rel=1e-12)
+    outliers = values.clone()
+    outliers[values == 999] = 1e9
+    outliers[values == 0] = -1e9
+    assert trimmed(outliers) == trimmed(values)
+    skewed = values.square()  # tells the ends apart
+    expected = np.mean(np.square(np.arange(9.0, 991.0)))
+    assert trimmed(skewed)[0] == pytest.approx(expected, rel=1e-7)
+    for first, last in ((10, 991), (9, 990), (0, 1000), (10, 990)):
+        assert trimmed(skewed)[0] != pytest.approx(np.mean(np.square(np.arange(float(first), float(last)))), rel=1e-5)
+    assert trimmed(torch.tensor([3.0, 3.0])) == (3.0, 0.0)
+    assert trimmed(torch.tensor([1.0, 2.0]))[0] == 1.5
+
+
+def test_sums_are_in_float64() -> None:
+    values = torch.full((50_000,), 16_777_217.0 / 3)
+    assert trimmed(values)[0] == pytest.approx(values[0].double().item(), rel=1e-12)
+
+
+def test_measurement() -> None:
+    rows = torch.arange(1000.0).unsqueeze(1)
+    inputs = SimpleNamespace(fake=SimpleNamespace(rows=rows, count=1000))
+    measurement = measure_path_length(inputs)  # type: ignore[arg-type]
+    assert measurement.value == pytest.approx(499.5) and measurement.details["std"] > 0
+    assert measurement.settings == {
+        "epsilon": 1e-4,
+        "space": "w",
+        "sampling": "end",
+        "crop": False,
+        "lowest_percentile": 1,
+        "highest_percentile": 99,
+    }
+
+
+def test_names() -> None:
+    (family,) = FAMILIES
+    name, metric = family.standard()
+    assert (name, metric.num_gen, metric.sample, metric.keep) == ("ppl2_wend", 50_000, Sample.PAIRS, Keep.ROWS)
+    assert metric.real is None and not metric.higher_is_better and metric.detector in DETECTORS
+    for name, count in {"ppl2_50k_wend": 50_000, "ppl2_96_wend": 96, "ppl2_2_wend": 2}.items():
+        found = family.find(name)
+        assert found is not None and found.num_gen == count
+    assert "50,000 pairs" in metric.definition
+    for name in ("ppl2_wend", "ppl2_0_wend", "ppl50k_wend", "ppl2_5k_wendx", "ppl2k_wend"):
+        assert family.find(name) is None
+    with pytest.raises(ValueError, match="would look at 1 generated pictures; it takes at least 2"):
+        family.find("ppl2_1_wend")
+
+
+def test_small_pictures_are_refused() -> None:
+    check = FAMILIES[0].make(10).check
+    check(FixedPictures(torch.zeros(1, 1, 16, 16, dtype=torch.uint8)))
+    with pytest.raises(ValueError, match=r"pictures of 32x8 px are too small .* at least 16x16 px"):
+        check(FixedPictures(torch.zeros(1, 3, 8, 32, dtype=torch.uint8)))
+
+
+def test_both_files_are_needed_and_recorded(detector: PathLengthDetector, source: Source, tmp_path: Path) -> None:
+    hashes = [hashlib.sha256(source.paths[key].read_bytes()).hexdigest() for key in (VGG16.key, LPIPS.key)]
+    assert detector.digest == "+".join(hashes)
+    assert not detector.is_published
+    prepare_path_length(source, no_progress)
+    for key, what in ((VGG16.key, "LPIPS channel weights"), (LPIPS.key, "VGG16 weights")):
+        only = Source(paths={key: source.paths[key]}, offline=True, cache_folder=tmp_path)
+        with pytest.raises(MissingWeights, match=f"the {what}"):
+            prepare_path_length(only, no_progress)
+        context = BuildContext(FixedPictures(torch.zeros(1, 3, 64, 64)), CPU, tmp_path, only, no_progress)
+        with pytest.raises(MissingWeights, match=f"the {what}"):
+            build_path_length(context)
+    swapped = Source(paths={VGG16.key: source.paths[LPIPS.key], LPIPS.key: source.paths[VGG16.key]}, offline=True)
+    with pytest.raises(ValueError, match="is not the LPIPS weights for VGG16"):
+        prepare_path_length(swapped, no_progress)

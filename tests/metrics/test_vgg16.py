@@ -1,0 +1,101 @@
+"""VGG16 against recordings of the peers, and what its details are worth."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import vgg_golden
+from inception_golden import recorded_images
+from torch import Tensor
+
+from metrics import vgg16
+from metrics.detectors import full_precision
+from metrics.inception import resize_as_tensorflow
+from metrics.vgg16 import VGG16, activations, normalise
+
+Resize = Callable[[Tensor, int], Tensor]
+
+SEEN = [0, 3, 4, 7]  # of the eight recorded pictures, four of each set
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[VGG16]:
+    """The network with random weights, half a gigabyte, which is freed after this file."""
+    network = vgg_golden.empty_network()
+    network.load_state_dict(vgg_golden.random_state(), assign=True)
+    yield network.requires_grad_(False)
+    network.to("meta")
+
+
+def recorded_pictures() -> Tensor:
+    return torch.cat([recorded_images(which)[:4] for which in ("a", "b")])[SEEN]
+
+
+def recorded(name: str) -> np.ndarray:
+    return vgg_golden.recorded()[name][SEEN]
+
+
+def deviation(found: Tensor, expected: np.ndarray) -> float:
+    """The largest difference of features, of which every 16th is recorded, relative to the largest value."""
+    return (found[:, ::16] - torch.from_numpy(expected)).abs().max().item() / np.abs(expected).max()
+
+
+def test_random_weights_are_the_recorded_ones(network: VGG16) -> None:
+    assert vgg_golden.digest(network.state_dict()) == vgg_golden.DIGEST
+
+
+def test_features_are_the_recorded_ones(network: VGG16) -> None:
+    with full_precision():
+        features = network(recorded_pictures())
+    assert (features.dtype, features.shape) == (torch.float32, (4, vgg16.FEATURES))
+    assert deviation(features, recorded("fc2_relu_a4_b4")) < 1e-5
+    np.testing.assert_allclose(features.double().norm(dim=1).numpy(), recorded("fc2_relu_norm"), rtol=1e-5)
+    assert (features >= 0).all() and not torch.allclose(features[:2], features[2:])
+
+
+@pytest.mark.parametrize("mistake", ["half a pixel", "other range", "BGR", "before ReLU"])
+def test_mistakes_show(mistake: str, network: VGG16, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each recomputes one picture with one detail as it often is; the tolerance of the features would catch it."""
+    image = recorded_pictures()[3:]
+    resizes: dict[str, Resize] = {
+        "half a pixel": lambda x, px: F.interpolate(x, (px, px), mode="bilinear"),
+        "other range": lambda x, px: resize_as_tensorflow(x, px) * (256 / 255),
+    }
+    if mistake in resizes:
+        monkeypatch.setattr(vgg16, "resize_as_tensorflow", resizes[mistake])
+    if mistake == "before ReLU":
+        monkeypatch.setattr(vgg16, "_BEFORE_LAST", 4)
+    with full_precision():
+        found = network(image.flip(1) if mistake == "BGR" else image)
+    assert deviation(found, recorded("fc2_relu_a4_b4")[3:]) > 1e-3
+    if mistake == "before ReLU":
+        assert deviation(found, recorded("fc2_a4_b4")[3:]) < 1e-5
+
+
+def test_nothing_is_dropped(network: VGG16) -> None:
+    assert not any(module.training for module in network.modules())
+
+
+def test_pictures_are_normalised_as_imagenets() -> None:
+    pictures = torch.tensor([0.0, 255.0, 127.5]).view(3, 1, 1, 1)
+    found = normalise(pictures)[:, :, 0, 0]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(found, (torch.tensor([[0.0], [1.0], [0.5]]) - mean) / std)
+    assert torch.equal(normalise(pictures), normalise(pictures.expand(-1, 3, -1, -1)))
+
+
+def test_activations_are_those_before_the_poolings() -> None:
+    convolutions = vgg_golden.random_convolutions()
+    maps = list(activations(convolutions, torch.zeros(1, 3, 48, 32)))
+    assert [tuple(x.shape[1:]) for x in maps] == [
+        (64, 48, 32),
+        (128, 24, 16),
+        (256, 12, 8),
+        (512, 6, 4),
+        (512, 3, 2),
+    ]
+    assert all((x >= 0).all() for x in maps)
+    torch.testing.assert_close(F.max_pool2d(maps[-1], 2), convolutions(torch.zeros(1, 3, 48, 32)))
+    assert len(list(activations(convolutions, torch.zeros(1, 3, 16, 16)))) == 5

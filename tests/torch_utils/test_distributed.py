@@ -1,0 +1,55 @@
+"""The collectives, tried by two processes; and how an error of one of them reaches whoever started them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from torch_utils import distributed
+from torch_utils.distributed import PeerError, gather_rows, spawn, together
+
+
+def try_collectives(folder: Path) -> None:
+    distributed.join(torch.device("cpu"))
+    rank = distributed.rank()
+    rows = torch.arange(3 - rank).unsqueeze(1) + 10.0 * rank  # 3 rows and 2
+    gathered = gather_rows(rows)
+    expected = [[0], [1], [2], [10], [11]] if rank == 0 else [[10], [11]]
+    assert gathered.tolist() == expected and gather_rows(rows[:0]).shape == (0, 1)
+    with together():
+        pass
+    try:
+        with together():
+            if rank == 1:
+                raise OSError("the disk is gone")
+    except PeerError as error:
+        (folder / "seen").write_text(f"{rank}: {error}")
+    except OSError as error:
+        assert rank == 1 and str(error) == "the disk is gone"
+    distributed.leave()
+
+
+def fail_on_one(kind: type[Exception]) -> None:
+    distributed.join(torch.device("cpu"))
+    if distributed.rank() == 1:
+        raise kind("no such thing; bring one")
+    gather_rows(torch.zeros(1, 1))  # waits for the other
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    spawn(try_collectives, 2, tmp_path)
+    assert (tmp_path / "seen").read_text() == "0: process 1: the disk is gone"
+
+
+def test_one_process_needs_no_others() -> None:
+    rows = torch.ones(2, 1)
+    assert gather_rows(rows) is rows
+    with pytest.raises(KeyError), together():
+        raise KeyError("x")
+
+
+def test_the_failing_process_is_named_and_the_others_end() -> None:
+    with pytest.raises(ValueError, match=r"^process 1: no such thing; bring one$"):
+        spawn(fail_on_one, 2, ValueError)
+    with pytest.raises(RuntimeError, match=r"^process 1 failed:\nTraceback(.|\n)*RuntimeError: no such thing"):
+        spawn(fail_on_one, 2, RuntimeError)

@@ -1,0 +1,363 @@
+"""Pictures that break, data sets that vanish and processes that are killed while training reads."""
+
+import itertools
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import time
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from dnnlib.dataset_archive import write_dataset
+from dnnlib.file_tree import _opened
+from dnnlib.picture import encode_png
+from training.dataset import MAX_BROKEN, DataError, ImageDataset, stream
+
+COUNT = 24
+EPOCH = 2 * COUNT  # flipped pictures too
+Workers = Callable[[], list[BaseProcess]]
+Item = tuple[bytes, bytes]  # a picture and its label
+
+
+def _pixels(index: int, height: int = 8) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (height, 16, 3), dtype=np.uint8)
+
+
+def _name(index: int) -> str:
+    return f"00000/img{index:08d}.png"
+
+
+def _write(dest: Path, first: int = 0, force: bool = False) -> Path:
+    with write_dataset(dest, [str(index) for index in range(COUNT)], force) as writer:
+        for index in range(COUNT):
+            writer.add(encode_png(_pixels(first + index)), index)
+    return dest
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return _write(tmp_path / "data.zip")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return _write(tmp_path / "data")
+
+
+def _damage(path: Path, *indices: int) -> None:
+    """Change a byte of these pictures in a zip, in place."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        for index in indices:
+            content[archive.getinfo(_name(index)).header_offset + 150] ^= 1
+    path.write_bytes(content)
+
+
+def _items(dataset: ImageDataset) -> list[Item]:
+    return [(image.tobytes(), label.tobytes()) for image, label in map(dataset.__getitem__, range(len(dataset)))]
+
+
+def _stream(dataset: ImageDataset, **options: object) -> Iterator[tuple[Tensor, Tensor]]:
+    given = {"seed": 3, "start_nimg": 0, "batch_size": 4, "micro_batch": 2} | options
+    return stream(dataset, **given)  # type: ignore[arg-type]
+
+
+def _take(batches: Iterator[tuple[Tensor, Tensor]], count: int) -> list[Item]:
+    """Return the first pictures of a stream."""
+    pairs = itertools.chain.from_iterable(zip(images, labels, strict=True) for images, labels in batches)
+    return [(image.numpy().tobytes(), label.numpy().tobytes()) for image, label in itertools.islice(pairs, count)]
+
+
+def _replaced(items: list[Item], pristine: list[Item], stand_ins: dict[int, int]) -> list[Item]:
+    """Return the undamaged stream with other pictures, by their index, in the place of some."""
+    return [pristine[stand_ins.get(index, index)] for index in map(pristine.index, items)]
+
+
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "vanished": (Path.unlink, "cannot be read: No such file"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:100]), "has 100 bytes, not "),
+    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, not "),
+    "another size": (lambda path: path.write_bytes(encode_png(_pixels(0, 9))), "has "),
+    "another picture": (lambda path: path.write_bytes(encode_png(_pixels(0) // 99)), "has "),
+    "damaged": (
+        lambda path: path.write_bytes(path.read_bytes()[:99] + bytes(path.stat().st_size - 99)),
+        "is damaged (",
+    ),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is no ordinary file"),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_file_that_breaks_is_named_and_replaced(folder: Path, kind: str) -> None:
+    dataset = ImageDataset(folder, use_labels=True, mirror=True)
+    pristine, lines = _items(dataset), list[str]()
+    expected = _take(_stream(dataset), EPOCH)
+    break_it, problem = BREAKS[kind]
+    break_it(folder / _name(5))
+    found = _take(_stream(dataset, on_broken=lines.append), 2 * EPOCH)
+    assert found[:EPOCH] == _replaced(expected, pristine, {5: 6, COUNT + 5: COUNT + 6})
+    (line,) = lines  # although it comes four times
+    assert line.startswith(f"Warning: {_name(5)} in {folder} {problem}")
+    assert line.endswith(f"; {_name(6)} is used in its place")
+    assert list(dataset.broken) == [_name(5)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_of_all_other_pictures_stays(data: Path, workers: int) -> None:
+    whole = ImageDataset(data, use_labels=True, mirror=True)
+    pristine, expected = _items(whole), _take(_stream(whole), 3 * EPOCH)
+    _damage(data, 7, 8, COUNT - 1)
+    dataset, lines = ImageDataset(data, use_labels=True, mirror=True), list[str]()
+    stand_ins = {7: 9, 8: 9, COUNT - 1: 0}
+    stand_ins |= {COUNT + index: COUNT + other for index, other in stand_ins.items()}
+    wanted = _replaced(expected, pristine, stand_ins)
+    assert _take(_stream(dataset, num_workers=workers, on_broken=lines.append), 3 * EPOCH) == wanted
+    assert sorted(line.split()[1] + line.split()[-6] for line in lines) == [
+        _name(7) + _name(9), _name(8) + _name(9), _name(COUNT - 1) + _name(0),
+    ]  # fmt: skip
+    assert all(f"in {data} cannot be read: Bad CRC-32" in line for line in lines)
+
+
+def test_resumed_and_parallel_runs_see_the_same(data: Path) -> None:
+    _damage(data, 7, 8)
+    dataset = ImageDataset(data)
+    options = {"batch_size": 8, "on_broken": lambda line: None}
+    alone = _take(_stream(dataset, **options), 2 * EPOCH)
+    assert _take(_stream(dataset, start_nimg=16, **options), EPOCH) == alone[16 : 16 + EPOCH]
+    for rank in (0, 1):
+        ours = _take(_stream(dataset, rank=rank, world_size=2, **options), EPOCH)
+        assert ours == [item for nimg, item in enumerate(alone) if nimg // 2 % 2 == rank]
+
+
+def test_reports_are_printed_by_default(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _damage(data, 7)
+    _take(_stream(ImageDataset(data)), COUNT)
+    assert capsys.readouterr().out.startswith(f"Warning: {_name(7)} in {data} cannot be read: Bad CRC-32")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_broken_pictures_are_an_end(data: Path, workers: int, workers_of: Workers) -> None:
+    broken = range(0, COUNT, 2)
+    assert len(broken) == MAX_BROKEN + 2
+    dataset, lines = ImageDataset(data), list[str]()
+    _damage(data, *broken)
+    with pytest.raises(DataError, match=rf"^more than {MAX_BROKEN} pictures are broken in .*data.zip: ") as caught:
+        _take(_stream(dataset, num_workers=workers, micro_batch=1, on_broken=lines.append), EPOCH)
+    assert not workers_of()
+    message = str(caught.value)
+    assert len(lines) == len(dataset.broken) == MAX_BROKEN + 1
+    assert all(name in message for name in dataset.broken)
+    assert "Copy the data set again" in message
+    assert "dataset_tool.py --on-error=skip" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_limit_of_zero_allows_none(data: Path, workers: int) -> None:
+    _damage(data, 3)
+    with pytest.raises(DataError, match=rf"more than 0 pictures are broken in .*: {_name(3)} \(the first: "):
+        _take(_stream(ImageDataset(data), num_workers=workers, max_broken=0), COUNT)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_readable_is_an_end(data: Path, workers: int) -> None:
+    dataset = ImageDataset(data)
+    _damage(data, *range(COUNT))
+    with pytest.raises(DataError, match="more than 10 pictures are broken"):
+        next(_stream(dataset, num_workers=workers))
+    with pytest.raises(DataError, match="all pictures are broken"):
+        next(_stream(dataset, num_workers=workers, max_broken=99))
+
+
+def test_data_set_with_few_damaged_pictures_can_be_opened(data: Path) -> None:
+    """Wherever the damage is: a run must be able to go on."""
+    whole = ImageDataset(data, use_labels=True)
+    hashed = whole.content_hash()
+    _damage(data, *range(MAX_BROKEN))
+    content = bytearray(data.read_bytes())
+    content[0:120] = bytes(120)  # the first picture's header, and what the zip says before it
+    data.write_bytes(content)
+    dataset = ImageDataset(data, use_labels=True)
+    assert (dataset.spec, len(dataset), dataset.content_hash()) == (whole.spec, len(whole), hashed)
+    assert np.array_equal(dataset.readable(0)[0], whole.image(MAX_BROKEN))
+    _damage(data, MAX_BROKEN)
+    with pytest.raises(
+        ValueError, match=rf"more than 10 pictures are broken in .*{_name(0)}, .*Copy the data set again"
+    ):
+        ImageDataset(data)
+
+
+def test_a_picture_asked_for_by_itself_is_not_replaced(data: Path) -> None:
+    _damage(data, 3)
+    dataset = ImageDataset(data)
+    with pytest.raises(ValueError, match="Bad CRC"):
+        dataset.image(3)
+    image, _, broken = dataset.readable(3)
+    assert np.array_equal(image, dataset.image(4))
+    assert [(name, stand_in) for name, _, stand_in in broken] == [(_name(3), _name(4))]
+
+
+def test_picture_that_declares_a_huge_size_costs_no_memory(folder: Path) -> None:
+    dataset = ImageDataset(folder)
+    path = folder / _name(3)
+    content = bytearray(path.read_bytes())
+    content[16:24] = (12_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"is 12000x12000, not 16x8 RGB"):
+        dataset.image(3)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.fixture
+def workers_of() -> Iterator[Workers]:
+    """Give a function that returns the processes that this test has started."""
+    before = set(multiprocessing.active_children())
+    yield lambda: [child for child in multiprocessing.active_children() if child not in before]
+    assert set(multiprocessing.active_children()) == before  # they have ended with the stream
+
+
+def test_killed_worker_is_an_end_at_the_next_micro_batch(data: Path, workers_of: Workers) -> None:
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = _stream(ImageDataset(data), num_workers=2)
+    next(batches)
+    os.kill(workers_of()[0].pid, signal.SIGKILL)  # type: ignore[arg-type]
+    started_sec = time.monotonic()
+    while len(workers_of()) == 2:  # what runs meanwhile, such as an optimizer step, is left alone
+        time.sleep(0.01)
+    with pytest.raises(DataError, match=r"was killed \(SIGKILL\), perhaps because memory ran out; .*--workers"):
+        next(batches)
+    assert time.monotonic() - started_sec < 5
+    assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+@pytest.mark.slow
+def test_worker_killed_while_it_is_waited_for_is_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageDataset, "image", lambda self, index: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataError, match=r"was killed \(SIGKILL\)"):
+        next(_stream(ImageDataset(folder), num_workers=1))
+
+
+def test_ctrl_c_leaves_the_workers_alone(data: Path, workers_of: Workers) -> None:
+    dataset = ImageDataset(data)
+    expected = _take(_stream(dataset), EPOCH)
+    batches = _stream(dataset, num_workers=2)
+    first = _take(itertools.islice(batches, 1), 2)
+    for worker in workers_of():
+        os.kill(worker.pid, signal.SIGINT)  # type: ignore[arg-type]
+    assert first + _take(batches, EPOCH - 2) == expected
+
+
+def test_workers_that_cannot_start_are_an_end(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("multiprocessing.context.Process._Popen", fail)
+    with pytest.raises(DataError, match="cannot start 2 processes that read pictures: Cannot allocate memory"):
+        _stream(ImageDataset(data), num_workers=2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_zip_removed_while_it_is_open_goes_on(data: Path, workers: int) -> None:
+    dataset = ImageDataset(data)
+    expected = _take(_stream(dataset), EPOCH)
+    batches = _stream(dataset, num_workers=workers)
+    first = _take(itertools.islice(batches, 4), 8)  # all workers have it open
+    data.unlink()
+    assert first + _take(batches, EPOCH - 8) == expected
+
+
+def _remove(data: Path) -> None:
+    data.unlink()
+
+
+def _replace(data: Path) -> None:
+    _write(data, first=100, force=True)
+
+
+def _overwrite(data: Path) -> None:
+    data.write_bytes(_write(data.parent / "other.zip", first=100).read_bytes())
+
+
+def _cut(data: Path) -> None:
+    os.truncate(data, data.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "workers", "message"),
+    [
+        (_remove, 2, "data.zip cannot be read: No such file or directory. It could be read before: put the original"),
+        (_replace, 2, "data.zip has been replaced since it was opened; put the original back"),
+        (_overwrite, 0, "data.zip has been replaced since it was opened"),
+        (_overwrite, 2, "data.zip has been replaced since it was opened"),
+        (_cut, 0, "data.zip is a damaged zip file .* It could be read before"),
+        (_cut, 2, "data.zip is a damaged zip file .* It could be read before"),
+    ],
+)
+def test_another_data_set_in_its_place_is_an_end(
+    data: Path, change: Callable[[Path], None], workers: int, message: str
+) -> None:
+    dataset = ImageDataset(data)
+    change(data)
+    with pytest.raises(DataError, match=message):
+        _take(_stream(dataset, num_workers=workers), EPOCH)
+    assert not dataset.broken
+
+
+def test_change_under_running_workers_is_an_end(data: Path) -> None:
+    batches = _stream(ImageDataset(data), num_workers=2)
+    _take(itertools.islice(batches, 4), 8)
+    _overwrite(data)
+    with pytest.raises(DataError, match="has been replaced"):
+        _take(batches, EPOCH)
+
+
+def test_touched_or_copied_data_set_goes_on(data: Path) -> None:
+    dataset = ImageDataset(data)
+    expected = _take(_stream(dataset), EPOCH)
+    batches = _stream(dataset, num_workers=1)
+    first = _take(itertools.islice(batches, 1), 2)
+    os.utime(data, (0, 0))
+    assert first + _take(itertools.islice(batches, 3), 6) == expected[:8]
+    shutil.copy(data, data.parent / "copy.zip")
+    os.replace(data.parent / "copy.zip", data)
+    assert _take(_stream(dataset, num_workers=1), EPOCH) == expected
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_folder_that_is_gone_is_an_end(folder: Path, workers: int) -> None:
+    dataset = ImageDataset(folder)
+    folder.rename(folder.parent / "elsewhere")
+    with pytest.raises(DataError, match="data is gone; put it back"):
+        _take(_stream(dataset, num_workers=workers), EPOCH)
+
+
+def test_pickled_data_set_notices_too(data: Path) -> None:
+    """As processes get it where they are not forked."""
+    pickled = pickle.dumps(ImageDataset(data))
+    assert len(_take(_stream(pickle.loads(pickled)), 4)) == 4
+    _replace(data)
+    _opened.cache_clear()  # as in a new process
+    with pytest.raises(DataError, match="has been replaced"):
+        _take(_stream(pickle.loads(pickled)), EPOCH)
+
+
+def test_stream_that_is_dropped_ends_its_workers(data: Path, workers_of: Workers) -> None:
+    batches = _stream(ImageDataset(data), num_workers=2)
+    next(batches)
+    assert len(workers_of()) == 2
+    del batches
+    assert not workers_of()

@@ -1,0 +1,64 @@
+"""What asks a run to stop, and what it leaves."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import find_state
+from training.config import RunConfig
+from training.dataset import DataError, ImageDataset
+from training.loop import TrainingLoop
+from training.stop import Stop, StopRequest
+
+CPU = torch.device("cpu")
+
+
+def test_signals_are_noted_and_the_second_interrupt_interrupts() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert stop.reason is Stop.NO
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.agreed() is Stop.TERMINATED
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C under torchrun brings both
+        assert stop.reason is Stop.INTERRUPTED
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_time_is_over_when_it_is() -> None:
+    assert StopRequest(after_sec=0).agreed() is Stop.TIME
+    assert StopRequest(after_sec=1000).agreed() is Stop.NO
+    assert StopRequest(after_sec=0).agreed(has_failed=True) is Stop.FAILED
+
+
+def start(config: RunConfig, data: Path, run_dir: Path, stop: StopRequest | None = None) -> TrainingLoop:
+    run_dir.mkdir()
+    return TrainingLoop(config, ImageDataset(data), run_dir, CPU, stop=stop)
+
+
+def test_a_run_out_of_time_saves_where_it_stands(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    loop = start(tiny_config, tiny_data, tmp_path / "run", StopRequest(after_sec=0))
+    assert loop.run() is Stop.TIME
+    assert find_state(tmp_path / "run")["cur_nimg"] == loop.state.cur_nimg == 0  # type: ignore[index]
+
+
+def test_unusable_pictures_end_the_run_with_its_state(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = start(tiny_config, tiny_data, tmp_path / "run")
+    batches = loop.real_batches()
+    good = [next(batches) for _ in range(3)]
+
+    def failing():  # type: ignore[no-untyped-def]
+        yield from good
+        raise DataError("the data set is gone")
+
+    monkeypatch.setattr(loop, "real_batches", failing)
+    with pytest.raises(DataError, match="the data set is gone"):
+        loop.run()
+    assert find_state(tmp_path / "run")["cur_nimg"] == 3 * replace(tiny_config).schedule.batch  # type: ignore[index]

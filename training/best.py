@@ -1,0 +1,49 @@
+"""Keeps a copy of the best snapshot of a run by each metric that is computed meanwhile."""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dnnlib.files import atomic_write
+from metrics.registry import get
+from metrics.results import MetricResult
+
+_SAME = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")  # values are comparable only where these agree
+
+
+def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
+    """Copy a snapshot to network-snapshot-best-<metric>.pkl for each metric by which no other of its run is as good.
+
+    The others are those that metric-<metric>.jsonl beside it has with the same counts, seed, pictures and detector.
+    Returns the copies that were written.
+    """
+    written = []
+    for result in results:
+        path = snapshot.with_name(f"network-snapshot-best-{result.metric}.pkl")
+        if is_best(result, _recorded(snapshot.parent, result)):
+            with open(snapshot, "rb") as source, atomic_write(path) as target:
+                shutil.copyfileobj(source, target)
+            written.append(path)
+    return written
+
+
+def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a result is better than every recorded row of another snapshot that is comparable with it."""
+    if not math.isfinite(result.value):
+        return False
+    sign = 1 if get(result.metric).higher_is_better else -1
+    row = result.row()
+    others = [
+        other["value"]
+        for other in recorded
+        if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in _SAME)
+    ]
+    return all(sign * result.value > sign * value for value in others if math.isfinite(value))
+
+
+def _recorded(folder: Path, result: MetricResult) -> list[dict[str, Any]]:
+    path = folder / f"metric-{result.metric}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
