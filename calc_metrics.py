@@ -1,5 +1,6 @@
 """Measure the quality of a network snapshot, or of a folder of generated pictures."""
 
+import re
 import statistics
 import sys
 import warnings
@@ -159,12 +160,29 @@ def run(options: dict[str, Any]) -> None:
     )  # fmt: skip
     if distributed.is_main():
         bars = ProgressBars(hidden=not job.is_verbose)
+        check_pictures(job)
         prepare(names, weights, bars)
         bars.close()
     if num_processes > 1 and distributed.torchrun_world_size() is None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
     else:
         measure(job)
+
+
+def check_pictures(job: Job) -> None:
+    """Raise ValueError where metrics, real pictures and those to judge do not suit each other, before any long work."""
+    from metrics.registry import check_suitable
+    from training.evaluation import RealSet, reference_dataset
+
+    dataset = reference_dataset(job.data)
+    check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
+
+
+def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
+    """Return what is to be judged."""
+    if job.images:
+        return open_images(job.images, dataset, workers)
+    return open_network(str(job.network), dataset, device)
 
 
 def measure(job: Job) -> None:
@@ -180,7 +198,7 @@ def measure(job: Job) -> None:
     distributed.join(device)
     workers = reading_workers(device)
     dataset = reference_dataset(job.data)
-    fake = open_images(job.images, dataset, workers) if job.images else open_network(str(job.network), dataset, device)
+    fake = open_fake(job, dataset, device, workers)
     bars = ProgressBars(hidden=not job.is_verbose or distributed.rank() > 0)
     results = []
     with warnings.catch_warnings():
@@ -216,6 +234,8 @@ def check_sources(options: dict[str, Any]) -> None:
     """Raise UsageError unless the pictures to judge and the real ones are both named."""
     if bool(options["network"]) == bool(options["images"]):
         raise click.UsageError("Name what to measure: either --network=FILE or --images=PATH.")
+    if options["images"] and options["repeat"] > 1:
+        raise click.UsageError("--repeat draws new pictures for each seed; those of --images are always the same.")
     if options["images"] and not options["data"]:
         raise click.UsageError("--images needs the real pictures to compare with: --data=PATH.")
 
@@ -224,40 +244,45 @@ def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str
     """Return the device to compute on, None = one GPU a process; raises UsageError for one that does not exist here."""
     import torch
 
-    if gpus == 0:
-        return "cpu"
+    count = torch.cuda.device_count()
     if name is None:
-        if 0 < torch.cuda.device_count() < (gpus or 1):
-            raise click.UsageError(f"--gpus={gpus}: PyTorch sees {torch.cuda.device_count()} GPUs here.")
-        return None
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise click.UsageError(f"--device={name}: there is no such device; write cpu, cuda or cuda:1.") from None
-    if device.type == "cuda" and num_processes > 1:
-        raise click.UsageError(f"--device={name} is one GPU, but there are {num_processes} processes; leave it out.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise click.UsageError(f"--device={name}: PyTorch sees {torch.cuda.device_count()} GPUs here.")
+        if 0 < count < (gpus or 1):
+            raise click.UsageError(f"--gpus={gpus}: PyTorch sees {count} GPUs here.")
+        return "cpu" if gpus == 0 else None
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise click.UsageError(f"--device={name}: there is no such device; write cpu, cuda or cuda:1.")
+    if name != "cpu":
+        if gpus == 0 or num_processes > 1:
+            raise click.UsageError(
+                f"--device={name} is one GPU, which contradicts --gpus={num_processes if gpus is None else gpus}."
+            )
+        if int(match[1] or 0) >= count:
+            raise click.UsageError(f"--device={name}: PyTorch sees {count} GPUs here.")
     return name
 
 
 def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path | None) -> "Source":
-    """Return where weights come from; raises UsageError for a --detector that cannot be told to be of one network."""
-    from metrics.registry import weights_files
+    """Return where weights come from; raises UsageError for a --detector that no metric uses, or that is unclear."""
+    from metrics.registry import uses_module, weights_files
     from metrics.weights import FILES, Source
 
     needed, paths = weights_files(names), {}
     for text in options["detectors"]:
         key, equals, path = text.partition("=")
         if not equals or key not in FILES:
-            if len(needed) != 1:
-                raise click.UsageError(
-                    f"--detector={text}: these metrics use {', '.join(needed) or 'no weights'}; write --detector=NAME=FILE, "
-                    f"NAME one of {', '.join(FILES)}."
-                )
-            key, path = needed[0], text
+            key, path = needed[0] if len(needed) == 1 else "", text
+        if key not in needed or key in paths or not path:
+            raise click.UsageError(
+                f"--detector={text}: these metrics use {', '.join(needed) or 'no weights'}; write "
+                f"--detector=NAME=FILE, once for each."
+            )
         paths[key] = Path(path).expanduser()
     if options["detector_module"]:
+        if not uses_module(names):
+            raise click.UsageError(
+                "--detector-module is for the metrics fd_module and kd_module; none of them is named."
+            )
         paths["module"] = Path(options["detector_module"]).expanduser()
     return Source(paths, options["offline"], cache_folder)
 
@@ -266,6 +291,8 @@ def prepare_outdir(options: dict[str, Any]) -> Path | None:
     """Return the folder for the rows, created if it was asked for; None = record nothing."""
     if options["outdir"]:
         outdir = Path(options["outdir"]).expanduser()
+        if outdir.exists() and not outdir.is_dir():
+            raise click.UsageError(f"--outdir={outdir} is a file; name a folder.")
         outdir.mkdir(parents=True, exist_ok=True)
         return outdir
     return Path(options["network"]).expanduser().parent if options["network"] else None
@@ -288,7 +315,7 @@ def real_pictures(options: dict[str, Any]) -> tuple[str, bool]:
     return config.data.path, mirror
 
 
-def open_network(network: str, dataset: "ImageDataset", device: "torch.device") -> "FakeImages":
+def open_network(network: str, dataset: "ImageDataset", device: "torch.device | str") -> "FakeImages":
     """Return a snapshot's averaged generator as a source of pictures."""
     from dnnlib.download import file_sha256
     from training.checkpoint import load_generator

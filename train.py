@@ -251,8 +251,8 @@ def find_or_create_run(job: Job) -> tuple[Path, bool, RunConfig]:
     from training.runs import new_run, newest_matching_run, write_options
 
     if job.resume == "latest":
-        spec = open_data(job.config.data, job.config.schedule.seed).spec
-        found = newest_matching_run(job.outdir, job.config, spec, job.force)
+        dataset = open_data(job.config.data, job.config.schedule.seed)
+        found = newest_matching_run(job.outdir, job.config, dataset.spec, dataset.content_hash(), job.force)
         if found is not None:
             write_options(*found)
             return found[0], True, found[1]

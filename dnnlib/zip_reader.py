@@ -22,6 +22,7 @@ _SMALL_BYTES = 2**24  # does no harm, however few bytes it is unpacked from
 _MAX_RATIO = 200  # of larger members: unpacked bytes a stored one; deflate reaches 1,032
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others zipfile unpacks without any bound
 _PLAIN_KINDS = (0, stat.S_IFREG)  # 0: packed where files have no Unix mode
+_HARMLESS = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")  # a name that needs no closer look
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")  # in a name: it would spoil messages, if not worse
 _SHOWN = 80  # characters of a name in a message
 _ENCRYPTED = 0x41  # flag bits: by a password, strongly
@@ -161,24 +162,32 @@ def _check_names(path: Path, members: list[zipfile.ZipInfo]) -> None:
     seen = set()
     for member in members:
         name = member.orig_filename  # zipfile cuts the other one at a zero byte
-        if _leads_outside(name):
-            raise ValueError(
-                f"{path} has a member named {name[:_SHOWN]!r}: absolute paths and .. are refused; pack the zip again "
-                f"with paths relative to one folder"
-            )
-        if _CONTROL.search(name):
-            raise ValueError(
-                f"{path} has a member named {name[:_SHOWN]!r}: control characters are refused; copy or download the zip "
-                f"again, or pack it with ordinary names"
-            )
+        if not _HARMLESS.fullmatch(name):
+            _refuse_bad_name(path, name)
+            name = _without_detours(name)
         if member.is_dir():
             continue
-        plain_name = _without_detours(name)
-        if plain_name in seen:
-            raise ValueError(
-                f"{path} has two members named {plain_name[:_SHOWN]!r}; pack the zip again, each file once"
-            )
-        seen.add(plain_name)
+        if name in seen:
+            raise ValueError(f"{path} has two members named {name[:_SHOWN]!r}; pack the zip again, each file once")
+        seen.add(name)
+
+
+def _refuse_bad_name(path: Path, name: str) -> None:
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or re.match("[A-Za-z]:", name) or ".." in parts:
+        raise ValueError(
+            f"{path} has a member named {name[:_SHOWN]!r}: absolute paths and .. are refused; pack the zip again "
+            f"with paths relative to one folder"
+        )
+    if _CONTROL.search(name):
+        raise ValueError(
+            f"{path} has a member named {name[:_SHOWN]!r}: control characters are refused; copy or download the zip "
+            f"again, or pack it with ordinary names"
+        )
+
+
+def _without_detours(name: str) -> str:
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
@@ -225,14 +234,3 @@ def _digest(archive: zipfile.ZipFile | None) -> str:
         facts = (member.orig_filename, member.CRC, member.file_size, member.compress_size, member.header_offset)
         digest.update(repr(facts).encode())
     return digest.hexdigest()
-
-
-def _leads_outside(name: str) -> bool:
-    parts = name.replace("\\", "/").split("/")
-    return parts[0] == "" or re.match("[A-Za-z]:", parts[0]) is not None or ".." in parts
-
-
-def _without_detours(name: str) -> str:
-    if "\\" not in name and "./" not in name and "//" not in name:
-        return name
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))

@@ -79,10 +79,12 @@ def parse_names(text: str) -> list[str]:
     return names
 
 
-def check_suitable(names: Sequence[str], real: RealImages) -> None:
-    """Raise ValueError if one of the metrics cannot judge such pictures; takes no time."""
-    for name in names:
-        get(name).check(real)
+def check_suitable(names: Sequence[str], real: RealImages, fake: FakeImages | None = None) -> None:
+    """Raise ValueError if one of the metrics cannot judge such pictures, or there are too few; takes no time."""
+    for metric in map(get, names):
+        metric.check(real)
+        if fake is not None:
+            fake.check(metric.sample, metric.num_gen)
 
 
 def see_training(names: Sequence[str]) -> bool:
@@ -95,6 +97,11 @@ def weights_files(names: Sequence[str]) -> list[str]:
     """Return the keys of the published weights that metrics take."""
     kinds = [DETECTORS[get(name).detector] for name in names]
     return list(dict.fromkeys(file.key for kind in kinds for file in kind.files))
+
+
+def uses_module(names: Sequence[str]) -> bool:
+    """Return whether one of the metrics takes the network of --detector-module."""
+    return any(get(name).detector == module_metrics.DETECTOR for name in names)
 
 
 def prepare(names: Sequence[str], weights: Source, progress: Progress = no_progress) -> None:
@@ -145,9 +152,7 @@ def evaluate(
     started_sec = time.monotonic()
     device, folder = torch.device(device), cache_folder or cache.default_folder()
     metrics = {name: get(name) for name in names}
-    check_suitable(names, real)
-    for metric in metrics.values():
-        fake.check(metric.sample, metric.num_gen)
+    check_suitable(names, real, fake)
     detectors = _build(metrics, BuildContext(real, device, folder, weights or Source(cache_folder=folder), progress))
     requests = _real_requests(metrics, detectors, real, real_as_trained or real)
     real_ones = real_features(list(requests.values()), batch_size, device, folder, progress)

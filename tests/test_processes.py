@@ -1,5 +1,6 @@
 """One process and two compute the same run, whoever starts them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -44,9 +45,18 @@ def relative_distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Ten
 
 
 def test_two_processes_equal_one(digits: Path, tmp_path: Path) -> None:
-    one = train(digits, tmp_path / "one", [sys.executable])
-    two = train(digits, tmp_path / "two", [sys.executable], "--gpus=2")
+    metric = "proxy_fd_randconv_v1"
+    one = train(digits, tmp_path / "one", [sys.executable], f"--metrics={metric}")
+    two = train(digits, tmp_path / "two", [sys.executable], f"--metrics={metric}", "--gpus=2")
     assert relative_distance(two, one) < 1e-5
+    values = []
+    for name in ("one", "two"):
+        (run_dir,) = (tmp_path / name).iterdir()
+        (line,) = (run_dir / f"metric-{metric}.jsonl").read_text().splitlines()
+        values.append(json.loads(line)["value"])
+        best = run_dir / f"network-snapshot-best-{metric}.pkl"
+        assert best.read_bytes() == (run_dir / "network-snapshot-000000.pkl").read_bytes()
+    assert values[1] == pytest.approx(values[0], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -25,7 +25,15 @@ class PeerError(ValueError):
     """Another process of the run failed; the message says which one and how, where that is known."""
 
 
-LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "remote peer", "socket")
+LOST = (
+    "connection closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "timed out",
+    "remote peer",
+    "socket",
+)
 
 
 @contextlib.contextmanager

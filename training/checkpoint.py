@@ -220,9 +220,10 @@ def load_networks(path: str | Path, state: TrainState) -> None:
         getattr(state, name).load_state_dict(values[name])
 
 
-def state_values(state: TrainState) -> dict[str, Any]:
-    """What a state file holds; call it on every rank."""
-    return header(STATE_FORMAT, state.config, state.spec, state.cur_nimg) | {"state": state.state_dict()}
+def state_values(state: TrainState, content_hash: str = "") -> dict[str, Any]:
+    """What a state file holds, and which pictures it was trained on; call it on every rank."""
+    head = header(STATE_FORMAT, state.config, state.spec, state.cur_nimg)
+    return head | {"content_hash": content_hash, "state": state.state_dict()}
 
 
 def write_state(run_dir: Path, values: dict[str, Any]) -> None:

@@ -103,12 +103,12 @@ class TrainingLoop:
             if self.is_done:
                 break
             reals, failure = next_or_failure(batches)
-            reason = self.stop.agreed(has_failed=failure is not None)
+            reason = self.stop.agreed(has_failed=failure is not None and self.stop.reason is Stop.NO)
             if reason is not Stop.NO:
                 self.save()
                 self.report.close()
                 with distributed.together():
-                    if failure is not None:
+                    if reason is Stop.FAILED and failure is not None:
                         raise failure
                 return reason
             self.step(reals)
@@ -185,7 +185,7 @@ class TrainingLoop:
                 f"Warning: the state at {kimg:g} kimg is not saved: it is not finite. The last good one stays."
             )
             return
-        values = state_values(self.state)
+        values = state_values(self.state, self.dataset.content_hash())
         with distributed.together():
             if self.rank == 0:
                 self.write(self.run_dir / STATE_LATEST, lambda path: write_state(self.run_dir, values))
@@ -259,6 +259,7 @@ class TrainingLoop:
             world_size=self.world_size,
             num_workers=self.config.data.workers,
             device=self.device,
+            on_broken=print if self.rank else self.report.say,
         )
         count = self.schedule.batch // (self.micro_batch * self.world_size)
         while True:

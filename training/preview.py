@@ -53,7 +53,7 @@ class Preview:
 
     def save_reals(self, path: Path) -> None:
         """Write the grid of real pictures."""
-        images = torch.as_tensor(np.stack([self.dataset.image(i) for i in self.chosen]))
+        images = torch.as_tensor(np.stack([self.dataset.readable(i)[0] for i in self.chosen]))
         save_grid(path, images, self.columns)
 
     @torch.no_grad()

@@ -54,7 +54,7 @@ def describe(config: RunConfig) -> str:
 
 
 def newest_matching_run(
-    outdir: Path, config: RunConfig, spec: DatasetSpec, force: bool = False
+    outdir: Path, config: RunConfig, spec: DatasetSpec, content_hash: str = "", force: bool = False
 ) -> tuple[Path, RunConfig] | None:
     """The newest run folder with these settings and pictures and a saved state, and the settings to go on with.
 
@@ -66,7 +66,7 @@ def newest_matching_run(
         theirs = read_options(run_dir)
         if theirs is None or not has_state(run_dir):
             continue
-        different = differences(theirs, config) or picture_differences(run_dir, spec)
+        different = differences(theirs, config) or picture_differences(run_dir, spec, content_hash)
         if not different or force:
             if different:
                 print(f"--force: going on in {run_dir} although it differs in {'; '.join(different)}")
@@ -85,15 +85,18 @@ def has_state(run_dir: Path) -> bool:
     return any((run_dir / name).exists() for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS))
 
 
-def picture_differences(run_dir: Path, spec: DatasetSpec) -> list[str]:
+def picture_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> list[str]:
     """How the pictures of a run differ from these, as text. Raises CheckpointError if its state cannot be read."""
     saved = find_state(run_dir)
     theirs = saved["dataset"] if saved else {}
-    return [
+    different = [
         f"{name} ({theirs.get(name)} there, {value} here)"
         for name, value in to_plain(vars(spec)).items()
         if theirs.get(name) != value
     ]
+    if saved and content_hash and saved.get("content_hash", content_hash) not in ("", content_hash) and not different:
+        different.append("the content of the data set (other pictures, labels or names than when its state was saved)")
+    return different
 
 
 def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:

@@ -90,3 +90,12 @@ def test_folders_of_other_programs_and_damage_are_passed_over(
     assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)
     (run_dir / STATE_LATEST).unlink()
     assert newest_matching_run(run_dir.parent, config, tiny_spec) is None
+
+
+def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> None:
+    run_dir = new_run(tmp_path, config)
+    write_state(run_dir, state_values(TrainState(config, tiny_spec, torch.device("cpu")), content_hash="a"))
+    assert newest_matching_run(tmp_path, config, tiny_spec, "a") == (run_dir, config)
+    with pytest.raises(ConfigError, match="the content of the data set"):
+        newest_matching_run(tmp_path, config, tiny_spec, "b")
+    assert newest_matching_run(tmp_path, config, tiny_spec, "b", force=True) == (run_dir, config)
