@@ -92,8 +92,9 @@ def join(device: torch.device) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes; nothing happens in a run of one."""
+    """Part from the other processes, all at once; nothing happens in a run of one."""
     if dist.is_initialized():
+        all_reduce_sum(torch.zeros(1))  # the first process keeps the addresses of all: it must not go before the others
         dist.destroy_process_group()
 
 
@@ -219,14 +220,14 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def check_alike(what: str, numbers: list[int]) -> None:
-    """Raise RuntimeError on every process unless all of them have the same whole numbers."""
+    """Raise PeerError on every process unless all of them have the same whole numbers."""
     if world_size() == 1:
         return
     every: list[list[int]] = [[]] * world_size()
     dist.all_gather_object(every, numbers)
     different = [str(number) for number, theirs in enumerate(every) if theirs != every[0]]
     if different:
-        raise RuntimeError(
+        raise PeerError(
             f"{what} of process {', '.join(different)} differ from those of the first: a device or the network between "
             f"them computes wrongly, or the processes run different versions"
         )

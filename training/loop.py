@@ -37,7 +37,7 @@ CLOCK_BATCHES = 8  # batches between two looks at the clock, which the ranks sha
 STREAMS = {"G_main": 0, "G_pl": 1, "D_main": 2, "D_r1": 3}  # which latents a phase draws; adding one changes no other
 
 
-class DivergedError(RuntimeError):
+class DivergedError(ValueError):
     """The run diverged again and again; the message says what to try."""
 
 

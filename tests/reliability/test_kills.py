@@ -84,6 +84,20 @@ def test_a_signal_saves_and_says_how_to_go_on(digits: Path, whole: Run, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_processes_stop_together(digits: Path, tmp_path: Path, number: signal.Signals) -> None:
+    whole, run = (Run(digits, tmp_path / name, ["--gpus=2", "--kimg=0.08"]) for name in ("whole", "run"))
+    whole.finish()
+    process = run.start()
+    wait_for(process, "sec/kimg")
+    process.send_signal(number)  # to the starting process, which hands it on
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "To go on:" in output, output
+    run.finish()
+    assert_same(run.state(), whole.state())
+
+
+@pytest.mark.slow
 def test_stop_and_start_at_every_step(digits: Path, whole: Run, tmp_path: Path) -> None:
     run = Run(digits, tmp_path / "run")
     for step in range(1, STEPS + 1):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torch_utils import distributed
-from torch_utils.distributed import PeerError, gather_rows, spawn, together
+from torch_utils.distributed import PeerError, check_alike, gather_rows, is_main, is_orphan, spawn, together
 
 
 def try_collectives(folder: Path) -> None:
@@ -18,6 +18,10 @@ def try_collectives(folder: Path) -> None:
     assert gathered.tolist() == expected and gather_rows(rows[:0]).shape == (0, 1)
     with together():
         pass
+    check_alike("the weights", [1, 2])
+    with pytest.raises(PeerError, match="the weights of process 1 differ from those of the first"):
+        check_alike("the weights", [1, rank])
+    assert is_main() == (rank == 0) and not is_orphan()
     try:
         with together():
             if rank == 1:
