@@ -96,6 +96,11 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
     "--allow-tf32", type=bool, default=False, metavar="BOOL", help="Round matrix products to TF32 on the GPU."
 )
 @click.option(
+    "--ops",
+    type=click.Choice(["auto", "native", "reference"]),
+    help="Operators on GPUs.  [default: $STYLEFORMER_OPS or auto]",
+)
+@click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any setting, e.g. --set loss.r1_gamma=0.1"
 )
 @click.option("--dry-run", "-n", is_flag=True, help="Print the settings and what they cost, and stop.")
@@ -143,6 +148,7 @@ class Job:
     resume: str | None  # latest, a snapshot, or None = a new run
     force: bool
     stop_after_sec: float | None
+    ops: str | None
     cudnn_benchmark: bool
     allow_tf32: bool
 
@@ -165,7 +171,8 @@ def launch(options: dict[str, Any]) -> None:
         return
     outdir = Path(options["outdir"]).expanduser()
     job = Job(
-        config, outdir, options["resume"], options["force"], options["stop_after"], not options["nobench"], options["allow_tf32"]
+        config, outdir, options["resume"], options["force"], options["stop_after"], options["ops"],
+        not options["nobench"], options["allow_tf32"],
     )  # fmt: skip
     if gpus > 1 and torchrun is None:
         distributed.spawn(train, gpus, job, with_traceback=options["debug"])
@@ -224,12 +231,16 @@ def train(job: Job) -> None:
     import torch
 
     from torch_utils import distributed
+    from torch_utils.ops import native
     from training.stop import StopRequest
 
     device = distributed.local_device()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job.allow_tf32
     distributed.join(device)
+    if job.ops:
+        native.set_mode(job.ops)
+    native.prepare(device)
     run_dir, is_resumed, config = choose_run(job)
     log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
     with log, distributed.losses_explained(), StopRequest(job.stop_after_sec) as stop:

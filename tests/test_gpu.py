@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_utils.ops import native
 from training.checkpoint import find_state, load_discriminator, load_generator
-from training.config import RunConfig
+from training.config import DatasetSpec, RunConfig
 from training.dataset import ImageDataset
 from training.loop import TrainingLoop
+from training.networks.discriminator import Discriminator
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
 
@@ -34,7 +36,7 @@ def test_training_and_resume_with_every_phase(tiny_config: RunConfig, tiny_data:
     saved = find_state(tmp_path / "run")
     assert saved is not None
     assert saved["state"]["stats"]  # between two ticks
-    loop = train(config, tiny_data, tmp_path / "run", saved["state"])
+    loop = train(config, tiny_data, tmp_path / "run", saved)
     assert loop.state.cur_nimg == 48
     assert all(p.isfinite().all() for p in loop.state.G.parameters())
 
@@ -50,3 +52,24 @@ def test_snapshots_compute_the_same_on_both_devices(tiny_config: RunConfig, tiny
     assert (images[0] - images[1].cpu()).abs().max() < 1e-4 * images[0].abs().max()
     logits = [load_discriminator(path, device)(images[0].to(device), c.to(device)) for device in ("cpu", "cuda")]
     assert (logits[0] - logits[1].cpu()).abs().max() < 1e-3 * logits[0].abs().max()
+
+
+def test_r1_gradients_are_the_same_with_compiled_operators(
+    tiny_config: RunConfig, tiny_spec: DatasetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest chain of derivatives in training: parameters of the squared gradient of the logits."""
+    monkeypatch.setattr(native, "_ready", {})
+    torch.manual_seed(0)
+    D = Discriminator(tiny_config.discriminator, tiny_spec).cuda()
+    images = torch.randn(8, 3, 16, 16, device="cuda")
+    results = []
+    for mode in ("reference", "auto"):
+        monkeypatch.setattr(native, "_chosen", mode)
+        leaf = images.clone().requires_grad_()
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            (gradient,) = torch.autograd.grad(D(leaf).sum(), leaf, create_graph=True)
+            results.append(torch.autograd.grad(gradient.square().sum(), list(D.parameters()), allow_unused=True))
+    for expected, actual in zip(*results, strict=True):
+        assert (expected is None) == (actual is None) or not (actual if expected is None else expected).any()
+        if expected is not None and actual is not None:
+            assert (expected - actual).abs().max() <= 1e-4 * expected.abs().max()

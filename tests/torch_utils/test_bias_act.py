@@ -101,6 +101,31 @@ def test_linear_without_anything_is_the_input_itself():
     assert bias_act(x) is x
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_noise_is_added_before_the_bias(batch):
+    x, bias = torch.randn(2, 5, 3), torch.randn(3)
+    noise, strength = torch.randn(batch, 5, 1), torch.tensor(0.7)
+    y = bias_act(x, bias, dim=2, act="lrelu", clamp=1.0, noise=noise, noise_strength=strength)
+    assert torch.equal(y, bias_act(x + noise * strength, bias, dim=2, act="lrelu", clamp=1.0))
+    half = bias_act(x.bfloat16(), bias, dim=2, noise=noise, noise_strength=strength)
+    assert half.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("noise", "strength", "message"),
+    [
+        (torch.zeros(2, 1), None, "pass both or neither"),
+        (torch.zeros(2, 3), torch.zeros([]), r"need \(2, 1\), or 1 in front"),
+        (torch.zeros(2, 1), torch.zeros(1), r"one number, \[\]"),
+    ],
+)
+def test_noise_that_does_not_fit_is_named(noise, strength, message):
+    with pytest.raises(ValueError, match=message):
+        bias_act(torch.zeros(2, 3), noise=noise, noise_strength=strength)
+    with pytest.raises(ValueError, match="dim other than 0"):
+        bias_act(torch.zeros(2, 3), dim=0, noise=torch.zeros(1, 3), noise_strength=torch.zeros([]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

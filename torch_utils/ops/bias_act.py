@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_utils.ops import native
+
 
 class Activation(NamedTuple):
     """An activation and the slope and gain it takes where the caller names none."""
@@ -38,10 +40,12 @@ def bias_act(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    noise: Tensor | None = None,
+    noise_strength: Tensor | None = None,
 ) -> Tensor:
-    """Add a bias, apply an activation, multiply by a gain and limit the result, in this order.
+    """Add noise and a bias, apply an activation, multiply by a gain and limit the result, in this order.
 
-    Differentiable any number of times with respect to `x` and `bias`.
+    Differentiable any number of times with respect to `x`, `bias`, `noise` and `noise_strength`.
 
     Args:
         x: Any shape and float dtype; the result has both.
@@ -51,15 +55,24 @@ def bias_act(
         alpha: Slope of lrelu for negative inputs, at least 0; the others ignore it. None = 0.2.
         gain: Factor after the activation. None = sqrt(2) for relu, lrelu and swish, 1 for the others.
         clamp: Limits the result to -clamp .. clamp. None = no limit.
+        noise: Added before the bias, times `noise_strength`: the shape of `x` with 1 along `dim`, and 1 or the batch
+            along dimension 0; cast to the dtype of `x`. None = no noise.
+        noise_strength: One number, [].
 
     Raises:
-        ValueError: An unknown activation, a bias that does not fit, a negative slope or limit.
+        ValueError: An unknown activation, a bias or noise that does not fit, a negative slope or limit.
     """
     _check(x, bias, dim, act, alpha, clamp)
+    _check_noise(x, dim, noise, noise_strength)
     default = ACTIVATIONS[act]
     alpha = default.alpha if alpha is None else float(alpha)
     gain = default.gain if gain is None else float(gain)
-    return _bias_act_reference(x, bias, dim, act, alpha, gain, clamp)
+    does_nothing = bias is None and noise is None and act == "linear" and gain == 1 and clamp is None
+    if not does_nothing and native.is_used_for(x, "bias_act"):
+        from torch_utils.ops.native.bias_act_op import bias_act_native
+
+        return bias_act_native(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength)
+    return bias_act_reference(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength)
 
 
 def _check(x: Tensor, bias: Tensor | None, dim: int, act: str, alpha: float | None, clamp: float | None) -> None:
@@ -78,10 +91,36 @@ def _check(x: Tensor, bias: Tensor | None, dim: int, act: str, alpha: float | No
         raise ValueError(f"clamp={clamp} must be at least 0; pass None for no limit")
 
 
-def _bias_act_reference(
-    x: Tensor, bias: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
+def _check_noise(x: Tensor, dim: int, noise: Tensor | None, strength: Tensor | None) -> None:
+    if (noise is None) != (strength is None):
+        raise ValueError("noise and noise_strength belong together: pass both or neither")
+    if noise is None or strength is None:
+        return
+    if x.ndim < 2 or dim % x.ndim == 0:
+        raise ValueError(f"noise needs a dim other than 0 of an x with 2 or more dimensions; got dim={dim}")
+    expected = [1 if i == dim % x.ndim else size for i, size in enumerate(x.shape)]
+    if list(noise.shape) not in (expected, [1, *expected[1:]]):
+        raise ValueError(f"noise has shape {tuple(noise.shape)}; x and dim={dim} need {tuple(expected)}, or 1 in front")
+    if strength.ndim != 0:
+        raise ValueError(f"noise_strength has shape {tuple(strength.shape)}; one number, [], is needed")
+
+
+def bias_act_reference(
+    x: Tensor,
+    bias: Tensor | None,
+    dim: int,
+    act: str,
+    alpha: float,
+    gain: float,
+    clamp: float | None,
+    noise: Tensor | None,
+    strength: Tensor | None,
 ) -> Tensor:
+    """`bias_act` of checked arguments in plain PyTorch: what the operator means, on every device and in every dtype."""
     owned = bias is not None
+    if noise is not None and strength is not None:
+        x = x + noise.to(x.dtype) * strength
+        owned = True
     if bias is not None:
         x = x + bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
     if act in ("relu", "lrelu") and gain > 0 and gain != 1:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_utils.ops import native
+
 Padding = int | Sequence[int]  # p, [x, y] or [x0, x1, y0, y1]; negative values crop
 Factor = int | Sequence[int]  # n or [x, y]
 
@@ -96,7 +98,13 @@ def upfirdn2d(
         raise ValueError(
             f"padding={padding} leaves nothing of a {x.shape[3]}x{x.shape[2]} image for a {taps_x}x{taps_y} filter"
         )
-    return _upfirdn2d_reference(x, f, (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1), flip_filter, gain)
+    factors = (up_x, up_y), (down_x, down_y)
+    if native.is_used_for(x, "upfirdn2d"):
+        from torch_utils.ops.native import upfirdn2d_op
+
+        if upfirdn2d_op.supports(f, *factors):
+            return upfirdn2d_op.upfirdn2d_native(x, f, *factors, (x0, x1, y0, y1), flip_filter, gain)
+    return upfirdn2d_reference(x, f, *factors, (x0, x1, y0, y1), flip_filter, gain)
 
 
 def filter2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: bool = False, gain: float = 1) -> Tensor:
@@ -167,7 +175,7 @@ def parse_padding(value: Padding) -> tuple[int, int, int, int]:
     return values[0], values[1], values[2], values[3]
 
 
-def _upfirdn2d_reference(
+def upfirdn2d_reference(
     x: Tensor,
     f: Tensor | None,
     up: tuple[int, int],
@@ -176,6 +184,7 @@ def _upfirdn2d_reference(
     flip_filter: bool,
     gain: float,
 ) -> Tensor:
+    """`upfirdn2d` of checked arguments in plain PyTorch: what the operator means; pairs are (x, y)."""
     f = torch.ones([1, 1], dtype=x.dtype, device=x.device) if f is None else f.detach().to(x.dtype)
     f = f.flip(list(range(f.ndim))) if flip_filter else f
     if f.ndim == 2:

@@ -1,0 +1,208 @@
+"""The compiled bias_act, on the CPU by the code of the GPU kernels, against formulas in extended precision."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act, bias_act_reference
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+ALPHA, GAIN = float(np.float32(0.2)), float(np.float32(1.3))  # what float32 holds of them
+STRAIGHT = ("linear", "relu", "lrelu")
+SELU_SCALE, SELU_ALPHA = (
+    np.longdouble("1.0507009873554804934193349852946"),
+    np.longdouble("1.6732632423543772848170429916717"),
+)
+
+
+def true_values(act: str, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An activation, its first and its second derivative, from their definitions."""
+    one, e = np.ones_like(v), np.exp(np.minimum(v, 0))
+    s, tanh = 1 / (1 + np.exp(-v)), np.tanh(v)
+    slope = s / (1 + np.exp(v))
+    tanh_slope = 1 / np.cosh(v) ** 2
+    return {
+        "linear": (v, one, 0 * v),
+        "relu": (np.maximum(v, 0), one * (v > 0), 0 * v),
+        "lrelu": (np.where(v > 0, v, v * ALPHA), np.where(v > 0, one, one * ALPHA), 0 * v),
+        "tanh": (tanh, tanh_slope, -2 * tanh * tanh_slope),
+        "sigmoid": (s, slope, slope * (1 - 2 * s)),
+        "elu": (np.where(v > 0, v, np.expm1(v)), np.where(v > 0, one, e), np.where(v < 0, e, 0)),
+        "selu": (
+            SELU_SCALE * np.where(v > 0, v, SELU_ALPHA * np.expm1(v)),
+            SELU_SCALE * np.where(v > 0, 1, SELU_ALPHA * e),
+            SELU_SCALE * np.where(v < 0, SELU_ALPHA * e, 0),
+        ),
+        "softplus": (np.where(v > 20, v, np.log1p(np.exp(v))), np.where(v > 20, 1, s), np.where(v > 20, 0, slope)),
+        "swish": (v * s, s + v * slope, slope * (2 + v * (1 - 2 * s))),
+    }[act]
+
+
+def derivatives(function, x: Tensor, weight: Tensor, again: Tensor) -> list[Tensor]:
+    """The value, its gradient for `weight`, and the gradient of that for `again` with respect to weight and x."""
+    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    y = function(x)
+    (dx,) = torch.autograd.grad(y, x, weight, create_graph=True)
+    return [y.detach(), dx.detach(), *torch.autograd.grad(dx, (weight, x), again, materialize_grads=True)]
+
+
+def extended(x: Tensor) -> np.ndarray:
+    return x.double().numpy().astype(np.longdouble)
+
+
+def units_off(actual: Tensor, expected: np.ndarray, least: float) -> float:
+    """The largest error in units in the last place of the dtype, those of numbers below `least` taken as its."""
+    place = np.frexp(np.maximum(np.abs(expected), least).astype(np.float64))[1] - 1
+    return float((np.abs(extended(actual) - expected) / np.ldexp(torch.finfo(actual.dtype).eps, place)).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_values_and_derivatives_of_all_activations(act: str, dtype: torch.dtype) -> None:
+    """float16 and bfloat16 are right but for the last rounding, and the straight activations within 2 units. In float32
+    and float64 a curved derivative has several factors, each rounded: 5 units, where the reference itself errs by 18."""
+    torch.manual_seed(0)
+    math = torch.float64 if dtype == torch.float64 else torch.float32
+    x, bias = (torch.randn(2, 8, 40, 40).double() * 3).to(dtype), torch.randn(8).to(dtype)
+    weight, again = torch.randn(x.shape).to(dtype), torch.randn(x.shape).to(dtype)
+    actual = derivatives(lambda x: bias_act(x, bias, act=act, alpha=ALPHA, gain=GAIN), x, weight, again)
+    v = extended(x.to(math) + bias.to(math).reshape(1, -1, 1, 1))
+    value, first, second = true_values(act, v)
+    w, a = extended(weight), extended(again)
+    expected = [value * GAIN, first * GAIN * w, first * GAIN * a, second * GAIN * w * a]
+    is_half = dtype in (torch.float16, torch.bfloat16)
+    least = 2.0**-14 if is_half else 1.0
+    for number, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        limit = 1 if is_half else 2 if act in STRAIGHT else 3 if number == 0 else 5
+        assert units_off(one, other, least) <= limit, f"result {number}"
+
+
+LAYOUTS = {
+    "contiguous": ((2, 8, 4, 6), 1, lambda x: x),
+    "channels last": ((2, 8, 4, 6), 1, lambda x: x.to(memory_format=torch.channels_last)),
+    "odd sizes": ((3, 5, 7, 3), 1, lambda x: x),
+    "odd channels last": ((3, 5, 7, 3), 1, lambda x: x.to(memory_format=torch.channels_last)),
+    "tokens": ((2, 12, 16), 2, lambda x: x),
+    "odd tokens": ((2, 12, 7), 2, lambda x: x),
+    "matrix": ((5, 24), 1, lambda x: x),
+    "one channel": ((4, 1, 8, 8), 1, lambda x: x),
+    "tokens behind channels": ((2, 16, 12), 2, lambda x: x.transpose(1, 2).contiguous().transpose(1, 2)),
+    "batch innermost": ((8, 3, 4), 1, lambda x: x.permute(1, 2, 0).contiguous().permute(2, 0, 1)),
+    "every other column": ((2, 8, 4, 6), 1, lambda x: x.repeat_interleave(2, 3)[..., ::2]),
+    "not aligned": ((2, 8, 4, 6), 1, lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)),
+    "long": ((3, 8, 700), 1, lambda x: x),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_layouts_with_bias_noise_and_clamp(name: str, dtype: torch.dtype) -> None:
+    shape, dim, laid_out = LAYOUTS[name]
+    generator = torch.Generator().manual_seed(1)
+
+    def numbers(*size: int) -> Tensor:  # multiples of 1/16: their sums are exact, and none lies at the limit
+        return (torch.randint(-40, 40, size, generator=generator) / 16).to(dtype)
+
+    channels = shape[dim]
+    noise_shape = [1 if i == dim else size for i, size in enumerate(shape)]
+    for act, batch, with_bias, with_noise in itertools.product(("lrelu", "swish"), (1, shape[0]), (0, 1), (0, 1)):
+        x, bias, noise = numbers(*shape), numbers(channels), numbers(batch, *noise_shape[1:])
+        strength = torch.tensor(0.5, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        arguments = (bias if with_bias else None, dim, act, 0.5, 1.5, 1.6875 + 1 / 64)
+        added = (noise, strength) if with_noise else (None, None)
+        wide = [None if t is None else t.double() for t in (arguments[0], *added)]
+        weight, again = numbers(*shape), numbers(*shape)
+        actual = derivatives(lambda x, f=arguments, n=added: bias_act(x, *f, *n), laid_out(x), weight, again)
+        expected = derivatives(
+            lambda x, f=arguments, w=wide: bias_act_reference(x, w[0], *f[1:], w[1], w[2]),
+            x.double(), weight.double(), again.double(),
+        )  # fmt: skip
+        assert actual[0].stride() == torch.empty_like(laid_out(x)).stride()
+        for one, other in zip(actual, expected, strict=True):
+            assert units_off(one, extended(other), 1.0) <= 8, (act, batch, with_bias, with_noise)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_empty_tensors(dtype: torch.dtype) -> None:
+    for shape in ((0, 4, 3, 3), (2, 4, 0, 3), (0, 4)):
+        x = torch.zeros(shape, dtype=dtype, requires_grad=True)
+        bias = torch.zeros(4, dtype=dtype, requires_grad=True)
+        y = bias_act(x, bias, act="lrelu")
+        assert y.shape == shape
+        y.sum().backward()
+        assert bias.grad.tolist() == [0, 0, 0, 0]
+
+
+def test_infinities_and_not_a_number_go_the_way_of_the_reference() -> None:
+    x = torch.tensor([[float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e38]])
+    for act, clamp in itertools.product(ACTIVATIONS, (None, 2.0)):
+        arguments = (None, 1, act, 0.2, 1.5, clamp, None, None)
+        torch.testing.assert_close(bias_act(x, *arguments), bias_act_reference(x, *arguments), equal_nan=True)
+        if act in STRAIGHT:
+            grads = []
+            for function in (bias_act, bias_act_reference):
+                leaf = x[:, 1:].clone().requires_grad_()
+                function(leaf, *arguments).backward(torch.full_like(leaf, 3.0))
+                grads.append(leaf.grad)
+            torch.testing.assert_close(*grads, equal_nan=True)
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_gradcheck_to_the_third_order(act: str) -> None:
+    torch.manual_seed(0)
+    sizes = ((2, 3, 2, 1), (3,), (1, 1, 2, 1), ())
+    inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+
+    def apply(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+        y = bias_act(x, bias, act=act, gain=1.7, clamp=1.9, noise=noise, noise_strength=strength)
+        return y.square()
+
+    def first_derivatives(*inputs: Tensor) -> Tensor:
+        grads = torch.autograd.grad(apply(*inputs).sum(), inputs, create_graph=True)
+        return torch.cat([grad.square().flatten() for grad in grads])
+
+    assert torch.autograd.gradcheck(apply, inputs)
+    assert torch.autograd.gradgradcheck(apply, inputs)
+    assert torch.autograd.gradgradcheck(first_derivatives, inputs)
+
+
+@pytest.mark.parametrize("act", ["linear", "lrelu", "swish"])
+@pytest.mark.parametrize("clamp", [None, 1.2])
+def test_registration(act: str, clamp: float | None) -> None:
+    ops = torch.ops.styleformer
+    x = torch.randn(2, 3, 4, 2, requires_grad=True)
+    added = (torch.randn(3, requires_grad=True), torch.randn(2, 1, 4, 2), torch.tensor(0.3, requires_grad=True))
+    grads = [torch.randn(2, 3, 4, 2, requires_grad=True) for _ in range(2)]
+    settings = (1, act, 0.2, 1.3, clamp)
+    torch.library.opcheck(ops.bias_act.default, (x, *added, *settings))
+    torch.library.opcheck(ops.bias_act_grad.default, (grads[0], x, *added, *settings))
+    if act == "swish":
+        torch.library.opcheck(ops.bias_act_grad2.default, (*grads, x, *added, *settings))
+
+
+def test_compiled_code_passes_through() -> None:
+    x, bias = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(3, requires_grad=True)
+
+    def apply(x: Tensor, bias: Tensor) -> Tensor:
+        return bias_act(x * 2, bias, act="lrelu", clamp=1.0).square().sum()
+
+    whole = torch.compile(apply, fullgraph=True, backend="aot_eager")
+    for one, other in zip(
+        torch.autograd.grad(whole(x, bias), (x, bias)), torch.autograd.grad(apply(x, bias), (x, bias)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_lrelu_with_bias_noise_gain_and_clamp_stores_its_result_only() -> None:
+    x, bias = torch.randn(8, 16, requires_grad=True), torch.randn(16, requires_grad=True)
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.append(t.data_ptr()) or t, lambda t: t):
+        y = bias_act(x, bias, act="lrelu", clamp=1.0)
+        z = bias_act(x, bias, act="linear", gain=2.0)
+    assert stored == [y.data_ptr()]
+    (y + z).sum().backward()

@@ -1,0 +1,209 @@
+"""The compiled operators on GPUs: every dtype, layout and size, streams, several devices, graphs, and the sanitizer."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from torch_utils.ops import native
+from torch_utils.ops.bias_act import bias_act, bias_act_reference
+from torch_utils.ops.native import build, loading, toolchain
+from torch_utils.ops.native.selftest import compare
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_reference
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU"),
+    pytest.mark.usefixtures("gpu_library"),
+]
+
+ROOT = Path(__file__).parents[2]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 8, 17, 33), (4, 32, 64, 64), (2, 65, 31, 129), (1, 512, 4, 4), (0, 8, 4, 4)]
+
+
+@pytest.fixture(scope="session")
+def gpu_library() -> None:
+    """Builds the library; skips without an nvcc for these GPUs, and fails if it cannot compile."""
+    try:
+        toolchain.find_nvcc(toolchain.present_architectures())
+    except toolchain.OperatorsUnavailable as error:
+        pytest.skip(str(error))
+    native.require("cuda")
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_chosen", "native")
+    monkeypatch.setattr(native, "_ready", {})
+
+
+def derivatives(function, x: Tensor, weight: Tensor, again: Tensor) -> list[Tensor]:
+    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    y = function(x)
+    (dx,) = torch.autograd.grad(y, x, weight, create_graph=True)
+    return [y.detach(), dx.detach(), *torch.autograd.grad(dx, (weight, x), again, materialize_grads=True)]
+
+
+def assert_near(actual: Tensor, expected: Tensor, units: float = 16) -> None:
+    """Within so many units of the largest number, `expected` being of higher precision."""
+    assert actual.shape == expected.shape
+    if actual.numel():
+        error = (actual.double() - expected.double()).abs().max()
+        assert error <= units * torch.finfo(actual.dtype).eps * expected.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("index", range(torch.cuda.device_count()))
+def test_the_check_that_users_run(index: int) -> None:
+    assert compare(torch.device("cuda", index)) > 500
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", LAYOUTS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_bias_act(dtype: torch.dtype, memory_format: torch.memory_format, size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(size, device="cuda").to(dtype).to(memory_format=memory_format)
+    bias, noise = torch.randn(size[1], device="cuda").to(dtype), torch.randn(1, 1, *size[2:], device="cuda").to(dtype)
+    strength = torch.tensor(0.25, device="cuda", dtype=torch.promote_types(dtype, torch.float32))
+    wide = (bias.double(), noise.double(), strength.double())
+    for act in ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"):
+        for clamp in (None, 1.0):
+            expected = bias_act_reference(x.double(), wide[0], 1, act, 0.2, 1.5, clamp, wide[1], wide[2])
+            away = (expected.abs() - (clamp or -1)).abs() > 0.02  # rounding decides at the bend
+            weight, again = torch.randn_like(x) * away, torch.randn_like(x) * away
+            results = derivatives(
+                lambda x, a=act, c=clamp: bias_act(x, bias, 1, a, 0.2, 1.5, c, noise, strength), x, weight, again
+            )
+            truth = derivatives(
+                lambda x, a=act, c=clamp: bias_act_reference(x, wide[0], 1, a, 0.2, 1.5, c, wide[1], wide[2]),
+                x.double(), weight.double(), again.double(),
+            )  # fmt: skip
+            for actual, one in zip(results, truth, strict=True):
+                assert_near(actual, one)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", LAYOUTS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("taps", [[1.0, 3.0, 3.0, 1.0], [float(i - 3) for i in range(12)], [1.0, 2.0, 4.0]], ids=len)
+def test_upfirdn2d(dtype, memory_format, size, taps) -> None:
+    torch.manual_seed(0)
+    x, f = torch.randn(size, device="cuda").to(dtype).to(memory_format=memory_format), setup_filter(taps).cuda()
+    for up, down, padding in (
+        (1, 1, (7, 6, 5, 8)),
+        (2, 1, (9, 10, 8, 7)),
+        (1, 2, (12, 6, 9, 7)),
+        (3, 4, (15, 8, 9, 9)),
+    ):
+        factors = (up, up), (down, down)
+        expected = upfirdn2d_reference(x.double(), f, *factors, padding, True, 1.5)
+        weight, again = torch.randn_like(expected).to(dtype), torch.randn_like(x)
+        results = derivatives(lambda x, u=up, d=down, p=padding: upfirdn2d(x, f, u, d, p, True, 1.5), x, weight, again)
+        truth = derivatives(
+            lambda x, s=factors, p=padding: upfirdn2d_reference(x, f, *s, p, True, 1.5),
+            x.double(), weight.double(), again.double(),
+        )  # fmt: skip
+        for actual, one in zip(results, truth, strict=True):
+            assert_near(actual, one, units=64)
+
+
+def test_other_streams() -> None:
+    x, f = torch.randn(8, 64, 64, 64, device="cuda"), setup_filter([1, 3, 3, 1]).cuda()
+    expected = upfirdn2d_reference(bias_act_reference(x + 1, None, 1, "lrelu", 0.2, 1.0, None, None, None), f,
+                                   (1, 1), (2, 2), (1, 1, 1, 1), False, 1.0)  # fmt: skip
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        late = x.clone()
+        torch.cuda._sleep(50_000_000)  # an operator on another stream would see the numbers before the addition
+        late += 1
+        y = upfirdn2d(bias_act(late, act="lrelu", gain=1), f, down=2, padding=1)
+    stream.synchronize()
+    assert_near(y, expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU only")
+def test_tensors_away_from_the_current_device() -> None:
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    x, f = torch.randn(2, 8, 16, 16, device=last, requires_grad=True), setup_filter([1, 3, 3, 1]).to(last)
+    y = upfirdn2d(bias_act(x, act="lrelu"), f, padding=[2, 1])
+    assert y.device == last and torch.cuda.current_device() == 0
+    y.square().sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()
+
+
+def free_bytes() -> int:
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
+def test_more_elements_than_32_bits_count() -> None:
+    if free_bytes() < 14 * 2**30:
+        pytest.skip("needs 14 GB of free GPU memory")
+    size = (3, 16, 6800, 6800)  # 2.2e9
+    x, bias = torch.ones(size, device="cuda", dtype=torch.float16), torch.arange(16.0, device="cuda").half()
+    x[-1, -1, -1, -1] = -50
+    y = bias_act(x, bias, act="lrelu", gain=1)
+    assert torch.equal(y[-1, :, -1, -2], bias + 1) and y[-1, -1, -1, -1] == -7
+    assert torch.equal(y[0, :, 0, 0], bias + 1)
+    del y
+    f = setup_filter([1, 3, 3, 1]).cuda()
+    for down in (1, 2):
+        z = upfirdn2d(x, f, down=down, padding=[2, 1, 2, 1])
+        part = upfirdn2d_reference(x[-1:, -1:, -64:, -64:].float(), f, (1, 1), (down, down), (2, 1, 2, 1), False, 1.0)
+        assert_near(z[-1:, -1:, -16:, -16:], part[:, :, -16:, -16:])
+        del z
+
+
+def test_cuda_graphs() -> None:
+    x, f, bias = torch.randn(4, 32, 16, 16, device="cuda"), setup_filter([1, 3, 3, 1]).cuda(), torch.randn(32).cuda()
+
+    def apply() -> Tensor:
+        return upfirdn2d(bias_act(x, bias, act="lrelu"), f, down=2, padding=1)
+
+    apply()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = apply()
+    x.copy_(torch.randn_like(x))
+    graph.replay()
+    assert torch.equal(captured, apply())
+
+
+def test_compiled_code_passes_through() -> None:
+    x, bias = torch.randn(4, 32, 16, 16, device="cuda", requires_grad=True), torch.randn(32, device="cuda")
+    f = setup_filter([1, 3, 3, 1]).cuda()
+
+    def apply(x: Tensor) -> Tensor:
+        return upfirdn2d(bias_act(x * 2, bias, act="lrelu", clamp=1.0), f, padding=[2, 1, 2, 1]).square().sum()
+
+    whole = torch.compile(apply, fullgraph=True)
+    (one,), (other,) = torch.autograd.grad(whole(x), x), torch.autograd.grad(apply(x), x)
+    assert_near(one, other)
+
+
+def test_auto_uses_them_after_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_chosen", "auto")
+    for operator in ("bias_act", "upfirdn2d"):  # whichever is faster
+        assert native.is_used_for(torch.zeros(1, device="cuda"), operator) == native.is_faster("cuda", operator)
+        assert not native.is_used_for(torch.zeros(1), operator)
+    assert list(build.library_path(loading.target_for("cuda")).parent.glob("checked-*"))
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+def test_sanitizer(tool: str) -> None:
+    sanitizer = shutil.which("compute-sanitizer", path=f"{os.environ['PATH']}{os.pathsep}/usr/local/cuda/bin")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=styleformer"]
+    command += [sys.executable, "-m", "torch_utils.ops.native", "--self-test", "cuda"]
+    environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]

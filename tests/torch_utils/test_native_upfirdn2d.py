@@ -1,0 +1,159 @@
+"""The compiled upfirdn2d, on the CPU by the code of the GPU kernels, against the reference in float64."""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from torch_utils.ops.native import upfirdn2d_op
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_reference
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    shape: tuple[int, int, int, int]
+    filter_shape: tuple[int, ...]
+    up: tuple[int, int]
+    down: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    flip: bool
+    gain: float
+
+    @property
+    def is_possible(self) -> bool:
+        sizes = []
+        for axis in range(2):
+            around = self.padding[2 * axis] + self.padding[2 * axis + 1]
+            sizes.append(self.shape[3 - axis] * self.up[axis] + around - self.filter_shape[-1 - axis * self.is_matrix])
+        return min(sizes) >= 0
+
+    @property
+    def is_matrix(self) -> int:
+        return len(self.filter_shape) - 1
+
+
+def random_geometry(rng: random.Random) -> Geometry:
+    """Anything; every second one has the factors and taps that have kernels of their own."""
+    while True:
+        if rng.random() < 0.5:
+            filter_shape: tuple[int, ...] = rng.choice([(4, 4), (12,)])
+            factor = rng.choice([(1, 1), (2, 1), (1, 2)])
+            up, down = (factor[0],) * 2, (factor[1],) * 2
+        else:
+            filter_shape = tuple(rng.choice([1, 2, 3, 4, 5, 12, 32]) for _ in range(rng.choice([1, 2])))
+            up, down = ((rng.choice([1, 2, 3, 4, 7]), rng.choice([1, 2, 3, 4])) for _ in range(2))
+        geometry = Geometry(
+            (rng.choice([1, 2, 5]), rng.choice([1, 3, 8, 33, 64]), rng.choice([1, 4, 8, 17, 40]), rng.randint(1, 40)),
+            filter_shape, up, down, tuple(rng.randint(-6, 14) for _ in range(4)), rng.random() < 0.5, rng.choice([1, 4]),
+        )  # fmt: skip
+        if geometry.is_possible:
+            return geometry
+
+
+def check(geometry: Geometry, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """Value and gradient; every product is rounded once, so the error grows with the sum of their sizes."""
+    x = torch.randn(geometry.shape).to(dtype).to(memory_format=memory_format).requires_grad_()
+    f = torch.randn(geometry.filter_shape)
+    settings = geometry.up, geometry.down, geometry.padding, geometry.flip, geometry.gain
+    y = upfirdn2d(x, f, *settings)
+    weight = torch.randn(y.shape).to(dtype)
+    (dx,) = torch.autograd.grad(y, x, weight)
+    results = []
+    for sign in (lambda t: t, torch.abs):  # the second: the sums of the sizes
+        wide = sign(x.detach().double()).requires_grad_()
+        expected = upfirdn2d_reference(wide, sign(f.double()), *settings)
+        results.append((expected.detach(), *torch.autograd.grad(expected, wide, sign(weight.double()))))
+    eps, math_eps = torch.finfo(dtype).eps, torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    for actual, expected, size in zip((y.detach(), dx), *results, strict=True):
+        assert actual.shape == expected.shape
+        error = (actual.double() - expected).abs()
+        assert (error <= eps * expected.abs() + 16 * math_eps * size + torch.finfo(dtype).tiny).all(), geometry
+
+
+@pytest.mark.parametrize("part", range(20))
+def test_random_geometries(part: int) -> None:
+    rng = random.Random(part)
+    torch.manual_seed(part)
+    for number in range(25):
+        layout = rng.choice([torch.contiguous_format, torch.channels_last])
+        check(random_geometry(rng), DTYPES[number % len(DTYPES)], layout)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "filter_shape", "up", "down", "padding"),
+    [
+        ((2, 3, 150, 200), (4, 4), 1, 1, (2, 1, 2, 1)),  # several tiles
+        ((2, 3, 150, 200), (12,), 2, 1, (6, 5, 6, 5)),
+        ((2, 3, 150, 200), (12,), 1, 2, (-7, -7, 5, 5)),
+        ((1, 96, 40, 24), (4, 4), 2, 1, (3, 1, 3, 1)),  # several tiles of channels
+        ((1, 40, 40, 24), (4, 4), 1, 2, (1, 1, 1, 1)),
+        ((40, 20, 4, 4), (4, 4), 1, 1, (2, 1, 2, 1)),  # several planes a tile
+        ((1, 2, 9, 9), (32, 32), 4, 1, (40, 40, 40, 40)),
+        ((1, 33, 70, 3), (32,), 1, 4, (40, 40, 40, 40)),
+        ((1, 1, 1, 1), (4, 4), 1, 1, (900, 3, 3, 900)),  # nearly all padding
+        ((1, 2, 5, 5), (1, 1), 256, 1, (0, 0, 0, 0)),
+        ((1, 2, 600, 5), (3, 3), 1, 256, (3, 3, 3, 3)),
+    ],
+)
+def test_chosen_geometries(shape, filter_shape, up, down, padding, dtype, memory_format) -> None:
+    torch.manual_seed(0)
+    check(Geometry(shape, filter_shape, (up, up), (down, down), padding, False, 1.0), dtype, memory_format)
+
+
+def test_strided_and_unaligned_images() -> None:
+    x, f = torch.randn(2, 4, 12, 20), setup_filter([1, 3, 3, 1])
+    shifted = torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+    for image in (x[:, :, ::2, 3:], x.transpose(2, 3), x[:, :1].expand(-1, 4, -1, -1), shifted, x[1:, 1:]):
+        expected = upfirdn2d_reference(image, f, (2, 2), (1, 1), (2, 1, 2, 1), False, 1.0)
+        torch.testing.assert_close(upfirdn2d(image, f, up=2, padding=[2, 1, 2, 1]), expected)
+
+
+def test_no_filter_no_images_and_filters_too_large() -> None:
+    x = torch.randn(2, 3, 6, 6)
+    cropped = upfirdn2d(x, None, padding=[-1, -2])
+    assert torch.equal(cropped, x[:, :, 2:-2, 1:-1])
+    assert upfirdn2d(x[:0], setup_filter([1, 3, 3, 1]), down=2, padding=1).shape == (0, 3, 3, 3)
+    long = torch.randn(40)
+    assert not upfirdn2d_op.supports(long, (1, 1), (1, 1)) and not upfirdn2d_op.supports(None, (1, 300), (1, 1))
+    expected = upfirdn2d_reference(x, long, (1, 1), (1, 1), (20, 20, 20, 20), False, 1.0)
+    assert torch.equal(upfirdn2d(x, long, padding=20), expected)
+
+
+@pytest.mark.parametrize(
+    ("filter_shape", "up", "down"), [((4, 4), 1, 2), ((4, 4), 2, 1), ((12,), 2, 1), ((3, 2), [2, 1], [1, 3])]
+)
+def test_first_and_second_derivative(filter_shape, up, down) -> None:
+    torch.manual_seed(0)
+    x, f = torch.randn(1, 2, 5, 4, dtype=torch.float64, requires_grad=True), torch.randn(filter_shape)
+
+    def apply(x: Tensor) -> Tensor:
+        return upfirdn2d(x, f, up, down, [6, 5, 6, 4], True, 1.5).square()
+
+    assert torch.autograd.gradcheck(apply, x)
+    assert torch.autograd.gradgradcheck(apply, x)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_registration(memory_format: torch.memory_format) -> None:
+    x = torch.randn(2, 3, 6, 5).to(memory_format=memory_format).requires_grad_()
+    settings = ([2, 1], [1, 2], [3, 1, 2, 4], True, 1.5)
+    torch.library.opcheck(torch.ops.styleformer.upfirdn2d.default, (x, setup_filter([1, 3, 3, 1]), *settings))
+
+
+def test_compiled_code_passes_through() -> None:
+    x, f = torch.randn(2, 3, 6, 6, requires_grad=True), setup_filter([1, 3, 3, 1])
+
+    def apply(x: Tensor) -> Tensor:
+        return upfirdn2d(x * 2, f, down=2, padding=1).square().sum()
+
+    whole = torch.compile(apply, fullgraph=True, backend="aot_eager")
+    for one, other in zip(torch.autograd.grad(whole(x), x), torch.autograd.grad(apply(x), x), strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,0 +1,83 @@
+// Runs one function for every thread of every block: on a GPU at once, by a host compiler one after the other.
+// So the host build executes what the kernels do, index by index.
+#pragma once
+
+#include "scalar.h"
+
+namespace styleformer {
+
+constexpr int kThreads = 256;
+constexpr int64_t kMaxBlocks = 1 << 20;  // more work than this is done in further rounds by the same blocks
+
+struct Thread {
+    int64_t block, blocks;
+    int index, count;  // in the block
+};
+
+// Body::run(p, thread): threads that know nothing of each other. `blocks` may be any number from 1 on.
+// Body::fetch, ::first_pass and ::last_pass(p, place, shared, thread index): threads that share the memory of a block.
+#ifdef __CUDACC__
+
+template <class Body, class P>
+__global__ void __launch_bounds__(kThreads) elementwise(const P p) {
+    Body::run(p, Thread{blockIdx.x, gridDim.x, int(threadIdx.x), kThreads});
+}
+
+template <class Body, class P>
+__global__ void __launch_bounds__(kThreads) tiled(const P p) {
+    extern __shared__ __align__(16) unsigned char shared[];
+    for (int64_t tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+        const typename Body::Place place = Body::place(p, tile);
+        Body::fetch(p, place, shared, int(threadIdx.x));
+        __syncthreads();
+        if (Body::kPasses == 2) {
+            Body::first_pass(p, place, shared, int(threadIdx.x));
+            __syncthreads();
+        }
+        Body::last_pass(p, place, shared, int(threadIdx.x));
+        __syncthreads();
+    }
+}
+
+template <class Body, class P>
+int launch_elementwise(const P& p, int64_t blocks, void* stream) {
+    elementwise<Body><<<unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0, cudaStream_t(stream)>>>(p);
+    return int(cudaGetLastError());
+}
+
+template <class Body, class P>
+int launch_tiled(const P& p, int shared_bytes, void* stream) {
+    unsigned blocks = unsigned(p.tiles < kMaxBlocks ? p.tiles : kMaxBlocks);
+    tiled<Body><<<blocks, kThreads, shared_bytes, cudaStream_t(stream)>>>(p);
+    return int(cudaGetLastError());
+}
+
+#else
+
+template <class Body, class P>
+int launch_elementwise(const P& p, int64_t blocks, void*) {
+    constexpr int kHostBlocks = 3;  // fewer than the work asks for, so that the further rounds are run too
+    blocks = blocks < kHostBlocks ? blocks : kHostBlocks;
+    for (int64_t block = 0; block < blocks; block++)
+        for (int thread = 0; thread < kThreads; thread++) Body::run(p, Thread{block, blocks, thread, kThreads});
+    return 0;
+}
+
+template <class Body, class P>
+int launch_tiled(const P& p, int shared_bytes, void*) {
+    unsigned char* shared = static_cast<unsigned char*>(__builtin_malloc(size_t(shared_bytes)));
+    if (!shared) return 1;
+    for (int64_t tile = 0; tile < p.tiles; tile++) {
+        const typename Body::Place place = Body::place(p, tile);
+        for (int thread = 0; thread < kThreads; thread++) Body::fetch(p, place, shared, thread);
+        if (Body::kPasses == 2)
+            for (int thread = 0; thread < kThreads; thread++) Body::first_pass(p, place, shared, thread);
+        for (int thread = 0; thread < kThreads; thread++) Body::last_pass(p, place, shared, thread);
+    }
+    __builtin_free(shared);
+    return 0;
+}
+
+#endif
+
+}  // namespace styleformer

@@ -1,0 +1,235 @@
+// The geometry of upfirdn2d: which pixels and taps a result is made of, and how the work is cut into tiles.
+#pragma once
+
+#include "scalar.h"
+
+namespace styleformer {
+
+// What the caller passes; torch_utils/ops/native/library.py declares the same.
+struct UpfirdnCall {
+    const void* x;
+    const void* f;  // type Math: [taps_y, taps_x], or [taps_x] if separable
+    void* y;
+    void* stream;
+    double gain;
+    int64_t batch, channels, in_height, in_width, out_height, out_width, pad_x0, pad_y0;
+    int32_t up_x, up_y, down_x, down_y, taps_x, taps_y;
+    int32_t separable, flip, channels_last, dtype;
+};
+
+constexpr int kStripOutputs = 8;      // results in a column that one thread makes where the factors are known
+constexpr int kTileOutputs = 4096;    // at most
+constexpr int kTileWidth = 64;        // at most
+constexpr int kTileLanes = 32;        // channels of a pixel that a tile takes, at most
+constexpr int kEnoughTiles = 512;     // for the largest GPUs; where there are fewer, tiles are made smaller
+constexpr int kSharedBytes = 24576;   // of a block, where possible: six of them fit into a multiprocessor with 164 KB
+constexpr int kSharedLimit = 49152;   // what every GPU grants
+
+// Of result number `index`, where number 0 starts at a pixel: the first tap that meets a pixel, and the number of that
+// pixel. Result i lies at i * down on the axis with zeros inserted; pixels lie at the multiples of up.
+HD constexpr int phase_tap(int index, int up, int down) { return (up - index * down % up) % up; }
+HD constexpr int phase_start(int index, int up, int down) { return (index * down + up - 1) / up; }
+
+// Exact quotients of numbers below 2^16 by divisors below 2^16.
+struct SmallDivider {
+    uint32_t factor, identity;  // as in Divider
+
+    SmallDivider() = default;
+    explicit SmallDivider(int d)
+        : factor(d == 1 ? 0 : uint32_t((uint64_t(1) << 32) / uint64_t(d)) + 1), identity(d == 1 ? ~uint32_t(0) : 0) {}
+
+    HD int quotient(int n) const {
+        return int(uint32_t((uint64_t(uint32_t(n)) * factor) >> 32) + (uint32_t(n) & identity));
+    }
+};
+
+// One axis of a tile.
+struct TileAxis {
+    int up, down, taps;
+    int outputs, inputs;  // of a tile
+    int64_t pad, shift;   // shift: by how much the first tile starts before the first result, to start at a pixel
+    int64_t tiles;
+};
+
+struct UpfirdnPlan {
+    UpfirdnCall call;
+    TileAxis x, y;
+    int64_t planes, lanes;            // of the tensor
+    int tile_planes, tile_lanes;      // of a tile
+    int64_t lane_tiles, tiles;
+    bool is_whole;                    // is a line a row of pixels with all channels, or some channels of one pixel?
+    int pack;                         // elements of a line fetched at once: 16 bytes of them, or 1
+    int lines, line_length, pitch;    // pitch: elements of a row of the tile's input
+    int64_t line_limit;               // elements of a line of memory
+    int between_offset, pixels_offset, shared_bytes;
+    Divider by_tiles_x, by_tiles_y, by_lane_tiles;
+    SmallDivider by_line, by_columns, by_rows, by_width, by_strips, by_lanes;
+};
+
+// The part [from, to) of a tile's axis that the tensor has.
+struct Range {
+    int from, to;
+
+    HD bool has(int i) const { return unsigned(i - from) < unsigned(to - from); }
+};
+
+// Where a tile lies. rest: zeros between the tile's first result and the pixel its input starts with.
+struct TilePlace {
+    int64_t input, output;               // offset of the tile's first element in either tensor
+    Range in_rows, in_columns, in_line;  // in_line: of a line, in elements
+    Range out_rows, out_columns;
+    int planes, lanes, rest_x, rest_y;
+    int shift;  // elements fetched before the first pixel, to start at a multiple of 16 bytes
+};
+
+struct Phase {
+    int tap, input;  // the first tap of a result that meets a pixel, and that pixel, both counted in the tile
+};
+
+HD int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
+
+HD int64_t ceil_div_signed(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+
+template <int UP, int DOWN, bool KNOWN>
+HD Phase phase_of(const TileAxis& axis, int index, int rest) {
+    if constexpr (KNOWN) return Phase{phase_tap(index, UP, DOWN), phase_start(index, UP, DOWN)};
+    if (axis.up == 1) return Phase{0, index * axis.down};
+    int ahead = index * axis.down - rest, input = (ahead + axis.up - 1) / axis.up;  // rest < up
+    return Phase{input * axis.up - ahead, input};
+}
+
+HD int at_most(int64_t n, int limit) { return int(n < limit ? n : limit); }
+
+// The part of `count` places from `start` on that lies in 0 .. size - 1.
+HD Range range_of(int64_t start, int count, int64_t size) {
+    return Range{start >= 0 ? 0 : at_most(-start, count), size <= start ? 0 : at_most(size - start, count)};
+}
+
+HD TilePlace place_of(const UpfirdnPlan& p, int64_t tile) {
+    TilePlace place;
+    int64_t row = p.by_tiles_x.quotient(tile), tile_x = p.by_tiles_x.remainder(tile, row);
+    int64_t rest = p.by_tiles_y.quotient(row), tile_y = p.by_tiles_y.remainder(row, rest);
+    int64_t group = p.by_lane_tiles.quotient(rest), lane = p.by_lane_tiles.remainder(rest, group) * p.tile_lanes;
+    int64_t plane = group * p.tile_planes;
+    int64_t out_x = tile_x * p.x.outputs - p.x.shift, out_y = tile_y * p.y.outputs - p.y.shift;
+    int64_t start_x = out_x * p.x.down - p.x.pad, start_y = out_y * p.y.down - p.y.pad;
+    int64_t in_x = p.x.up == 1 ? start_x : ceil_div_signed(start_x, p.x.up);
+    int64_t in_y = p.y.up == 1 ? start_y : ceil_div_signed(start_y, p.y.up);
+    int64_t first = p.is_whole ? in_x * p.lanes : lane;
+    int64_t line = first & -int64_t(p.pack);  // where lines start
+    int64_t pixel = (plane * p.call.in_height + in_y) * p.call.in_width + (p.is_whole ? 0 : in_x);
+    place.input = pixel * p.lanes + line;
+    place.output = ((plane * p.call.out_height + out_y) * p.call.out_width + out_x) * p.lanes + lane;
+    place.in_rows = range_of(in_y, p.y.inputs, p.call.in_height);
+    place.in_columns = range_of(in_x, p.x.inputs, p.call.in_width);
+    place.in_line = range_of(line, p.line_length, p.line_limit);
+    place.out_rows = range_of(out_y, p.y.outputs, p.call.out_height);
+    place.out_columns = range_of(out_x, p.x.outputs, p.call.out_width);
+    place.planes = at_most(p.planes - plane, p.tile_planes);
+    place.lanes = at_most(p.lanes - lane, p.tile_lanes);
+    place.rest_x = int(in_x * p.x.up - start_x);
+    place.rest_y = int(in_y * p.y.up - start_y);
+    place.shift = int(first - line);
+    return place;
+}
+
+inline TileAxis make_axis(int up, int down, int taps, int64_t pad, bool known) {
+    int64_t shift = known ? ((-pad) % up + up) % up : 0;
+    return TileAxis{up, down, taps, 1, 1, pad, shift, 1};
+}
+
+inline int power_of_two_from(int64_t n, int limit) {
+    int power = 1;
+    while (power < n && power < limit) power *= 2;
+    return power;
+}
+
+inline int least_width(int strip) { return strip > 1 ? 4 : 1; }  // a multiple of the factors that strips know
+
+// The largest tile that seems sensible: wide rows where pixels are small, and several planes where those are small.
+inline void start_large(UpfirdnPlan& p, int strip) {
+    const UpfirdnCall& call = p.call;
+    p.tile_lanes = int(p.lanes <= kTileLanes ? p.lanes : kTileLanes);
+    int width = 2 * kTileWidth;
+    while (width > kTileWidth || (width > kTileWidth / 8 && width * p.tile_lanes > 8 * kTileWidth)) width /= 2;
+    p.x.outputs = power_of_two_from(call.out_width + p.x.shift, width);
+    if (p.x.outputs < least_width(strip)) p.x.outputs = least_width(strip);
+    int64_t height = kTileOutputs / (p.x.outputs * p.tile_lanes) / strip * strip;
+    if (height < strip) height = strip;
+    int64_t all = round_up(call.out_height + p.y.shift, strip);
+    p.y.outputs = int(all < height ? all : height);
+    int64_t planes = kTileOutputs / (int64_t(p.x.outputs) * p.y.outputs * p.tile_lanes);
+    p.tile_planes = int(planes < 1 ? 1 : planes < p.planes ? planes : p.planes);
+}
+
+inline bool make_smaller(UpfirdnPlan& p, int size, int strip) {
+    if (p.tile_planes > 1) {
+        p.tile_planes /= 2;
+    } else if (p.y.outputs > strip) {
+        p.y.outputs = int(round_up(p.y.outputs / 2, strip));
+    } else if (p.x.outputs > least_width(strip)) {
+        p.x.outputs /= 2;
+    } else if (p.tile_lanes > 1 && strip == 1) {
+        int pack = 16 / size;
+        p.tile_lanes = p.tile_lanes > pack ? int(round_up(p.tile_lanes / 2, pack)) : 1;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+// Everything that follows from the size of a tile, except how to divide by it.
+inline void lay_out(UpfirdnPlan& p, int size, int math_size) {
+    const UpfirdnCall& call = p.call;
+    p.x.inputs = ((p.x.outputs - 1) * p.x.down + p.x.taps - 1) / p.x.up + 1;
+    p.y.inputs = ((p.y.outputs - 1) * p.y.down + p.y.taps - 1) / p.y.up + 1;
+    p.is_whole = p.tile_lanes == p.lanes && p.tile_lanes < kTileLanes;
+    p.line_limit = p.is_whole ? call.in_width * p.lanes : p.lanes;
+    const int pack = 16 / size;
+    bool fits = is_aligned(call.x) && p.line_limit % pack == 0 && (p.is_whole || p.tile_lanes % pack == 0);
+    p.pack = fits ? pack : 1;
+    int rows = p.tile_planes * p.y.inputs;
+    p.lines = p.is_whole ? rows : rows * p.x.inputs;
+    p.line_length = p.is_whole ? int(round_up(p.x.inputs * p.lanes + p.pack - 1, p.pack)) : p.tile_lanes;
+    p.pitch = p.is_whole ? p.line_length : p.x.inputs * p.tile_lanes;
+    int taps = call.separable ? p.x.taps : p.x.taps * p.y.taps;
+    int between = call.separable ? rows * p.x.outputs * p.tile_lanes : 0;
+    p.between_offset = int(round_up(taps * math_size, 16));
+    p.pixels_offset = p.between_offset + int(round_up(between * math_size, 16));
+    p.shared_bytes = p.pixels_offset + int(round_up(rows * p.pitch * size, 16));
+    p.x.tiles = ceil_div(call.out_width + p.x.shift, p.x.outputs);
+    p.y.tiles = ceil_div(call.out_height + p.y.shift, p.y.outputs);
+    p.lane_tiles = ceil_div(p.lanes, p.tile_lanes);
+    p.tiles = p.x.tiles * p.y.tiles * p.lane_tiles * ceil_div(p.planes, p.tile_planes);
+}
+
+// `known`: are factors, taps and lanes known to the compiler? Then a thread makes strips of kStripOutputs.
+inline UpfirdnPlan make_plan(const UpfirdnCall& call, int size, int math_size, bool known) {
+    const int strip = known ? kStripOutputs : 1;
+    UpfirdnPlan p = {};
+    p.call = call;
+    p.lanes = call.channels_last ? call.channels : 1;
+    p.planes = call.channels_last ? call.batch : call.batch * call.channels;
+    p.x = make_axis(call.up_x, call.down_x, call.taps_x, call.pad_x0, known);
+    p.y = make_axis(call.up_y, call.down_y, call.taps_y, call.pad_y0, known);
+    start_large(p, strip);
+    lay_out(p, size, math_size);
+    while (p.shared_bytes > kSharedBytes && make_smaller(p, size, strip)) lay_out(p, size, math_size);
+    while (p.tiles < kEnoughTiles && (p.tile_planes > 1 || p.y.outputs > 2 * kStripOutputs)) {
+        make_smaller(p, size, strip);
+        lay_out(p, size, math_size);
+    }
+    if (p.shared_bytes > kSharedLimit) p.tiles = 0;
+    p.by_tiles_x = Divider(p.x.tiles);
+    p.by_tiles_y = Divider(p.y.tiles);
+    p.by_lane_tiles = Divider(p.lane_tiles);
+    p.by_line = SmallDivider(p.line_length / p.pack);
+    p.by_columns = SmallDivider(p.x.inputs);
+    p.by_rows = SmallDivider(p.y.inputs);
+    p.by_width = SmallDivider(p.x.outputs * p.tile_lanes);
+    p.by_strips = SmallDivider(p.y.outputs / strip);
+    p.by_lanes = SmallDivider(p.tile_lanes);
+    return p;
+}
+
+}  // namespace styleformer

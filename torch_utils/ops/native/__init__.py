@@ -1,0 +1,113 @@
+"""Decides whether the compiled operators or the reference in plain PyTorch are used.
+
+auto       compiled on GPUs where they can be built, pass their check and are measured to be faster, otherwise the
+           reference, after one line that says why; the reference on CPUs
+native     compiled everywhere, or an error (on CPUs for tests: they are not made to be fast there)
+reference  plain PyTorch everywhere
+
+The mode is what `set_mode` was told, else $STYLEFORMER_OPS, else auto. Nothing is built before it is used.
+"""
+
+import os
+
+import torch
+from torch import Tensor
+
+MODES = ("auto", "native", "reference")
+
+_chosen: str | None = None  # by set_mode
+_ready: dict[str, bool] = {}  # by device type: could the compiled operators be loaded?
+_faster: dict[str, frozenset[str]] = {}  # by device type: those that were measured to be faster than the reference
+
+
+def set_mode(mode: str) -> None:
+    """Choose auto, native or reference for this process; ValueError for anything else."""
+    global _chosen
+    _chosen = _known(mode, "the mode of the operators")
+    _ready.clear()
+
+
+def mode() -> str:
+    """Return the mode in force; ValueError if $STYLEFORMER_OPS is none of them."""
+    return _chosen or _known(os.environ.get("STYLEFORMER_OPS") or "auto", "the environment variable STYLEFORMER_OPS")
+
+
+def is_used_for(x: Tensor, operator: str) -> bool:
+    """Whether the compiled bias_act or upfirdn2d takes this tensor; the first time it loads them, built if need be.
+
+    Raises:
+        RuntimeError: The mode is native and they cannot be used.
+    """
+    if not (x.is_cuda or mode() == "native") or x.dtype not in _DTYPES:
+        return False
+    if mode() == "reference" or not is_ready(x.device.type):
+        return False
+    return mode() == "native" or is_faster(x.device.type, operator)
+
+
+@torch.compiler.assume_constant_result
+def is_faster(device_type: str, operator: str) -> bool:
+    """Whether an operator was measured to be faster than its reference when it was checked on this kind of device."""
+    return operator in _faster[device_type]
+
+
+@torch.compiler.assume_constant_result
+def is_ready(device_type: str) -> bool:
+    """Whether the compiled operators for cpu or cuda can be used in this mode, building them if need be."""
+    if device_type not in _ready:
+        _ready[device_type] = device_type in ("cpu", "cuda") and _prepared(device_type)
+    return _ready[device_type]
+
+
+def prepare(device: torch.device) -> None:
+    """Build and load what `device` will need: the first process before the others, which then find it built.
+
+    To be called by every process, after `distributed.join`; without it operators are built when they are first used.
+    """
+    from torch_utils import distributed
+
+    is_wanted = mode() == "native" or (mode() == "auto" and device.type == "cuda")
+    if is_wanted and distributed.rank() == 0:
+        is_ready(device.type)
+    distributed.share(None)
+    if is_wanted:
+        is_ready(device.type)
+
+
+def require(device_type: str) -> None:
+    """Load the compiled operators for cpu or cuda, whatever the mode, building them if need be.
+
+    Raises:
+        OperatorsUnavailable: They cannot be built or loaded.
+    """
+    from torch_utils.ops.native.loading import load
+
+    load(device_type)
+
+
+def _prepared(device_type: str) -> bool:
+    from torch_utils.distributed import print0
+    from torch_utils.ops.native.loading import check_once, load
+    from torch_utils.ops.native.toolchain import OperatorsUnavailable
+
+    try:
+        load(device_type)
+        if mode() == "auto":
+            _faster[device_type] = check_once(device_type)
+    except OperatorsUnavailable as error:
+        if mode() == "native":
+            raise
+        print0(
+            f"Operators: plain PyTorch, because the native ones cannot be used: {error} (--ops=reference hides this)"
+        )
+        return False
+    return True
+
+
+def _known(mode: str, what: str) -> str:
+    if mode not in MODES:
+        raise ValueError(f"{what} must be one of {', '.join(MODES)}; got '{mode}'")
+    return mode
+
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

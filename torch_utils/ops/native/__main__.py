@@ -1,0 +1,128 @@
+"""`python -m torch_utils.ops.native`: looks for what the compiled operators need, builds, checks and times them."""
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor
+
+from torch_utils.ops import native
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.native import build, toolchain
+from torch_utils.ops.native.loading import FASTER, target_for
+from torch_utils.ops.native.selftest import compare, faster, milliseconds
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
+
+
+@click.command()
+@click.option("--compile-only", is_flag=True, help="Compile for the GPUs of --arch, which need not be there, and stop.")
+@click.option("--arch", metavar="LIST", help="Compute capabilities, such as 7.5,9.0.  [default: the GPUs present]")
+@click.option("--self-test", type=click.Choice(["cpu", "cuda"]), help="Only compare with the reference on this device.")
+def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
+    """Say whether the compiled operators can be used here, why not, and what they gain."""
+    try:
+        if self_test:
+            check(self_test)
+            click.echo(f"{FASTER} {' '.join(faster(torch.device(self_test)))}")
+            return
+        if arch and not compile_only:
+            raise click.UsageError("--arch goes with --compile-only")
+        architectures = toolchain.parse_architectures(arch) if arch else toolchain.present_architectures()
+        if compile_only and not architectures:
+            raise click.UsageError("PyTorch sees no GPU: say what to compile for, --compile-only --arch=7.5,9.0")
+        describe(architectures)
+        if compile_only:
+            compile_for(build.Target(tuple(architectures)))
+            return
+        device_type = "cuda" if architectures else "cpu"
+        compile_for(target_for(device_type))
+        check(device_type)
+        compare_speed(torch.device(device_type))
+    except (ValueError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def describe(architectures: list[int]) -> None:
+    """Print what was found."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    report("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}")
+    report("GPUs", ", ".join(gpus) or "none")
+    report("mode", f"{native.mode()} (--ops, or STYLEFORMER_OPS={os.environ.get('STYLEFORMER_OPS') or 'unset'})")
+    report("compiler", attempt(toolchain.find_host_compiler))
+    for origin, path in toolchain.nvcc_places():
+        if path.exists():
+            report("nvcc", f"{path} ({origin}): " + attempt(partial(nvcc_version, origin, path)))
+    if architectures:
+        report("nvcc used", attempt(lambda: str(toolchain.find_nvcc(architectures).path)))
+    report("ninja", attempt(lambda: " ".join(toolchain.find_ninja())))
+    report("cache", str(build.cache_folder()))
+
+
+def compile_for(target: build.Target) -> None:
+    """Build a library and say where it is."""
+    is_cached = build.library_path(target).exists()
+    start = time.perf_counter()
+    path = build.build(target)
+    report("library", str(path))
+    report("built", "before" if is_cached else f"in {time.perf_counter() - start:.0f} seconds")
+    report("build log", str(build.log_path(target)))
+
+
+def check(device_type: str) -> None:
+    """Compare with the reference on every device of this kind."""
+    native.set_mode("native")
+    native.require(device_type)
+    for index in range(torch.cuda.device_count() if device_type == "cuda" else 1):
+        device = torch.device(device_type, index)
+        report("self-test", f"{compare(device)} results agree with the reference on {device}")
+
+
+def compare_speed(device: torch.device) -> None:
+    """Time both operators and their reference on one tensor."""
+    is_gpu = device.type == "cuda"
+    x = torch.randn(64 if is_gpu else 1, 256, 64, 64, device=device, dtype=torch.float16 if is_gpu else torch.float32)
+    bias, f = torch.randn(256, device=device, dtype=x.dtype), setup_filter([1, 3, 3, 1]).to(device)
+    operators = {
+        "bias_act lrelu": lambda x: bias_act(x, bias, act="lrelu", clamp=256.0),
+        "upfirdn2d 4x4": lambda x: upfirdn2d(x, f, padding=[2, 1]),
+        "upfirdn2d 4x4, down 2": lambda x: upfirdn2d(x, f, down=2, padding=1),
+    }
+    for name, operator in operators.items():
+        times = {mode: timed(operator, x, mode) for mode in ("native", "reference")}
+        report("speed", f"{name}: " + ", ".join(f"{mode} {ms:.3f} ms" for mode, ms in times.items()))
+    if not is_gpu:
+        report("note", "on the CPU the compiled operators serve tests; training uses the reference there")
+
+
+def timed(operator: Callable[[Tensor], Tensor], x: Tensor, mode: str) -> float:
+    """Milliseconds of a call in this mode."""
+    native.set_mode(mode)
+    with torch.no_grad():
+        return milliseconds(lambda: operator(x), x.device)
+
+
+def nvcc_version(origin: str, path: Path) -> str:
+    """The version of an nvcc, for people."""
+    major, minor = toolchain.inspect_nvcc(origin, path).version
+    return f"CUDA {major}.{minor}"
+
+
+def attempt(question: Callable[[], str]) -> str:
+    """The answer, or why there is none."""
+    try:
+        return question()
+    except RuntimeError as error:
+        return str(error)
+
+
+def report(what: str, text: str) -> None:
+    """Print one line."""
+    click.echo(f"{what + ':':<12}{text}")
+
+
+if __name__ == "__main__":
+    main()

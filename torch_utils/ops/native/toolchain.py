@@ -1,0 +1,175 @@
+"""Finds the compilers of the native operators: nvcc wherever it may have been installed, and the one of the host."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+class OperatorsUnavailable(RuntimeError):
+    """The native operators cannot be used; the message says why in one line and what to do."""
+
+
+@dataclass(frozen=True)
+class Nvcc:
+    """A CUDA compiler: where it is, where it was found, what it can make."""
+
+    path: Path
+    origin: str  # for people
+    version: tuple[int, int]
+    architectures: frozenset[int]  # 75, 90, ...
+
+    def code_for(self, architecture: int) -> int | None:
+        """The newest code this compiler makes that a GPU of this architecture runs: same generation, not newer."""
+        return max((a for a in self.architectures if a // 10 == architecture // 10 and a <= architecture), default=None)
+
+
+def parse_architectures(text: str) -> list[int]:
+    """Return "7.5,9.0" as [75, 90]; ValueError names what is no compute capability."""
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if not re.fullmatch(r"[1-9][0-9]?\.[0-9]", word):
+            raise ValueError(f"'{word}' is no compute capability of a GPU; give them as 7.5,9.0")
+    return sorted({int(word.replace(".", "")) for word in words})
+
+
+def present_architectures() -> list[int]:
+    """Return the architectures of the GPUs that PyTorch sees, such as [90]."""
+    capabilities = (torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
+    return sorted({major * 10 + minor for major, minor in capabilities})
+
+
+def nvcc_places() -> Iterator[tuple[str, Path]]:
+    """Where nvcc may be, in the order of preference: (how to call the place, path)."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            yield f"${variable}", Path(os.environ[variable], "bin", "nvcc")
+    if os.environ.get("CONDA_PREFIX"):
+        yield "conda", Path(os.environ["CONDA_PREFIX"], "bin", "nvcc")
+    if on_path := shutil.which("nvcc"):
+        yield "PATH", Path(on_path)
+    for packages in dict.fromkeys([Path(torch.__file__).parents[1], *map(Path, site.getsitepackages())]):
+        for found in sorted((packages / "nvidia").glob("*/bin/nvcc"), reverse=True):
+            yield "pip package", found
+    yield "default folder", Path("/usr/local/cuda/bin/nvcc")
+
+
+def inspect_nvcc(origin: str, path: Path) -> Nvcc:
+    """Return what this nvcc can do; OperatorsUnavailable if it does not run."""
+    version = re.search(r"release (\d+)\.(\d+)", _output([str(path), "--version"]))
+    codes = re.findall(r"sm_(\d+)\b", _output([str(path), "--list-gpu-code"]))
+    if version is None or not codes:
+        raise OperatorsUnavailable(f"{path} does not work: it does not tell its version")
+    return Nvcc(path, origin, (int(version[1]), int(version[2])), frozenset(map(int, codes)))
+
+
+def find_nvcc(architectures: list[int]) -> Nvcc:
+    """Return the first nvcc that can build for these architectures; OperatorsUnavailable says why none can."""
+    rejected = []
+    for origin, path in nvcc_places():
+        if not path.exists():
+            if origin.startswith("$"):
+                rejected.append(f"{origin} has no bin/nvcc")
+            continue
+        try:
+            nvcc = inspect_nvcc(origin, path)
+        except OperatorsUnavailable as error:
+            rejected.append(str(error))
+            continue
+        if objection := _objection(nvcc, architectures) or _failed_trial(nvcc, architectures):
+            rejected.append(objection)
+        else:
+            return nvcc
+    reasons = "; ".join(dict.fromkeys(rejected)) or "there is no nvcc"
+    raise OperatorsUnavailable(f"{reasons}: {_nvcc_remedy()}")
+
+
+def find_host_compiler() -> str:
+    """Return the C++ compiler: $CXX where set, else g++ or what stands in for it."""
+    for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
+        if name and (path := shutil.which(name)):
+            return path
+    raise OperatorsUnavailable("there is no C++ compiler: install g++, or name one in $CXX")
+
+
+def find_ninja() -> list[str]:
+    """Return the command that runs ninja."""
+    try:
+        import ninja
+    except ImportError:
+        if path := shutil.which("ninja"):
+            return [path]
+        raise OperatorsUnavailable("ninja is missing: pip install ninja") from None
+    del ninja
+    return [sys.executable, "-m", "ninja"]
+
+
+def extra_flags(nvcc: Nvcc) -> list[str]:
+    """Flags for the host compiler that $CXX names, and for what nvcc's own settings miss in a toolkit from pip."""
+    root = nvcc.path.resolve().parents[1]
+    host = shutil.which(os.environ.get("CXX", ""))
+    flags = ["-allow-unsupported-compiler", *(["-ccbin", host] if host else [])]
+    flags += [f"-L{root / 'lib'}"] if (root / "lib" / "libcudart_static.a").exists() else []
+    runtime = root.parent / "cuda_runtime"
+    if root.name == "cuda_nvcc" and runtime.exists():
+        flags += [f"-I{runtime / 'include'}", f"-L{runtime / 'lib'}"]
+    return flags
+
+
+def _objection(nvcc: Nvcc, architectures: list[int]) -> str | None:
+    supported = torch.version.cuda and int(torch.version.cuda.split(".")[0])  # what the driver surely knows
+    if supported and nvcc.version[0] > supported:
+        return f"{nvcc.path} is of CUDA {nvcc.version[0]}.{nvcc.version[1]}, newer than PyTorch's {torch.version.cuda}"
+    missing = [a for a in architectures if nvcc.code_for(a) is None]
+    if missing:
+        names = ", ".join(f"{a // 10}.{a % 10}" for a in missing)
+        return f"{nvcc.path} of CUDA {nvcc.version[0]}.{nvcc.version[1]} does not know GPUs of {names}"
+    return None
+
+
+def _failed_trial(nvcc: Nvcc, architectures: list[int]) -> str | None:
+    """Compile an empty kernel: parts of different versions or a host compiler too new show here."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "trial.cu")
+        source.write_text("__global__ void trial() {}\n", encoding="utf-8")
+        code = nvcc.code_for(architectures[0])
+        command = [str(nvcc.path), "-cubin", f"-arch=sm_{code}", *extra_flags(nvcc), source.name, "-o", "trial.cubin"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"{nvcc.path} does not work ({type(error).__name__})"
+    if done.returncode == 0:
+        return None
+    return f"{nvcc.path} does not compile ({first_error(done.stderr + done.stdout)})"
+
+
+def first_error(text: str) -> str:
+    """The line of a compiler's output that says what went wrong, as well as can be guessed."""
+    lines = text.splitlines()
+    found = next((line for line in lines if re.search(r"\b(error|fatal|not found|No such file)\b", line)), None)
+    return (found or next((line for line in reversed(lines) if line.strip()), "no message")).strip()[:200]
+
+
+def _nvcc_remedy() -> str:
+    try:  # the compiler's parts have to be of one version, which is that of what PyTorch's wheel brought along
+        pip = f"`pip install 'cuda-toolkit[nvcc,nvvm,crt]=={importlib.metadata.version('cuda-toolkit')}'`, or "
+    except importlib.metadata.PackageNotFoundError:
+        pip = ""
+    return f"{pip}install the CUDA {torch.version.cuda or ''} toolkit and set CUDA_HOME to its folder"
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise OperatorsUnavailable(f"{command[0]} does not work ({type(error).__name__})") from error
+    return done.stdout

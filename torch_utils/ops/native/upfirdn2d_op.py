@@ -1,0 +1,111 @@
+"""Registers styleformer::upfirdn2d with PyTorch. Its gradient is itself: up and down swapped, the filter reversed.
+
+Beside the registered operator, which torch.compile sees, stands a torch.autograd.Function, which eager code calls.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from torch_utils.ops.native.library import DEVICES, DTYPES, UpfirdnCall, address, is_eager, library_of, math_dtype
+
+MAX_TAPS = 32
+MAX_FACTOR = 256
+
+# Pairs are (x, y); padding is (x0, x1, y0, y1); f is [taps_y, taps_x] or [taps], of math_dtype(x.dtype).
+torch.library.define(
+    "styleformer::upfirdn2d",
+    "(Tensor x, Tensor f, int[] up, int[] down, SymInt[] padding, bool flip, float gain) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def supports(f: Tensor | None, up: tuple[int, int], down: tuple[int, int]) -> bool:
+    """Whether the operator takes filters and factors as large as these."""
+    return (f is None or max(f.shape) <= MAX_TAPS) and max(*up, *down) <= MAX_FACTOR
+
+
+def upfirdn2d_native(
+    x: Tensor,
+    f: Tensor | None,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    flip: bool,
+    gain: float,
+) -> Tensor:
+    """`upfirdn2d` of checked arguments, compiled."""
+    dtype = math_dtype(x.dtype)
+    f = torch.ones([1, 1], dtype=dtype, device=x.device) if f is None else f.detach().to(dtype)
+    return _apply(x, f, up, down, padding, flip, gain)
+
+
+def _apply(x: Tensor, *arguments: Any) -> Tensor:
+    return _Upfirdn2d.apply(x, *arguments) if is_eager(x) else torch.ops.styleformer.upfirdn2d(x, *arguments)
+
+
+@torch.library.register_fake("styleformer::upfirdn2d")
+def _empty_result(
+    x: Tensor, f: Tensor, up: Sequence[int], down: Sequence[int], padding: Sequence[int], flip: bool, gain: float
+) -> Tensor:
+    batch, channels, height, width = x.shape
+    out_x = (width * up[0] + padding[0] + padding[1] - f.shape[-1]) // down[0] + 1
+    out_y = (height * up[1] + padding[2] + padding[3] - f.shape[0]) // down[1] + 1
+    return torch.empty([batch, channels, out_y, out_x], dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+
+
+def _launch(
+    x: Tensor, f: Tensor, up: Sequence[int], down: Sequence[int], padding: Sequence[int], flip: bool, gain: float
+) -> Tensor:
+    result = _empty_result(x, f, up, down, padding, flip, gain)
+    memory_format = _memory_format(x)
+    x, f = x.contiguous(memory_format=memory_format), f.contiguous()
+    call = UpfirdnCall(
+        x=address(x), f=address(f), y=address(result), gain=gain, batch=x.shape[0], channels=x.shape[1],
+        in_height=x.shape[2], in_width=x.shape[3], out_height=result.shape[2], out_width=result.shape[3],
+        pad_x0=padding[0], pad_y0=padding[2], up_x=up[0], up_y=up[1], down_x=down[0], down_y=down[1],
+        taps_x=f.shape[-1], taps_y=f.shape[0], separable=f.ndim == 1, flip=flip,
+        channels_last=memory_format == torch.channels_last, dtype=DTYPES[x.dtype],
+    )  # fmt: skip
+    library_of(x.device).upfirdn2d(call, x.device)
+    return result
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if is_channels_last else torch.contiguous_format
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, f, *ctx.settings = inputs
+    ctx.in_size, ctx.out_size = (x.shape[3], x.shape[2]), (output.shape[3], output.shape[2])
+    ctx.save_for_backward(f)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    (f,) = ctx.saved_tensors
+    up, down, padding, flip, gain = ctx.settings
+    around = []
+    for axis, taps in enumerate((f.shape[-1], f.shape[0])):
+        before = padding[2 * axis]
+        beyond = ctx.in_size[axis] * up[axis] - ctx.out_size[axis] * down[axis] + before - up[axis] + 1
+        around += [taps - 1 - before, beyond]
+    d_x = _apply(grad, f, down, up, around, not flip, gain)
+    return d_x, *[None] * 6
+
+
+class _Upfirdn2d(Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        result = _launch(*arguments)
+        _keep(ctx, arguments, result)
+        return result
+
+    backward = staticmethod(_backward)
+
+
+torch.library.impl("styleformer::upfirdn2d", DEVICES, _launch)
+torch.library.register_autograd("styleformer::upfirdn2d", _backward, setup_context=_keep)
