@@ -3,18 +3,19 @@
 PYTHON ?= python3
 DEMO   ?= demo-output
 SEED   ?= 0
+BENCH  ?= bench-output
 ifndef PY
 PY  := .venv/bin/python
 ENV := .venv/.installed
 DEV := .venv/.installed-dev
 endif
 
-.PHONY: help install demo test test-slow test-gpu check format clean
+.PHONY: help install demo test test-slow test-gpu bench check format clean
 
 help:
 	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 10 minutes on 2 cores)"
 	@echo "make test       the quick tests     make test-slow   the others too"
-	@echo "make test-gpu   what needs a GPU"
+	@echo "make test-gpu   what needs a GPU    make bench       speed and memory against the published formulation"
 	@echo "make check      ruff and mypy       make format      ruff format"
 	@echo "make install    create .venv        make clean       remove .venv and $(DEMO)"
 
@@ -51,6 +52,12 @@ test-slow: $(DEV)
 
 test-gpu: $(DEV)
 	$(PY) -m pytest -q -m gpu
+
+bench: $(ENV)
+	@mkdir -p $(BENCH)
+	@for name in train_step attention ops loader sampling; do \
+	    echo "== benchmarks/$$name.py"; $(PY) benchmarks/$$name.py --json=$(BENCH)/$$name.json || exit 1; \
+	done
 
 check: $(DEV)
 	$(PY) -m ruff check .

@@ -10,6 +10,8 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from dnnlib.parallel import available_cpus
+from dnnlib.picture_writer import PictureWriter
 from dnnlib.text import parse_int_list
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from training.networks.generator import Generator
 
 NOISE_MODES = ("const", "random", "none")
+MAX_THREADS = 8  # that write pictures
 
 
 def seed_list(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int]:
@@ -133,13 +136,16 @@ def write_pictures(
     from training.preview import save_grid
 
     pictures = []
-    for start in tqdm(range(0, len(seeds), batch), unit="batch", disable=None):
-        part = seeds[start : start + batch]
-        images = generate(generator, part, request).cpu()
-        for seed, image in zip(part, images, strict=True):
-            save_grid(outdir / f"seed{seed:04d}.{extension}", image.unsqueeze(0), columns=1)
-        if grid:
-            pictures.append(images)
+    threads = min(available_cpus(), MAX_THREADS)
+    with tqdm(total=len(seeds), unit=" images", disable=None) as bar, PictureWriter(threads) as writer:
+        for start in range(0, len(seeds), batch):
+            part = seeds[start : start + batch]
+            images = generate(generator, part, request).cpu()
+            for seed, pixels in zip(part, images.permute(0, 2, 3, 1).numpy(), strict=True):
+                writer.add(outdir / f"seed{seed:04d}.{extension}", pixels)
+            if grid:
+                pictures.append(images)
+            bar.update(len(part))
     print(f"{len(seeds)} pictures are in {outdir}")
     if grid:
         path = outdir / f"grid.{extension}"

@@ -13,7 +13,17 @@ import click
 from dnnlib.dataclass_values import override, require
 from dnnlib.rundir import tee_output
 from dnnlib.text import parse_duration
-from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, DataConfig, DatasetSpec, RunConfig
+from training.config import (
+    ARCHITECTURES,
+    AUGMENT_MODES,
+    AUGMENT_PIPES,
+    CACHE_MODES,
+    COMPILE_CHOICES,
+    PRECISIONS,
+    DataConfig,
+    DatasetSpec,
+    RunConfig,
+)
 from training.presets import ALIASES, PRESETS, preset
 
 if TYPE_CHECKING:
@@ -39,6 +49,15 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(str(error)) from None
 
 
+def pictures_a_pass(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    """A number of pictures from 1 on, or auto."""
+    if value in (None, "auto"):
+        return value
+    if value is None or not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"'{value}' is neither a number from 1 on nor auto")
+    return int(value)
+
+
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--outdir", required=True, metavar="DIR", help="Parent of the numbered run folders.")
 @click.option("--data", required=True, metavar="PATH", help="Data set: zip or folder made by dataset_tool.py.")
@@ -52,7 +71,10 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--kimg", type=float, metavar="KIMG", help="Thousands of pictures to train on.  [default: preset]")
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Pictures an optimizer step.  [default: preset]")
 @click.option(
-    "--batch-gpu", type=click.IntRange(1), metavar="N", help="Pictures a forward pass.  [default: batch / gpus]"
+    "--batch-gpu",
+    callback=pictures_a_pass,
+    metavar="N|auto",
+    help="Pictures a forward pass; auto = as many as fit into the GPU.  [default: batch / gpus]",
 )
 @click.option("--gamma", type=click.FloatRange(0), metavar="X", help="Weight of the R1 penalty.  [default: preset]")
 @click.option("--aug", type=click.Choice(AUGMENT_MODES), help="Augmentation.  [default: preset]")
@@ -91,10 +113,20 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
 )
 @click.option("--keep", type=click.IntRange(0), metavar="N", help="Newest snapshots to keep besides the best, 0 = all.")
 @click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that read pictures.  [default: preset]")
-@click.option("--nobench", type=bool, default=False, metavar="BOOL", help="Do not let cuDNN try out its algorithms.")
 @click.option(
-    "--allow-tf32", type=bool, default=False, metavar="BOOL", help="Round matrix products to TF32 on the GPU."
+    "--cache", type=click.Choice(CACHE_MODES), help="Where decoded pictures are kept; same pictures.  [default: auto]"
 )
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    help="Numbers of the large products; auto = bf16 or fp16 as the GPU is new or old, fp32 on the CPU.",
+)
+@click.option(
+    "--compile", type=click.Choice(COMPILE_CHOICES), default="auto", help="Compile the networks; auto = on GPUs."
+)
+@click.option("--nobench", type=bool, default=False, metavar="BOOL", help="Do not let cuDNN try out its algorithms.")
+@click.option("--allow-tf32", type=bool, default=False, metavar="BOOL", help="Means --precision=tf32.")
 @click.option(
     "--ops",
     type=click.Choice(["auto", "native", "reference"]),
@@ -128,7 +160,8 @@ def main(**options: Any) -> None:
 
 
 FIELDS = {  # group of the configuration -> option -> field
-    "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers"},
+    "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers",
+             "cache": "cache"},
     "generator": {"g_dict": "widths", "num_layers": "layers", "depth": "head_width", "minimum_head": "minimum_heads",
                   "linformer": "linformer"},
     "discriminator": {"darch": "architecture", "freezed": "freeze_layers"},
@@ -136,6 +169,7 @@ FIELDS = {  # group of the configuration -> option -> field
     "augment": {"aug": "mode", "p": "p", "target": "target", "augpipe": "pipe"},
     "schedule": {"kimg": "kimg", "batch": "batch", "batch_gpu": "batch_gpu", "seed": "seed", "tick": "tick_kimg",
                  "snap": "snap_ticks", "state_kimg": "state_kimg", "keep": "keep"},
+    "performance": {"precision": "precision", "compile": "compile"},
 }  # fmt: skip
 
 
@@ -150,12 +184,13 @@ class Job:
     stop_after_sec: float | None
     ops: str | None
     cudnn_benchmark: bool
-    allow_tf32: bool
+    searching: int | None  # processes that share the batch, to find --batch-gpu=auto by trying; None = it is known
 
 
 def launch(options: dict[str, Any]) -> None:
     """Check everything, then train in as many processes as asked for."""
     from torch_utils import distributed
+    from training.batch_size import first_batch_gpu
 
     check_options(options)
     torchrun = distributed.torchrun_world_size()
@@ -163,16 +198,20 @@ def launch(options: dict[str, Any]) -> None:
     require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
     distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
     path = str(Path(options["data"]).expanduser())
-    config = configure(options, path, open_data(DataConfig(path)).spec, gpus)
+    outdir = Path(options["outdir"]).expanduser()
+    is_auto = options["batch_gpu"] == "auto"
+    settled = {**options, "batch_gpu": None} if is_auto else options
+    config = configure(settled, path, open_data(DataConfig(path)).spec, gpus)
     dataset = open_data(config.data, config.schedule.seed)
+    if is_auto:
+        config, is_auto = first_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
     check(config, dataset, gpus, options["resume"])
     if options["dry_run"]:
-        dry_run(config, dataset.spec, gpus)
+        dry_run(config, dataset, gpus, is_auto)
         return
-    outdir = Path(options["outdir"]).expanduser()
     job = Job(
         config, outdir, options["resume"], options["force"], options["stop_after"], options["ops"],
-        not options["nobench"], options["allow_tf32"],
+        not options["nobench"], gpus if is_auto else None,
     )  # fmt: skip
     if gpus > 1 and torchrun is None:
         distributed.spawn(train, gpus, job, with_traceback=options["debug"])
@@ -191,6 +230,10 @@ def check_options(options: dict[str, Any]) -> None:
     for name in ("data", "outdir"):
         require(bool(options[name].strip()), f"--{name} is empty; name a path")
     require(not options["force"] or options["resume"] == "latest", "--force goes with --resume=latest")
+    require(
+        not options["allow_tf32"] or options["precision"] in ("auto", "tf32"),
+        f"--allow-tf32=1 means --precision=tf32, but --precision={options['precision']} is given: leave one of them out",
+    )
     require(options["augpipe"] is None or aug != "noaug", "--augpipe names transforms, but --aug=noaug applies none")
     is_fine_tuning = options["resume"] not in (None, "latest")
     require(
@@ -217,12 +260,18 @@ def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | N
         check_fits(Path(resume), config, dataset.spec)
 
 
-def dry_run(config: RunConfig, spec: DatasetSpec, gpus: int) -> None:
+def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, is_auto: bool) -> None:
     """Print the settings and what they cost."""
+    from torch_utils.distributed import local_device
+    from training.batch_size import fitting_batch_gpu
+    from training.speed import speed
     from training.summary import summary
 
+    if is_auto:
+        config = fitting_batch_gpu(config, dataset, gpus, local_device())
     print(json.dumps(config.to_dict(), indent=2))
-    print(summary(config, spec, gpus))
+    print(summary(config, dataset.spec, gpus))
+    print(speed(config, dataset, local_device(), gpus))
     print("This was a dry run: nothing was written.")
 
 
@@ -232,11 +281,16 @@ def train(job: Job) -> None:
 
     from torch_utils import distributed
     from torch_utils.ops import native
+    from training.batch_size import fitting_batch_gpu
+    from training.precision import allow_tf32, resolve_precision
     from training.stop import StopRequest
 
     device = distributed.local_device()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job.allow_tf32
+    allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
+    if job.searching and distributed.is_main():  # before the other processes would take part in its steps
+        dataset = open_data(job.config.data, job.config.schedule.seed)
+        job = replace(job, config=fitting_batch_gpu(job.config, dataset, job.searching, device))
     distributed.join(device)
     if job.ops:
         native.set_mode(job.ops)
@@ -279,7 +333,9 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device", stop:
     """Say what is about to happen, and train."""
     from torch_utils.distributed import print0, world_size
     from training.checkpoint import find_state
+    from training.compilation import resolve_compile
     from training.loop import TrainingLoop
+    from training.precision import describe_precision
     from training.stop import Stop
 
     config = job.config
@@ -298,6 +354,9 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device", stop:
             f"Only {micro_batch} pictures are judged at once, fewer than the minibatch-std group of {group}: all of them are "
             f"one group."
         )
+    print0(describe_precision(config.performance.precision, device))
+    if why_not := resolve_compile(config.performance.compile, device)[1]:
+        print0(why_not)
     init_from = None if job.resume == "latest" else job.resume
     saved = find_state(run_dir, print0) if is_resumed else None
     loop = TrainingLoop(config, dataset, run_dir, device, saved, init_from, stop)
@@ -333,6 +392,8 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         config = replace(
             config, augment=replace(config.augment, speed_kimg=100.0), ema=replace(config.ema, rampup=None)
         )
+    if options["allow_tf32"]:
+        config = replace(config, performance=replace(config.performance, precision="tf32"))
     if config.generator.linformer and config.augment.max_p > 0.7:
         config = replace(config, augment=replace(config.augment, max_p=0.7))
     for setting in options["settings"]:

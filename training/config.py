@@ -11,6 +11,9 @@ MIN_START_PX = 8  # the first stage is the smallest size reached by halving whos
 
 ARCHITECTURES = ("orig", "resnet", "skip")
 AUGMENT_MODES = ("noaug", "ada", "fixed")
+CACHE_MODES = ("auto", "gpu", "ram", "none")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32", "tf32")
+COMPILE_CHOICES = ("auto", "0", "1")
 AUGMENT_PIPES = (
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
 )
@@ -59,6 +62,10 @@ class DataConfig:
     mirror: bool = False                 # add every picture flipped left to right
     subset: int | None = None            # use only so many pictures; None = all
     workers: int = 1                     # loader processes; 0 = read in the training process
+    cache: str = "auto"                  # where decoded pictures are kept; the pictures are the same
+
+    def __post_init__(self) -> None:
+        require(self.cache in CACHE_MODES, f"--cache must be one of {', '.join(CACHE_MODES)}; got '{self.cache}'")
 
 
 @dataclass(frozen=True)
@@ -205,6 +212,26 @@ class EmaConfig:
 
 
 @dataclass(frozen=True)
+class PerformanceConfig:
+    """How the same training is computed: precision, compiler, memory for time. The defaults are plain float32."""
+
+    precision: str = "fp32"              # of the large products: bf16, fp16, fp32, tf32; auto = what suits the device
+    compile: str = "0"                   # compile both networks: 1, 0; auto = on GPUs where that works
+    cuda_graphs: bool = False            # replay the compiled networks as CUDA graphs: fewer launches, more memory
+    recomputed_stages: int = 0           # last generator stages that the backward pass computes again: less memory
+
+    def __post_init__(self) -> None:
+        require(self.precision in PRECISIONS,
+                f"--precision must be one of {', '.join(PRECISIONS)}; got '{self.precision}'")
+        require(self.compile in COMPILE_CHOICES,
+                f"--compile must be one of {', '.join(COMPILE_CHOICES)}; got '{self.compile}'")
+        require(not self.cuda_graphs or self.compile != "0",
+                "performance.cuda_graphs replays compiled networks: add --compile=1, or --compile=auto")
+        require(self.recomputed_stages >= 0,
+                f"performance.recomputed_stages must be 0 or more, got {self.recomputed_stages}")
+
+
+@dataclass(frozen=True)
 class ScheduleConfig:
     """How long, in what batches, and how often something is shown or saved."""
 
@@ -256,6 +283,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
     def check(self, spec: DatasetSpec, world_size: int = 1) -> None:
         """Raise ConfigError where the settings do not suit the pictures, the processes or each other."""

@@ -22,5 +22,4 @@ def ema_beta(batch: int, cur_nimg: int, half_life_nimg: float, rampup: float | N
 def update_ema(average: nn.Module, network: nn.Module, beta: float) -> None:
     """Move the average's parameters towards the network's by 1 - beta, and copy its buffers."""
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - beta)
-    for mean, buffer in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(buffer)
+    torch._foreach_copy_(list(average.buffers()), list(network.buffers()))

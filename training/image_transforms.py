@@ -14,6 +14,8 @@ from torch import Tensor
 from torch_utils.ops.grid_sample import grid_sample
 from torch_utils.ops.upfirdn2d import downsample2d, upsample2d
 
+STEPS = 8  # sizes that the margin of moved images can have
+
 
 class Affine(NamedTuple):
     """One map of the plane an image, point -> linear @ point + offset; x to the right, y down, origin in the centre."""
@@ -65,8 +67,9 @@ def warp(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
     """Move the pixels of images without aliasing; what comes from beyond the border is the image's reflection.
 
     Twice the resolution, bilinear sampling, then back (Karras et al. 2020, "Training Generative Adversarial Networks
-    with Limited Data", appendix B). The margin is always the largest reflection possible, a whole image less one
-    pixel: one that fits the maps would give the same images but had to be read back from the device.
+    with Limited Data", appendix B). The canvas always has the largest margin possible, a whole image less one pixel. On
+    the CPU only the part of it that the maps reach is filled, which gives the same bits; on a GPU all of it is, as
+    finding that part would mean to wait for the device.
 
     Args:
         images: [batch, channels, height, width], any size.
@@ -78,13 +81,45 @@ def warp(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     border = len(f) // 4  # output pixels beyond the border that the down-sampling filter reaches
-    canvas = upsample2d(reflect_pad(images, width - 1, height - 1), f)
     x, y = (_centred(2 * (size + 2 * border), images) + 0.5 for size in (width, height))  # f delays by half a pixel
     linear, offset = inverse.linear[:, None, None], inverse.offset[:, None, None]
     source_px = linear[..., 0] * x[:, None] + linear[..., 1] * y[:, None, None] + (2 * offset - 0.5)
-    half_size = torch.stack([torch.full_like(x[0], canvas.shape[3] / 2), torch.full_like(x[0], canvas.shape[2] / 2)])
-    sampled = grid_sample(canvas, source_px / half_size)
+    half_size = torch.stack([torch.full_like(x[0], 3.0 * size - 2) for size in (width, height)])  # of the canvas
+    points = source_px / half_size
+    if images.device.type == "cpu" and not torch.compiler.is_compiling():
+        sampled = _sample_parts(images, inverse, points, f)
+    else:
+        sampled = grid_sample(_canvas(images, width - 1, height - 1, f), points)
     return downsample2d(sampled, f, padding=-2 * border, flip_filter=True)
+
+
+def _canvas(images: Tensor, x_px: int, y_px: int, f: Tensor) -> Tensor:
+    """Images at twice their size with their reflection up to a margin, and zeros from there to the largest margin."""
+    height, width = images.shape[2:]
+    x_rest, y_rest = 2 * (width - 1 - x_px), 2 * (height - 1 - y_px)
+    return F.pad(upsample2d(reflect_pad(images, x_px, y_px), f), [x_rest, x_rest, y_rest, y_rest])
+
+
+def _sample_parts(images: Tensor, inverse: Affine, points: Tensor, f: Tensor) -> Tensor:
+    """Sample two or three images at a time, whose canvas stays in the processor's cache, with the margin that they need.
+
+    Never one by itself: some convolutions of one image are rounded otherwise.
+    """
+    pairs, rest = divmod(len(images), 2)
+    sizes = [2] * (pairs - 1) + [2 + rest] if pairs else [1]
+    margins = [part.amax(dim=0).tolist() for part in _margins(images, inverse, f).split(sizes)]
+    parts = zip(margins, images.split(sizes), points.split(sizes), strict=True)
+    return torch.cat([grid_sample(_canvas(part, x_px, y_px, f), at) for (x_px, y_px), part, at in parts])
+
+
+def _margins(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
+    """Pixels (x, y) beyond the border that sampling and both filters reach, rounded up so that few sizes occur."""
+    size_px = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
+    corner = size_px + 2 * (len(f) // 4)  # of the sampled points, at twice the resolution
+    reach = (inverse.linear.abs() * corner).sum(dim=2) + (2 * inverse.offset - 0.5).abs()
+    beyond_px = (reach + 1.5 - size_px) / 2 + len(f) // 4 + 1  # 1.5: bilinear neighbours; 1: more than rounding errors
+    step_px = (size_px // STEPS).clamp(min=1)
+    return ((beyond_px / step_px).ceil() * step_px).clamp(min=0).minimum(size_px - 1.0).long()
 
 
 def _centred(size: int, like: Tensor) -> Tensor:

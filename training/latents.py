@@ -19,6 +19,11 @@ class Latents:
     seed: int  # of what else is drawn for these pictures, on whatever rank
 
 
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """x on the device, without waiting for it."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
 @dataclass(frozen=True)
 class LatentSource:
     """Draws latents from (seed, pictures seen), so that they do not depend on the number of ranks."""
@@ -43,9 +48,9 @@ class LatentSource:
         mix_from = int(torch.randint(1, self.num_ws, [], generator=generator))
         return [
             Latents(
-                z[part].to(device),
-                c[part].to(device),
-                None if mix_z is None else mix_z[part].to(device),
+                send(z[part], device),
+                send(c[part], device),
+                None if mix_z is None else send(mix_z[part], device),
                 mix_from,
                 derive_seed(self.seed, 4, cur_nimg, stream, part.start),
             )

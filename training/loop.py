@@ -26,6 +26,7 @@ from training.ema import ema_beta, update_ema
 from training.evaluation import check_metrics, evaluate_snapshot
 from training.latents import LatentSource
 from training.phases import MicroBatch, build_phases
+from training.picture_cache import keep_decoded
 from training.preview import Preview
 from training.report import Reporter
 from training.state import TrainState
@@ -66,6 +67,9 @@ class TrainingLoop:
             load_networks(init_from, self.state)
         if saved is not None:
             restore(self.state, saved, run_dir)
+        with distributed.together():  # known from the start: the pictures may be gone when it is written
+            own_hash = dataset.content_hash() if self.rank == 0 else ""
+        self.content_hash = distributed.share(own_hash)
         self.phases = build_phases(self.state)
         self.latents = self.latent_source()
         self.preview = Preview(dataset, self.state.G.z_dim, self.schedule.seed, device)
@@ -73,6 +77,7 @@ class TrainingLoop:
         self.patience = Patience(
             self.schedule.disk_retries, self.schedule.disk_wait_sec, self.report.say, lambda: self.stop.reason > Stop.NO
         )
+        keep_decoded(dataset, config.data.cache, device, config.data.workers, self.report.say)
         self.state_sec = time.monotonic()
         self.is_fresh = saved is None  # a resumed run has already shown what is due at this point
 
@@ -146,7 +151,8 @@ class TrainingLoop:
         is_snapshot = self.is_due(tick_nimg * self.schedule.snap_ticks)
         is_good = True
         if is_snapshot:
-            distributed.check_alike("the weights", self.state.checksums())
+            if self.world_size > 1:
+                distributed.check_alike("the weights", self.state.checksums())
             is_good = self.snapshot()
         if self.is_state_due(is_snapshot):
             self.save()
@@ -185,7 +191,7 @@ class TrainingLoop:
                 f"Warning: the state at {kimg:g} kimg is not saved: it is not finite. The last good one stays."
             )
             return
-        values = state_values(self.state, self.dataset.content_hash())
+        values = state_values(self.state, self.content_hash)
         with distributed.together():
             if self.rank == 0:
                 self.write(self.run_dir / STATE_LATEST, lambda path: write_state(self.run_dir, values))
@@ -207,7 +213,7 @@ class TrainingLoop:
                 f"the run diverged at {kimg:g} kimg, after {num_rollbacks - 1} new starts from a good state: its losses or "
                 f"gradients are not finite for {self.state.health.streak} steps. The last good state and all snapshots are "
                 f"kept. Try a larger --gamma, a smaller learning rate (--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001), "
-                f"or --allow-tf32=0, with --resume=latest --force"
+                f"or --precision=fp32, with --resume=latest --force"
             )
         saved = find_state(self.run_dir, self.report.say)
         if saved is None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_utils.distributed import all_reduce_mean, all_reduce_sum, average_gradients
 from training.augment import AugmentPipe
+from training.compilation import forward_pass, resolve_compile
 from training.health import Health
 from training.latents import Latents
 from training.loss import (
@@ -19,7 +22,13 @@ from training.loss import (
     path_lengths,
     r1_penalty,
 )
+from training.precision import resolve_precision
 from training.state import TrainState
+
+
+def synthesis_settings(dtype: torch.dtype | None, recomputed_stages: int) -> dict[str, Any]:
+    """Arguments of the synthesis network as far as they are not its defaults."""
+    return {name: value for name, value in (("dtype", dtype), ("recomputed_stages", recomputed_stages)) if value}
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,11 @@ class MicroBatch:
 
 
 class Losses:
-    """What each phase minimises, for one micro-batch; also reports the statistics."""
+    """What each phase minimises, for one micro-batch; also reports the statistics.
+
+    The main phases run compiled networks where that is asked for. The regularisers take derivatives of derivatives,
+    which compiled code has not: they run the networks themselves.
+    """
 
     def __init__(self, state: TrainState) -> None:
         self.state = state
@@ -40,6 +53,14 @@ class Losses:
         augment = state.config.augment
         self.augment = None if augment.mode == "noaug" else AugmentPipe(augment.pipe).to(state.device)
         self.noise_mode = "random" if state.config.generator.noise else "none"
+        performance = state.config.performance
+        self.precision = resolve_precision(performance.precision, state.device)
+        stages = performance.recomputed_stages
+        self.synthesis_settings = synthesis_settings(self.precision.dtype, stages)
+        self.regularizer_settings = synthesis_settings(self.precision.regularizer_dtype, 0)  # more would save nothing
+        self.has_graphs = performance.cuda_graphs and resolve_compile(performance.compile, state.device)[0]
+        self.synthesis = forward_pass(state.G.synthesis, performance, state.device)
+        self.discriminator = forward_pass(state.D, performance, state.device)
         self.pl_means: list[Tensor] = []  # the running mean path length as each micro-batch of a step would move it
 
     def styles(self, latents: Latents) -> Tensor:
@@ -50,11 +71,17 @@ class Losses:
         other = self.state.G.mapping(latents.mix_z, latents.c, track_mean=False)
         return torch.cat([ws[:, : latents.mix_from], other[:, latents.mix_from :]], dim=1)
 
+    def generate(self, latents: Latents) -> Tensor:
+        """Images [batch, channels, height, width] for a main phase."""
+        return self.synthesis(self.styles(latents), noise_mode=self.noise_mode, **self.synthesis_settings)
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Images as the discriminator sees them."""
+        return images if self.augment is None else self.augment(images, self.state.strength.effective_p)
+
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Logits [batch, 1] of augmented images."""
-        if self.augment is not None:
-            images = self.augment(images, self.state.strength.effective_p)
-        return self.state.D(images, labels)
+        """Logits [batch, 1] of augmented images for a main phase."""
+        return self.discriminator(self.augmented(images), labels, self.precision.dtype)
 
     def report_logits(self, kind: str, logits: Tensor) -> None:
         """Statistics of the logits of `real` or `fake` pictures."""
@@ -63,8 +90,7 @@ class Losses:
 
     def g_main(self, batch: MicroBatch) -> Tensor:
         """The generator makes pictures that are judged real."""
-        images = self.state.G.synthesis(self.styles(batch.latents), noise_mode=self.noise_mode)
-        logits = self.judge(images, batch.latents.c)
+        logits = self.judge(self.generate(batch.latents), batch.latents.c)
         self.report_logits("fake", logits)
         loss = generator_loss(logits)
         self.state.stats.report("Loss/G/loss", loss)
@@ -78,7 +104,7 @@ class Losses:
         latents = Latents(whole.z[:count], whole.c[:count], mix_z, whole.mix_from, whole.seed)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             ws = self.styles(latents)
-            images = self.state.G.synthesis(ws, noise_mode=self.noise_mode)
+            images = self.state.G.synthesis(ws, noise_mode=self.noise_mode, **self.regularizer_settings)
             direction = torch.Generator(images.device).manual_seed(whole.seed)
             noise = torch.randn(images.shape, generator=direction, device=images.device)
             lengths = path_lengths(images, ws, noise)
@@ -96,7 +122,7 @@ class Losses:
     def d_main(self, batch: MicroBatch) -> Tensor:
         """The discriminator tells generated pictures from real ones."""
         with torch.no_grad():
-            fakes = self.state.G.synthesis(self.styles(batch.latents), noise_mode=self.noise_mode)
+            fakes = self.generate(batch.latents)
         fake_logits = self.judge(fakes, batch.latents.c)
         real_logits = self.judge(batch.images, batch.labels)
         self.report_logits("fake", fake_logits)
@@ -109,7 +135,7 @@ class Losses:
     def d_r1(self, batch: MicroBatch) -> Tensor:
         """The discriminator is flat around real pictures (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
-        logits = self.judge(images, batch.labels)
+        logits = self.state.D(self.augmented(images), batch.labels, self.precision.regularizer_dtype)
         self.report_logits("real", logits)
         self.state.strength.report(logits)
         penalty = r1_penalty(images, logits)
@@ -133,6 +159,8 @@ class Phase:
     gain: float  # a lazily applied loss counts for all the batches between two steps
     finish: Callable[[], None]  # called after the optimizer step
     health: Health  # told whether loss and gradients were finite
+    loss_scale: float = 1.0  # factor on the loss that its gradients are divided by again
+    has_graphs: bool = False  # CUDA graphs write to memory of their own: gradients are added to buffers that stay
 
     def is_due(self, batch_index: int) -> bool:
         """Whether this phase takes a step in the batch of this index."""
@@ -143,20 +171,32 @@ class Phase:
         self.other.requires_grad_(False)
         for parameter in self.parameters:  # frozen layers stay without
             parameter.requires_grad_(True)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         total = torch.zeros([], device=self.parameters[0].device)
         for batch in batches:
+            if self.has_graphs:
+                torch.compiler.cudagraph_mark_step_begin()
             loss = self.loss(batch) * (self.gain / len(batches))
-            loss.backward()
+            (loss * self.loss_scale).backward()
             total += loss.detach()
+        if self.loss_scale != 1:
+            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], self.loss_scale)
         self.health.report(average_gradients(self.parameters, total))
         self.optimizer.step()
         self.finish()
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the step before."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.has_graphs:
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
 
 
 def build_phases(state: TrainState) -> list[Phase]:
     """The phases of this configuration, in the order in which an iteration runs them."""
     losses, config = Losses(state), state.config.loss
+    main_phase = partial(Phase, loss_scale=losses.precision.loss_scale, has_graphs=losses.has_graphs)
 
     def update_w_avg() -> None:
         mapping = state.G.mapping_network
@@ -170,13 +210,13 @@ def build_phases(state: TrainState) -> list[Phase]:
 
     generator = (state.G, state.D, state.g_parameters, state.g_optimizer)
     discriminator = (state.D, state.G, state.d_parameters, state.d_optimizer)
-    phases = [Phase("G_main", *generator, losses.g_main, 1, 1.0, update_w_avg, state.health)]
+    phases = [main_phase("G_main", *generator, losses.g_main, 1, 1.0, update_w_avg, state.health)]
     if config.pl_weight > 0:
         every = config.pl_interval
         phases.append(
             Phase("G_pl", *generator, losses.g_path_length, every, float(every), finish_path_length, state.health)
         )
-    phases.append(Phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg, state.health))
+    phases.append(main_phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg, state.health))
     if config.r1_gamma > 0:
         every = config.r1_interval
         phases.append(Phase("D_r1", *discriminator, losses.d_r1, every, float(every), lambda: None, state.health))

@@ -12,11 +12,12 @@ from training.config import DatasetSpec, RunConfig
 
 OPTIONS_FILE = "training_options.json"
 FREE_TO_CHANGE = {  # settings that a run may go on with although they differ
-    "data": ("workers",),
+    "data": ("workers", "cache"),
     "schedule": (
         "kimg", "tick_kimg", "snap_ticks", "state_kimg", "keep", "metrics", "disk_retries", "disk_wait_sec", "max_nonfinite",
         "max_rollbacks",
     ),
+    "performance": ("compile", "cuda_graphs", "recomputed_stages"),
 }  # fmt: skip
 KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a run that goes on keeps its own
 
@@ -77,6 +78,17 @@ def newest_matching_run(
         f"--resume=latest: no run in {outdir} has these settings: {others[0] if others else ''}. Type the options of that run, "
         f"or go on with it and the new ones (--force), or start a new run (without --resume=latest, or in another --outdir)",
     )
+    return None
+
+
+def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
+    """These settings with the pictures a forward pass of the newest run that differs in nothing else; None without one."""
+    for run_dir in reversed(run_dirs(outdir)):
+        theirs = read_options(run_dir)
+        if theirs is not None and has_state(run_dir):
+            ours = replace(config, schedule=replace(config.schedule, batch_gpu=theirs.schedule.batch_gpu))
+            if not differences(theirs, ours):
+                return ours
     return None
 
 

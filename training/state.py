@@ -30,9 +30,12 @@ def trainable(network: Discriminator, freeze_layers: int) -> list[nn.Parameter]:
 
 
 def _checksum(network: nn.Module) -> int:
-    bits = torch.cat([p.detach().flatten() for p in network.parameters()]).view(torch.int32).to(torch.int64)
-    weights = torch.arange(len(bits), device=bits.device) % 65521 + 1  # exchanged values must be noticed too
-    return int((bits * weights).sum())
+    """A number that tells the weights of a network from others, down to the last bit and the place of each."""
+    total = torch.zeros([], dtype=torch.int64, device=next(network.parameters()).device)
+    for number, parameter in enumerate(network.parameters(), start=1):
+        bits = parameter.detach().flatten().view(torch.int32).to(torch.int64)
+        total += number * (bits * (torch.arange(len(bits), device=bits.device) % 65521 + 1)).sum()
+    return int(total)
 
 
 class TrainState:

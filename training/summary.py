@@ -7,34 +7,41 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dnnlib.text import format_bytes
+from torch_utils.distributed import local_device
 from training.config import DatasetSpec, RunConfig
+from training.memory import activation_bytes
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.precision import resolve_precision
 
 BYTES = 4  # of a float32
 
 
 def summary(config: RunConfig, spec: DatasetSpec, world_size: int = 1) -> str:
-    """Lines of text: parameters and FLOPs an image (forward) of both networks, and the memory of a process."""
+    """Lines of text: parameters and FLOPs an image (forward) of both networks, and the memory of a process.
+
+    The memory is that of the precision that this machine would use, in the phase that stores most.
+    """
+    micro_batch = config.schedule.micro_batch(world_size)
     with torch.device("meta"):
         G, D = Generator(config.generator, spec), Discriminator(config.discriminator, spec).to("meta")
-        micro_batch = config.schedule.micro_batch(world_size)
         z, c = torch.empty(micro_batch, G.z_dim), torch.empty(micro_batch, spec.label_dim)
         images = torch.empty(micro_batch, spec.channels, spec.height, spec.width)
         runs: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
             "Generator": (G, lambda: G(z, c)),
             "Discriminator": (D, lambda: D(images, c)),
         }
-        lines, weights, activations = [], 0, 0
+        lines, weights = [], 0
         for name, (network, run) in runs.items():
             num_parameters = sum(p.numel() for p in network.parameters())
             gflop = count_flops(run) / micro_batch / 1e9
             lines.append(f"{name + ':':<15} {num_parameters:>12,} parameters, {gflop:.2f} GFLOP an image forward")
             weights += num_parameters * BYTES * (5 if network is G else 4)  # weights, gradient, Adam's two; and G_ema
-            activations += saved_bytes(network, run)
+    precision = resolve_precision(config.performance.precision, local_device())
+    activations = max(activation_bytes(config, spec, micro_batch, precision).values())
     lines.append(
-        f"Memory:         about {format_bytes(weights + activations)} a process in float32: {format_bytes(weights)} of weights "
-        f"and optimizers, {format_bytes(activations)} for the {micro_batch} pictures of a pass"
+        f"Memory:         about {format_bytes(weights + activations)} a process in {precision.name}: {format_bytes(weights)} of "
+        f"weights and optimizers, {format_bytes(activations)} for the {micro_batch} pictures of a pass"
     )
     return "\n".join(lines)
 
@@ -44,18 +51,3 @@ def count_flops(run: Callable[[], Tensor]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
-
-
-def saved_bytes(network: nn.Module, run: Callable[[], Tensor]) -> int:
-    """Bytes that a call stores for its backward pass, each storage counted once, the network's own left out."""
-    own = {t.untyped_storage()._cdata for t in [*network.parameters(), *network.buffers()]}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in own:
-            kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run()
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

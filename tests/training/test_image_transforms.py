@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.augment import AugmentPipe
-from training.image_transforms import Affine, identity_map, recolor, reflect_pad, warp
+from training.image_transforms import Affine, _margins, identity_map, recolor, reflect_pad, warp
 
 
 def test_reflection_may_be_larger_than_the_image():
@@ -24,6 +24,47 @@ def test_what_comes_from_beyond_the_border_is_the_reflection():
     moved = warp(images, identity_map(images).of_shifted(shift), AugmentPipe().geometry_filter)
     expected = reflect_pad(images, 8, 8)[:, :, 1:13, 13:25]
     torch.testing.assert_close(moved, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(9, 3, 16, 16), (4, 1, 12, 20), (1, 3, 8, 8), (2, 3, 32, 24)])
+@pytest.mark.parametrize("size", [0.2, 1.0, 3.0])  # of the moves
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bounded_margin_changes_no_bit(
+    shape: tuple[int, ...], size: float, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the images, nor of their derivatives; nor how these lie in memory, as sums over them follow from that."""
+    torch.manual_seed(0)
+    f, count = AugmentPipe().geometry_filter, shape[0]
+    factors, angle = torch.exp2(torch.randn(count, 2) * 0.3 * size), torch.randn(count, 1) * size
+    shift = torch.randn(count, 2) * size * shape[2] / 4
+    results = []
+    for is_bounded in (True, False):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda is_bounded=is_bounded: not is_bounded)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+        images = images.contiguous(memory_format=memory_format).requires_grad_()
+        moved = warp(images, identity_map(images).of_scaled(factors).of_rotated(angle).of_shifted(shift), f)
+        (first,) = torch.autograd.grad(moved.square().sum(), images, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), images)
+        results.append((moved, first, second))
+    for bounded, whole in zip(*results, strict=True):
+        assert torch.equal(bounded, whole)
+        assert bounded.stride() == whole.stride()
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "expected"),
+    [
+        ((0.0, 0.0), 1.0, [8, 8]),  # both filters reach 3 pixels, and the samples another one
+        ((9.0, 0.0), 1.0, [20, 8]),
+        ((0.0, -100.0), 1.0, [8, 31]),
+        ((0.0, 0.0), 0.5, [0, 0]),
+        ((0.0, 0.0), 9.0, [31, 31]),
+    ],
+)
+def test_margin_follows_the_maps(shift: tuple[float, float], scale: float, expected: list[int]) -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    inverse = identity_map(images).of_scaled(torch.full([1, 2], scale)).of_shifted(torch.tensor([shift]))
+    assert _margins(images, inverse, AugmentPipe().geometry_filter).tolist() == [expected]
 
 
 def test_one_image_does_not_depend_on_the_others():

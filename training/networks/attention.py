@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from torch_utils.ops.bias_act import bias_act
 from training.config import GeneratorConfig
-from training.networks.layers import EqualizedLinear
-from training.networks.modulation import demodulation
+from training.networks.layers import EqualizedLinear, output_bound
+from training.networks.modulation import bounded, demodulation
 
 NOISE_MODES = ("random", "const", "none")
 
@@ -25,6 +25,9 @@ class EncoderLayer(nn.Module):
 
     The demodulation of queries and keys multiplies their product, so both factors are put on the queries; those of the
     values commute with attention. So no weight per sample and no attention matrix is stored.
+
+    The dtype of the tokens is that of the large products. Styles, demodulation and layer normalisation have the dtype of
+    the weights, whatever the tokens have.
     """
 
     noise_const: Tensor
@@ -48,26 +51,32 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise_mode: str = "random") -> Tensor:
         """Tokens [batch, tokens, width] and styles [batch, w_dim] to tokens [batch, tokens, out_width]."""
         style, value_style = self.affine(w).chunk(2, dim=1)
-        x = F.layer_norm(x * style.unsqueeze(1), [self.width])
-        value, mixed = self.attend(x, style, value_style)
-        y = F.linear(mixed, self.out_weight) * demodulation(self.out_weight, value_style).unsqueeze(1)
-        y = y + F.linear(value, self.skip_weight) * demodulation(self.skip_weight, value_style).unsqueeze(1)
-        if noise_mode != "none":
-            y = y + self.noise(y, noise_mode) * self.noise_strength
-        return bias_act(y, self.bias, dim=2, act="lrelu", gain=1, clamp=self.clamp)
+        value_style = bounded(value_style, x.dtype)
+        value, mixed = self.attend(F.layer_norm(x * style.unsqueeze(1), [self.width]).to(x.dtype), style, value_style)
+        y = self.demodulated(mixed, self.out_weight, value_style)
+        y = y + self.demodulated(value, self.skip_weight, value_style)
+        noise = None if noise_mode == "none" else self.noise(y, noise_mode)
+        strength = None if noise is None else self.noise_strength
+        clamp = output_bound(self.clamp, y.dtype)
+        return bias_act(y, self.bias, dim=2, act="lrelu", gain=1, clamp=clamp, noise=noise, noise_strength=strength)
+
+    def demodulated(self, x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+        """A linear map of tokens that carry the style already, [batch, tokens, in] to [batch, tokens, out]."""
+        return F.linear(x, weight.to(x.dtype)) * demodulation(weight, style).unsqueeze(1).to(x.dtype)
 
     def attend(self, x: Tensor, style: Tensor, value_style: Tensor) -> tuple[Tensor, Tensor]:
         """The modulated values of all tokens and what attention mixes from them, both [batch, tokens, width]."""
         query_gain, value_gain, key_gain = demodulation(self.qvk_weight, style).unsqueeze(1).chunk(3, dim=2)
-        value_gain = value_gain * value_style.unsqueeze(1)
+        value_gain = (value_gain * value_style.unsqueeze(1)).to(x.dtype)
+        weight = self.qvk_weight.to(x.dtype)
         if self.proj_weight is None:
-            query, value, key = F.linear(x, self.qvk_weight).chunk(3, dim=2)
+            query, value, key = F.linear(x, weight).chunk(3, dim=2)
             value = seen_value = value * value_gain
         else:  # the projection commutes with the channel maps: project the tokens once, then make values and keys of those
-            query, value = F.linear(x, self.qvk_weight[: 2 * self.width]).chunk(2, dim=2)
-            seen_value, key = F.linear(self.proj_weight @ x, self.qvk_weight[self.width :]).chunk(2, dim=2)
+            query, value = F.linear(x, weight[: 2 * self.width]).chunk(2, dim=2)
+            seen_value, key = F.linear(self.proj_weight.to(x.dtype) @ x, weight[self.width :]).chunk(2, dim=2)
             value, seen_value = value * value_gain, seen_value * value_gain
-        query = query * (query_gain * key_gain)
+        query = query * (query_gain * key_gain).to(x.dtype)
         mixed = F.scaled_dot_product_attention(
             self.split_heads(query), self.split_heads(key), self.split_heads(seen_value)
         )
@@ -80,7 +89,7 @@ class EncoderLayer(nn.Module):
     def noise(self, like: Tensor, noise_mode: str) -> Tensor:
         """Noise [batch or 1, tokens, 1]: fresh for every token, or the stored one."""
         if noise_mode == "random":
-            return torch.randn(len(like), like.shape[1], 1, dtype=like.dtype, device=like.device)
+            return torch.randn(len(like), like.shape[1], 1, dtype=self.noise_const.dtype, device=like.device)
         if noise_mode == "const":
-            return self.noise_const
+            return self.noise_const.unsqueeze(0)
         raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}; got '{noise_mode}'")

@@ -27,9 +27,9 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
     group = min(group_size, len(x))
     if len(x) % group:
         raise ValueError(f"a batch of {len(x)} pictures cannot be cut into minibatch-std groups of {group}")
-    grouped = x.unflatten(0, (group, -1))
+    grouped = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(0, (group, -1))  # float16 squares overflow
     std = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=[1, 2, 3])  # [batch / group]
-    channel = std.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+    channel = std.to(x.dtype).repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
     return torch.cat([x, channel], dim=1)
 
 
@@ -77,11 +77,11 @@ class Epilogue(nn.Module):
         self.out = EqualizedLinear(channels, out_features)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """Features [batch, channels, height, width] to [batch, out_features]."""
+        """Features [batch, channels, height, width] to [batch, out_features] in the dtype of the weights."""
         if self.from_rgb is not None:
             x = x + self.from_rgb(image)
         x = self.conv(minibatch_std(x, self.mbstd_group))
-        return self.out(self.fc(x.flatten(1)))
+        return self.out(self.fc(x.flatten(1).to(self.fc.weight.dtype)))
 
 
 class Discriminator(nn.Module):
@@ -110,8 +110,13 @@ class Discriminator(nn.Module):
         )
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
-    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
-        """Images [batch, channels, height, width], -1..1, and labels [batch, c_dim] to logits [batch, 1]."""
+    def forward(self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """Images [batch, channels, height, width], -1..1, and labels [batch, c_dim] to logits [batch, 1].
+
+        `dtype` is that of the feature maps and convolutions, None = that of the images; logits have that of the weights.
+        """
+        if dtype is not None and dtype != image.dtype:  # tensor cores take channels last; float32 stays as it is
+            image = image.to(dtype, memory_format=torch.channels_last if image.is_cuda else torch.preserve_format)
         x: Tensor | None = None
         for block in self.blocks:
             x = block(x, image)

@@ -5,6 +5,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from training.config import DatasetSpec, GeneratorConfig
 from training.networks.attention import EncoderLayer, uniform_parameter
@@ -41,7 +42,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(img_channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Tokens [batch, tokens, width] to colours [batch, tokens, img_channels]."""
+        """Tokens [batch, tokens, width] to colours [batch, tokens, img_channels] in the dtype of the weights."""
         return modulated_linear(x, self.weight, self.affine(w)) + self.bias
 
 
@@ -65,11 +66,14 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in itertools.pairwise(widths))
         self.to_rgb = ToRGB(config.w_dim, out_width, img_channels)
 
-    def forward(self, x: Tensor, ws: Tensor, noise_mode: str) -> tuple[Tensor, Tensor]:
-        """Tokens [batch, tokens, width] and the styles of the layers and of ToRGB to tokens and an image of this size."""
-        x = x + self.pos_embedding
+    def forward(self, x: Tensor, ws: Tensor, noise_mode: str, is_recomputed: bool = False) -> tuple[Tensor, Tensor]:
+        """Tokens [batch, tokens, width] and the styles of the layers and of ToRGB to tokens and an image of this size.
+
+        Of a recomputed stage the backward pass finds the input of each layer alone, and computes the rest of it again.
+        """
+        x = x + self.pos_embedding.to(x.dtype)
         for layer, w in zip(self.layers, ws.unbind(dim=1), strict=False):
-            x = layer(x, w, noise_mode)
+            x = checkpoint(layer, x, w, noise_mode, use_reentrant=False) if is_recomputed else layer(x, w, noise_mode)
         rgb = self.to_rgb(x, ws[:, len(self.layers)])
         return x, tokens_to_image(rgb, self.size)
 
@@ -92,20 +96,30 @@ class SynthesisNetwork(nn.Module):
             )
         )
 
-    def forward(self, ws: Tensor, noise_mode: str = "random") -> Tensor:
-        """Styles [batch, num_ws, w_dim] to images [batch, img_channels, height, width], about -1..1.
+    def forward(
+        self, ws: Tensor, noise_mode: str = "random", dtype: torch.dtype | None = None, recomputed_stages: int = 0
+    ) -> Tensor:
+        """Styles to images; every layer consumes one style, a stage's ToRGB that of the next stage's first layer.
 
-        Every layer consumes one style; a stage's ToRGB consumes the style of the next stage's first layer.
-        `noise_mode` is random (fresh), const (the stored noise) or none.
+        Args:
+            ws: Styles, [batch, num_ws, w_dim].
+            noise_mode: random (fresh), const (the stored noise) or none.
+            dtype: Of the tokens and the large products; None = that of the weights, which the image always has.
+            recomputed_stages: How many of the last stages the backward pass computes again instead of storing them.
+
+        Returns:
+            [batch, img_channels, height, width], about -1..1.
         """
-        x = self.const.expand(len(ws), -1, -1)
-        x, image = self.stages[0](x, ws, noise_mode)
-        first_w = self.num_layers[0]
-        for size, stage, num_layers in zip(self.sizes, self.stages[1:], self.num_layers[1:], strict=False):
-            x = image_to_tokens(upsample(tokens_to_image(x, size)))
-            x, rgb = stage(x, ws[:, first_w:], noise_mode)
-            image = upsample(image) + rgb
+        x = self.const.to(dtype or self.const.dtype).expand(len(ws), -1, -1)
+        image, first_w = None, 0
+        for i, (stage, num_layers) in enumerate(zip(self.stages, self.num_layers, strict=True)):
+            is_recomputed = i >= len(self.stages) - recomputed_stages and torch.is_grad_enabled()
+            x, rgb = stage(x, ws[:, first_w:], noise_mode, is_recomputed)
+            image = rgb if image is None else upsample(image) + rgb
             first_w += num_layers
+            if i < len(self.stages) - 1:
+                x = image_to_tokens(upsample(tokens_to_image(x, self.sizes[i])))
+        assert image is not None
         return image
 
 

@@ -11,6 +11,12 @@ from torch_utils.ops.upfirdn2d import setup_filter
 
 RESAMPLE_TAPS = [1, 3, 3, 1]  # the filter of every change of resolution
 ACTIVATION_GAIN = {"linear": 1.0, "lrelu": math.sqrt(2)}
+FLOAT16_CLAMP = 256.0  # that of the published models, far from float16's largest number, 65504
+
+
+def output_bound(clamp: float | None, dtype: torch.dtype) -> float | None:
+    """The bound of a layer's output, None = unbounded; float16 overflows and so always has one."""
+    return FLOAT16_CLAMP if clamp is None and dtype == torch.float16 else clamp
 
 
 class EqualizedLinear(nn.Module):
@@ -71,18 +77,22 @@ class EqualizedConv2d(nn.Module):
         self.register_buffer("resample_filter", taps, persistent=False)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """[batch, in, height, width] to [batch, out, height / down, width / down], the output and its bound times gain."""
+        """[batch, in, height, width] to [batch, out, height / down, width / down], the output and its bound times gain.
+
+        Computed in the dtype of x.
+        """
+        clamp = output_bound(self.clamp, x.dtype) if self.activation != "linear" else self.clamp
         x = conv2d_resample(
             x,
-            self.weight.to(x.dtype) * self.weight_gain,
+            (self.weight * self.weight_gain).to(x.dtype),
             self.resample_filter,
             down=self.down,
             padding=self.weight.shape[-1] // 2,
         )
         return bias_act(
             x,
-            None if self.bias is None else self.bias.to(x.dtype),
+            self.bias,
             act=self.activation,
             gain=ACTIVATION_GAIN[self.activation] * gain,
-            clamp=None if self.clamp is None else self.clamp * gain,
+            clamp=None if clamp is None else clamp * gain,
         )

@@ -1,5 +1,6 @@
 """Modulated linear maps: pure functions of tokens, weights and styles (paper, section 3.2)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,17 +20,34 @@ def demodulation(weight: Tensor, style: Tensor) -> Tensor:
     return (F.linear(style.square(), weight.square()) + 1e-8).rsqrt()
 
 
+def bounded(style: Tensor, dtype: torch.dtype) -> Tensor:
+    """Factors that demodulation undoes, each sample's largest being 1 where the products are float16, which overflows.
+
+    Args:
+        style: One factor per input channel, [batch, in].
+        dtype: That of the products.
+
+    Returns:
+        [batch, in].
+    """
+    if dtype != torch.float16:
+        return style
+    return style / (style.detach().abs().amax(dim=1, keepdim=True) + 1e-8)  # the result does not depend on the divisor
+
+
 def modulated_linear(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     """Apply a linear layer whose weight is rescaled for every sample by a style, then row-normalised.
 
     The style scales the input and the row length scales the output, which equals scaling the weight itself.
 
     Args:
-        x: Tokens, [batch, tokens, in].
+        x: Tokens, [batch, tokens, in]; the product is computed in their dtype.
         weight: Shared weight, [out, in].
         style: One factor per input channel, [batch, in].
 
     Returns:
-        [batch, tokens, out].
+        [batch, tokens, out] in the dtype of the style.
     """
-    return F.linear(x * style.unsqueeze(1), weight) * demodulation(weight, style).unsqueeze(1)
+    style = bounded(style, x.dtype)
+    y = F.linear(x * style.unsqueeze(1).to(x.dtype), weight.to(x.dtype))
+    return y.to(style.dtype) * demodulation(weight, style).unsqueeze(1)

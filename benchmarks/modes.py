@@ -1,0 +1,70 @@
+"""The ways to compute that a device offers, by the names of the rows: a precision, with +compile, +graphs or nothing."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from dnnlib.dataclass_values import require
+from training.config import PerformanceConfig
+from training.precision import allow_tf32, is_ampere
+
+BASELINE = "baseline"
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A precision, and whether networks are compiled, or compiled and replayed as CUDA graphs."""
+
+    precision: str
+    compiled: bool = False
+    graphs: bool = False
+
+    @property
+    def name(self) -> str:
+        """As rows and --modes spell it."""
+        return self.precision + ("+graphs" if self.graphs else "+compile" if self.compiled else "")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrix products take."""
+        return PRECISIONS[self.precision]
+
+    @property
+    def performance(self) -> PerformanceConfig:
+        """As configurations say it."""
+        return PerformanceConfig(self.precision, compile="1" if self.compiled else "0", cuda_graphs=self.graphs)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """PyTorch's global switches as this mode wants them."""
+        matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        allow_tf32(self.precision == "tf32")
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+
+
+def parse_mode(name: str) -> Mode:
+    """The mode of a name such as bf16+compile; raises ConfigError."""
+    precision, plus, rest = name.partition("+")
+    names = f"combine {', '.join(PRECISIONS)} with +compile, +graphs or nothing"
+    require(precision in PRECISIONS and rest in (("compile", "graphs") if plus else ("",)), f"--modes={name}: {names}")
+    return Mode(precision, compiled=bool(plus), graphs=rest == "graphs")
+
+
+def default_modes(device: torch.device) -> list[Mode]:
+    """What is worth measuring there: on the CPU fp32, and bf16 where it multiplies bf16 itself."""
+    if device.type == "cpu":
+        return [Mode("fp32"), *([Mode("bf16")] if multiplies_bf16() else [])]
+    half = "bf16" if is_ampere(device) else "fp16"
+    names = ["fp32", *(["tf32"] if half == "bf16" else []), half, f"{half}+compile", f"{half}+graphs"]
+    return [parse_mode(name) for name in names]
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16."""
+    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -1,0 +1,132 @@
+"""Times generating pictures and writing them: as published, one seed after the other, and as ours, in batches and threads."""
+
+import contextlib
+import copy
+import io
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import baseline
+from benchmarks.common import Settings, modes_option, pictures_of, run_benchmark, shared_options
+from benchmarks.compare import Way, compared
+from benchmarks.modes import BASELINE, Mode
+from benchmarks.rows import Row
+from dnnlib.parallel import available_cpus
+from dnnlib.picture_writer import PictureWriter
+from generate import MAX_THREADS, Request, write_pictures
+from training.compilation import Run, forward_pass
+from training.networks.generator import Generator
+from training.presets import preset
+from training.preview import to_uint8
+
+PRESETS = ("cifar", "celeba64")
+BATCH = {"cpu": "32", "cuda": "256"}
+FILES, QUICK_FILES = 128, 4  # pictures written in a turn
+
+
+@torch.no_grad()
+def published_picture(generator: Generator, z: Tensor) -> np.ndarray:
+    """One picture, uint8 [height, width, channels]."""
+    image = baseline.generator(generator, z, torch.zeros(1, generator.c_dim, device=z.device), "const")
+    return to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
+
+
+def write_published(generator: Generator, z: Tensor, folder: Path) -> None:
+    """One picture after the other: generated, then written."""
+    for seed, latent in enumerate(z):
+        Image.fromarray(published_picture(generator, latent[None])).save(folder / f"seed{seed:04d}.png")
+
+
+@torch.no_grad()
+def our_pictures(generator: Generator, synthesis: Run, z: Tensor, mode: Mode) -> Tensor:
+    """Pictures of one pass, uint8 [batch, channels, height, width]."""
+    with mode.active():
+        if mode.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        ws = generator.mapping(z, torch.zeros(len(z), generator.c_dim, device=z.device))
+        return to_uint8(synthesis(ws, "const", mode.dtype)).cpu()
+
+
+def write_ours(generator: Generator, count: int, folder: Path, batch: int) -> None:
+    """What generate.py does, without loading the network."""
+    request = Request(class_index=None, psi=1.0, cutoff=None, noise_mode="const")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        write_pictures(generator, list(range(count)), request, folder, "png", batch, None)
+
+
+def generating(settings: Settings, generator: Generator, batch: int) -> dict[str, Way]:
+    """From latents to pictures in the CPU's memory."""
+    z = torch.randn(batch, generator.z_dim, device=settings.device)
+
+    def ours(mode: Mode) -> Way:
+        network = copy.deepcopy(generator)
+        synthesis = forward_pass(network.synthesis, mode.performance, settings.device)
+        return Way(lambda: our_pictures(network, synthesis, z, mode), batch)
+
+    plain = Way(lambda: published_picture(generator, z[:1]), 1)
+    return {BASELINE: plain, **{mode.name: ours(mode) for mode in settings.modes}}
+
+
+def writing(pixels: np.ndarray, folder: Path) -> dict[str, Way]:
+    """Pictures in memory, uint8 [count, height, width, channels], to PNG files."""
+
+    def published() -> None:
+        for index, picture in enumerate(pixels):
+            Image.fromarray(picture).save(folder / f"seed{index:04d}.png")
+
+    def ours() -> None:
+        with PictureWriter(min(available_cpus(), MAX_THREADS)) as writer:
+            for index, picture in enumerate(pixels):
+                writer.add(folder / f"seed{index:04d}.png", picture)
+
+    return {BASELINE: Way(published, len(pixels)), "threads": Way(ours, len(pixels))}
+
+
+def measure_preset(settings: Settings, name: str, batch: int, folder: Path) -> Iterator[Row]:
+    """Generating, writing, and both together."""
+    spec = pictures_of(name)
+    generator = Generator(preset(name, spec).generator, spec).to(settings.device).eval().requires_grad_(False)
+    count = QUICK_FILES if settings.is_quick else FILES
+    z = torch.randn(count, generator.z_dim, device=settings.device)
+    pixels = (
+        our_pictures(generator, generator.synthesis, z[:batch], Mode("fp32")).permute(0, 2, 3, 1).contiguous().numpy()
+    )
+    pixels = np.concatenate([pixels] * -(-count // len(pixels)))[:count]
+    both = {
+        BASELINE: Way(lambda: write_published(generator, z, folder), count),
+        "generate.py": Way(lambda: write_ours(generator, count, folder, batch), count),
+    }
+    phases = {"generate": generating(settings, generator, batch), "png": writing(pixels, folder), "generate+png": both}
+    for phase, ways in phases.items():
+        yield from compared(settings, name, phase, ways, with_memory=phase == "generate")
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """All presets and batches; the pictures go into a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in settings.presets:
+            for batch in settings.batches:
+                yield from measure_preset(settings, name, batch, Path(folder))
+
+
+@click.command()
+@shared_options
+@modes_option
+def main(**options: Any) -> None:
+    """Time generating and writing pictures: as published, one seed after the other, and as ours, in batches."""
+    run_benchmark(options, measure, PRESETS, BATCH)
+
+
+if __name__ == "__main__":
+    main()

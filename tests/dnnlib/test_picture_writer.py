@@ -1,0 +1,95 @@
+"""Pictures written by threads: whole, all of them, and never silently missing."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnnlib import picture_writer
+from dnnlib.picture_writer import PICTURES_AHEAD, PictureWriter, write_picture
+
+
+def _pixels(index: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (12, 8, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_all_are_written(tmp_path: Path, threads: int) -> None:
+    with PictureWriter(threads) as writer:
+        for index in range(100):
+            writer.add(tmp_path / f"{index}.png", _pixels(index, 1 + index % 2 * 2))
+    assert len(list(tmp_path.iterdir())) == 100
+    for index in range(100):
+        with Image.open(tmp_path / f"{index}.png") as image:
+            assert image.mode == ("RGB" if index % 2 else "L")
+            assert np.array_equal(np.asarray(image).reshape(12, 8, -1), _pixels(index, 1 + index % 2 * 2))
+
+
+@pytest.mark.parametrize(("suffix", "name"), [("jpg", "JPEG"), ("webp", "WEBP")])
+def test_lossy_formats(tmp_path: Path, suffix: str, name: str) -> None:
+    flat = np.full((16, 16, 3), 77, np.uint8)
+    write_picture(tmp_path / f"p.{suffix}", flat)
+    with Image.open(tmp_path / f"p.{suffix}") as image:
+        assert image.format == name
+        assert abs(np.asarray(image).astype(int) - flat).max() <= 2
+
+
+def test_older_file_is_replaced(tmp_path: Path) -> None:
+    for index in (1, 2):
+        write_picture(tmp_path / "p.png", _pixels(index))
+    with Image.open(tmp_path / "p.png") as image:
+        assert np.array_equal(np.asarray(image), _pixels(2))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_error_at_the_end_is_raised_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"p\.png cannot be written: No space left"), PictureWriter(2) as writer:
+        writer.add(tmp_path / "p.png", _pixels(0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_error_stops_whoever_makes_pictures(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"gone.0\.png cannot be written: No such file"), PictureWriter(2) as writer:
+        for index in range(2 * PICTURES_AHEAD + 1):
+            writer.add(tmp_path / "gone" / f"{index}.png", _pixels(0))
+        pytest.fail("went on although nothing could be written")
+
+
+def test_no_more_than_a_few_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, may_go_on = [], threading.Event()
+    monkeypatch.setattr(picture_writer, "write_picture", lambda *given: (may_go_on.wait(), written.append(given)))
+    with PictureWriter(1) as writer:
+        for index in range(PICTURES_AHEAD):
+            writer.add(tmp_path / str(index), _pixels(0))
+        threading.Timer(0.2, may_go_on.set).start()
+        started_sec = time.monotonic()
+        writer.add(tmp_path / "one more", _pixels(0))
+        assert time.monotonic() - started_sec > 0.1
+    assert len(written) == PICTURES_AHEAD + 1
+
+
+def test_interrupt_drops_what_waits_and_finishes_what_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(path: Path, pixels: np.ndarray) -> None:
+        time.sleep(0.1)
+        write_picture(path, pixels)
+
+    monkeypatch.setattr(picture_writer, "write_picture", slow)
+    with pytest.raises(KeyboardInterrupt), PictureWriter(1) as writer:
+        for index in range(PICTURES_AHEAD):
+            writer.add(tmp_path / f"{index}.png", _pixels(index))
+        time.sleep(0.15)
+        raise KeyboardInterrupt
+    assert 1 <= len(list(tmp_path.iterdir())) < 5
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image), _pixels(int(path.stem)))

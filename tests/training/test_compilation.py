@@ -1,0 +1,111 @@
+"""Compiled networks: one graph each, the same results, and no trace of it in weights, copies and files."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_loop import rows, train
+from torch._dynamo.exc import TorchDynamoException
+
+from dnnlib.dataclass_values import ConfigError
+from training import compilation
+from training.compilation import Compiled, obstacle, resolve_compile
+from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+
+CPU = torch.device("cpu")
+SPEC = DatasetSpec(16, 16, 3)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    resolve_compile.cache_clear()
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "bf16"])
+def test_both_networks_are_one_graph_each(dtype: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    G = Generator(GeneratorConfig(widths=(32, 32), layers=(1, 1), linformer=True, linformer_from_px=16), SPEC)
+    D = Discriminator(DiscriminatorConfig(channel_base=128, channel_max=16), SPEC)
+    ws = G.mapping(torch.randn(4, 512)).detach()
+    compiled = [torch.compile(net, backend="aot_eager", fullgraph=True, dynamic=False) for net in (G.synthesis, D)]
+    results = []
+    for synthesis, discriminator in ((G.synthesis, D), compiled):
+        images = synthesis(ws, noise_mode="const", dtype=dtype)
+        logits = discriminator(images, None, dtype)
+        gradients = torch.autograd.grad(logits.sum(), [*D.parameters(), G.synthesis.const])
+        results.append([images, logits, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        limit = (1e-5 if dtype is None else 0.02) * theirs.detach().abs().max().item()
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=limit)
+
+
+def test_compiled_run_keeps_names_files_and_losses(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.compile
+    monkeypatch.setattr(compilation, "obstacle", lambda device: "")
+    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend="aot_eager", dynamic=False))
+    config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.016))
+    eager = train(config, tiny_data, tmp_path / "eager")
+    compiled = train(replace(config, performance=PerformanceConfig(compile="1")), tiny_data, tmp_path / "compiled")
+    ours, theirs = (run.state.state_dict() for run in (compiled, eager))
+    assert ours["G"].keys() == theirs["G"].keys()
+    assert ours["D"].keys() == theirs["D"].keys()
+    assert copy.deepcopy(compiled.state.G).state_dict().keys() == theirs["G"].keys()
+    first, second = rows(tmp_path / "compiled")[-1], rows(tmp_path / "eager")[-1]
+    for name in ("Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty", "Loss/pl_penalty"):
+        assert first[name]["mean"] == pytest.approx(second[name]["mean"], rel=1e-3), name
+
+
+def test_auto_leaves_the_cpu_alone() -> None:
+    assert resolve_compile("auto", CPU) == (False, "")
+    assert resolve_compile("0", CPU) == (False, "")
+
+
+def test_without_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"--compile=1 is not possible here: it needs a C compiler"):
+        resolve_compile("1", CPU)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(compilation.importlib.util, "find_spec", lambda name: object())
+    is_used, line = resolve_compile("auto", torch.device("cuda", 0))
+    assert not is_used
+    assert line.startswith("The networks run without the compiler: it needs a C compiler: install gcc")
+    assert "\n" not in line
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(function: object, **settings: object) -> object:
+        raise RuntimeError("Python.h: no such file\nmore")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert obstacle(CPU) == "a first small function failed to compile (Python.h: no such file)"
+
+
+def test_a_network_that_does_not_compile_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> object:
+        raise TorchDynamoException("this was too hard")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: fail)
+    network = torch.nn.Linear(2, 3)
+    x = torch.ones(1, 2)
+    run = Compiled(network, PerformanceConfig(compile="auto"))
+    assert torch.equal(run(x), network(x))
+    assert torch.equal(run(x), network(x))
+    assert capsys.readouterr().out.count("Linear runs without the compiler") == 1
+    with pytest.raises(TorchDynamoException):
+        Compiled(network, PerformanceConfig(compile="1"))(x)
+
+
+def test_graphs_need_the_compiler() -> None:
+    with pytest.raises(ConfigError, match="add --compile=1"):
+        PerformanceConfig(compile="0", cuda_graphs=True)

@@ -1,0 +1,60 @@
+"""A step on a GPU: nothing waits for the device, and compiled networks and graphs train alike."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.config import PerformanceConfig, RunConfig
+from training.dataset import ImageDataset
+from training.loop import TrainingLoop
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def loop_of(config: RunConfig, data: Path, run_dir: Path) -> TrainingLoop:
+    run_dir.mkdir()
+    return TrainingLoop(config, ImageDataset(data), run_dir, torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_no_phase_waits_for_the_device(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, precision: str) -> None:
+    """Four steps hold every phase and an adjustment of the augmentation; the first ones build and choose kernels."""
+    config = replace(tiny_config, performance=PerformanceConfig(precision))
+    loop = loop_of(config, tiny_data, tmp_path / "run")
+    batches = loop.real_batches()
+    for _ in range(4):
+        loop.step(next(batches))
+    for _ in range(4):
+        reals = next(batches)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loop.step(reals)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_compiled_training_is_eager_training(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, cuda_graphs: bool
+) -> None:
+    """With two micro-batches a step, so that gradients of graphs add up. Noise and augmentation are drawn otherwise."""
+    config = replace(
+        tiny_config,
+        generator=replace(tiny_config.generator, noise=False),
+        augment=replace(tiny_config.augment, mode="noaug"),
+        schedule=replace(tiny_config.schedule, batch_gpu=4),
+    )
+    weights = []
+    for name, performance in (
+        ("eager", PerformanceConfig()),
+        ("compiled", PerformanceConfig(compile="1", cuda_graphs=cuda_graphs)),
+    ):
+        loop = loop_of(replace(config, performance=performance), tiny_data, tmp_path / name)
+        batches = loop.real_batches()
+        for _ in range(4):
+            loop.step(next(batches))
+        weights.append(torch.cat([p.detach().flatten() for p in loop.state.D.parameters()]))
+    assert (weights[0] - weights[1]).abs().mean() < 1e-3

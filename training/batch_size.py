@@ -1,0 +1,114 @@
+"""How many pictures a forward pass may have, and how many of them fit into the memory (--batch-gpu=auto)."""
+
+import contextlib
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from training.config import RunConfig
+from training.dataset import ImageDataset
+from training.picture_cache import device_bytes
+from training.probe import Probe
+from training.runs import with_batch_gpu_of_newest
+
+FITTING_SHARE = 0.9  # of the free memory that a step may take; the rest is for what varies
+_PASSES = 2  # the second one finds gradients to add to
+
+
+def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) -> list[int]:
+    """Return how many pictures a forward pass may have, largest first.
+
+    Raises:
+        ConfigError: No number divides the batch and suits the other settings.
+    """
+    share = max(config.schedule.batch // num_processes, 1)
+    found = []
+    for count in range(share, 0, -1):
+        with contextlib.suppress(ValueError):
+            if share % count == 0:
+                with_micro_batch(config, count).check(dataset.spec, num_processes)
+                found.append(count)
+    if not found:
+        with_micro_batch(config, None).check(dataset.spec, num_processes)
+    return found
+
+
+def with_micro_batch(config: RunConfig, count: int | None) -> RunConfig:
+    """Return the configuration with so many pictures a forward pass; None = all of a process."""
+    return replace(config, schedule=replace(config.schedule, batch_gpu=count))
+
+
+def first_batch_gpu(
+    config: RunConfig, dataset: ImageDataset, num_processes: int, outdir: Path | None
+) -> tuple[RunConfig, bool]:
+    """Return the settings with the most pictures a forward pass that suit them, and whether it must be tried if they fit.
+
+    Those of the run to go on with, where `outdir` has it, are known to fit.
+    """
+    continued = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
+    if continued is not None:
+        return continued, False
+    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), torch.cuda.is_available()
+
+
+def fitting_batch_gpu(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> RunConfig:
+    """Return the settings with the most pictures a forward pass that fit into the memory of a device."""
+    reserved_bytes = device_bytes(dataset, config.data.cache, device)
+    return with_micro_batch(config, MemorySearch(config, dataset, device, num_processes, reserved_bytes).largest())
+
+
+@dataclass(frozen=True)
+class MemorySearch:
+    """Looks for the most pictures a forward pass that fit into the memory of a device."""
+
+    config: RunConfig
+    dataset: ImageDataset
+    device: torch.device
+    num_processes: int
+    reserved_bytes: int = 0  # that other things will take
+
+    def largest(self, say: Callable[[str], None] = print) -> int:
+        """Return the largest number that fits; on the CPU, the largest that suits the settings.
+
+        Raises:
+            ValueError: None fits.
+        """
+        choices = micro_batches(self.config, self.dataset, self.num_processes)
+        if self.device.type != "cuda":
+            return choices[0]
+        for count in choices:
+            if self.fits(count):
+                say(f"--batch-gpu=auto: {count} pictures a forward pass fit into the memory of {self.device}")
+                return count
+        raise ValueError(
+            f"--batch-gpu=auto: not even {choices[-1]} pictures a forward pass fit into the memory of {self.device}; end other "
+            f"programs that use it, or choose a smaller network (--g_dict, --num_layers, --linformer=1)"
+        )
+
+    def fits(self, count: int) -> bool:
+        """Return whether steps of so many pictures a forward pass leave some memory free."""
+        self._clean_up()
+        limit = FITTING_SHARE * (torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
+        is_small = self._peak_bytes(count) + self.reserved_bytes <= limit
+        self._clean_up()
+        return is_small
+
+    def _peak_bytes(self, count: int) -> float:
+        """Return the memory that steps take; infinity if there is not enough."""
+        try:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            eager = replace(self.config.performance, compile="0", cuda_graphs=False)  # the compiler would take minutes
+            config = with_micro_batch(replace(self.config, performance=eager), count)
+            probe = Probe(config, self.dataset, self.device, self.num_processes, _PASSES)
+            for _ in range(2):  # the optimizers have their moments from the first one on
+                probe.step()
+            return torch.cuda.max_memory_reserved(self.device)
+        except torch.OutOfMemoryError:
+            return float("inf")
+
+    def _clean_up(self) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,0 +1,93 @@
+"""Compiles the networks for the phases that need no second derivatives, where the machine can."""
+
+import functools
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dnnlib.dataclass_values import require
+from torch_utils.distributed import print0
+from training.config import PerformanceConfig
+
+Run = Callable[..., Tensor]  # a network's forward pass
+
+
+class Compiled:
+    """A network's compiled forward pass; one that turns out not to compile runs as it is, after one line.
+
+    The network itself stays as it is: names, copies, files and phases with second derivatives know nothing of this.
+    """
+
+    def __init__(self, network: nn.Module, performance: PerformanceConfig) -> None:
+        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+        mode = "reduce-overhead" if performance.cuda_graphs else None
+        self.name = type(network).__name__
+        self.eager: Run = network
+        self.run: Run = torch.compile(network, dynamic=False, mode=mode)
+        self.failure = TorchDynamoException
+        self.must_compile = performance.compile == "1"
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Tensor:
+        """What the network returns."""
+        try:
+            return self.run(*arguments, **settings)
+        except self.failure as error:
+            if self.must_compile or self.run is self.eager:
+                raise
+            print0(
+                f"{self.name} runs without the compiler, which failed ({first_line(error)}). --compile=0 hides this."
+            )
+            self.run = self.eager
+            return self.run(*arguments, **settings)
+
+
+def forward_pass(network: nn.Module, performance: PerformanceConfig, device: torch.device) -> Run:
+    """How the phases without second derivatives run a network: compiled where that is asked for and possible."""
+    return Compiled(network, performance) if resolve_compile(performance.compile, device)[0] else network
+
+
+@functools.cache
+def resolve_compile(choice: str, device: torch.device) -> tuple[bool, str]:
+    """Whether to compile on this device, and a line that says why not ("" = nothing to say).
+
+    Raises ConfigError where --compile=1 asks for what this machine cannot do.
+    """
+    if choice == "0" or (choice == "auto" and device.type == "cpu"):
+        return False, ""
+    reason = obstacle(device)
+    require(
+        not reason or choice == "auto", f"--compile=1 is not possible here: {reason}. Leave it out, or say --compile=0"
+    )
+    return not reason, reason and f"The networks run without the compiler: {reason} (--compile=0 hides this)."
+
+
+def obstacle(device: torch.device) -> str:
+    """Why PyTorch cannot compile for this device, with the remedy; "" = it can, as a small function showed."""
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) < (7, 0):
+            return f"it does not support {torch.cuda.get_device_name(device)}"
+        if importlib.util.find_spec("triton") is None:
+            return "the package triton, which it needs, is not installed"
+    variable, names = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", ("g++", "clang++", "c++"))
+    if not any(shutil.which(name) for name in (os.environ.get(variable) or "", *names)):
+        return f"it needs a C compiler: install {names[0]}, or name yours in the environment variable {variable}"
+    try:
+        torch.compile(_probe, dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # the tools below it fail in many ways, and without it everything goes on
+        return f"a first small function failed to compile ({first_line(error)})"
+    return ""
+
+
+def _probe(x: Tensor) -> Tensor:
+    return (x * 2 + 1).sigmoid()
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of an error's message."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

@@ -1,0 +1,60 @@
+"""Which numbers the large products are computed in on a device; weights and what is delicate stay float32."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dnnlib.dataclass_values import require
+
+FLOAT16_LOSS_SCALE = 2.0**12  # keeps gradients of single pixels, about 1e-7, clear of float16's smallest numbers
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A choice of --precision as one device carries it out."""
+
+    name: str  # bf16, fp16, fp32 or tf32
+    dtype: torch.dtype | None = None  # of tokens, feature maps and their products; None = that of the weights
+    regularizer_dtype: torch.dtype | None = None  # the same where second derivatives are taken
+    loss_scale: float = 1.0  # factor on the loss that its gradients are divided by again
+    allow_tf32: bool = False  # float32 products are rounded to TF32
+
+
+KNOWN = {
+    "fp32": Precision("fp32"),
+    "tf32": Precision("tf32", allow_tf32=True),
+    "bf16": Precision("bf16", torch.bfloat16, torch.bfloat16),
+    "fp16": Precision("fp16", torch.float16, None, FLOAT16_LOSS_SCALE),  # gradients of gradients would underflow
+}
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """What `auto` or a named precision is on this device. Raises ConfigError for an unknown name."""
+    if name == "auto":
+        name = "fp32" if device.type == "cpu" else "bf16" if is_ampere(device) else "fp16"
+    require(name in KNOWN, f"--precision must be one of auto, {', '.join(KNOWN)}; got '{name}'")
+    return KNOWN[name]
+
+
+def is_ampere(device: torch.device) -> bool:
+    """Whether a GPU is of that generation or a newer one, which multiplies bf16 and TF32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def describe_precision(name: str, device: torch.device) -> str:
+    """One line about the precision that a choice means here, with a warning where the device is slow at it."""
+    precision = resolve_precision(name, device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    line = f"Precision: {precision.name}{f' (auto, on {where})' if name == 'auto' else ''}"
+    if precision.name in ("bf16", "tf32") and device.type == "cuda" and not is_ampere(device):
+        return f"{line}. {where} does not multiply {precision.name} itself: --precision=fp16 is faster there."
+    if precision.name == "tf32" and device.type == "cpu":
+        return f"{line}, which is fp32 on the CPU."
+    if precision.name == "fp16" and device.type == "cpu":
+        return f"{line}, which most CPUs compute very slowly: use fp32, or bf16."
+    return line
+
+
+def allow_tf32(is_allowed: bool) -> None:
+    """Let float32 matrix products and convolutions on the GPU be rounded to TF32, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_allowed
