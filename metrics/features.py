@@ -225,6 +225,7 @@ class RealRequest:
 class RealFeatures:
     """The features of real pictures, and whether the cache had them."""
 
+    request: RealRequest
     record: FeatureRecord
     is_cached: bool
 
@@ -254,15 +255,19 @@ def real_features(
     for content in dict.fromkeys(merged[key].real.content_hash for key in missing):
         same = [key for key in missing if merged[key].real.content_hash == content]
         _collect_real([merged[key] for key in same], [fresh[key] for key in same], batch_size, device, progress)
-    if is_first:
-        for key, record in fresh.items():
-            _save_record(cache_folder, merged[key], record)
     return [
-        RealFeatures(fresh[key], is_cached=False)
+        RealFeatures(merged[key], fresh[key], is_cached=False)
         if key in fresh
-        else RealFeatures(found[key] or FeatureRecord(merged[key].detector.dim, 0), is_cached=True)
+        else RealFeatures(merged[key], found[key] or FeatureRecord(merged[key].detector.dim, 0), is_cached=True)
         for key in keys
     ]
+
+
+def keep_features(found: Sequence[RealFeatures], cache_folder: Path) -> None:
+    """Write what `real_features` did not find in the cache into it, on the first process; for when all else succeeded."""
+    if distributed.rank() == 0:
+        for features in {id(features.record): features for features in found if not features.is_cached}.values():
+            _save_record(cache_folder, features.request, features.record)
 
 
 def _collect_real(

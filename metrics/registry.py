@@ -18,7 +18,17 @@ from metrics import (
     proxy,
 )
 from metrics.detectors import BuildContext, Detector, DetectorKind
-from metrics.features import FeatureRecord, Keep, Pass, RealFeatures, RealRequest, Task, collect, real_features
+from metrics.features import (
+    FeatureRecord,
+    Keep,
+    Pass,
+    RealFeatures,
+    RealRequest,
+    Task,
+    collect,
+    keep_features,
+    real_features,
+)
 from metrics.images import FakeImages, ImageBatch, Progress, RealImages, Sample, no_progress
 from metrics.metric import Inputs, Measurement, Metric
 from metrics.results import MetricResult
@@ -164,6 +174,7 @@ def evaluate(
     with distributed.together():
         if distributed.rank() == 0:
             measured = _measure(metrics, detectors, described_real, described_fake, device)
+    keep_features(real_ones, folder)  # not before: a run that fails leaves nothing
     seconds = time.monotonic() - started_sec
     return [
         _result(name, measurement, detectors, requests.get(name), described_real.get(name), fake, seed, seconds)

@@ -7,7 +7,7 @@ import torch
 from picture_sets import FixedPictures
 from torch import Tensor
 
-from metrics.features import FeatureRecord, Keep, Pass, RealRequest, Task, collect, real_features
+from metrics.features import FeatureRecord, Keep, Pass, RealRequest, Task, collect, keep_features, real_features
 from metrics.images import no_progress
 
 CPU = torch.device("cpu")
@@ -36,7 +36,9 @@ def records_of(
     detector: PixelMeans, real: FixedPictures, folder: Path, *wanted: tuple[int, Keep]
 ) -> list[FeatureRecord]:
     requests = [RealRequest(detector, real, count, keep) for count, keep in wanted]
-    return [found.record for found in real_features(requests, 7, CPU, folder, no_progress)]
+    found = real_features(requests, 7, CPU, folder, no_progress)
+    keep_features(found, folder)
+    return [features.record for features in found]
 
 
 def record_of(detector: PixelMeans, real: FixedPictures, folder: Path) -> FeatureRecord:

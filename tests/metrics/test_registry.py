@@ -115,3 +115,13 @@ def test_default_cache_folder_follows_the_environment(tmp_path: Path, monkeypatc
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path))
     evaluate([NAME], REAL, GeneratedPictures(pictures(300, seed=1)))
     assert len(list(tmp_path.glob("real-*.npz"))) == 1
+
+
+def test_a_run_that_fails_leaves_no_cache_entry(tmp_path: Path) -> None:
+    class Broken(GeneratedPictures):
+        def parts(self, chosen: range, batch_size: int):  # type: ignore[no-untyped-def]
+            raise ValueError("the generator broke")
+
+    with pytest.raises(ValueError, match="the generator broke"):
+        run([NAME], Broken(pictures(300, seed=1)), tmp_path)
+    assert not list(tmp_path.iterdir())
