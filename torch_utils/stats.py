@@ -1,11 +1,15 @@
 """Named scalars averaged over steps and ranks, kept on the device until somebody looks."""
 
+import itertools
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from torch_utils.distributed import all_reduce_sum, rank
+
+MAX_PENDING = 128  # reports, about ten steps
 
 
 @dataclass(frozen=True)
@@ -18,17 +22,43 @@ class Scalar:
 
 
 class Stats:
-    """Collects values by name; reporting never waits for the device."""
+    """Collects values by name; reporting never waits for the device, and costs it one copy.
+
+    The sums of many reports are made at once. They do not depend on when that happens: each report is summed for itself,
+    and added to those of its name in the order of reporting.
+    """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+        self.pending: list[tuple[str, Tensor]] = []  # reported and not yet summed
         self.moments: dict[str, Tensor] = {}  # name -> [count, sum, sum of squares], float64
 
     def report(self, name: str, values: Tensor | float) -> None:
         """Add all elements of `values` to the average called `name`."""
-        x = torch.as_tensor(values, device=self.device).detach().double().flatten()
-        moments = torch.stack([torch.full_like(x[0], x.numel()), x.sum(), x.square().sum()])
-        self.moments[name] = self.moments[name] + moments if name in self.moments else moments
+        x = torch.as_tensor(values, device=self.device).detach()
+        self.pending.append((name, x.flatten().clone()))  # a CUDA graph writes over what it returned
+        if len(self.pending) >= MAX_PENDING:
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Add what is pending to the moments."""
+        by_size: dict[tuple[int, torch.dtype], list[int]] = defaultdict(list)
+        for index, (_, x) in enumerate(self.pending):
+            by_size[x.numel(), x.dtype].append(index)
+        moments: dict[int, Tensor] = {}
+        for (count, _), indices in by_size.items():
+            rows = torch.stack([self.pending[index][1] for index in indices]).double()
+            columns = [torch.full_like(rows[:, 0], count), rows.sum(dim=1), rows.square().sum(dim=1)]
+            moments |= zip(indices, torch.stack(columns, dim=1).unbind(), strict=True)
+        by_name: dict[str, list[Tensor]] = defaultdict(list)
+        for index, (name, _) in enumerate(self.pending):
+            by_name[name].append(moments[index])
+        self.pending.clear()
+        for name in by_name.keys() - self.moments.keys():
+            self.moments[name] = torch.zeros(3, dtype=torch.float64, device=self.device)
+        for turn in itertools.zip_longest(*by_name.values()):  # one report of each name
+            due = [(self.moments[name], more) for name, more in zip(by_name, turn, strict=True) if more is not None]
+            torch._foreach_add_([sums for sums, _ in due], [more for _, more in due])
 
     def collect(self) -> dict[str, Scalar]:
         """The averages over everything reported since the last call, over all ranks; call it on every rank."""
@@ -38,6 +68,7 @@ class Stats:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The moments of everything reported since the last `collect`, over all ranks; call it on every rank."""
+        self.sum_up()
         names = sorted(self.moments)
         if not names:
             return {}
@@ -46,6 +77,7 @@ class Stats:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state_dict`; the first rank carries what all had reported."""
+        self.pending.clear()
         self.moments = {name: moments.to(self.device) * (rank() == 0) for name, moments in state.items()}
 
 

@@ -121,11 +121,11 @@ struct BiasActBody {
         const M gain = M(call.gain), limit = M(call.clamp);
         Values values;
         UNROLL for (int i = 0; i < kPack; i++) {
-            if constexpr (ORDER == 0) values.item[i].set(clamped(gain * curved<ACT>(v[i]), limit));
+            if constexpr (ORDER == 0) values.item[i].set(curved_value<ACT>(v[i], gain, limit));
             if constexpr (ORDER == 1)
                 values.item[i].set(scaled(inputs.grad.item[i].get(), curved_factor<ACT>(v[i], gain, limit)));
             if constexpr (ORDER == 2)
-                values.item[i].set(scaled(inputs.grad.item[i].get() * inputs.grad_grad.item[i].get(),
+                values.item[i].set(scaled(inputs.grad.item[i].get(), inputs.grad_grad.item[i].get(),
                                           curved_second_factor<ACT>(v[i], gain, limit)));
         }
         return values;
