@@ -4,13 +4,15 @@ PYTHON ?= python3
 DEMO   ?= demo-output
 SEED   ?= 0
 BENCH  ?= bench-output
+JOBS   ?= auto
+CHROMIUM ?= chromium
 ifndef PY
 PY  := .venv/bin/python
 ENV := .venv/.installed
 DEV := .venv/.installed-dev
 endif
 
-.PHONY: help install demo test test-slow test-gpu bench check format clean
+.PHONY: help install demo test test-slow test-gpu bench check format slides clean
 
 help:
 	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 10 minutes on 2 cores)"
@@ -18,6 +20,7 @@ help:
 	@echo "make test-gpu   what needs a GPU    make bench       speed and memory against the published formulation"
 	@echo "make check      ruff and mypy       make format      ruff format"
 	@echo "make install    create .venv        make clean       remove .venv and $(DEMO)"
+	@echo "make slides     docs/slides.pdf from docs/slides.html, printed by Chromium (make slides CHROMIUM=google-chrome)"
 
 install: $(ENV)
 
@@ -45,10 +48,10 @@ demo: $(ENV) $(DEMO)/digits.zip
 	echo "Real digits beside them:              $$run/reals.png"
 
 test: $(DEV)
-	$(PY) -m pytest -q -m "not slow and not gpu"
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not gpu"
 
 test-slow: $(DEV)
-	$(PY) -m pytest -q -m "not gpu"
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not gpu"
 
 test-gpu: $(DEV)
 	$(PY) -m pytest -q -m gpu
@@ -58,6 +61,11 @@ bench: $(ENV)
 	@for name in train_step attention ops loader sampling; do \
 	    echo "== benchmarks/$$name.py"; $(PY) benchmarks/$$name.py --json=$(BENCH)/$$name.json || exit 1; \
 	done
+
+slides: docs/slides.pdf
+
+docs/slides.pdf: docs/slides.html docs/*.png docs/*.webp docs/*.svg
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer --print-to-pdf=$@ "file://$(CURDIR)/docs/slides.html"
 
 check: $(DEV)
 	$(PY) -m ruff check .
