@@ -51,11 +51,12 @@ def verdicts(paths: list[str], build: bool = False) -> Iterator[Verdict]:
     kernel = platform.release()
     is_wsl = places.wsl_version(kernel) > 0
     yield from guarded("Python", lambda: packages.check_python(sys.version_info[:3], sys.platform))
-    yield from guarded("WSL", lambda: places.check_wsl(kernel, exists("/dev/dxg"), has_linux_driver()))
     yield from guarded("packages", lambda: packages.check_packages(requirements, constraints, version_of, problem_of))
     driver = gpu.ask_driver(shutil.which)
     facts = torch_facts.ask()
+    is_hidden = not facts.gpus and has_linux_driver()
     yield from guarded("PyTorch", lambda: packages.check_pytorch(facts, requirements, constraints))
+    yield from guarded("WSL", lambda: places.check_wsl(kernel, exists("/dev/dxg"), is_hidden))
     yield from guarded("NVIDIA driver", lambda: gpu.check_driver(driver, is_wsl))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     yield from guarded("GPU", lambda: gpu.check_gpus(facts, driver, visible, is_wsl))
