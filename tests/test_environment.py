@@ -66,7 +66,7 @@ def commands(page: str) -> list[str]:
 def test_commands_name_files_options_and_targets_that_exist(page: str) -> None:
     found = 0
     for command in commands(page):
-        for script, rest in re.findall(r"(?:^|[\s/])(\w+)\.py((?: [^;&#]+)?)", command):
+        for script, rest in re.findall(r"(?:^|[\s/])(\w+)\.py\b((?: [^;&#]+)?)", command):
             assert (ROOT / f"{script}.py").exists() or (ROOT / "benchmarks" / f"{script}.py").exists(), command
             found += 1
             helps = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob(f"{script}*-help.txt"))

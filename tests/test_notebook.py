@@ -108,5 +108,7 @@ def output_of(nb: NotebookNode, cell_id: str) -> str:
 
 def pictures(nb: NotebookNode) -> list[Image.Image]:
     """The PNG pictures that the notebook shows, in order."""
-    found = [output.data for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output]
+    found = [
+        output.data for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output
+    ]
     return [Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) for data in found if "image/png" in data]

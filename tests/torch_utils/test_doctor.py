@@ -120,6 +120,21 @@ def test_driver_there_missing_and_broken() -> None:
     assert "NVML" in broken.text and "on Windows" in broken.remedy
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="stands in for nvidia-smi by a shell script")
+def test_nvidia_smi_is_asked_and_its_answer_read(tmp_path: Path) -> None:
+    script = tmp_path / "nvidia-smi"
+
+    def ask(lines: str) -> Driver:
+        script.write_text(f"#!/bin/sh\n{lines}\n")
+        script.chmod(0o755)
+        return gpu.ask_driver(lambda name: str(script))
+
+    two = ask("echo '580.95.05, Tesla T4'; echo '580.95.05, NVIDIA GeForce RTX 3060, Ti'")
+    assert two == Driver(str(script), "", "580.95.05", ("Tesla T4", "NVIDIA GeForce RTX 3060, Ti"))
+    assert "communicate" in ask("echo NVIDIA-SMI could not communicate with the driver; exit 9").error
+    assert ask("echo No devices were found").gpus == ()
+
+
 @pytest.mark.parametrize(
     "facts, driver, visible, is_wsl, text, remedy",
     [

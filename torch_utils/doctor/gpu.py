@@ -163,8 +163,8 @@ def check_ops(facts: TorchFacts) -> list[Verdict]:
 
 
 def build_ops() -> list[Verdict]:
-    """Build and check the compiled operators, their own doctor printing as it goes."""
-    done = subprocess.run([sys.executable, "-m", "torch_utils.ops.native"], cwd=ROOT)
+    """Build and check the compiled operators, their own doctor printing as it goes, to the error stream."""
+    done = subprocess.run([sys.executable, "-m", "torch_utils.ops.native"], cwd=ROOT, stdout=sys.stderr)
     if done.returncode == 0:
         return [Verdict(OK, "CUDA operators", "built and checked")]
     return [Verdict(WARN, "CUDA operators", "they cannot be built, see above", "training works without them")]
