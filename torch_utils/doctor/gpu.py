@@ -1,0 +1,174 @@
+"""Checks of NVIDIA's driver, of the GPUs that PyTorch sees, and of what makes training on them faster."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnnlib.text import format_bytes
+from torch_utils.doctor.packages import INSTALL
+from torch_utils.doctor.torch_facts import ROOT, Gpu, TorchFacts
+from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict, first_line
+
+OLDER_CUDA = (
+    "python -m pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cu126"
+)
+ON_WINDOWS = (
+    "update NVIDIA's driver on Windows (never inside WSL), then `wsl --update` and `wsl --shutdown` in PowerShell"
+)
+_LEAST_DRIVERS = {11: 450, 12: 525, 13: 580}  # CUDA generation -> driver branch that runs it, by NVIDIA's tables
+_LITTLE_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What nvidia-smi says."""
+
+    program: str = ""  # its path; "" = it is not there
+    error: str = ""  # why it does not work; "" = it does
+    version: str = ""  # 580.95.05
+    gpus: tuple[str, ...] = ()  # names
+
+
+def ask_driver(which: Callable[[str], str | None]) -> Driver:
+    """Return what nvidia-smi says, which WSL keeps in a folder of its own."""
+    in_wsl = "/usr/lib/wsl/lib/nvidia-smi"
+    program = which("nvidia-smi") or (in_wsl if Path(in_wsl).exists() else "")
+    if not program:
+        return Driver()
+    command = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Driver(program, f"{type(error).__name__}: {first_line(str(error))}")
+    if done.returncode != 0:
+        return Driver(program, first_line(done.stdout + done.stderr))
+    rows = [line.split(", ", maxsplit=1) for line in done.stdout.splitlines() if ", " in line]
+    return Driver(program, version=rows[0][0] if rows else "", gpus=tuple(name for _, name in rows))
+
+
+def check_driver(driver: Driver, is_wsl: bool) -> list[Verdict]:
+    """Check that NVIDIA's driver is there and works."""
+    if driver.gpus:
+        return [Verdict(OK, "NVIDIA driver", f"{driver.version}, with {', '.join(driver.gpus)}")]
+    remedy = ON_WINDOWS if is_wsl else "install NVIDIA's driver; in a container: docker run --gpus=all"
+    if driver.error:
+        return [Verdict(WARN, "NVIDIA driver", f"nvidia-smi does not work ({driver.error})", remedy)]
+    text = "nvidia-smi sees no GPU" if driver.program else "there is no nvidia-smi: no NVIDIA GPU, or no driver"
+    return [Verdict(WARN, "NVIDIA driver", text, f"without such a GPU: nothing to do. With one: {remedy}")]
+
+
+def check_gpus(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool) -> list[Verdict]:
+    """Check that PyTorch sees the GPUs, or find out why not; `visible` is $CUDA_VISIBLE_DEVICES."""
+    if facts.gpus:
+        return [verdict for index, gpu in enumerate(facts.gpus) for verdict in _check_gpu(index, gpu, facts)]
+    if facts.error:
+        return [Verdict(WARN, "GPU", "unknown, because PyTorch cannot be imported")]
+    if not driver.gpus:
+        text = "none that PyTorch sees: training runs on the CPU, in fp32"
+        return [Verdict(WARN, "GPU", text, "enough for the demo; for more, a machine with an NVIDIA GPU, or Colab")]
+    text, remedy = _why_unseen(facts, driver, visible, is_wsl)
+    return [Verdict(WARN, "GPU", f"PyTorch does not see it: {text}", remedy)]
+
+
+def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool) -> tuple[str, str]:
+    """The reason and the remedy where there is a driver with a GPU."""
+    if facts.cuda is None:
+        return "this PyTorch is a build for the CPU alone", f"{INSTALL} --force-reinstall"
+    if visible is not None and visible.strip() in ("", "-1"):
+        return f"CUDA_VISIBLE_DEVICES={visible} hides it", "unset CUDA_VISIBLE_DEVICES"
+    least = _LEAST_DRIVERS.get(_generation(facts.cuda), 0)
+    if _generation(driver.version) < least:
+        update = ON_WINDOWS if is_wsl else "update NVIDIA's driver"
+        text = f"the driver {driver.version} is too old, PyTorch's CUDA {facts.cuda} needs {least} or newer"
+        return text, f"{update}; or take PyTorch for an older CUDA: {OLDER_CUDA}"
+    remedy = f"after an update of the driver restart the machine; CUDA_VISIBLE_DEVICES is {visible or 'not set'}"
+    return facts.complaint or "it does not say why", ON_WINDOWS if is_wsl else remedy
+
+
+def _check_gpu(index: int, gpu: Gpu, facts: TorchFacts) -> list[Verdict]:
+    """Describe a GPU; check that PyTorch has kernels for it and that its memory is free."""
+    subject = f"GPU {index}"
+    capability = f"{gpu.capability[0]}.{gpu.capability[1]}"
+    if not has_kernels(gpu.capability, facts.architectures):
+        text = f"{gpu.name} has compute capability {capability}, for which this PyTorch has no kernels"
+        advice = f"take a build for an older CUDA: {OLDER_CUDA}"
+        if gpu.capability >= (9, 0):
+            advice = "install a newer PyTorch"
+        return [
+            Verdict(FAIL, subject, text, f"{advice}; or train on the CPU: CUDA_VISIBLE_DEVICES= python train.py ...")
+        ]
+    memory = f"{format_bytes(gpu.total_bytes)}, {format_bytes(gpu.free_bytes)} of them free"
+    text = f"{gpu.name}, {memory}, compute capability {capability}, --precision=auto means {precision(gpu.capability)}"
+    found = [Verdict(OK, subject, text)]
+    if gpu.free_bytes < gpu.total_bytes // 2:
+        found.append(
+            Verdict(WARN, subject, "more than half of its memory is in use", "nvidia-smi shows by whom; end that")
+        )
+    if gpu.total_bytes < _LITTLE_BYTES:
+        found.append(Verdict(WARN, subject, "little memory", "--batch-gpu=auto finds the passes that fit"))
+    return found
+
+
+def has_kernels(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
+    """Whether a PyTorch with kernels for sm_75, ... or with code for compute_90, ... runs on this GPU."""
+    own = capability[0] * 10 + capability[1]
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        code = int(re.sub(r"\D", "", digits) or 0)
+        if code <= own and (kind == "compute" or code // 10 == capability[0]):
+            return True
+    return not architectures
+
+
+def precision(capability: tuple[int, int]) -> str:
+    """What --precision=auto means on a GPU."""
+    return "bf16" if capability >= (8, 0) else "fp16"
+
+
+def check_compile(
+    facts: TorchFacts, which: Callable[[str], str | None], environ: Mapping[str, str], has_python_headers: bool
+) -> list[Verdict]:
+    """Check what torch.compile needs on GPUs."""
+    if not facts.gpus:
+        return [Verdict(OK, "torch.compile", "--compile=auto leaves it out on the CPU")]
+    if old := [gpu.name for gpu in facts.gpus if gpu.capability < (7, 0)]:
+        return [Verdict(WARN, "torch.compile", f"it does not support {old[0]}", "nothing: training does without it")]
+    install = "sudo apt install -y gcc python3-dev; without it training is slower, no more"
+    if not facts.has_triton:
+        return [Verdict(WARN, "torch.compile", "the package triton is missing", f"{INSTALL} --force-reinstall")]
+    compiler = next(filter(None, (which(name) for name in (environ.get("CC", ""), "gcc", "clang", "cc") if name)), None)
+    if compiler is None:
+        return [Verdict(WARN, "torch.compile", "there is no C compiler", install)]
+    if not has_python_headers:
+        return [Verdict(WARN, "torch.compile", "Python's header files are missing", install)]
+    return [Verdict(OK, "torch.compile", f"triton and {compiler}")]
+
+
+def check_ops(facts: TorchFacts) -> list[Verdict]:
+    """Say whether the compiled operators are built, or could be."""
+    ops, subject = facts.ops, "CUDA operators"
+    if not facts.gpus:
+        return [Verdict(OK, subject, "not used on the CPU")]
+    if ops.problem:
+        text = f"plain PyTorch takes their place: {ops.problem}"
+        return [Verdict(WARN, subject, text, "training works; `python -m torch_utils.ops.native` says more")]
+    if ops.mode == "reference":
+        return [Verdict(OK, subject, "plain PyTorch takes their place, as STYLEFORMER_OPS=reference says")]
+    if ops.library:
+        return [Verdict(OK, subject, f"built, {ops.library}")]
+    return [Verdict(OK, subject, f"the first training builds them with {ops.nvcc}, in about a minute (--build: now)")]
+
+
+def build_ops() -> list[Verdict]:
+    """Build and check the compiled operators, their own doctor printing as it goes, to the error stream."""
+    done = subprocess.run([sys.executable, "-m", "torch_utils.ops.native"], cwd=ROOT, stdout=sys.stderr)
+    if done.returncode == 0:
+        return [Verdict(OK, "CUDA operators", "built and checked")]
+    return [Verdict(WARN, "CUDA operators", "they cannot be built, see above", "training works without them")]
+
+
+def _generation(version: str) -> int:
+    return int(re.sub(r"\D.*", "", version) or 0)
