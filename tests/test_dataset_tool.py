@@ -232,7 +232,7 @@ def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
 def test_bad_options(pets: Path, tmp_path: Path) -> None:
     dest = f"--dest={tmp_path / 'd.zip'}"
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
-    _refused("--split=score is for --source=demo only", f"--source={pets}", dest, "--split=score")
+    _refused("--split=score is not for a folder or zip of pictures", f"--source={pets}", dest, "--split=score")
     _refused("brings its own labels", "--source=demo", dest, "--labels-from-folders")
     _refused("neither a folder nor a readable zip", f"--source={__file__}", dest)
     _refused("contains no pictures", f"--source={ROOT / 'dnnlib'}", dest)
