@@ -1,5 +1,6 @@
 """Packs pictures into the data set format of StyleGAN2-ADA, a zip or folder of PNG with dataset.json; or looks at them."""
 
+import shlex
 import signal
 import sys
 import time
@@ -152,11 +153,17 @@ def inspect(options: dict[str, Any]) -> None:
         )
     images = open_source(options["source"], read_source_options(options))
     found = inspect_source(images, options["workers"] or available_cpus(), show_progress)
-    for line in report(found, images, options["source"], refusal):
+    for line in report(found, images, source_words(options), refusal):
         click.echo(line)
     if grid and found.samples:
         write_picture(grid, draw_grid(sample_columns(found, images.class_names)))
         click.echo(f"{'grid':<12}{grid}")
+
+
+def source_words(options: dict[str, Any]) -> list[str]:
+    """Return the options that open the source as they are to be typed."""
+    words = [f"--{name}={shlex.quote(options[name])}" for name in ("source", "split", "root") if options[name]]
+    return words + ["--labels-from-folders"] * options["labels_from_folders"]
 
 
 def refusal(width: int, height: int) -> str | None:

@@ -126,7 +126,7 @@ def _pictures(source: str, options: SourceOptions) -> ImageSource:
         table.class_names if table else (),
         num_others=len(set(tree.names()) - set(names) - {FILE_NAME}),
         check=tree.check,
-        is_dataset=True,
+        packing_reason="its classes are folders, which it does not look at" if options.folder_labels else "",
     )
 
 

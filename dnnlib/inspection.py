@@ -114,7 +114,7 @@ def examine(source_picture: SourcePicture) -> Facts | ValueError:
     except ValueError as error:
         return ValueError(str(error))  # without the traceback, which cannot be sent
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return Facts(kind, (pixels.shape[1], pixels.shape[0]), int.from_bytes(digest.digest()), label)
 
 

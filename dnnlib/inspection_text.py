@@ -15,40 +15,53 @@ _SIDES_PX = (256, 128, 96, 64, 48, 32)  # to propose
 _SHARE = 0.9  # of the pictures are not to be enlarged
 
 
-def report(found: Inspection, images: ImageSource, source: str, refusal: Refusal) -> list[str]:
-    """Return the lines to print."""
-    lines = [f"{source}: {found.count:,} pictures" + (f", {images.num_others:,} other files" * bool(images.num_others))]
+def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
+    """Return the lines to print.
+
+    Args:
+        found: What these images are.
+        images: The source.
+        chosen: The options of dataset_tool.py that open it, --source first.
+        refusal: What train.py says to a size.
+    """
+    others = f", {images.num_others:,} other files" if images.num_others else ""
+    lines = [f"{found.count:,} pictures{others}"]
     lines += _section("format", _histogram(found.formats))
     lines += _section("size", _histogram(Counter({f"{w}x{h}": count for (w, h), count in found.sizes.items()})))
     lines += _section("colour", _histogram(found.modes))
     lines += _section("labels", _labels(found, images))
     lines += _section("unusable", _unusable(found))
     lines += _section("duplicates", _duplicates(found))
-    return lines + _section("train.py", verdict(found, images, source, refusal))
+    return lines + _section("train.py", _verdict(found, images, chosen, refusal))
 
 
-def verdict(found: Inspection, images: ImageSource, source: str, refusal: Refusal) -> list[str]:
+def _verdict(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
     """Return whether train.py takes the source as it is; if not, why not and the command that makes it fit."""
-    reasons, options = [], []
-    if not images.is_dataset:
-        reasons.append("it is neither a folder nor a zip of pictures")
-    if found.num_unusable:
-        reasons.append(f"{found.num_unusable:,} pictures are unusable")
-        options.append("--on-error=skip")
-    if found.num_transparent:
-        reasons.append(f"{found.num_transparent:,} pictures are transparent")
-        options.append("--background=white")
-    refused = [text for text in (refusal(*size) for size in found.sizes) if text]
-    if len(found.sizes) > 1 or refused:
-        reasons.append(f"there are {len(found.sizes):,} sizes" if len(found.sizes) > 1 else refused[0])
-        side = _side(found.sizes)
-        options += ["--transform=center-crop", f"--width={side}", f"--height={side}"]
     if not found.sizes:
         return ["cannot use it: none of the pictures can be read"]
-    if not reasons:
+    obstacles = _obstacles(found, images, refusal)
+    if not obstacles:
         return ["takes it as it is"]
-    command = " ".join(["python dataset_tool.py", f"--source={source}", "--dest=NEW.zip", *options])
-    return ["does not take it as it is:", *(f"- {reason}" for reason in reasons), "so pack it:", f"  {command}"]
+    options = " ".join([*chosen, "--dest=NEW.zip", *(remedy for _, remedy in obstacles if remedy)])
+    reasons = [f"- {reason}" for reason, _ in obstacles]
+    return ["does not take it as it is:", *reasons, "so pack it:", f"  python dataset_tool.py {options}"]
+
+
+def _obstacles(found: Inspection, images: ImageSource, refusal: Refusal) -> list[tuple[str, str]]:
+    """Return what keeps train.py from taking the source, each with the options of dataset_tool.py that help."""
+    obstacles = [(images.packing_reason, "")] if images.packing_reason else []
+    if found.num_unusable:
+        obstacles.append((f"pictures that cannot be used: {found.num_unusable:,}", "--on-error=skip"))
+    if found.num_transparent:
+        obstacles.append((f"transparent pictures: {found.num_transparent:,}", "--background=white"))
+    side = _side(found.sizes)
+    resized = f"--transform=center-crop --width={side} --height={side}"
+    if len(found.sizes) > 1:
+        obstacles.append((f"pictures of {len(found.sizes):,} sizes", resized))
+    else:
+        refused = refusal(*next(iter(found.sizes)))
+        obstacles += [(refused, resized)] if refused else []
+    return obstacles
 
 
 def _side(sizes: Counter[tuple[int, int]]) -> int:

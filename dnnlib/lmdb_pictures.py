@@ -1,8 +1,6 @@
 """Pictures in an LMDB, the database that LSUN is published as; needs the package lmdb, which is not installed otherwise."""
 
 import contextlib
-import functools
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ class LmdbPicture(EncodedPicture):
         return f"{self.key.decode('ascii', 'backslashreplace')[:_SHOWN]} in {self.folder}"
 
     def content(self) -> bytes:
-        with _named_errors(self.folder), _opened(self.folder, os.getpid()).begin() as transaction:
+        with _environment(self.folder) as environment, environment.begin() as transaction:
             value = transaction.get(self.key)
         if value is None:
             raise ValueError(f"{self.origin} is not there any more; put the original back")
@@ -61,7 +59,7 @@ def _keys(folder: Path, limit: int | None) -> list[bytes]:
     """Return the keys, of which only the pages of the index are read; the pictures lie elsewhere."""
     keys: list[bytes] = []
     database = folder / DATA_FILE
-    with _named_errors(folder), _environment(folder) as environment, environment.begin() as transaction:
+    with _environment(folder) as environment, environment.begin() as transaction:
         statistics = environment.stat()
         pages, entries = environment.info()["last_pgno"] + 1, statistics["entries"]
         size = database.stat().st_size
@@ -89,29 +87,16 @@ def _check_file(database: Path) -> None:
 
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[Any]:
-    environment = _open_environment(folder)
+    """Open a database, whose errors become a ValueError that names it.
+
+    It is opened for every picture, which costs little: one that is kept open must not be used after a fork, nor opened anew.
+    """
+    lmdb = _lmdb()
     try:
-        yield environment
-    finally:
-        environment.close()
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(folder: Path, pid: int) -> Any:
-    """Return the database as opened by this process: it must not be used after a fork."""
-    return _open_environment(folder)
-
-
-def _open_environment(folder: Path) -> Any:
-    return _lmdb().open(str(folder), readonly=True, lock=False, readahead=False, create=False)
-
-
-@contextlib.contextmanager
-def _named_errors(folder: Path) -> Iterator[None]:
-    """Turn the library's errors into a ValueError that names the database."""
-    try:
-        yield
-    except _lmdb().Error as error:
+        environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)
+        with contextlib.closing(environment):
+            yield environment
+    except lmdb.Error as error:
         raise ValueError(f"{folder / DATA_FILE} cannot be read: {error}; copy or unpack it again") from error
 
 

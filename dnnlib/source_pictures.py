@@ -116,4 +116,4 @@ class ImageSource:
     layout: Layout | None = None  # of all pictures; None = to be found by looking at them
     num_others: int = 0  # files that are no pictures by their names
     check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or another one
-    is_dataset: bool = False  # a folder or zip, as train.py can read
+    packing_reason: str = "it is neither a folder nor a zip of pictures"  # why train.py cannot take it; "" = it can

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dnnlib.source_pictures import EncodedPicture, ImageSource
@@ -67,7 +68,7 @@ class TorchvisionPicture(EncodedPicture):
     @property
     def label(self) -> int | None:
         label = self._item()[1]
-        return label if _is_index(label) else None
+        return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else None
 
     def content(self) -> bytes:
         image = self._item()[0]
@@ -157,7 +158,7 @@ def _known_sets() -> dict[str, Any]:
         from torchvision import datasets
     except ImportError as error:
         raise ValueError(f"--source={PREFIX}... needs torchvision, which cannot be imported: {error}") from error
-    classes = {name: getattr(datasets, name) for name in datasets.__all__}
+    classes = {name: getattr(datasets, name) for name in datasets.__all__ if name != "VisionDataset"}  # their base
     return {name: item for name, item in classes.items() if inspect.isclass(item) and _needs_little(item)}
 
 
@@ -178,7 +179,3 @@ def _parameters(item: type) -> dict[str, Any]:
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
-
-
-def _is_index(label: object) -> bool:
-    return isinstance(label, int) and not isinstance(label, bool)
