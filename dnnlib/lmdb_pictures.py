@@ -1,8 +1,10 @@
 """Pictures in an LMDB, the database that LSUN is published as; needs the package lmdb, which is not installed otherwise."""
 
 import contextlib
+import os
 import struct
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +38,7 @@ class LmdbPicture(EncodedPicture):
         with _environment(self.folder) as environment, environment.begin() as transaction:
             value = transaction.get(self.key)
         if value is None:
-            raise ValueError(f"{self.origin} is not there any more; put the original back")
+            raise ValueError(f"{self.origin} cannot be found by its key; copy the database again")
         check_size(len(value), MAX_FILE_BYTES)
         return value
 
@@ -49,10 +51,23 @@ def open_lmdb(folder: Path, max_images: int | None = None) -> ImageSource:
     """
     _lmdb()
     _check_file(folder / DATA_FILE)
-    pictures = [LmdbPicture(folder, key) for key in _keys(folder, max_images)]
+    pictures = [LmdbPicture(folder, key) for key in _keys_by_another_process(folder, max_images)]
     if not pictures:
         raise ValueError(f"{folder / DATA_FILE} is empty; download and unpack it again")
     return ImageSource(len(pictures), lambda: pictures, labelled=False)
+
+
+def _keys_by_another_process(folder: Path, limit: int | None) -> list[bytes]:
+    """Return the keys; at some damages of an index the library prints an assertion and ends its process."""
+    with ProcessPoolExecutor(1, initializer=_close_stderr) as pool:
+        try:
+            return pool.submit(_keys, folder, limit).result()
+        except BrokenExecutor as error:
+            raise ValueError(f"{folder / DATA_FILE} is damaged: its index cannot be followed; copy it again") from error
+
+
+def _close_stderr() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _keys(folder: Path, limit: int | None) -> list[bytes]:

@@ -67,19 +67,10 @@ class TorchvisionPicture(EncodedPicture):
 
     @property
     def label(self) -> int | None:
-        label = self._item()[1]
-        return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else None
+        return _item(self.named_set, self.index)[1]
 
     def content(self) -> bytes:
-        image = self._item()[0]
-        if not isinstance(image, Image.Image):
-            raise ValueError(f"{self.origin} is no still picture but a {type(image).__name__}; choose another set")
-        file = io.BytesIO()
-        (image if image.mode in _MODES else image.convert("RGB")).save(file, "png", compress_level=0)
-        return file.getvalue()
-
-    def _item(self) -> tuple[Any, Any]:
-        return _item(self.named_set, self.index)
+        return _item(self.named_set, self.index)[0]
 
 
 def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None = None) -> ImageSource:
@@ -97,7 +88,6 @@ def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None
     pictures = [TorchvisionPicture(named_set, index) for index in range(count)]
     if not pictures:
         raise ValueError(f"torchvision's {named_set.name} in {named_set.root} is empty; download it again")
-    pictures[0].content()
     labelled = pictures[0].label is not None
     return ImageSource(count, lambda: pictures, labelled, _class_names(dataset) if labelled else ())
 
@@ -119,14 +109,29 @@ def _opened(named_set: NamedSet, download: bool = False) -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def _item(named_set: NamedSet, index: int) -> tuple[Any, Any]:
-    """Return picture and label; the last one is kept, as its size, its pixels and its label are asked for in turn."""
+def _item(named_set: NamedSet, index: int) -> tuple[bytes, int | None]:
+    """Return a picture as PNG, and its class index if it has one; kept until the next one is asked for."""
+    origin = f"picture {index} of torchvision's {named_set.name}"
     try:
         item = _opened(named_set)[index]
     except Exception as error:  # each set has its own
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(f"picture {index} of torchvision's {named_set.name} cannot be read: {reason}") from error
-    return (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
+        raise ValueError(f"{origin} cannot be read: {_first_line(error)}") from error
+    image, label = (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"{origin} is no still picture but a {type(image).__name__}; choose another set")
+    if isinstance(label, int | np.integer) and not isinstance(label, bool):
+        return _png(image), int(label)
+    return _png(image), None
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    (image if image.mode in _MODES else image.convert("RGB")).save(file, "png", compress_level=0)
+    return file.getvalue()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -135,12 +140,14 @@ def _named_errors(named_set: NamedSet, download: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each set has its own
-        reason = str(error).split("\n")[0] or type(error).__name__
-        remedy = "try again, or get it from its site" if download else "give --root, or --download to fetch it there"
+        can_download = "download" in _parameters(_class_of(named_set.name))
+        remedy = "give --root, or --download to fetch it there" if can_download else "give --root"
+        if download:
+            remedy = "try again, or get it from its site"
         if isinstance(error, ImportError):
             remedy = "install that package"
         raise ValueError(
-            f"torchvision's {named_set.name} cannot be opened in {named_set.root}: {reason.rstrip('.')}; {remedy}"
+            f"torchvision's {named_set.name} cannot be opened in {named_set.root}: {_first_line(error)}; {remedy}"
         ) from error
 
 

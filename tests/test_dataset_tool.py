@@ -370,7 +370,7 @@ def test_celeba_crop_of_jpeg_files(tmp_path: Path) -> None:
     _refused(f"2.jpg in {tmp_path / 'img_align_celeba'} is 178x200, but --transform=celeba is for", *options)
     result = _run(*options, "--on-error=skip", "--width=64", "--height=64")
     assert "2 pictures of 64x64 RGB" in result.output
-    _refused("demo picture 0 is 32x32, but --transform=celeba", "--source=demo", *options[1:])
+    _refused("demo picture 0 is 32x32, but --transform=celeba", "--source=demo", *options[1:], "--force")
 
 
 def test_padded_digits(tmp_path: Path) -> None:

@@ -98,6 +98,21 @@ def test_other_files_of_that_name_are_refused(database: Path, place: int | slice
         _open(database)
 
 
+@pytest.mark.parametrize(("place", "value"), [(10, 1), (10, 4), (12, 255), (16, 255)])
+def test_damaged_index_is_an_error_and_not_the_end_of_the_process(
+    database: Path, place: int, value: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray((database / "data.mdb").read_bytes())
+    page_bytes = int.from_bytes(content[40:44], "little")
+    leaves = [start for start in range(2 * page_bytes, len(content), page_bytes) if content[start + 10] == 2]
+    for start in leaves:
+        content[start + place] = value
+    (database / "data.mdb").write_bytes(content)
+    with pytest.raises(ValueError, match=r"data.mdb (cannot be read|is damaged|is empty)"):
+        _open(database)
+    assert capfd.readouterr().err == ""
+
+
 def test_empty_database_is_refused(tmp_path: Path) -> None:
     lmdb.open(str(tmp_path / "set")).close()
     with pytest.raises(ValueError, match=r"data.mdb is empty; download and unpack it again"):
@@ -109,6 +124,13 @@ def test_database_in_a_zip_says_to_unpack_it(database: Path, tmp_path: Path) -> 
         archive.write(database / "data.mdb", "church_train_lmdb/data.mdb")
     with pytest.raises(ValueError, match=r"data.mdb in .*church.zip is an LMDB, .* unpack it, give the folder"):
         _open(tmp_path / "church.zip")
+
+
+def test_split_is_not_for_it(database: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"--split=train is not for an LMDB, which is one part by itself; leave it out"
+    ):
+        open_source(str(database), SourceOptions(split="train"))
 
 
 def test_missing_package_is_named_with_the_command(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
