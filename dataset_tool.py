@@ -1,5 +1,6 @@
-"""Packs pictures into the data set format of StyleGAN2-ADA: a zip (or folder) of PNG files with dataset.json."""
+"""Packs pictures into the data set format of StyleGAN2-ADA, a zip or folder of PNG with dataset.json; or looks at them."""
 
+import shlex
 import signal
 import sys
 import time
@@ -10,21 +11,38 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
+from dnnlib.dataclass_values import ConfigError
 from dnnlib.dataset_archive import check_dest, write_dataset
-from dnnlib.demo_digits import SPLITS
-from dnnlib.image_sources import ImageSource, open_source
+from dnnlib.image_sources import SourceOptions, open_source
+from dnnlib.inspection import inspect_source, sample_columns
+from dnnlib.inspection_text import report
 from dnnlib.packing import Packer, Recipe
 from dnnlib.parallel import available_cpus
 from dnnlib.picture import parse_color
+from dnnlib.picture_grid import draw_grid
 from dnnlib.picture_transform import FILTERS, KINDS, PictureTransform
+from dnnlib.picture_writer import write_picture
+from dnnlib.source_pictures import ImageSource
 from dnnlib.text import format_bytes, format_duration
+from training.config import DatasetSpec
 
 Item = TypeVar("Item")
 
+GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
 
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
-@click.option("--source", required=True, metavar="PATH|demo", help="Pictures to pack, see above.")
-@click.option("--dest", required=True, metavar="PATH", help="New data set: a name ending in .zip, or a folder.")
+@click.option("--source", required=True, metavar="PATH|NAME", help="Pictures to pack, see above.")
+@click.option(
+    "--dest", metavar="PATH", help="New data set: a name ending in .zip, or a folder.  [required unless --inspect]"
+)
+@click.option(
+    "--inspect",
+    is_flag=False,
+    flag_value="",
+    metavar="[PICTURE]",
+    help="Pack nothing: say what the source holds, and write a grid of its pictures to --inspect=FILE.png.",
+)
 @click.option("--max-images", type=click.IntRange(1), metavar="N", help="Pack at most N pictures.  [default: all]")
 @click.option(
     "--labels-from-folders", "--class-labels", is_flag=True, help="Make each sub-folder of the source a class."
@@ -41,19 +59,26 @@ Item = TypeVar("Item")
 @click.option(
     "--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="At a bad file: stop, or go on without it."
 )
-@click.option("--split", type=click.Choice(list(SPLITS)), help="Part of the demo set.  [default: train]")
+@click.option("--split", metavar="NAME", help="Part of the source, see above.  [default: the usual one for training]")
+@click.option("--root", metavar="DIR", help="Where torchvision's sets lie.  [default: datasets]")
+@click.option("--download", is_flag=True, help="Let torchvision download the set to --root where it is not there.")
 @click.option("--force", is_flag=True, help="Replace a data set that exists at --dest.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a processor]")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
-    """Pack pictures into a data set for train.py, all of one size.
+    """Pack pictures into a data set for train.py, all of one size; or only look at them (--inspect).
 
     \b
     The source is one of
-      a folder    all pictures in it and its sub-folders (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM)
-      a zip       the same; labels in a dataset.json are kept
-      a tar file  cifar-10-python.tar.gz, the 50,000 training pictures with their classes
-      demo        6,000 (--split=score: 1,000) coloured digits of 32x32, drawn on the spot
+      a folder, a zip   all pictures in it and its sub-folders (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM);
+                        labels in a dataset.json are kept
+      demo              6,000 (--split=score: 1,000) coloured digits of 32x32, drawn on the spot
+      CIFAR-10          cifar-10-python.tar.gz, the 50,000 training pictures with their classes
+      STL-10            stl10_binary.tar.gz or the folder it unpacks to; --split=train, test (both with classes),
+                        unlabeled or train+unlabeled (default, 105,000 pictures)
+      LSUN              a folder with data.mdb, such as church_outdoor_train_lmdb (needs: pip install lmdb)
+      MNIST             a folder of train-images-idx3-ubyte and the like, packed (.gz) or not; --split=train, test
+      torchvision:NAME  the set of that name in torchvision.datasets, found in --root, with --download fetched
     --max-images takes pictures spread evenly over a folder or zip, and the first ones of the others.
 
     \b
@@ -62,17 +87,25 @@ def main(**options: Any) -> None:
       --transform=center-crop       the largest square in the middle, resized to --width x --height
       --transform=center-crop-wide  the largest middle part of the shape --width x --height, resized to that,
                                     with black above and below in a square of --width x --width
+      --transform=celeba            of img_align_celeba.zip, 178x218: the usual 128x128 of the face, resized to
+                                    --width x --height if given
+      --transform=pad               not resized, with black around it up to --width x --height
 
     \b
     Examples:
       python dataset_tool.py --source=demo --dest=datasets/demo.zip
       python dataset_tool.py --source=cifar-10-python.tar.gz --dest=datasets/cifar10.zip
+      python dataset_tool.py --source=stl10_binary.tar.gz --dest=datasets/stl10.zip --width=48 --height=48
+      python dataset_tool.py --source=torchvision:SVHN --download --dest=datasets/svhn.zip
       python dataset_tool.py --source=~/flowers --dest=datasets/flowers.zip --labels-from-folders
       python dataset_tool.py --source=~/photos --dest=datasets/photos.zip --transform=center-crop \\
           --width=128 --height=128 --on-error=skip
+      python dataset_tool.py --source=datasets/photos.zip --inspect=grid.png
     """
+    if options["dest"] is None and options["inspect"] is None:
+        raise click.MissingParameter(param=next(item for item in main.params if item.name == "dest"))
     try:
-        pack(options)
+        pack(options) if options["inspect"] is None else inspect(options)
     except (ValueError, OSError) as error:  # the messages of our own checks say what to do
         if options["debug"]:
             raise
@@ -94,7 +127,7 @@ def pack(options: dict[str, Any]) -> None:
         raise ValueError(f"--source and --dest are both {dest}; give the new data set another name")
     check_dest(dest, options["force"])
     recipe = read_recipe(options)
-    images = open_source(options["source"], options["max_images"], options["labels_from_folders"], options["split"])
+    images = open_source(options["source"], read_source_options(options))
     workers = options["workers"] or available_cpus()
     packer = Packer(images, recipe, workers, options["on_error"] == "skip", show_progress)
     layout = packer.find_layout()
@@ -106,6 +139,47 @@ def pack(options: dict[str, Any]) -> None:
     if packer.num_enlarged:
         facts.append(f"{packer.num_enlarged:,} of them enlarged")
     click.echo(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
+
+
+def inspect(options: dict[str, Any]) -> None:
+    """Print what the source holds, and write a grid of its pictures where one is asked for."""
+    given = [name for name in ("dest", "transform", "width", "height", "background") if options[name] is not None]
+    if given:
+        raise ValueError(f"--inspect looks at the pictures as they are and packs nothing; leave out --{given[0]}")
+    grid = Path(options["inspect"]).expanduser() if options["inspect"] else None
+    if grid and not (grid.suffix.lower() in GRID_SUFFIXES and grid.parent.is_dir()):
+        raise ValueError(
+            f"--inspect={grid} is not the name of a {', '.join(GRID_SUFFIXES)} file in a folder that exists"
+        )
+    images = open_source(options["source"], read_source_options(options))
+    found = inspect_source(images, options["workers"] or available_cpus(), show_progress)
+    for line in report(found, images, source_words(options), refusal):
+        click.echo(line)
+    if grid and found.samples:
+        write_picture(grid, draw_grid(sample_columns(found, images.class_names)))
+        click.echo(f"{'grid':<12}{grid}")
+
+
+def source_words(options: dict[str, Any]) -> list[str]:
+    """Return the options that open the source as they are to be typed."""
+    words = [f"--{name}={shlex.quote(options[name])}" for name in ("source", "split", "root") if options[name]]
+    return words + ["--labels-from-folders"] * options["labels_from_folders"]
+
+
+def refusal(width: int, height: int) -> str | None:
+    """Return why train.py cannot take pictures of a size; None if it can."""
+    try:
+        DatasetSpec(height, width, channels=3)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def read_source_options(options: dict[str, Any]) -> SourceOptions:
+    """Return what the options say about the source."""
+    return SourceOptions(
+        options["max_images"], options["labels_from_folders"], options["split"], options["root"], options["download"]
+    )
 
 
 def read_recipe(options: dict[str, Any]) -> Recipe:

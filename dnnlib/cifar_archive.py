@@ -1,21 +1,20 @@
 """Reads `cifar-10-python.tar.gz` as its authors publish it, without executing anything in its pickles."""
 
 import io
-import lzma
 import pickle
-import tarfile
-import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnnlib.tar_files import TarFiles
+
 _TRAIN_MEMBERS = [f"data_batch_{number}" for number in range(1, 6)]
 _META_MEMBER = "batches.meta"
 _SHAPE = (3, 32, 32)
+_MAX_BYTES = 2**26  # of a member; a batch has 31 MB
 
 
-def read_cifar10(path: str | Path) -> tuple[np.ndarray, list[int], list[str]]:
+def read_cifar10(archive: TarFiles) -> tuple[np.ndarray, list[int], list[str]]:
     """Return the training pictures, their labels and the class names.
 
     Returns:
@@ -24,8 +23,8 @@ def read_cifar10(path: str | Path) -> tuple[np.ndarray, list[int], list[str]]:
     Raises:
         ValueError: Not this archive, damaged, or with something in a pickle that arrays and text do not need.
     """
-    path = Path(path)
-    members = _read_members(path, [*_TRAIN_MEMBERS, _META_MEMBER])
+    path = archive.path
+    members = _read_members(archive, [*_TRAIN_MEMBERS, _META_MEMBER])
     class_names = _class_names(_load(members[_META_MEMBER], f"{_META_MEMBER} in {path}"), f"{_META_MEMBER} in {path}")
     pictures, labels = [], []
     for name in _TRAIN_MEMBERS:
@@ -36,20 +35,17 @@ def read_cifar10(path: str | Path) -> tuple[np.ndarray, list[int], list[str]]:
     return np.concatenate(pictures), labels, class_names
 
 
-def _read_members(path: Path, names: list[str]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = member.name.rsplit("/", 1)[-1]
-                content = archive.extractfile(member) if name in names else None
-                if content is not None:
-                    found[name] = content.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{path} is damaged ({error}); download cifar-10-python.tar.gz again") from error
-    missing = [name for name in names if name not in found]
+def _read_members(archive: TarFiles, names: list[str]) -> dict[str, bytes]:
+    missing = [name for name in names if not archive.exists(name)]
     if missing:
-        raise ValueError(f"{path} has no {', '.join(missing)}; the only tar file supported is cifar-10-python.tar.gz")
+        raise ValueError(
+            f"{archive.path} has no {', '.join(missing)}; the tar files that can be packed are cifar-10-python.tar.gz and "
+            f"stl10_binary.tar.gz"
+        )
+    found = {}
+    for name in names:
+        with archive.named_errors(name):
+            found[name] = archive.read(name, _MAX_BYTES)
     return found
 
 

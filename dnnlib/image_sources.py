@@ -1,110 +1,76 @@
-"""Where the pictures of a new data set come from: folders, zip files, CIFAR-10's archive, the built-in demo set."""
+"""Where the pictures of a new data set come from: finds out what a source is, and opens it."""
 
+import functools
 import os
-import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-
-from dnnlib import demo_digits
+from dnnlib import demo_digits, idx_files
 from dnnlib.cifar_archive import read_cifar10
-from dnnlib.label_table import FILE_NAME, Label, labels_from_folders, read_label_table
-from dnnlib.picture import Color, Layout
+from dnnlib.file_tree import FileTree
+from dnnlib.label_table import FILE_NAME, labels_from_folders, read_label_table
+from dnnlib.lmdb_pictures import DATA_FILE, open_lmdb
+from dnnlib.picture import Layout
 from dnnlib.picture_tree import PictureTree
+from dnnlib.source_pictures import ArrayPicture, FilePicture, ImageSource, SourcePicture
+from dnnlib.stl10 import is_stl10, open_stl10
+from dnnlib.tar_files import TarFiles, is_tar
+from dnnlib.torchvision_sets import PREFIX, NamedSet, open_torchvision
 
 DEMO = "demo"
 
 
-class SourcePicture(Protocol):
-    """A picture of a source: cheap to hold and to send to another process."""
-
-    @property
-    def label(self) -> Label | None: ...
-
-    @property
-    def origin(self) -> str:
-        """What to call it in a message."""
-
-    def layout(self, background: Color | None) -> Layout:
-        """Return its size and kind, without reading pixels; ValueError if transparent and there is no background."""
-
-    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
-        """Return uint8 [height, width, channels], in its own size."""
-
-
 @dataclass(frozen=True)
-class FilePicture:
-    """A picture file in a folder or zip, read when asked for."""
+class SourceOptions:
+    """What a command line says about the pictures beside where they are."""
 
-    tree: PictureTree
-    name: str
-    label: Label | None = None
-
-    @property
-    def origin(self) -> str:
-        return self.tree.origin(self.name)
-
-    def layout(self, background: Color | None) -> Layout:
-        return self.tree.layout(self.name, background)
-
-    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
-        return self.tree.decode(self.name, channels, background)
+    max_images: int | None = (
+        None  # take at most so many: spread evenly over a folder or zip, else the first; None = all
+    )
+    folder_labels: bool = False  # make the sub-folders of a folder or zip its classes
+    split: str | None = None  # part of a set that has several; None = the usual one for training
+    root: str | None = None  # of torchvision's sets: the folder; None = "datasets"
+    download: bool = False  # torchvision's sets may be downloaded
 
 
-@dataclass(frozen=True)
-class ArrayPicture:
-    """A picture that exists as pixels, uint8 [height, width, 3]."""
-
-    origin: str
-    array: np.ndarray
-    label: Label | None = None
-
-    def layout(self, background: Color | None = None) -> Layout:
-        height, width, channels = self.array.shape
-        return Layout(width, height, channels)
-
-    def pixels(self, channels: int, background: Color | None = None) -> np.ndarray:
-        assert self.array.shape[2] == channels
-        return self.array
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """The pictures to pack."""
-
-    count: int
-    pictures: Callable[[], Iterable[SourcePicture]]  # each call starts at the first
-    labelled: bool
-    class_names: tuple[str, ...] = ()  # () = none
-    layout: Layout | None = None  # of all pictures; None = to be found by looking at them
-    num_others: int = 0  # files that are no pictures by their names
-    check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or another one
-
-
-def open_source(
-    source: str, max_images: int | None = None, folder_labels: bool = False, split: str | None = None
-) -> ImageSource:
+def open_source(source: str, options: SourceOptions | None = None) -> ImageSource:
     """Return the pictures that a command line's `--source` means.
 
-    Args:
-        source: A folder, a zip, cifar-10-python.tar.gz, or "demo".
-        max_images: Take at most so many: spread evenly over a folder or zip, else the first; None = all.
-        folder_labels: Make the sub-folders of a folder or zip its classes.
-        split: Of the demo set, see `demo_digits.SPLITS`; None = "train".
+    Raises:
+        ValueError: Nothing that can be opened, or an option that is for another kind of source.
     """
-    if folder_labels and (source == DEMO or _is_tar(source)):
+    options = options or SourceOptions()
+    if not source.startswith(PREFIX) and (options.root or options.download):
+        raise ValueError(f"--root and --download are for --source={PREFIX}NAME only; leave them out")
+    open_set = _opener_of_set(source, options)
+    if open_set is None:
+        return _pictures(source, options)
+    if options.folder_labels:
         raise ValueError(f"--labels-from-folders is for folders and zip files; {source} brings its own labels")
+    return open_set()
+
+
+def _opener_of_set(source: str, options: SourceOptions) -> Callable[[], ImageSource] | None:
+    """Return what opens a set in a format of its own; None if the source is a folder or zip of pictures, or no source."""
+    split, limit = options.split, options.max_images
+    if source.startswith(PREFIX):
+        named_set = NamedSet(source.removeprefix(PREFIX), Path(options.root or "datasets").expanduser(), split)
+        return lambda: open_torchvision(named_set, options.download, limit)
     if source == DEMO:
-        return _demo(split or "train", max_images)
-    if split is not None:
-        raise ValueError(f"--split={split} is for --source=demo only")
-    if _is_tar(source):
-        return _cifar10(Path(source).expanduser(), max_images)
-    return _files(source, max_images, folder_labels)
+        return lambda: _demo(split or "train", limit)
+    path = Path(source).expanduser()
+    if not os.access(path, os.R_OK) or (path.is_file() and zipfile.is_zipfile(path)):
+        return None
+    if path.is_dir() and is_stl10(FileTree(path)):
+        return lambda: open_stl10(FileTree(path), split, limit)
+    if path.is_file() and is_tar(path):
+        return lambda: _tar(path, options)
+    if (path / DATA_FILE).is_file():
+        return lambda: _lsun(path, options)
+    images = idx_files.find_images(path, split)
+    return functools.partial(idx_files.open_idx, images, limit) if images else None
 
 
 def _demo(split: str, max_images: int | None) -> ImageSource:
@@ -119,31 +85,48 @@ def _demo(split: str, max_images: int | None) -> ImageSource:
     return ImageSource(count, pictures, True, names, Layout(demo_digits.SIZE_PX, demo_digits.SIZE_PX, 3))
 
 
-def _cifar10(path: Path, max_images: int | None) -> ImageSource:
-    arrays, labels, class_names = read_cifar10(path)
+def _tar(path: Path, options: SourceOptions) -> ImageSource:
+    archive = TarFiles(path)
+    return open_stl10(archive, options.split, options.max_images) if is_stl10(archive) else _cifar10(archive, options)
+
+
+def _cifar10(archive: TarFiles, options: SourceOptions) -> ImageSource:
+    _refuse_split(options, "CIFAR-10, whose training pictures are packed")
+    arrays, labels, class_names = read_cifar10(archive)
     all_pictures = [
-        ArrayPicture(f"picture {index} of {path}", array, label)
+        ArrayPicture(f"picture {index} of {archive.path}", array, label)
         for index, (array, label) in enumerate(zip(arrays, labels, strict=True))
     ]
-    chosen = all_pictures[:max_images]
+    chosen = all_pictures[: options.max_images]
     return ImageSource(len(chosen), lambda: chosen, True, tuple(class_names), chosen[0].layout())
 
 
-def _files(source: str, max_images: int | None, folder_labels: bool) -> ImageSource:
+def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
+    _refuse_split(options, "an LMDB, which is one part by itself")
+    return open_lmdb(folder, options.max_images)
+
+
+def _pictures(source: str, options: SourceOptions) -> ImageSource:
+    _refuse_split(options, "a folder or zip of pictures")
     tree = PictureTree(source)
+    _refuse_packed_database(tree)
     names = tree.picture_names()
     table = read_label_table(tree)
-    if folder_labels:
+    if options.folder_labels:
         if table is not None:
             raise ValueError(f"{source} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
         table = labels_from_folders(names, source)
     labels = table.labels_of(names) if table else [None] * len(names)
     pictures = [FilePicture(tree, name, label) for name, label in zip(names, labels, strict=True)]
-    chosen = _spread(pictures, max_images)
-    num_others = len(set(tree.names()) - set(names) - {FILE_NAME})
-    class_names = table.class_names if table else ()
+    chosen = _spread(pictures, options.max_images)
     return ImageSource(
-        len(chosen), lambda: chosen, table is not None, class_names, num_others=num_others, check=tree.check
+        len(chosen),
+        lambda: chosen,
+        table is not None,
+        table.class_names if table else (),
+        num_others=len(set(tree.names()) - set(names) - {FILE_NAME}),
+        check=tree.check,
+        packing_reason="its classes are folders, which it does not look at" if options.folder_labels else "",
     )
 
 
@@ -154,7 +137,15 @@ def _spread(pictures: list[FilePicture], max_images: int | None) -> list[FilePic
     return [pictures[index * len(pictures) // max_images] for index in range(max_images)]
 
 
-def _is_tar(source: str) -> bool:
-    path = Path(source).expanduser()
-    is_readable = path.is_file() and os.access(path, os.R_OK)
-    return is_readable and not zipfile.is_zipfile(path) and tarfile.is_tarfile(path)
+def _refuse_split(options: SourceOptions, what: str) -> None:
+    if options.split is not None:
+        raise ValueError(f"--split={options.split} is not for {what}; leave it out")
+
+
+def _refuse_packed_database(tree: PictureTree) -> None:
+    """Raise ValueError for an LMDB in a zip: it can be read in its place on the disk only."""
+    database = next((name for name in tree.names() if name.split("/")[-1] == DATA_FILE), None)
+    if database is not None and tree.path.is_file():
+        raise ValueError(
+            f"{tree.origin(database)} is an LMDB, which cannot be read in a zip; unpack it, give the folder"
+        )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from dnnlib import picture
-from dnnlib.image_sources import ImageSource, SourcePicture
 from dnnlib.label_table import Label
 from dnnlib.parallel import ordered_map
 from dnnlib.picture import Color, Layout
 from dnnlib.picture_transform import PictureTransform
+from dnnlib.source_pictures import ImageSource, SourcePicture
 from dnnlib.zip_reader import ChangedError
 
 Result = TypeVar("Result")
@@ -67,11 +67,15 @@ class Packer:
             ValueError: A picture that cannot be used, pictures of several sizes, or none left.
         """
         transform = self._recipe.transform
+        known = self._images.layout
+        if known:
+            self._check_known(known)
+            self._chunk = _chunk_size(known)
+            self.num_enlarged = self._count if transform.enlarges(known) else 0
+            return transform.output(known)
         layouts = self._layouts()
         self._chunk = _chunk_size(layouts[0])
         self.num_enlarged = sum(map(transform.enlarges, layouts))
-        if self._images.layout:
-            return transform.output(self._images.layout)
         origins = (source_picture.origin for source_picture in self._pictures())
         return picture.common_layout(origins, layouts, transform.output)
 
@@ -94,16 +98,21 @@ class Packer:
             self._images.check()
         self._require_some(count)
 
+    def _check_known(self, layout: Layout) -> None:
+        """Raise ValueError if the recipe does not suit pictures that all have this layout."""
+        try:
+            self._recipe.transform.check(layout)
+        except ValueError as error:
+            raise ValueError(f"{next(iter(self._pictures())).origin} {error}") from error
+
     def _require_some(self, count: int) -> None:
         if count == 0:
             raise ValueError(f"none of the {self._images.count:,} pictures can be used; {self.skipped[0]}")
 
     def _layouts(self) -> list[Layout]:
         """Return the layouts of the pictures that stay."""
-        if self._images.layout:
-            return [self._images.layout] * self._count
         kept, layouts = [], []
-        job = functools.partial(_layout, self._recipe.background)
+        job = functools.partial(_layout, self._recipe)
         for source_picture, result in zip(self._pictures(), self._map(job, "Checking", _CHUNK), strict=True):
             if isinstance(result, ValueError):
                 self.skipped.append(str(result))
@@ -123,16 +132,22 @@ class Packer:
 
 def encode(recipe: Recipe, layout: Layout, source_picture: SourcePicture) -> Encoded:
     """Return a picture as a PNG file with exactly this layout, and its label; ValueError if it cannot be."""
-    pixels = recipe.transform.apply(source_picture.pixels(layout.channels, recipe.background))
+    original = source_picture.pixels(layout.channels, recipe.background)
     try:
+        pixels = recipe.transform.apply(original)
         picture.check_layout(pixels, layout)
     except ValueError as error:
         raise ValueError(f"{source_picture.origin} {error}") from error
     return picture.encode_png(pixels), source_picture.label
 
 
-def _layout(background: Color | None, source_picture: SourcePicture) -> Layout:
-    return source_picture.layout(background)
+def _layout(recipe: Recipe, source_picture: SourcePicture) -> Layout:
+    layout = source_picture.layout(recipe.background)
+    try:
+        recipe.transform.check(layout)
+    except ValueError as error:
+        raise ValueError(f"{source_picture.origin} {error}") from error
+    return layout
 
 
 def _attempt(job: Callable[[SourcePicture], Result], source_picture: SourcePicture) -> Result | ValueError:

@@ -17,6 +17,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 Color = tuple[int, int, int]  # red, green, blue, 0..255
 
 _CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3}
+_WORDS_OF_MODE = {
+    "1": "black and white", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "colour", "RGBA": "colour",
+    "CMYK": "CMYK", "YCbCr": "YCbCr",
+}  # fmt: skip
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no PostScript, which Pillow has Ghostscript run
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _CHANNELS_OF_PNG = {b"\x08\x00": 1, b"\x08\x02": 3}  # bit depth and colour type of 8-bit grey and RGB
@@ -45,6 +49,14 @@ class Layout:
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height} {'grey' if self.channels == 1 else 'RGB'}"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """How a picture is stored, in words for people."""
+
+    file_format: str  # "PNG"; "pixels" = not as a file
+    mode: str  # "grey", "colour with alpha", ...
 
 
 def parse_color(text: str) -> Color:
@@ -77,6 +89,16 @@ def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
         if _orientation(image) >= 5:
             width, height = height, width
         return Layout(width, height, _channels(image, background))
+
+
+def read_kind(file: IO[bytes]) -> FileKind:
+    """Return how a picture file, open at its start, says it is stored; ValueError if it is none."""
+    with _open(file) as image:
+        mode = mode_16_bits(image)
+        words = _WORDS_OF_MODE.get(mode or image.mode, f"mode {image.mode}")
+        depth = "16-bit " if mode else ""
+        alpha = " with alpha" if image.has_transparency_data else ""
+        return FileKind(image.format or "unknown", f"{depth}{words}{alpha}")
 
 
 def common_layout(

@@ -7,8 +7,11 @@ from PIL import Image
 
 from dnnlib.picture import Layout
 
-KINDS = ("center-crop", "center-crop-wide")
+KINDS = ("center-crop", "center-crop-wide", "celeba", "pad")
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
+
+_CELEBA_PX = (178, 218)  # width and height of the pictures in img_align_celeba.zip
+_CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around (89, 121), as is usual for GANs
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class PictureTransform:
 
     Without a kind: each side that is given is resized to, the other stays. center-crop: the largest square in the middle
     is resized to width x height. center-crop-wide: the largest part in the middle of the shape width:height is resized
-    to width x height, and black above and below makes it a square.
+    to width x height, and black above and below makes it a square. celeba: the usual face of a picture of 178x218, 128x128
+    unless resized. pad: black on all sides, nothing resized.
     """
 
     kind: str | None = None  # of KINDS; None = no cropping
@@ -30,12 +34,26 @@ class PictureTransform:
             return
         if self.kind not in KINDS:
             raise ValueError(f"--transform={self.kind} is unknown; choose one of {', '.join(KINDS)}")
-        if self.width is None or self.height is None:
+        if self.kind != "celeba" and (self.width is None or self.height is None):
             raise ValueError(f"--transform={self.kind} needs the size of the new pictures; give --width and --height")
-        if self.kind == "center-crop-wide" and self.height > self.width:
+        if self.kind == "center-crop-wide" and self.width and self.height and self.height > self.width:
             raise ValueError(
                 f"--transform=center-crop-wide makes squares of the width with black above and below, but --height="
                 f"{self.height} exceeds --width={self.width}; give a height of at most the width"
+            )
+
+    def check(self, layout: Layout) -> None:
+        """Raise ValueError if this is not meant for a picture of this layout; the message lacks its name."""
+        if self.kind == "celeba" and (layout.width, layout.height) != _CELEBA_PX:
+            raise ValueError(
+                f"is {layout.width}x{layout.height}, but --transform=celeba is for the aligned faces of CelebA, "
+                f"{_CELEBA_PX[0]}x{_CELEBA_PX[1]}; use --transform=center-crop for other pictures"
+            )
+        width, height = self._resized(layout)
+        if self.kind == "pad" and (layout.width > width or layout.height > height):
+            raise ValueError(
+                f"is {layout.width}x{layout.height}, more than the {width}x{height} that --transform=pad fills up; give "
+                f"a larger --width and --height, or resize with --transform=center-crop"
             )
 
     def output(self, layout: Layout) -> Layout:
@@ -44,24 +62,34 @@ class PictureTransform:
         return Layout(width, width if self.kind == "center-crop-wide" else height, layout.channels)
 
     def enlarges(self, layout: Layout) -> bool:
-        """Tell whether a picture has fewer pixels across or down than what is made of it."""
+        """Tell whether a picture has fewer pixels across or down than what is made of it by resizing."""
+        if self.kind == "pad":
+            return False
         _, _, crop_width, crop_height = self._crop(layout.width, layout.height)
         width, height = self._resized(layout)
         return width > crop_width or height > crop_height
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a picture cropped and resized; both uint8 [height, width, channels]."""
+        """Return a picture cropped and resized; both uint8 [height, width, channels]. ValueError as of `check`."""
         layout = Layout(pixels.shape[1], pixels.shape[0], pixels.shape[2])
+        self.check(layout)
+        if self.kind == "pad":
+            return _padded(pixels, *self._resized(layout))
         left, top, width, height = self._crop(layout.width, layout.height)
         cropped = pixels[top : top + height, left : left + width]
-        resized = _resize(cropped, self._resized(layout), FILTERS[self.resize_filter])
-        return _letterbox(resized) if self.kind == "center-crop-wide" else resized
+        size = self._resized(layout)
+        resized = _resize(cropped, size, FILTERS[self.resize_filter])
+        return _padded(resized, width=size[0], height=size[0]) if self.kind == "center-crop-wide" else resized
 
     def _resized(self, layout: Layout) -> tuple[int, int]:
-        return self.width or layout.width, self.height or layout.height
+        """Return the width and height that the used part is brought to."""
+        _, _, width, height = self._crop(layout.width, layout.height)
+        return self.width or width, self.height or height
 
     def _crop(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return left, top, width and height of the part that is used."""
+        if self.kind == "celeba":
+            return _CELEBA_CROP
         crop_width, crop_height = width, height
         if self.kind == "center-crop":
             crop_width = crop_height = min(width, height)
@@ -79,9 +107,9 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resamplin
     return resized.reshape(size[1], size[0], pixels.shape[2])
 
 
-def _letterbox(pixels: np.ndarray) -> np.ndarray:
-    height, width, channels = pixels.shape
-    square = np.zeros((width, width, channels), np.uint8)
-    top = (width - height) // 2
-    square[top : top + height] = pixels
-    return square
+def _padded(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return a picture in the middle of a black one of this size."""
+    canvas = np.zeros((height, width, pixels.shape[2]), np.uint8)
+    top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return canvas

@@ -4,7 +4,7 @@ import numpy as np
 
 from dnnlib import picture
 from dnnlib.file_tree import FileTree, natural_key
-from dnnlib.picture import Color, Layout
+from dnnlib.picture import Color, FileKind, Layout
 
 
 class PictureTree(FileTree):
@@ -21,6 +21,11 @@ class PictureTree(FileTree):
         """Return what the header of a file declares."""
         with self.named_errors(name), self.open(name) as file:
             return picture.read_layout(file, background)
+
+    def kind(self, name: str) -> FileKind:
+        """Return how a file says it is stored."""
+        with self.named_errors(name), self.open(name) as file:
+            return picture.read_kind(file)
 
     def decode(self, name: str, channels: int, background: Color | None = None) -> np.ndarray:
         """Return a picture in its own size, uint8 [height, width, channels]; grey becomes RGB if need be."""

@@ -232,7 +232,7 @@ def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
 def test_bad_options(pets: Path, tmp_path: Path) -> None:
     dest = f"--dest={tmp_path / 'd.zip'}"
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
-    _refused("--split=score is for --source=demo only", f"--source={pets}", dest, "--split=score")
+    _refused("--split=score is not for a folder or zip of pictures", f"--source={pets}", dest, "--split=score")
     _refused("brings its own labels", "--source=demo", dest, "--labels-from-folders")
     _refused("neither a folder nor a readable zip", f"--source={__file__}", dest)
     _refused("contains no pictures", f"--source={ROOT / 'dnnlib'}", dest)
@@ -357,3 +357,91 @@ def test_large_picture_bombs_are_named(pets: Path, tmp_path: Path) -> None:
         f"dog/99.png in {pets} is too large, perhaps a decompression bomb", f"--source={pets}",
         f"--dest={tmp_path / 'd.zip'}", "--workers=1",
     )  # fmt: skip
+
+
+def test_celeba_crop_of_jpeg_files(tmp_path: Path) -> None:
+    for index in range(3):
+        _save(tmp_path / "img_align_celeba" / f"{index}.jpg", index, size=(178, 218))
+    pictures, _ = _pack(tmp_path / "img_align_celeba", tmp_path / "d.zip", "--transform=celeba")
+    decoded = decode((tmp_path / "img_align_celeba" / "2.jpg").read_bytes())
+    assert np.array_equal(pictures[2], decoded[57:185, 25:153])
+    _save(tmp_path / "img_align_celeba" / "2.jpg", 0, size=(178, 200))
+    options = (f"--source={tmp_path / 'img_align_celeba'}", f"--dest={tmp_path / 'e.zip'}", "--transform=celeba")
+    _refused(f"2.jpg in {tmp_path / 'img_align_celeba'} is 178x200, but --transform=celeba is for", *options)
+    result = _run(*options, "--on-error=skip", "--width=64", "--height=64")
+    assert "2 pictures of 64x64 RGB" in result.output
+    _refused("demo picture 0 is 32x32, but --transform=celeba", "--source=demo", *options[1:], "--force")
+
+
+def test_padded_digits(tmp_path: Path) -> None:
+    pictures, _ = _pack("demo", tmp_path / "d.zip", "--transform=pad", "--width=40", "--height=36", "--max-images=2")
+    assert np.array_equal(pictures[1][2:34, 4:36], list(digits("train", 2))[1][0])
+    small = ("--transform=pad", "--width=31", "--height=36")
+    _refused("demo picture 0 is 32x32, more than the 31x36", "--source=demo", f"--dest={tmp_path / 'e.zip'}", *small)
+
+
+def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)
+    source = tmp_path / "mnist"
+    source.mkdir()
+    (source / "train-images-idx3-ubyte").write_bytes(
+        bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(pixels)
+    )
+    (source / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(range(9)))
+    pictures, content = _pack(source, tmp_path / "a.zip")
+    assert np.array_equal(np.stack(pictures)[..., 0], pixels)
+    assert [label for _, label in content["labels"]] == list(range(9))
+    assert _run(f"--source={source}", f"--dest={tmp_path / 'b.zip'}", "--workers=2").exit_code == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    _refused("--split=extra is unknown", f"--source={source}", f"--dest={tmp_path / 'c.zip'}", "--split=extra")
+    _refused("brings its own labels", f"--source={source}", f"--dest={tmp_path / 'c.zip'}", "--labels-from-folders")
+
+
+def test_set_of_torchvision_is_packed_or_said_to_be_missing(tmp_path: Path) -> None:
+    size = ("--max-images=3", "--width=16", "--height=16")
+    pictures, content = _pack("torchvision:FakeData", tmp_path / "a.zip", *size)
+    assert len(pictures) == len(content["labels"]) == 3
+    assert "class_names" not in content
+    missing = ("--source=torchvision:CIFAR10", f"--root={tmp_path}", f"--dest={tmp_path / 'c.zip'}")
+    _refused(f"torchvision's CIFAR10 cannot be opened in {tmp_path}: ", *missing)
+    _refused("or --download to fetch it there", *missing)
+
+
+@pytest.mark.slow
+def test_set_of_torchvision_is_the_same_by_several_processes(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "dataset_tool.py", "--source=torchvision:FakeData", "--max-images=3"]
+    for workers in (1, 2):
+        options = [f"--dest={workers}.zip", f"--workers={workers}", "--width=16", "--height=16"]
+        subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
+
+
+def test_inspect_says_what_is_there_and_draws_it(pets: Path, tmp_path: Path) -> None:
+    _save(pets / "cat" / "99.png", 0, mode="RGBA")
+    command = [sys.executable, ROOT / "dataset_tool.py", "--inspect", f"--source={pets}", "--labels-from-folders"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("13 pictures\nformat      PNG        13\nsize        8x6        13\n")
+    assert "python dataset_tool.py --source=" in done.stdout
+    assert "--labels-from-folders --dest=NEW.zip --background=white --transform=center-crop --width=32" in done.stdout
+    result = _run(f"--source={pets}", f"--inspect={tmp_path / 'grid.png'}", "--workers=1")
+    assert f"grid        {tmp_path / 'grid.png'}" in result.output
+    assert decode((tmp_path / "grid.png").read_bytes()).shape[2] == 3
+
+
+def test_inspect_takes_any_source_and_knows_what_train_py_takes(tmp_path: Path) -> None:
+    packed = tmp_path / "demo.zip"
+    assert "neither a folder nor a zip" in _run("--source=demo", "--inspect", "--max-images=20", "--workers=1").output
+    _pack("demo", packed, "--max-images=20")
+    assert "takes it as it is" in _run(f"--source={packed}", "--inspect", "--workers=1").output
+    _pack("demo", packed, "--force", "--width=34", "--height=34", "--max-images=20")
+    result = _run(f"--source={packed}", "--inspect", "--workers=1")
+    assert "- pictures of 34x34 px cannot be halved evenly down to about 8 px" in result.output
+
+
+def test_inspect_with_options_that_do_not_suit_it(pets: Path, tmp_path: Path) -> None:
+    _refused("leave out --dest", f"--source={pets}", "--inspect", f"--dest={tmp_path / 'd.zip'}")
+    _refused("leave out --width", f"--source={pets}", "--inspect", "--width=8")
+    _refused("is not the name of a .png, ", f"--source={pets}", f"--inspect={tmp_path / 'grid.txt'}")
+    _refused("in a folder that exists", f"--source={pets}", f"--inspect={tmp_path / 'nowhere' / 'grid.png'}")
+    _refused("Missing option '--dest'.", f"--source={pets}")
+    assert os.listdir(tmp_path) == ["pets"]

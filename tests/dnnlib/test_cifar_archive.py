@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dnnlib.cifar_archive import read_cifar10
+from dnnlib.tar_files import TarFiles
 
 RNG = np.random.default_rng(0)
 PIXELS = [RNG.integers(0, 256, (2, 3072), dtype=np.uint8) for _ in range(5)]
@@ -35,8 +36,12 @@ def _write_tar(path: Path, replaced: dict[str, bytes]) -> Path:
     return path
 
 
+def _read(path: Path) -> tuple[np.ndarray, list[int], list[str]]:
+    return read_cifar10(TarFiles(path))
+
+
 def test_published_format(tmp_path: Path) -> None:
-    pictures, labels, class_names = read_cifar10(_write_tar(tmp_path / "c.tar.gz", {}))
+    pictures, labels, class_names = _read(_write_tar(tmp_path / "c.tar.gz", {}))
     assert class_names == ["airplane", "automobile"]
     assert labels == [0, 1, 1, 1, 0, 1, 1, 1, 0, 1]
     assert pictures.shape == (10, 32, 32, 3)
@@ -45,7 +50,7 @@ def test_published_format(tmp_path: Path) -> None:
 
 def test_pickles_written_by_python_3(tmp_path: Path) -> None:
     batch = pickle.dumps({b"data": PIXELS[0], b"labels": [0, 1]}, protocol=2)
-    pictures, _, _ = read_cifar10(_write_tar(tmp_path / "c.tar.gz", {"data_batch_1": batch}))
+    pictures, _, _ = _read(_write_tar(tmp_path / "c.tar.gz", {"data_batch_1": batch}))
     assert np.array_equal(pictures[0].transpose(2, 0, 1).ravel(), PIXELS[0][0])
 
 
@@ -61,7 +66,7 @@ def test_code_is_refused_by_name(tmp_path: Path) -> None:
     attack = pickle.dumps({b"data": _Attack(tmp_path / "done"), b"labels": []}, protocol=2)
     path = _write_tar(tmp_path / "c.tar.gz", {"data_batch_3": attack})
     with pytest.raises(ValueError, match=r"data_batch_3 in .*c.tar.gz cannot be read: it asks for (posix|nt)\.mkdir"):
-        read_cifar10(path)
+        _read(path)
     assert not (tmp_path / "done").exists()
 
 
@@ -76,18 +81,26 @@ def test_code_is_refused_by_name(tmp_path: Path) -> None:
 )
 def test_damaged_batches_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_cifar10(_write_tar(tmp_path / "c.tar.gz", {"data_batch_2": content}))
+        _read(_write_tar(tmp_path / "c.tar.gz", {"data_batch_2": content}))
 
 
 def test_other_tar_files_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "other.tar", "w"):
         pass
-    with pytest.raises(ValueError, match=r"has no data_batch_1.*only tar file supported is cifar-10-python.tar.gz"):
-        read_cifar10(tmp_path / "other.tar")
+    with pytest.raises(
+        ValueError, match=r"has no data_batch_1.*tar files that can be packed are cifar-10-python.tar.gz and stl10"
+    ):
+        _read(tmp_path / "other.tar")
 
 
 def test_half_a_download_is_refused(tmp_path: Path) -> None:
     path = _write_tar(tmp_path / "c.tar.gz", {})
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(ValueError, match="damaged"):
-        read_cifar10(path)
+        _read(path)
+
+
+def test_member_far_larger_than_a_batch_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = _write_tar(tmp_path / "c.tar.gz", {"data_batch_4": bytes(2**26 + 1)})
+    with pytest.raises(ValueError, match=r"data_batch_4 in .*c.tar.gz has 64.0 MiB, more than the 64.0 MiB"):
+        _read(path)

@@ -107,3 +107,43 @@ def test_extreme_shapes(size: tuple[int, int]) -> None:
 def test_bad_combinations(arguments: tuple[str, int | None, int | None], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PictureTransform(*arguments)
+
+
+def _celeba_face() -> np.ndarray:
+    rows, columns = np.indices((218, 178), dtype=np.uint8)
+    return np.stack([rows, columns, rows ^ columns], axis=2)
+
+
+def test_celeba_takes_the_square_of_128_around_89_121() -> None:
+    face = _celeba_face()
+    crop = face[121 - 64 : 121 + 64, 89 - 64 : 89 + 64]
+    assert np.array_equal(PictureTransform("celeba").apply(face), crop)
+    assert PictureTransform("celeba").output(Layout(178, 218, 3)) == Layout(128, 128, 3)
+    resized = PictureTransform("celeba", 64, 48).apply(face)
+    assert np.array_equal(resized, _resized(crop, 64, 48, Image.Resampling.LANCZOS))
+    assert PictureTransform("celeba", 130, 130).enlarges(Layout(178, 218, 3))
+    assert not PictureTransform("celeba", 64, 64).enlarges(Layout(178, 218, 3))
+
+
+@pytest.mark.parametrize("size", [(218, 178), (178, 217), (128, 128)])
+def test_celeba_refuses_other_sizes(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"is {size[0]}x{size[1]}, but --transform=celeba is for .*178x218; use"):
+        PictureTransform("celeba").apply(_noise(*size))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pad_puts_black_around_and_changes_no_pixel(channels: int) -> None:
+    pixels = _noise(28, 27, channels)
+    padded = PictureTransform("pad", 32, 32).apply(pixels)
+    assert padded.shape == (32, 32, channels)
+    assert np.array_equal(padded[2:29, 2:30], pixels)
+    assert padded.sum() == pixels.sum()
+    assert not PictureTransform("pad", 32, 32).enlarges(Layout(28, 27, channels))
+    assert np.array_equal(PictureTransform("pad", 28, 27).apply(pixels), pixels)
+
+
+def test_pad_refuses_pictures_that_are_larger() -> None:
+    with pytest.raises(ValueError, match=r"is 33x8, more than the 32x32 that --transform=pad fills up; give a larger"):
+        PictureTransform("pad", 32, 32).apply(_noise(33, 8))
+    with pytest.raises(ValueError, match=r"--transform=pad needs the size of the new pictures"):
+        PictureTransform("pad", 32)

@@ -1,0 +1,154 @@
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnnlib.image_sources import SourceOptions, open_source
+from dnnlib.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect_source, sample_columns
+from dnnlib.inspection_text import report
+from dnnlib.label_table import Label
+from dnnlib.packing import Result
+from dnnlib.picture_grid import Column, draw_grid
+from dnnlib.source_pictures import ArrayPicture, ImageSource
+
+RNG = np.random.default_rng(0)
+
+
+def _quiet(items: Iterable[Result], total: int, title: str) -> Iterable[Result]:
+    return items
+
+
+def _arrays(count: int, label: Label | None = None, size: tuple[int, int] = (8, 8)) -> list[ArrayPicture]:
+    return [
+        ArrayPicture(f"picture {index}", RNG.integers(0, 256, (*size, 3), dtype=np.uint8), label)
+        for index in range(count)
+    ]
+
+
+def _source(pictures: list[ArrayPicture], labelled: bool = False, names: tuple[str, ...] = ()) -> ImageSource:
+    return ImageSource(len(pictures), lambda: iter(pictures), labelled, names, packing_reason="")
+
+
+def _inspect(images: ImageSource) -> Inspection:
+    return inspect_source(images, 1, _quiet)
+
+
+def _text(images: ImageSource, refusal: str | None = None) -> str:
+    return "\n".join(report(_inspect(images), images, ["--source=X"], lambda width, height: refusal))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_files_of_all_kinds_are_counted(tmp_path: Path, workers: int) -> None:
+    noise = Image.fromarray(RNG.integers(0, 256, (12, 16, 4), dtype=np.uint8))
+    noise.convert("RGB").save(tmp_path / "a.png")
+    noise.convert("RGB").save(tmp_path / "b.bmp")
+    noise.save(tmp_path / "c.png")
+    noise.convert("L").save(tmp_path / "d.jpg")
+    noise.convert("P").save(tmp_path / "e.gif")
+    noise.convert("RGB").resize((8, 8)).save(tmp_path / "f.png")
+    Image.fromarray(np.full((12, 16), 40_000, np.uint16)).save(tmp_path / "g.png")
+    (tmp_path / "h.png").write_text("hello")
+    (tmp_path / "i.png").write_bytes((tmp_path / "a.png").read_bytes()[:-100])
+    images = open_source(str(tmp_path))
+    found = inspect_source(images, workers, _quiet)
+    assert found.count == 9
+    assert found.formats == {"PNG": 4, "BMP": 1, "JPEG": 1, "GIF": 1}
+    assert found.modes == {"colour": 3, "colour with alpha": 1, "grey": 1, "palette": 1, "16-bit grey": 1}
+    assert found.sizes == {(16, 12): 6, (8, 8): 1}
+    assert found.num_transparent == 1
+    assert found.num_unusable == 2
+    assert found.messages[0] == f"h.png in {tmp_path} is not a picture, or damaged"
+    assert found.messages[1].startswith(f"i.png in {tmp_path} is damaged")
+    assert found.num_repeated == 1
+    assert found.repeated == [[f"a.png in {tmp_path}", f"b.bmp in {tmp_path}"]]
+    assert sum(len(column.pictures) for column in sample_columns(found, ())) == 7
+
+
+def test_pictures_with_the_same_bytes_in_another_shape_are_not_alike() -> None:
+    flat = np.zeros((4, 9, 3), np.uint8)
+    shapes = [flat, flat.reshape(9, 4, 3), flat.reshape(6, 6, 3), flat.copy()]
+    found = _inspect(_source([ArrayPicture(str(index), array) for index, array in enumerate(shapes)]))
+    assert found.repeated == [["0", "3"]]
+
+
+def test_repeated_pictures_are_counted_in_full_and_named_in_part() -> None:
+    once = _arrays(4)
+    pictures = [*once, *once[:1] * 5, *once[1:]]
+    found = _inspect(_source(pictures))
+    assert found.num_repeated == 8
+    assert found.repeated == [["picture 0"] * 3, ["picture 1"] * 2, ["picture 2"] * 2]
+
+
+def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
+    pictures = [picture for label in (2, 0) for picture in _arrays(50, label)]
+    found = _inspect(_source(pictures, labelled=True, names=("cat", "dog", "owl")))
+    assert list(found.samples) == [0, 2]
+    for label, chosen in found.samples.items():
+        assert len({picture.origin for picture in chosen}) == NUM_ROWS
+        assert {picture.label for picture in chosen} == {label}
+        assert max(int(picture.origin.split()[1]) for picture in chosen) > NUM_ROWS
+    assert [column.heading for column in sample_columns(found, ("cat", "dog", "owl"))] == ["cat", "owl"]
+
+
+@pytest.mark.parametrize("count", [1, 5, 96, 500])
+def test_samples_without_classes_fill_columns(count: int) -> None:
+    columns = sample_columns(_inspect(_source(_arrays(count))), ())
+    assert sum(len(column.pictures) for column in columns) == min(count, NUM_ROWS * NUM_COLUMNS)
+    assert len(columns) == min(count, NUM_COLUMNS)
+    assert {column.heading for column in columns} == {""}
+
+
+def test_text_of_a_good_set() -> None:
+    pictures = [*_arrays(3, 0), *_arrays(2, 2)]
+    lines = _text(_source(pictures, True, ("cat", "dog", "owl"))).split("\n")
+    assert [line.split() for line in lines] == [
+        ["5", "pictures"], ["format", "pixels", "5"], ["size", "8x8", "5"], ["colour", "colour", "5"],
+        ["labels", "3", "classes"], ["0", "cat", "3"], ["1", "dog", "0"], ["2", "owl", "2"],
+        ["unusable", "none"], ["duplicates", "none"], ["train.py", "takes", "it", "as", "it", "is"],
+    ]  # fmt: skip
+
+
+def test_text_about_labels_that_are_vectors_or_many() -> None:
+    assert "vectors of length 2" in _text(_source(_arrays(3, (0.5, 1.0)), True))
+    pictures = [picture for label in range(30) for picture in _arrays(1 + label % 2, label)]
+    text = _text(_source(pictures, True))
+    assert "30 classes" in text
+    assert "... and 10 more, of 1 to 2 pictures" in text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side"),
+    [({(70, 90): 95, (20, 30): 5}, 64), ({(70, 90): 85, (50, 50): 15}, 48), ({(9, 9): 3, (8, 8): 3}, 32)],
+)
+def test_proposed_side_enlarges_few_pictures(sizes: dict[tuple[int, int], int], side: int) -> None:
+    pictures = [picture for size, count in sizes.items() for picture in _arrays(count, size=size)]
+    text = _text(_source(pictures))
+    assert "- pictures of 2 sizes" in text
+    assert f"--source=X --dest=NEW.zip --transform=center-crop --width={side} --height={side}" in text
+
+
+def test_refusal_of_the_size_is_quoted_and_remedied() -> None:
+    text = _text(_source(_arrays(2, size=(300, 300))), refusal="they are too large")
+    assert "- they are too large" in text
+    assert "--width=256 --height=256" in text
+
+
+def test_grid_keeps_shapes_and_enlarges_whole_pixels() -> None:
+    wide = np.zeros((8, 16, 3), np.uint8)
+    wide[:, 8:] = (255, 0, 0)
+    tall = np.full((400, 100, 1), 90, np.uint8)
+    small = draw_grid([Column("", [wide])])
+    assert small.shape == (68, 68, 3)
+    assert np.array_equal(small[2 + 16 : 2 + 48, 2:66], wide.repeat(4, axis=0).repeat(4, axis=1))
+    assert (small[:18] == 255).all()
+    mixed = draw_grid([Column("a name that is far too long for this", [wide, tall]), Column("b", [tall])])
+    assert mixed.shape == (20 + 2 * 130 + 2, 2 * 130 + 2, 3)
+    assert (mixed[24:148, 132 + 64] == 90).all()
+    assert (mixed[:20] < 255).any()
+
+
+def test_split_of_the_options_reaches_the_source() -> None:
+    found = _inspect(open_source("demo", SourceOptions(max_images=20, split="score")))
+    assert found.labels == dict.fromkeys(range(10), 2)

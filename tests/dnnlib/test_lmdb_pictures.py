@@ -1,0 +1,139 @@
+import io
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnnlib.image_sources import SourceOptions, open_source
+from dnnlib.parallel import ordered_map
+from dnnlib.source_pictures import ImageSource, SourcePicture
+
+lmdb = pytest.importorskip("lmdb")
+
+COUNT = 40
+
+
+def _pixels(index: int) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+def _key(index: int) -> bytes:
+    return f"{index * 7919 % 65536:04x}{'0' * 36}".encode()  # as long as LSUN's, in no order of the index
+
+
+def _webp(pixels: np.ndarray) -> bytes:
+    output = io.BytesIO()
+    Image.fromarray(pixels).save(output, "webp", lossless=True)
+    return output.getvalue()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Return a folder as LSUN's, whose pictures are larger than a page."""
+    folder = tmp_path / "church_train_lmdb"
+    with lmdb.open(str(folder), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+        for index in range(COUNT):
+            transaction.put(_key(index), _webp(_pixels(index)))
+    return folder
+
+
+def _open(source: Path, max_images: int | None = None) -> ImageSource:
+    return open_source(str(source), SourceOptions(max_images=max_images))
+
+
+def _red_mean(picture: SourcePicture) -> float:
+    return float(picture.pixels(3, None)[:, :, 0].mean())
+
+
+def test_pictures_come_in_the_order_of_their_keys(database: Path) -> None:
+    images = _open(database)
+    order = sorted(range(COUNT), key=_key)
+    pictures = list(images.pictures())
+    assert images.count == COUNT
+    assert not images.labelled
+    for index, picture in zip(order, pictures, strict=True):
+        assert picture.origin == f"{_key(index).decode()} in {database}"
+        assert str(picture.layout(None)) == "50x40 RGB"
+        assert picture.kind().file_format == "WEBP"
+        assert np.array_equal(picture.pixels(3, None), _pixels(index))
+    first = [picture.origin for picture in _open(database, 3).pictures()]
+    assert first == [picture.origin for picture in pictures[:3]]
+
+
+def test_pictures_are_small_to_send_and_read_by_several_processes(database: Path) -> None:
+    pictures = list(_open(database).pictures())
+    assert len(pickle.dumps(pictures[0])) < 500
+    here = [_red_mean(picture) for picture in pictures]
+    assert list(ordered_map(_red_mean, pictures, workers=2, chunk_size=3)) == here
+
+
+def test_value_that_is_no_picture_is_named(database: Path) -> None:
+    with lmdb.open(str(database), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"0" * 40, b"hello")
+    first = next(iter(_open(database).pictures()))
+    with pytest.raises(ValueError, match=rf"{'0' * 40} in {database} is not a picture, or damaged"):
+        first.layout(None)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_half_a_database_is_refused(database: Path, share: float) -> None:
+    content = (database / "data.mdb").read_bytes()
+    (database / "data.mdb").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match=r"data.mdb is cut off: its \d+ pages do not fit into [\d,]+ bytes"):
+        _open(database)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(16, b"\0"), (20, b"\xff"), (40, b"\x03"), (slice(0, None), b""), (slice(30, None), b"")]
+)
+def test_other_files_of_that_name_are_refused(database: Path, place: int | slice, value: bytes) -> None:
+    content = bytearray((database / "data.mdb").read_bytes())
+    content[place if isinstance(place, slice) else slice(place, place + 1)] = value
+    (database / "data.mdb").write_bytes(content)
+    with pytest.raises(ValueError, match=r"data.mdb is no LMDB database, or damaged; copy or unpack it again"):
+        _open(database)
+
+
+@pytest.mark.parametrize(("place", "value"), [(10, 1), (10, 4), (12, 255), (16, 255)])
+def test_damaged_index_is_an_error_and_not_the_end_of_the_process(
+    database: Path, place: int, value: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray((database / "data.mdb").read_bytes())
+    page_bytes = int.from_bytes(content[40:44], "little")
+    leaves = [start for start in range(2 * page_bytes, len(content), page_bytes) if content[start + 10] == 2]
+    for start in leaves:
+        content[start + place] = value
+    (database / "data.mdb").write_bytes(content)
+    with pytest.raises(ValueError, match=r"data.mdb (cannot be read|is damaged|is empty)"):
+        _open(database)
+    assert capfd.readouterr().err == ""
+
+
+def test_empty_database_is_refused(tmp_path: Path) -> None:
+    lmdb.open(str(tmp_path / "set")).close()
+    with pytest.raises(ValueError, match=r"data.mdb is empty; download and unpack it again"):
+        _open(tmp_path / "set")
+
+
+def test_database_in_a_zip_says_to_unpack_it(database: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "church.zip", "w") as archive:
+        archive.write(database / "data.mdb", "church_train_lmdb/data.mdb")
+    with pytest.raises(ValueError, match=r"data.mdb in .*church.zip is an LMDB, .* unpack it, give the folder"):
+        _open(tmp_path / "church.zip")
+
+
+def test_split_is_not_for_it(database: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"--split=train is not for an LMDB, which is one part by itself; leave it out"
+    ):
+        open_source(str(database), SourceOptions(split="train"))
+
+
+def test_missing_package_is_named_with_the_command(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(ValueError, match=r"needs one more package: pip install lmdb"):
+        _open(database)

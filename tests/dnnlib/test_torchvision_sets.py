@@ -1,0 +1,146 @@
+import pickle
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision.datasets
+from PIL import Image
+
+from dnnlib import torchvision_sets
+from dnnlib.image_sources import SourceOptions, open_source
+from dnnlib.parallel import ordered_map
+from dnnlib.source_pictures import ImageSource, SourcePicture
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+
+
+class _Recorded:
+    """A set in the manner of torchvision that remembers how it was opened."""
+
+    calls: list[dict[str, object]] = []  # noqa: RUF012 - of all of them
+    classes = ("a", "b")
+
+    def __init__(self, root: str, split: str = "train", download: bool = False) -> None:
+        self.calls.append({"root": root, "split": split, "download": download})
+        if split == "broken":
+            raise FileNotFoundError(f"{root}/train.mat\nis nowhere")
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[object, int]:
+        if index == 2:
+            raise OSError("lost")
+        return Image.new("CMYK", (8, 8)), index
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, object]]]:
+    """Put it in the place of SVHN."""
+    monkeypatch.setattr(torchvision.datasets, "SVHN", _Recorded)
+    _Recorded.calls.clear()
+    torchvision_sets._known_sets.cache_clear()
+    yield _Recorded.calls
+    torchvision_sets._known_sets.cache_clear()
+    torchvision_sets._opened.cache_clear()
+
+
+def _open(name: str, root: Path, split: str | None = None, download: bool = False, limit: int = 9) -> ImageSource:
+    return open_source(f"torchvision:{name}", SourceOptions(limit, False, split, str(root), download))
+
+
+def _mnist(root: Path) -> Path:
+    """Write the files of MNIST as torchvision lays them out, its test part reversed."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for start, order in (("train", 1), ("t10k", -1)):
+        pixels, labels = PIXELS[::order], bytes([3, 1, 2, 9])[::order]
+        header = struct.pack(">IIII", 0x803, len(pixels), 28, 28)
+        (raw / f"{start}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (raw / f"{start}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, len(labels)) + labels)
+    return root
+
+
+def _mean(picture: SourcePicture) -> float:
+    return float(picture.pixels(picture.layout(None).channels, None).mean())
+
+
+def test_set_with_labels_and_names(tmp_path: Path) -> None:
+    images = _open("MNIST", _mnist(tmp_path))
+    pictures = list(images.pictures())
+    assert np.array_equal(np.stack([picture.pixels(1, None)[..., 0] for picture in pictures]), PIXELS)
+    assert [picture.label for picture in pictures] == [3, 1, 2, 9]
+    assert images.class_names[:2] == ("0 - zero", "1 - one")
+    assert pictures[1].origin == "picture 1 of torchvision's MNIST"
+    assert [picture.label for picture in _open("MNIST", tmp_path, "test", limit=2).pictures()] == [9, 2]
+
+
+def test_pictures_are_small_to_send_and_read_by_several_processes(tmp_path: Path) -> None:
+    pictures = list(_open("MNIST", _mnist(tmp_path)).pictures())
+    assert len(pickle.dumps(pictures[0])) < 500
+    assert list(ordered_map(_mean, pictures, workers=2, chunk_size=1)) == [_mean(picture) for picture in pictures]
+
+
+def test_set_that_needs_no_folder(tmp_path: Path) -> None:
+    images = _open("FakeData", tmp_path, limit=2)
+    (first, second) = images.pictures()
+    assert str(first.layout(None)) == "224x224 RGB"
+    assert isinstance(first.label, int)
+    assert images.class_names == ()
+    assert _mean(first) != _mean(second)
+
+
+def test_nothing_is_downloaded_unless_asked_for(recorded: list[dict[str, object]], tmp_path: Path) -> None:
+    images = _open("SVHN", tmp_path, "extra")
+    assert recorded == [{"root": str(tmp_path), "split": "extra", "download": False}]
+    assert images.class_names == ("a", "b")
+    assert next(iter(images.pictures())).pixels(3, None).shape == (8, 8, 3)
+
+
+def test_download_happens_once(recorded: list[dict[str, object]], tmp_path: Path) -> None:
+    list(_open("SVHN", tmp_path / "new", download=True).pictures())
+    assert [call["download"] for call in recorded] == [True, False]
+
+
+def test_errors_of_a_set_become_one_line(recorded: list[dict[str, object]], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"SVHN cannot be opened in .*train.mat; give --root, or --download") as caught:
+        _open("SVHN", tmp_path, "broken")
+    assert "\n" not in str(caught.value)
+    last = list(_open("SVHN", tmp_path).pictures())[2]
+    with pytest.raises(ValueError, match=r"picture 2 of torchvision's SVHN cannot be read: lost"):
+        last.pixels(3, None)
+
+
+def test_set_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
+    for name in ("MNIST", "CIFAR10", "STL10"):
+        with pytest.raises(
+            ValueError, match=rf"{name} cannot be opened in {tmp_path}: .* or --download to fetch it there"
+        ):
+            _open(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "download", "message"),
+    [
+        ("Cifar10", None, False, "has no set 'Cifar10' that could be packed; it has .*CIFAR10, CIFAR100"),
+        ("Kinetics", None, False, "has no set 'Kinetics'"),
+        ("VisionDataset", None, False, "has no set 'VisionDataset'"),
+        ("FakeData", "train", False, "--split=train is not for torchvision's FakeData, which has one part only"),
+        ("FakeData", None, True, "torchvision cannot download FakeData"),
+        ("MNIST", "extra", False, "--split=extra is unknown; MNIST has train, test"),
+        ("EMNIST", None, False, "EMNIST cannot be opened without split; give --split"),
+        ("STL10", "extra", False, "STL10 cannot be opened .*extra"),
+    ],
+)
+def test_bad_options(tmp_path: Path, name: str, split: str | None, download: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _open(name, tmp_path, split, download)
+
+
+def test_options_of_torchvision_are_for_its_sets_only(tmp_path: Path) -> None:
+    for options in (SourceOptions(root=str(tmp_path)), SourceOptions(download=True)):
+        with pytest.raises(ValueError, match="--root and --download are for --source=torchvision:NAME only"):
+            open_source("demo", options)
