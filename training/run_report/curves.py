@@ -24,6 +24,7 @@ class Chart:
     best: int | None = None  # index of the best point
     floor: float | None = None  # a value to compare with
     unit: str = ""
+    from_zero: bool = False  # the axis begins there
 
     def plain(self) -> dict[str, Any]:
         """The chart as JSON has it, in a few digits a number."""
@@ -41,6 +42,7 @@ class Statistic:
     is_log: bool = False
     skip_zero: bool = False  # a curve that is 0 throughout tells nothing
     unit: str = ""
+    from_zero: bool = False
 
 
 STATISTICS = (
@@ -63,10 +65,10 @@ STATISTICS = (
     Statistic(
         "Steps that were not finite", "Since the start of the run.", {"steps": "Progress/nonfinite_steps"}, skip_zero=True,
     ),
-    Statistic("Speed", "Seconds a thousand pictures.", {"s/kimg": "Timing/sec_per_kimg"}, unit="s"),
+    Statistic("Speed", "Seconds a thousand pictures.", {"s/kimg": "Timing/sec_per_kimg"}, unit="s", from_zero=True),
     Statistic(
         "Memory", "Peak of the first process, and of its GPU.",
-        {"CPU": "Resources/cpu_mem_gb", "GPU": "Resources/peak_gpu_mem_gb"}, unit="GB",
+        {"CPU": "Resources/cpu_mem_gb", "GPU": "Resources/peak_gpu_mem_gb"}, unit="GB", from_zero=True,
     ),
 )  # fmt: skip
 
@@ -85,10 +87,11 @@ def statistics_charts(rows: Sequence[dict[str, Any]]) -> list[Chart]:
             if any(value is not None and (value or not statistic.skip_zero) for value in values)
         }
         if kept:
+            x = [kimg[part][-1] for part in groups]
             charts.append(
                 Chart(
-                    statistic.title, statistic.note, [kimg[part][-1] for part in groups], kept, statistic.is_log,
-                    unit=statistic.unit,
+                    statistic.title, statistic.note, x, kept, statistic.is_log, unit=statistic.unit,
+                    from_zero=statistic.from_zero,
                 )
             )  # fmt: skip
     return charts

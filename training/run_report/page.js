@@ -58,7 +58,7 @@ function verticalAxis(chart) {
     return { ticks: logTicks(low, high), place: (value) => Math.log(value / low) / Math.log(high / low) };
   }
   const margin = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
-  const startsAtZero = low >= 0 && low - margin < 0;
+  const startsAtZero = low >= 0 && (chart.from_zero || low - margin < 0);
   [low, high] = [startsAtZero ? 0 : low - margin, high + margin];
   return { ticks: linearTicks(low, high, 7), place: (value) => (value - low) / (high - low) };
 }

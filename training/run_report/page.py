@@ -56,7 +56,12 @@ def header_part(run: RunFolder, metrics: list[Chart], is_served: bool) -> str:
 def tile(name: str, value: str, remark: str = "") -> str:
     """One key figure."""
     small = f"<small>{escaped(remark)}</small>" if remark else ""
-    return f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}{small}</dd></div>"
+    return f"<div><dt>{breakable(name)}</dt><dd>{escaped(value)}{small}</dd></div>"
+
+
+def breakable(name: str) -> str:
+    """A name that may be broken after its underscores."""
+    return escaped(name).replace("_", "_<wbr>")
 
 
 def status(run: RunFolder) -> tuple[str, str]:
@@ -125,7 +130,7 @@ def charts_part(charts: list[Chart]) -> str:
     if not charts:
         return ""
     figures = "".join(
-        f'<figure class="card" id="chart-{index}"><figcaption><h3>{escaped(chart.title)}</h3>'
+        f'<figure class="card" id="chart-{index}"><figcaption><h3>{breakable(chart.title)}</h3>'
         f'<p class="note">{escaped(chart.note)}</p></figcaption></figure>'
         for index, chart in enumerate(charts)
     )
