@@ -37,5 +37,5 @@ def card(run_dir: Path) -> str:
         assert chart.best is not None  # a metric has one
         facts.append(f"{chart.title} {chart.curves['value'][chart.best]:.4g}")
     lines = " · ".join(escaped(fact) for fact in facts if fact)
-    article = f'<article class="card">{picture}<h2>{escaped(run_dir.name)}</h2><p class="soft">{lines}</p></article>'
-    return f'<a href="/{quote(run_dir.name)}/">{article}</a>'
+    box = f'<div class="card">{picture}<h2>{escaped(run_dir.name)}</h2><p class="soft">{lines}</p></div>'
+    return f'<a href="/{quote(run_dir.name)}/">{box}</a>'

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from training.run_report.curves import MAX_POINTS, Chart, buckets
+from training.run_report.curves import MAX_POINTS, Chart, Value, buckets
 from training.run_report.run_folder import number
 
 _HIGHER_IS_BETTER = re.compile(r"(is|pr|dc)\d")  # Inception score, precision and recall, density and coverage
@@ -43,7 +43,8 @@ def metric_chart(name: str, rows: list[dict[str, Any]]) -> Chart | None:
     best = list(kept).index(best_kimg(kept, higher_is_better(name)))
     direction = "higher" if higher_is_better(name) else "lower"
     note = f"Measured at snapshots; {direction} is better."
-    x, curves = [float(kimg) for kimg in kept], {"value": list(kept.values())}
+    x = [float(kimg) for kimg in kept]
+    curves: dict[str, list[Value]] = {"value": list(kept.values())}
     return Chart(name, note, x, curves, is_log=True, best=best, floor=floor)
 
 

@@ -174,17 +174,18 @@ def differences_part(run: RunFolder) -> str:
 def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """What is known of pictures, networks, machine and versions."""
     groups = {name: value for name in ("data", "parameters", "versions") if isinstance(value := facts.get(name), dict)}
-    data, parameters, rows = groups.get("data", {}), groups.get("parameters", {}), []
+    data, parameters = groups.get("data", {}), groups.get("parameters", {})
+    rows: list[tuple[str, str]] = []
     if "pictures" in data:
         flipped = data["pictures"] != data.get("files", data["pictures"])
         rows.append(("Pictures", f"{counted(data['pictures'])}{' with the flipped ones' if flipped else ''}"))
-        channels = {1: ", grey", 3: ", RGB"}.get(data.get("channels"), "")
+        channels = {"1": ", grey", "3": ", RGB"}.get(str(data.get("channels")), "")
         rows.append(("Size", f"{data.get('width')} x {data.get('height')} px{channels}"))
         names = ", ".join(map(str, list(data.get("class_names") or [])[:20]))
         rows.append(("Classes", f"{data.get('classes') or 'none'}{f': {names}' if names else ''}"))
     networks = {"G": "Generator", "D": "Discriminator"}
-    rows += [(networks.get(name, name), f"{counted(count)} parameters") for name, count in parameters.items()]
-    rows += [(name.capitalize(), str(facts[name])) for name in ("device", "processes") if name in facts]
+    rows += [(networks.get(str(name), str(name)), f"{counted(count)} parameters") for name, count in parameters.items()]
+    rows += [(key.capitalize(), str(facts[key])) for key in ("device", "processes") if key in facts]
     return rows + [(str(name), str(version)) for name, version in groups.get("versions", {}).items()]
 
 

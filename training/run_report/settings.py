@@ -7,7 +7,7 @@ OWN = ("preset", "data.path")  # always a run's own
 
 def lines(options: dict[str, Any]) -> dict[str, str]:
     """Return the value of every setting as text, by its name as --set takes it."""
-    found = {}
+    found: dict[str, str] = {}
     for group, values in options.items():
         if isinstance(values, dict):
             found |= {f"{group}.{name}": text(value) for name, value in values.items()}

@@ -30,8 +30,10 @@ CLIPPED = """() => {
     const node = texts.currentNode, parent = node.parentElement;
     if (!node.textContent.trim() || ["SCRIPT", "NOSCRIPT"].includes(parent.tagName) || !parent.checkVisibility()) continue;
     range.selectNodeContents(node);
-    const box = range.getBoundingClientRect(), frame = (parent.closest("svg, .card, .tiles div") ?? document.body).getBoundingClientRect();
-    const isOut = box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
+    const outer = parent.closest("svg, .card, .tiles div") ?? document.body;
+    const box = range.getBoundingClientRect(), frame = outer.getBoundingClientRect();
+    const isWide = box.left < frame.left - 1 || box.right > frame.right + 1;
+    const isOut = isWide || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
     if (isOut || box.right > document.documentElement.clientWidth) found.push(node.textContent);
   }
   return found;
@@ -40,7 +42,8 @@ CLIPPED = """() => {
 # Texts whose contrast with what is behind them is below the 4.5 of WCAG 2.1, level AA.
 FAINT = """() => {
   const light = (colour) => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((c) => linear(c / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const behind = (node) => {
@@ -194,23 +197,31 @@ def test_charts_follow_the_width_of_the_window(page: Any) -> None:
     assert page.evaluate(CLIPPED) == []
 
 
+@pytest.fixture
+def server(run_dir: Path) -> Iterator[ReportServer]:
+    with ReportServer(run_dir.parent, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_index_and_report_over_http(browser: Any, run_dir: Path, tmp_path: Path, size: str) -> None:
+def test_index_and_report_over_http(browser: Any, server: ReportServer, tmp_path: Path, size: str) -> None:
     width, height = SIZES[size]
     complaints: list[str] = []
-    with ReportServer(run_dir.parent, 0) as server:
-        threading.Thread(target=server.serve_forever).start()
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.on("console", lambda message: complaints.append(message.text))
-        page.goto(server.url)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate(CLIPPED) == []
-        page.screenshot(path=tmp_path / f"index-{size}.png")
-        page.get_by_role("link", name=LONG).click()
-        page.get_by_role("heading", name="Curves").wait_for()
-        assert shown(page) == "Pictures generated at 1000 kimg"
-        page.get_by_role("link", name="All runs").click()
-        page.get_by_role("heading", name="Runs", exact=True).wait_for()
-        page.close()
-        server.shutdown()
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(server.url)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CLIPPED) == []
+    page.screenshot(path=tmp_path / f"index-{size}.png")
+    page.get_by_role("link", name=LONG).click()
+    page.get_by_role("heading", name="Curves").wait_for()
+    assert shown(page) == "Pictures generated at 1000 kimg"
+    page.get_by_role("link", name="All runs").click()
+    page.get_by_role("heading", name="Runs", exact=True).wait_for()
+    page.close()
     assert complaints == []
