@@ -58,9 +58,21 @@ def pictures_a_pass(context: click.Context, parameter: click.Parameter, value: s
     return int(value)
 
 
+def unless_serving(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A value that must be given, except where runs are shown only."""
+    if value is None and context.params.get("serve") is None:
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return value
+
+
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--outdir", required=True, metavar="DIR", help="Parent of the numbered run folders.")
-@click.option("--data", required=True, metavar="PATH", help="Data set: zip or folder made by dataset_tool.py.")
+@click.option(
+    "--data",
+    callback=unless_serving,
+    metavar="PATH",
+    help="Data set: zip or folder made by dataset_tool.py.  [required]",
+)
 @click.option("--cfg", default="auto", metavar="NAME", help=f"Preset: {', '.join([*PRESETS, *ALIASES])}.")
 @click.option(
     "--gpus", type=click.IntRange(1), metavar="N", help="Processes, one a GPU; without GPUs on the CPU.  [default: 1]"
@@ -135,6 +147,13 @@ def pictures_a_pass(context: click.Context, parameter: click.Parameter, value: s
 @click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any setting, e.g. --set loss.r1_gamma=0.1"
 )
+@click.option(
+    "--serve",
+    type=click.IntRange(0, 65535),
+    is_eager=True,
+    metavar="PORT",
+    help="Train nothing, show the runs in --outdir at http://127.0.0.1:PORT (0 = any free port).",
+)
 @click.option("--dry-run", "-n", is_flag=True, help="Print the settings and what they cost, and stop.")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
@@ -146,7 +165,11 @@ def main(**options: Any) -> None:
       python train.py --outdir=~/training-runs --data=~/cifar10.zip --cfg=cifar --gpus=2
       torchrun --nproc-per-node=2 train.py --outdir=~/training-runs --data=~/cifar10.zip --cfg=cifar
     Go on after a stop: type the same line with --resume=latest.
+    Look at the runs in a browser: python train.py --outdir=~/training-runs --serve=8000
     """
+    if options["serve"] is not None:
+        show_runs(options)
+        return
     try:
         launch(options)
     except (ValueError, OSError) as error:  # the messages of our own checks say what to do
@@ -156,6 +179,16 @@ def main(**options: Any) -> None:
 
         if isinstance(error, PeerError | ChildProcessError) and not is_main():
             sys.exit(1)  # the first process, or the one concerned, says what it is
+        raise click.ClickException(str(error)) from error
+
+
+def show_runs(options: dict[str, Any]) -> None:
+    """Serve the reports of the runs in --outdir until Ctrl-C; needs no torch."""
+    from training.run_report.server import serve
+
+    try:
+        serve(Path(options["outdir"]).expanduser(), options["serve"])
+    except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -359,7 +392,7 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device", stop:
         print0(why_not)
     init_from = None if job.resume == "latest" else job.resume
     saved = find_state(run_dir, print0) if is_resumed else None
-    loop = TrainingLoop(config, dataset, run_dir, device, saved, init_from, stop)
+    loop = TrainingLoop(config, dataset, run_dir, device, saved, init_from, stop, continuing_line())
     del saved  # as large as the networks and optimizers together
     reason = loop.run()
     if reason is Stop.NO:

@@ -29,6 +29,8 @@ from training.phases import MicroBatch, build_phases
 from training.picture_cache import keep_decoded
 from training.preview import Preview
 from training.report import Reporter
+from training.run_report.facts import gather
+from training.run_report.renewal import RunReport
 from training.state import TrainState
 from training.stop import Stop, StopRequest
 from training.storage import Patience
@@ -54,6 +56,7 @@ class TrainingLoop:
         saved: dict[str, Any] | None = None,  # what `find_state` returned, to go on from
         init_from: str | None = None,  # snapshot to start the networks from
         stop: StopRequest | None = None,  # asks to end early
+        command: str = "",  # the one that goes on with this run, for people
     ) -> None:
         check_metrics(config.schedule.metrics, dataset)
         self.config, self.schedule = config, config.schedule
@@ -74,6 +77,8 @@ class TrainingLoop:
         self.latents = self.latent_source()
         self.preview = Preview(dataset, self.state.G.z_dim, self.schedule.seed, device)
         self.report = Reporter(run_dir, device, self.state.cur_nimg, self.total_nimg, is_quiet=self.rank != 0)
+        facts = gather(self.state, dataset, self.world_size, command)
+        self.run_report = RunReport(run_dir, facts, self.report.say, is_on=self.rank == 0)
         self.patience = Patience(
             self.schedule.disk_retries, self.schedule.disk_wait_sec, self.report.say, lambda: self.stop.reason > Stop.NO
         )
@@ -97,6 +102,16 @@ class TrainingLoop:
 
     def run(self) -> Stop:
         """Train until enough pictures were seen, or until asked to stop; returns why it stopped early, if it did."""
+        try:
+            reason = self.train()
+        except Exception as error:
+            self.run_report.renew("failed", str(error))
+            raise
+        self.run_report.renew(*("done", "") if reason is Stop.NO else ("stopped", reason.text))
+        return reason
+
+    def train(self) -> Stop:
+        """What `run` does, without a word on how it ended in the report."""
         batches = self.real_batches()
         while True:
             if self.is_diverged():
@@ -158,6 +173,8 @@ class TrainingLoop:
             self.save()
         if is_snapshot and is_good and self.state.cur_nimg > 0:
             self.measure()
+        if is_snapshot and not self.is_done:  # at the end the report says how the run ended
+            self.run_report.renew()
         self.report.upkeep_sec += time.monotonic() - started_sec
 
     def snapshot(self) -> bool:

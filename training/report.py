@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import resource
 import sys
@@ -15,8 +16,7 @@ from tqdm import tqdm
 from dnnlib.files import atomic_write
 from dnnlib.text import format_duration
 from torch_utils.stats import Scalar
-
-STATS_FILE = "stats.jsonl"
+from training.run_files import STATS_FILE
 
 
 def memory_gb(device: torch.device) -> dict[str, float]:
@@ -119,16 +119,23 @@ class Reporter:
             for name, value in {**{name: s.mean for name, s in stats.items()}, **scalars}.items():
                 self.tensorboard.add_scalar(name, value, global_step=cur_nimg)
             self.tensorboard.flush()
-        row: dict[str, object] = {name: {"num": s.num, "mean": s.mean, "std": s.std} for name, s in stats.items()}
-        row |= {name: {"num": 1, "mean": value, "std": 0.0} for name, value in scalars.items()}
+        row = {name: plain(scalar) for name, scalar in stats.items()}
+        row |= {name: plain(Scalar(1, value, 0.0)) for name, value in scalars.items()}
+        whole = {"cur_nimg": cur_nimg, **row, "timestamp": time.time()}
         try:
-            append_line(self.run_dir / STATS_FILE, json.dumps({"cur_nimg": cur_nimg, **row, "timestamp": time.time()}))
+            append_line(self.run_dir / STATS_FILE, json.dumps(whole, allow_nan=False))
         except OSError as error:
             self.say(f"Warning: {STATS_FILE} lacks a row: {error}")
         self.tick_sec, self.tick_nimg, self.upkeep_sec = now, cur_nimg, 0.0
 
 
 LOSSES = {"Loss/G/loss": "G", "Loss/D/loss": "D", "Loss/r1_penalty": "r1"}  # shown in the status line
+
+
+def plain(scalar: Scalar) -> dict[str, float | None]:
+    """A statistic as JSON has it: null where it is not finite, because JSON knows neither NaN nor infinity."""
+    mean, std = (value if math.isfinite(value) else None for value in (scalar.mean, scalar.std))
+    return {"num": scalar.num, "mean": mean, "std": std}
 
 
 def append_line(path: Path, line: str) -> None:

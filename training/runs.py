@@ -9,8 +9,8 @@ from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
 from training.checkpoint import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
 from training.config import DatasetSpec, RunConfig
+from training.run_files import OPTIONS_FILE
 
-OPTIONS_FILE = "training_options.json"
 FREE_TO_CHANGE = {  # settings that a run may go on with although they differ
     "data": ("workers", "cache"),
     "schedule": (

@@ -39,3 +39,20 @@ def test_rows_after_the_saved_state_are_dropped(tmp_path: Path) -> None:
     path.write_text('{"cur_nimg": 0}\n{"cur_nimg": 16}\n{"cur_nimg": 32}\n{"cur_nimg": 4', encoding="utf-8")
     forget_later_rows(path, 16)
     assert path.read_text(encoding="utf-8") == '{"cur_nimg": 0}\n{"cur_nimg": 16}\n'
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_null_in_the_row(tmp_path: Path, bad: float) -> None:
+    """JSON knows neither NaN nor infinity; a resumed run reads such a row like any other."""
+
+    def refuse(name: str) -> float:
+        raise AssertionError(f"{name} is not JSON")
+
+    report = Reporter(tmp_path, CPU, cur_nimg=0, total_nimg=10_000, is_quiet=False)
+    report.status(2000, augment_p=0.25, stats={"Loss/G/loss": Scalar(num=64, mean=bad, std=bad)}, num_nonfinite=1)
+    report.close()
+    path = tmp_path / STATS_FILE
+    row = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert row["Loss/G/loss"] == {"num": 64, "mean": None, "std": None}
+    forget_later_rows(path, 2000)
+    assert json.loads(path.read_text(encoding="utf-8")) == row

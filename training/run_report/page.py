@@ -1,0 +1,216 @@
+"""The report of a run as one HTML file, made of what its folder holds."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from dnnlib.text import format_duration
+from training.run_report import settings
+from training.run_report.curves import Chart, statistics_charts
+from training.run_report.document import document, embedded, escaped, table
+from training.run_report.measurements import metric_charts
+from training.run_report.pictures import Picture, Pictures, read_pictures
+from training.run_report.run_folder import RunFolder, mean, read_run
+
+_LOG_LINES = 60
+_STATUS = {"running": "Running", "done": "Done", "stopped": "Stopped", "failed": "Failed"}
+
+
+def make_page(run_dir: Path, is_served: bool = False) -> str:
+    """Return the report of a run folder, whatever is missing there; `is_served` = beside the index of all runs."""
+    run, pictures = read_run(run_dir), read_pictures(run_dir)
+    metrics = metric_charts(run.metrics)
+    charts = metrics + statistics_charts(run.rows)
+    data = {"charts": [chart.plain() for chart in charts], "written": time.time()}
+    parts = [
+        header_part(run, metrics, is_served),
+        "<main>",
+        pictures_part(pictures),
+        charts_part(charts),
+        settings_part(run),
+        log_part(run),
+        "</main>",
+        f"<footer>Written by Styleformer at {time.strftime('%Y-%m-%d %H:%M')}, <span id=age></span>. This file needs no "
+        f"network and no other file.</footer>",
+        f'<script type="application/json" id="data">{embedded(data)}</script>',
+    ]
+    return document(f"{run_dir.resolve().name} – Styleformer", "\n".join(part for part in parts if part))
+
+
+def header_part(run: RunFolder, metrics: list[Chart], is_served: bool) -> str:
+    """The name of the run, how it stands, and its key figures."""
+    back = '<nav class="back"><a href="/">All runs</a></nav>' if is_served else ""
+    word, reason = status(run)
+    pill = f'<span class="pill {escaped(run.facts.get("status", ""))}">{escaped(word)}</span>' if word else ""
+    total, figures = run.total_kimg, ""
+    if total:
+        share = min(run.cur_kimg / total, 1)
+        figures += f'<progress value="{share:.4f}" max="1" aria-label="Trained">{share:.0%}</progress>'
+    figures += '<dl class="tiles">' + "".join(tile(*figure) for figure in key_figures(run, metrics)) + "</dl>"
+    said = f'<span class="soft">{escaped(reason)}</span>' if reason else ""
+    name = escaped(run.path.resolve().name)
+    return f'<header>{back}<h1>{name}</h1><p class="state">{pill}{said}</p>{figures}</header>'
+
+
+def tile(name: str, value: str, remark: str = "") -> str:
+    """One key figure."""
+    small = f"<small>{escaped(remark)}</small>" if remark else ""
+    return f"<div><dt>{breakable(name)}</dt><dd>{escaped(value)}{small}</dd></div>"
+
+
+def breakable(name: str) -> str:
+    """A name that may be broken after its underscores."""
+    return escaped(name).replace("_", "_<wbr>")
+
+
+def status(run: RunFolder) -> tuple[str, str]:
+    """How a run stands, in a word, and why or since when; "" = unknown."""
+    state = str(run.facts.get("status", ""))
+    reason = str(run.facts.get("reason") or "")
+    if state == "running" and run.rows:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(run.rows[-1].get("timestamp") or 0)))
+        reason = f"last heard of at {when}"
+    return _STATUS.get(state, ""), reason
+
+
+def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, str]]:
+    """The figures at the top: name, value, remark."""
+    total = run.total_kimg
+    figures = [("Trained", f"{run.cur_kimg:,.6g} kimg", f"of {total:,.6g}" if total else "")]
+    if run.rows:
+        figures.append(("Time", format_duration(run.training_sec), "all restarts together"))
+    speeds = [value for row in run.rows if row["cur_nimg"] and (value := mean(row, "Timing/sec_per_kimg")) is not None]
+    if speeds:
+        left = max((total or 0) - run.cur_kimg, 0) * speeds[-1]
+        figures.append(("Speed", f"{speeds[-1]:.4g} s/kimg", f"about {format_duration(left)} left" if left else ""))
+    for chart in metrics:
+        values = chart.curves["value"]
+        assert chart.best is not None  # a metric has one
+        figures.append((chart.title, f"{values[chart.best]:.4g}", f"best, at {chart.x[chart.best]:g} kimg"))
+    return figures
+
+
+def pictures_part(pictures: Pictures) -> str:
+    """The grids with the controls that move through time."""
+    if not pictures.fakes and pictures.reals is None:
+        return ""
+    fakes = [image(picture, index == len(pictures.fakes) - 1) for index, picture in enumerate(pictures.fakes)]
+    shown = "".join(fakes)
+    controls = ""
+    if fakes:
+        few = len(fakes) < pictures.num_fakes
+        note = f" {len(fakes)} of {pictures.num_fakes} grids are in this file." if few else ""
+        controls = (
+            f'<div class="player"><label for="slider">Generated at <span id="shown"></span></label>'
+            f'<button type="button" id="back" aria-label="Earlier picture">◀︎</button>'
+            f'<input type="range" id="slider" min="0" max="{len(fakes) - 1}" step="1" value="{len(fakes) - 1}">'
+            f'<button type="button" id="forth" aria-label="Later picture">▶︎</button>'
+            f'<button type="button" id="play">Play</button></div>'
+        )
+        shown = f"<figure><figcaption>Generated, from the same latents throughout.{note}</figcaption>{shown}</figure>"
+    if pictures.reals:
+        shown += f"<figure><figcaption>Real, for comparison.</figcaption>{image(pictures.reals, True)}</figure>"
+    return (
+        f'<section aria-labelledby="pictures"><h2 id="pictures">Pictures</h2><div class="card">{controls}'
+        f'<div class="grids">{shown}</div></div></section>'
+    )
+
+
+def image(picture: Picture, is_shown: bool) -> str:
+    """An image element; the script shows one of the generated grids at a time."""
+    what = "Real pictures" if picture.kimg is None else f"Pictures generated at {picture.kimg:g} kimg"
+    kimg = "" if picture.kimg is None else f' data-kimg="{picture.kimg:g}"'
+    hidden = "" if is_shown else " hidden"
+    return f'<img src="{picture.url}" width="{picture.width}" height="{picture.height}" alt="{what}"{kimg}{hidden}>'
+
+
+def charts_part(charts: list[Chart]) -> str:
+    """Places for the charts, which the script draws."""
+    if not charts:
+        return ""
+    figures = "".join(
+        f'<figure class="card" id="chart-{index}"><figcaption><h3>{breakable(chart.title)}</h3>'
+        f'<p class="note">{escaped(chart.note)}</p></figcaption></figure>'
+        for index, chart in enumerate(charts)
+    )
+    return (
+        f'<section aria-labelledby="curves"><h2 id="curves">Curves</h2><noscript><p>The curves and the slider need '
+        f'JavaScript, which is part of this file.</p></noscript><div class="charts">{figures}</div></section>'
+    )
+
+
+def settings_part(run: RunFolder) -> str:
+    """Differences to the preset, the whole configuration, and the facts."""
+    cards = []
+    if run.options:
+        lines = settings.lines(run.options)
+        cards.append(f'<div class="card"><h3>Settings</h3>{differences_part(run)}<details><summary>All settings '
+                     f"({len(lines)})</summary>{table(lines.items())}</details></div>")  # fmt: skip
+    facts = facts_rows(run.facts)
+    if facts:
+        command = str(run.facts.get("command") or "")
+        line = f"<details open><summary>To go on with this run</summary><pre>{escaped(folded(command))}</pre></details>"
+        cards.append(f'<div class="card"><h3>This run</h3>{table(facts)}{line if command else ""}</div>')
+    if not cards:
+        return ""
+    return (
+        f'<section aria-labelledby="settings"><h2 id="settings">Settings and facts</h2><div class="columns">'
+        f"{''.join(cards)}</div></section>"
+    )
+
+
+def differences_part(run: RunFolder) -> str:
+    """How the settings differ from those of the preset."""
+    name, theirs = str(run.options.get("preset", "")), run.preset_options()
+    if theirs is None:
+        return '<p class="note">What the preset would have set is not known for this run.</p>'
+    changed = settings.differences(run.options, theirs)
+    if not changed:
+        return f"<p>As the preset “{escaped(name)}” has them.</p>"
+    return table(changed, head=("Changed", "here", f"preset “{name}”"))
+
+
+def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is known of pictures, networks, machine and versions."""
+    groups = {name: value for name in ("data", "parameters", "versions") if isinstance(value := facts.get(name), dict)}
+    data, parameters = groups.get("data", {}), groups.get("parameters", {})
+    rows: list[tuple[str, str]] = []
+    if "pictures" in data:
+        flipped = data["pictures"] != data.get("files", data["pictures"])
+        rows.append(("Pictures", f"{counted(data['pictures'])}{' with the flipped ones' if flipped else ''}"))
+        channels = {"1": ", grey", "3": ", RGB"}.get(str(data.get("channels")), "")
+        rows.append(("Size", f"{data.get('width')} x {data.get('height')} px{channels}"))
+        names = ", ".join(map(str, list(data.get("class_names") or [])[:20]))
+        rows.append(("Classes", f"{data.get('classes') or 'none'}{f': {names}' if names else ''}"))
+    networks = {"G": "Generator", "D": "Discriminator"}
+    rows += [(networks.get(str(name), str(name)), f"{counted(count)} parameters") for name, count in parameters.items()]
+    rows += [(key.capitalize(), str(facts[key])) for key in ("device", "processes") if key in facts]
+    return rows + [(str(name), str(version)) for name, version in groups.get("versions", {}).items()]
+
+
+def folded(command: str) -> str:
+    """A command with one option a line, as a shell takes it."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    return "".join((" \\\n    " if word.startswith("--") else " ") + shlex.quote(word) for word in words).strip()
+
+
+def counted(value: object) -> str:
+    """A count with its thousands set apart."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def log_part(run: RunFolder) -> str:
+    """The warnings of the log, and its last lines."""
+    if not run.log:
+        return ""
+    warnings = [line for line in run.log if line.startswith("Warning:")][-_LOG_LINES:]
+    said = f"<h3>Warnings</h3><pre>{escaped(chr(10).join(warnings))}</pre>" if warnings else ""
+    lines = escaped("\n".join(run.log[-_LOG_LINES:]))
+    return (
+        f'<section aria-labelledby="log"><h2 id="log">Log</h2><div class="card">{said}<details><summary>Last lines'
+        f"</summary><pre>{lines}</pre></details></div></section>"
+    )

@@ -1,0 +1,35 @@
+"""Renews report.html while a run goes on; nothing that goes wrong with it ends the run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dnnlib.files import atomic_write
+from training.run_files import REPORT_FILE
+from training.run_report.facts import write_facts
+from training.run_report.page import make_page
+
+
+class RunReport:
+    """The report of a run in progress, written by its first process."""
+
+    def __init__(self, run_dir: Path, facts: dict[str, Any], say: Callable[[str], None], is_on: bool = True) -> None:
+        self.run_dir, self.facts, self.say, self.is_on = run_dir, facts, say, is_on
+
+    def renew(self, status: str = "running", reason: str = "") -> None:
+        """Write the report anew; the status is running, done, stopped or failed. Says so where that is impossible."""
+        if not self.is_on:
+            return
+        try:
+            write_facts(self.run_dir, self.facts, status, reason)
+            write_report(self.run_dir)
+        except Exception as error:  # a page about the run is never worth the run
+            self.say(f"Warning: {REPORT_FILE} was not renewed, training goes on: {error}")
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write report.html of a run folder, whoever made it, and return its path; raises OSError."""
+    page = make_page(run_dir)
+    with atomic_write(run_dir / REPORT_FILE, "w") as file:
+        file.write(page)
+    return run_dir / REPORT_FILE
