@@ -1,0 +1,85 @@
+"""Attention maps as pictures: heat laid over the darkened picture, one sheet a layer and an overview."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from training.sampling.attention_maps import LayerAttention, Point
+from training.sampling.sheets import Cell, as_colour, enlarged, enlargement, sheet
+
+HEADS_A_LINE = 8
+_DARKENED = 0.35  # brightness of the picture below the heat
+_HEAT = np.array([[0, 0, 0], [150, 20, 60], [235, 90, 20], [255, 205, 60], [255, 255, 225]])  # none to most
+_MARK = (0, 230, 255)
+
+
+def layer_sheet(pixels: np.ndarray, points: Sequence[Point], attention: LayerAttention) -> np.ndarray:
+    """One layer: a row for each point with the picture, the mean over the heads, and each head; long rows are continued.
+
+    A caption says how many times its even share the brightest place gets; 1.0x would be a map without any choice.
+
+    Args:
+        pixels: The picture, uint8 [height, width, channels].
+        points: The queries, in the order of the maps.
+        attention: Their maps.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    rows: list[list[Cell]] = []
+    for i, point in enumerate(points):
+        heads = [heat_cell(pixels, f"head {k}", maps[i], point) for k, maps in enumerate(attention.shares)]
+        mean = heat_cell(pixels, "mean", attention.shares[:, i].mean(dim=0), point)
+        for start in range(0, len(heads), HEADS_A_LINE):
+            begin: list[Cell] = [point_cell(pixels, point, attention), mean] if start == 0 else [None, None]
+            rows.append(begin + heads[start : start + HEADS_A_LINE])
+    return sheet(rows)
+
+
+def overview(pixels: np.ndarray, points: Sequence[Point], layers: Sequence[LayerAttention]) -> np.ndarray:
+    """All layers, the mean over their heads: a row for each point, a column for each layer; uint8 [height, width, 3]."""
+    return sheet(
+        [
+            [point_cell(pixels, point, layers[-1])]
+            + [heat_cell(pixels, f"layer {one.layer}", one.shares[:, i].mean(dim=0), point) for one in layers]
+            for i, point in enumerate(points)
+        ]
+    )
+
+
+def point_cell(pixels: np.ndarray, point: Point, attention: LayerAttention) -> Cell:
+    """The picture with a point marked."""
+    factor = enlargement(*pixels.shape[:2])
+    marked = mark(as_colour(enlarged(pixels, factor)).copy(), point, pixels.shape[:2], attention.weights.shape[2:])
+    return marked, f"at {point[0]},{point[1]}"
+
+
+def heat_cell(pixels: np.ndarray, title: str, shares: Tensor, point: Point) -> Cell:
+    """A map of shares, [height, width], over the picture, with the point marked and the peak in the caption."""
+    peak = float(shares.max()) * shares.numel()
+    factor = enlargement(*pixels.shape[:2])
+    picture = as_colour(enlarged(pixels, factor)).mean(axis=2, keepdims=True) * _DARKENED
+    rows, columns = (
+        np.arange(side) * token_side // side
+        for side, token_side in zip(picture.shape[:2], shares.shape, strict=True)
+    )
+    level = (shares / shares.max()).numpy()[np.ix_(rows, columns)]
+    stops = np.linspace(0, 1, len(_HEAT))
+    colours = np.stack([np.interp(level, stops, channel) for channel in _HEAT.T], axis=2)
+    over = (picture * (1 - level[:, :, None]) + colours).clip(0, 255).astype(np.uint8)
+    return mark(over, point, pixels.shape[:2], shares.shape), f"{title}  {peak:.1f}x"
+
+
+def mark(
+    canvas: np.ndarray, point: Point, picture_size: tuple[int, ...], token_size: Sequence[int]
+) -> np.ndarray:
+    """Draw a frame around the token of a point into an enlarged picture, uint8 [height, width, 3]; return it."""
+    edges = []
+    for place, picture_side, tokens, side in zip(point, picture_size, token_size, canvas.shape[:2], strict=True):
+        token = place * tokens // picture_side
+        edges.append((max(token * side // tokens - 1, 0), min((token + 1) * side // tokens, side - 1)))
+    (top, bottom), (left, right) = edges
+    canvas[[top, bottom], left : right + 1] = _MARK
+    canvas[top : bottom + 1, [left, right]] = _MARK
+    return canvas
