@@ -70,8 +70,7 @@ class LayerAttention:
 def token_at(point: Point, picture_size: tuple[int, int], stage_size: tuple[int, int]) -> int:
     """The token of a stage that a point of the picture belongs to; both sizes are (height, width)."""
     y, x = (
-        place * side // picture_side
-        for place, side, picture_side in zip(point, stage_size, picture_size, strict=True)
+        place * side // picture_side for place, side, picture_side in zip(point, stage_size, picture_size, strict=True)
     )
     return y * stage_size[1] + x
 

@@ -1,17 +1,56 @@
 """Attention maps as pictures: heat laid over the darkened picture, one sheet a layer and an overview."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from training.sampling.attention_maps import LayerAttention, Point
+from dnnlib.picture_writer import write_picture
+from training.networks.generator import Generator
+from training.preview import to_uint8
+from training.sampling.attention_maps import LayerAttention, Point, attention_maps
 from training.sampling.sheets import Cell, as_colour, enlarged, enlargement, sheet
 
 HEADS_A_LINE = 8
 _DARKENED = 0.35  # brightness of the picture below the heat
 _HEAT = np.array([[0, 0, 0], [150, 20, 60], [235, 90, 20], [255, 205, 60], [255, 255, 225]])  # none to most
 _MARK = (0, 230, 255)
+
+
+def write_attention(
+    generator: Generator,
+    ws: Tensor,
+    name: str,
+    points: Sequence[Point],
+    layers: Sequence[int],
+    noise_mode: str,
+    outdir: Path,
+) -> None:
+    """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the picture of styles [1, num_ws, w_dim]."""
+    maps, image = attention_maps(generator.synthesis, ws, points, layers, noise_mode)
+    pixels = to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
+    write_picture(outdir / f"{name}.png", overview(pixels, points, maps))
+    for attention in maps:
+        write_picture(outdir / f"{name}-layer{attention.layer:02d}.png", layer_sheet(pixels, points, attention))
+
+
+def parse_points(text: str | None, height: int, width: int) -> list[Point]:
+    """The points of "y,x;y,x" in a picture of this size; None = its middle and three around it. Raises ValueError."""
+    if text is None:
+        return [(height // 2, width // 2), (height // 4, width // 4), (height // 4, 3 * width // 4),
+                (3 * height // 4, width // 2)]  # fmt: skip
+    points = []
+    for part in text.split(";"):
+        y, comma, x = (word.strip() for word in part.partition(","))
+        if not (comma and y.isdecimal() and x.isdecimal()):
+            raise ValueError(f"--points={text}: write points as y,x in pixels, such as --points='16,16;4,20'")
+        if int(y) >= height or int(x) >= width:
+            raise ValueError(
+                f"--points={text}: {y},{x} is outside of the picture; y is 0..{height - 1} and x is 0..{width - 1}"
+            )
+        points.append((int(y), int(x)))
+    return points
 
 
 def layer_sheet(pixels: np.ndarray, points: Sequence[Point], attention: LayerAttention) -> np.ndarray:
@@ -61,8 +100,7 @@ def heat_cell(pixels: np.ndarray, title: str, shares: Tensor, point: Point) -> C
     factor = enlargement(*pixels.shape[:2])
     picture = as_colour(enlarged(pixels, factor)).mean(axis=2, keepdims=True) * _DARKENED
     rows, columns = (
-        np.arange(side) * token_side // side
-        for side, token_side in zip(picture.shape[:2], shares.shape, strict=True)
+        np.arange(side) * token_side // side for side, token_side in zip(picture.shape[:2], shares.shape, strict=True)
     )
     level = (shares / shares.max()).numpy()[np.ix_(rows, columns)]
     stops = np.linspace(0, 1, len(_HEAT))
@@ -71,9 +109,7 @@ def heat_cell(pixels: np.ndarray, title: str, shares: Tensor, point: Point) -> C
     return mark(over, point, pixels.shape[:2], shares.shape), f"{title}  {peak:.1f}x"
 
 
-def mark(
-    canvas: np.ndarray, point: Point, picture_size: tuple[int, ...], token_size: Sequence[int]
-) -> np.ndarray:
+def mark(canvas: np.ndarray, point: Point, picture_size: tuple[int, ...], token_size: Sequence[int]) -> np.ndarray:
     """Draw a frame around the token of a point into an enlarged picture, uint8 [height, width, 3]; return it."""
     edges = []
     for place, picture_side, tokens, side in zip(point, picture_size, token_size, canvas.shape[:2], strict=True):

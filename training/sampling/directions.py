@@ -1,5 +1,6 @@
 """Directions of W that change pictures most, found in closed form (Shen & Zhou, SeFa, arXiv 2007.06600)."""
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +42,15 @@ class Directions:
             )
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Self:
         """Read what `save` wrote; raises ValueError for another file."""
         path = Path(path).expanduser()
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 layers = tuple(int(layer) for layer in arrays["layers"])
-                tensors = [torch.from_numpy(arrays[name]).float() for name in ("vectors", "eigenvalues", "spreads")]
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+                names = ("vectors", "eigenvalues", "spreads")
+                tensors = [torch.from_numpy(arrays[name]).float().to(device) for name in names]
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path}: not directions as `generate.py directions` writes them to directions.npz ({error})"
             ) from error
@@ -90,6 +92,8 @@ def find_directions(synthesis: SynthesisNetwork, layers: Sequence[int], count: i
 
 
 def steps(strength: float, columns: int) -> list[float]:
-    """An odd number of evenly spaced steps from -strength to strength; the middle one is exactly 0."""
+    """Evenly spaced steps from -strength to strength; the middle one is exactly 0. Raises ValueError for an even number."""
+    if columns % 2 == 0:
+        raise ValueError(f"--steps={columns}: only an odd number of pictures has the seed's own in the middle")
     half = columns // 2
     return [strength * k / half for k in range(-half, half + 1)]

@@ -45,5 +45,7 @@ def nearest(queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Te
         distances, indices = distances[:, :count], indices.gather(1, order[:, :count])
         start += len(rows)
     if distances.shape[1] < count or distances.isinf().any():
-        raise ValueError(f"the data set has only {start} pictures, too few for the {count} nearest ones of each; take fewer")
+        raise ValueError(
+            f"the data set has only {start} pictures, too few for the {count} nearest ones of each; take fewer"
+        )
     return Neighbours(distances.sqrt(), indices)

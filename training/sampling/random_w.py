@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from training.networks.generator import Generator
+from training.sampling.styles import device_of, labels
 
 _AT_ONCE = 4096
 
@@ -16,21 +17,11 @@ def random_w(generator: Generator, count: int, seed: int, class_index: int | Non
     Args:
         generator: In eval mode.
         count: How many.
-        seed: They are the same for the same seed, and none of them is that of a picture of `generate.py --seeds`.
+        seed: They are the same for the same seed, but none of them is that of a picture of `generate.py --seeds`.
         class_index: Of all; None = the classes in turn.
     """
-    device = next(generator.parameters()).device
-    latents = torch.from_numpy(np.random.default_rng(seed).standard_normal((count, generator.z_dim), dtype=np.float32))
-    classes = torch.arange(count) % max(generator.c_dim, 1)
-    if class_index is not None:
-        classes[:] = class_index
-    parts = [
-        generator.mapping(z.to(device), one_hot(chosen, generator.c_dim).to(device))[:, 0]
-        for z, chosen in zip(latents.split(_AT_ONCE), classes.split(_AT_ONCE), strict=True)
-    ]
-    return torch.cat(parts)
-
-
-def one_hot(classes: Tensor, c_dim: int) -> Tensor:
-    """Labels of classes, float [count, c_dim]; of length 0 for a network without classes."""
-    return torch.eye(c_dim)[classes] if c_dim else torch.zeros(len(classes), 0)
+    rows = np.random.default_rng(seed).standard_normal((count, generator.z_dim), dtype=np.float32)
+    z = torch.from_numpy(rows).to(device_of(generator))
+    c = labels(generator, range(count), class_index)
+    parts = zip(z.split(_AT_ONCE), c.split(_AT_ONCE), strict=True)
+    return torch.cat([generator.mapping(some, label)[:, 0] for some, label in parts])

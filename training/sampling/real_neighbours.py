@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.checkpoint import read_snapshot
 from training.image_dataset import ImageDataset
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.sampling.embeddings import feature_maps
 from training.sampling.nearest import nearest
-from training.sampling.sheets import Cell, sheet
 
 _BATCH_PX = 256 * 32 * 32  # pixels of the real pictures that are in memory at once
 
@@ -61,6 +62,28 @@ class RealNeighbours:
         return self.distances[:, 0] / self.own[:, 0].clamp(min=1e-12)
 
 
+def open_real(network: str, generator: Generator, data: str | None, mirror: bool | None) -> ImageDataset:
+    """The pictures to compare with: those that a snapshot was trained on, flipped if it flipped them, unless said otherwise.
+
+    Raises ValueError where they are not here, or not of the network's size and colours.
+    """
+    trained = read_snapshot(network)[0].data
+    if data is None and not (trained.path and Path(trained.path).expanduser().exists()):
+        raise ValueError(
+            f"{network} was trained on {trained.path or 'pictures whose place it does not tell'}, which is not here; name "
+            f"the training set with --data=PATH"
+        )
+    dataset = ImageDataset(data or trained.path, mirror=trained.mirror if mirror is None else mirror)
+    spec = dataset.spec
+    if (spec.width, spec.height, spec.channels) != (generator.img_width, generator.img_height, generator.img_channels):
+        raise ValueError(
+            f"the network makes pictures of {generator.img_width}x{generator.img_height} px with {generator.img_channels} "
+            f"channels, but those in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give "
+            f"the data set that it was trained on"
+        )
+    return dataset
+
+
 def find_real_neighbours(
     generated: Tensor, dataset: ImageDataset, count: int, description: Description, watch: Callable[[int], None]
 ) -> RealNeighbours:
@@ -99,16 +122,3 @@ def rows_of(dataset: ImageDataset, description: Description, watch: Callable[[in
         stop = min(start + batch, len(dataset))
         yield description.rows(read(dataset, list(range(start, stop))))
         watch(stop - start)
-
-
-def neighbour_sheet(generated: Tensor, names: list[str], dataset: ImageDataset, result: RealNeighbours) -> np.ndarray:
-    """A row for each generated picture: itself, then its nearest real ones with their distances; uint8 [h, w, 3]."""
-    rows: list[list[Cell]] = []
-    for picture, name, indices, distances in zip(
-        generated, names, result.indices, result.distances, strict=True
-    ):
-        pictures = [picture, *read(dataset, indices.tolist())]
-        captions = [name, *(f"{distance:.3g}" for distance in distances.tolist())]
-        cells = zip(pictures, captions, strict=True)
-        rows.append([(pixels.permute(1, 2, 0).numpy(), caption) for pixels, caption in cells])
-    return sheet(rows)

@@ -1,5 +1,6 @@
 """A picture file as a network's target: of its size and colours, and told what was done to it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,17 @@ from dnnlib.picture import decode
 from training.networks.generator import Generator
 
 _BEHIND = (255, 255, 255)  # transparent pictures
+
+
+def read_targets(paths: Sequence[str], generator: Generator) -> list[Tensor]:
+    """Pictures as `read_target` gives them; prints what was done to them."""
+    targets = []
+    for path in paths:
+        target, done = read_target(path, generator)
+        if done:
+            print(f"{path}: {done}")
+        targets.append(target)
+    return targets
 
 
 def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:

@@ -12,11 +12,11 @@ from training.dataset import ImageDataset
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.preview import to_uint8
+from training.sampling.neighbour_files import neighbour_sheet
 from training.sampling.real_neighbours import (
     Description,
     discriminator_description,
     find_real_neighbours,
-    neighbour_sheet,
     pixel_description,
     read,
 )
