@@ -2,30 +2,44 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from tqdm import tqdm
 
 from dnnlib.command_line import SETTINGS, Script
-from dnnlib.text import parse_int_list
+from dnnlib.text import parse_int_list, parse_number_list
+from training.config import COMPILE_CHOICES, PRECISIONS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from training.networks.generator import Generator
     from training.sampling.renderer import Renderer
     from training.sampling.styles import Request
 
 NOISE_MODES = ("const", "random", "none")
+COMPILE_FROM = 1000  # pictures; compiling takes longer than fewer
+INTERPOLATION_PX = 256  # to which animations are enlarged unless --scale says otherwise
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 main = Script(context_settings=SETTINGS)
 
 
-def seed_list(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int]:
-    """Seeds from ranges and lists, such as 0-35,100."""
+def number_list(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    """Numbers from ranges and lists, such as 0-35,100; None = not given."""
     try:
-        return [] if value is None else parse_int_list(value)
+        return None if value is None else parse_int_list(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def decimal_list(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
+    """Numbers such as -1,0,0.5."""
+    try:
+        return parse_number_list(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -33,6 +47,9 @@ def seed_list(context: click.Context, parameter: click.Parameter, value: str | N
 # What several commands take.
 network_option = click.option(
     "--network", required=True, metavar="FILE", help="Network snapshot, network-snapshot-*.pkl."
+)
+seeds_option = click.option(
+    "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
 )
 outdir_option = click.option("--outdir", required=True, metavar="DIR", help="Where the results go.")
 trunc_option = click.option(
@@ -67,6 +84,9 @@ def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fun
     return decorate
 
 
+drawing_options = options(noise_mode_option, batch_option, debug_option)
+
+
 def load(network: str) -> "Generator":
     """The generator of a snapshot, on a GPU if there is one."""
     import torch
@@ -81,14 +101,24 @@ def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
     from training.sampling.classes import find_class
     from training.sampling.styles import Request
 
-    return Request(find_class(generator, chosen.get("class_name")), chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
+    class_index = find_class(generator, chosen.get("class_name"))
+    return Request(class_index, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
 
 
-def make_renderer(generator: "Generator", chosen: dict[str, Any]) -> "Renderer":
-    """What makes pictures of styles as --noise-mode and --batch say."""
+def make_renderer(generator: "Generator", chosen: dict[str, Any], count: int = 0) -> "Renderer":
+    """What makes `count` pictures of styles as --noise-mode, --batch, --precision and --compile say."""
+    from training.compilation import resolve_compile
+    from training.config import PerformanceConfig
     from training.sampling.renderer import Renderer
+    from training.sampling.styles import device_of
 
-    return Renderer(generator, chosen["noise_mode"], chosen["batch"])
+    compiling = chosen.get("compile", "0")
+    if compiling == "auto" and count < COMPILE_FROM:
+        compiling = "0"
+    if reason := resolve_compile(compiling, device_of(generator))[1]:
+        print(reason)
+    performance = PerformanceConfig(precision=chosen.get("precision", "fp32"), compile=compiling)
+    return Renderer(generator, chosen["noise_mode"], chosen["batch"], performance)
 
 
 def make_folder(outdir: str) -> Path:
@@ -100,13 +130,29 @@ def make_folder(outdir: str) -> Path:
 
 @main.own_command
 @network_option
-@click.option("--seeds", callback=seed_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
-@click.option("--outdir", metavar="DIR", help="Where the pictures go: seed0000.png, ...")
+@click.option("--seeds", callback=number_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
+@click.option(
+    "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of a .npz file."
+)
+@click.option("--outdir", metavar="DIR", help="Where the pictures go: seed0000.png, ...; of --w w0000.png, ...")
 @options(trunc_option, class_option, noise_mode_option, cutoff_option)
 @click.option(
     "--grid", is_flag=False, flag_value="auto", metavar="[RxC]", help="Also write them side by side, R rows of C."
 )
+@click.option("--save-w", is_flag=True, help="Also write the seeds' styles: w.npz, for --w.")
 @options(format_option, batch_option)
+@click.option(
+    "--precision",
+    default="fp32",
+    type=click.Choice(PRECISIONS),
+    help="Of the large products; fp32 gives the published pictures.",
+)
+@click.option(
+    "--compile",
+    default="auto",
+    type=click.Choice(COMPILE_CHOICES),
+    help=f"Compile the network: auto = on a GPU, from {COMPILE_FROM} pictures on.",
+)
 @click.option("--export", metavar="FILE", help="Rewrite the snapshot as .pkl of this program or as .safetensors.")
 @debug_option
 def pictures(**chosen: Any) -> None:
@@ -118,21 +164,59 @@ def pictures(**chosen: Any) -> None:
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-39 --outdir=out --grid=4x10 --format=jpg
       python generate.py --network=published.pkl --export=ours.safetensors
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-9 --class=7 --trunc=0.7 --outdir=sevens
+      python generate.py --network=network-snapshot-000040.pkl --w=out/w.npz --outdir=again
+      python generate.py mix --network=network-snapshot-000040.pkl --rows=85,100 --cols=55,821 --outdir=out
     """
     if chosen["export"]:
         export(chosen["network"], chosen["export"])
         return
-    seeds: list[int] = chosen["seeds"]
-    if not seeds or not chosen["outdir"]:
-        raise ValueError("say which pictures and where to: --seeds=0-35 --outdir=out (or --export=FILE)")
-    grid = grid_shape(chosen["grid"], len(seeds))
-    generator = load(chosen["network"])
-    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
+    check_sources(chosen)
     from training.sampling.picture_files import write_pictures
 
-    outdir = make_folder(chosen["outdir"])
-    names = [f"seed{seed:04d}" for seed in seeds]
-    write_pictures(renderer.seed_batches(seeds, request), names, outdir, chosen["extension"], grid and grid[1])
+    if chosen["styles_file"]:
+        batches, names, columns = pictures_of_styles(chosen)
+    else:
+        batches, names, columns = pictures_of_seeds(chosen)
+    write_pictures(batches, names, make_folder(chosen["outdir"]), chosen["extension"], columns)
+
+
+def check_sources(chosen: dict[str, Any]) -> None:
+    """Raise ValueError unless it is clear which pictures are wanted and where to."""
+    if not (chosen["seeds"] or chosen["styles_file"]) or not chosen["outdir"]:
+        raise ValueError("say which pictures and where to: --seeds=0-35 --outdir=out (or --export=FILE)")
+    if chosen["styles_file"]:
+        meant = {"--seeds": chosen["seeds"], "--class": chosen["class_name"], "--save-w": chosen["save_w"]}
+        if extra := [name for name, value in meant.items() if value]:
+            raise ValueError(f"--w={chosen['styles_file']} says which pictures: leave out {', '.join(extra)}")
+
+
+def pictures_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
+    """The pictures of --seeds in batches, their names, and the columns of their grid; writes their styles if asked to."""
+    from training.sampling.style_file import save_styles
+    from training.sampling.styles import styles_in_batches
+
+    seeds: list[int] = chosen["seeds"]
+    grid = grid_shape(chosen["grid"], len(seeds))
+    generator = load(chosen["network"])
+    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen, len(seeds))
+    if chosen["save_w"]:
+        path = make_folder(chosen["outdir"]) / "w.npz"
+        save_styles(path, styles_in_batches(generator, seeds, request, renderer.batch), seeds)
+        print(f"Styles: {path}")
+    return renderer.seed_batches(seeds, request), [f"seed{seed:04d}" for seed in seeds], grid and grid[1]
+
+
+def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
+    """The pictures of --w in batches, their names, and the columns of their grid."""
+    from training.networks.mapping import truncate
+    from training.sampling.style_file import load_styles
+
+    generator = load(chosen["network"])
+    ws = load_styles(chosen["styles_file"], generator)
+    grid = grid_shape(chosen["grid"], len(ws))
+    ws = truncate(ws, generator.mapping_network.w_avg, chosen["trunc"], chosen["trunc_cutoff"])
+    renderer = make_renderer(generator, chosen, len(ws))
+    return renderer.batches(ws, range(len(ws))), [f"w{index:04d}" for index in range(len(ws))], grid and grid[1]
 
 
 def export(network: str, target: str) -> None:
@@ -141,6 +225,149 @@ def export(network: str, target: str) -> None:
 
     export_snapshot(network, Path(target).expanduser())
     print(f"Written: {target}")
+
+
+@main.command("mix")
+@network_option
+@click.option("--rows", required=True, callback=number_list, metavar="LIST", help="Seeds of the rows.")
+@click.option("--cols", required=True, callback=number_list, metavar="LIST", help="Seeds of the columns.")
+@click.option(
+    "--col-styles",
+    "--styles",
+    callback=number_list,
+    metavar="LIST",
+    help="Styles that come from the column, such as 0-3.  [default: the first half, which decides coarse things]",
+)
+@options(outdir_option, trunc_option, cutoff_option, class_option, format_option, drawing_options)
+def mix_command(**chosen: Any) -> None:
+    """Mix the styles of seeds, as a table.
+
+    A picture has its row's styles but for some, which are its column's.
+
+    Writes the table mix.png, with the seeds' own pictures at its left and top, and single pictures: 85-55.png is row 85
+    with styles of column 55, 85-85.png is seed 85 itself.
+
+    \b
+    Examples:
+      python generate.py mix --network=network-snapshot-000040.pkl --rows=85,100,75 --cols=55,821 --outdir=out
+      python generate.py mix --network=network-snapshot-000040.pkl --rows=0-3 --cols=4-7 --col-styles=4-7 --outdir=out
+    """
+    generator = load(chosen["network"])
+    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
+    from training.sampling.mixing import check_col_styles, write_mixing_table
+
+    col_styles = check_col_styles(chosen["col_styles"], generator.num_ws)
+    outdir = make_folder(chosen["outdir"])
+    write_mixing_table(renderer, chosen["rows"], chosen["cols"], col_styles, request, outdir, chosen["extension"])
+
+
+@main.command("truncation")
+@options(network_option, seeds_option)
+@click.option(
+    "--psi",
+    "psis",
+    default="-1,-0.5,0,0.5,0.7,1",
+    callback=decimal_list,
+    metavar="LIST",
+    help="Truncations, one a column: 1 = as trained, 0 = the mean picture, below 0 = the opposite.",
+)
+@options(outdir_option, cutoff_option, class_option, format_option, drawing_options)
+def truncation_command(**chosen: Any) -> None:
+    """Show what truncation does, as a table.
+
+    A row is a seed, a column a value of psi.
+
+    \b
+    Example:
+      python generate.py truncation --network=network-snapshot-000040.pkl --seeds=0-5 --psi=0,0.5,0.7,1 --outdir=out
+    """
+    generator = load(chosen["network"])
+    request, renderer = make_request(generator, chosen | {"trunc_cutoff": None}), make_renderer(generator, chosen)
+    from training.sampling.styles import styles_in_batches
+    from training.sampling.tables import draw, save_table, truncation_sweep
+
+    ws = styles_in_batches(generator, chosen["seeds"], request, renderer.batch)
+    table = truncation_sweep(generator, ws, chosen["psis"], chosen["trunc_cutoff"])
+    drawn = draw(renderer, table, chosen["seeds"])
+    save_table(make_folder(chosen["outdir"]) / f"truncation.{chosen['extension']}", drawn)
+
+
+@main.command("classes")
+@options(network_option, seeds_option)
+@click.option("--classes", metavar="LIST", help="Classes by number or name, such as 0-3,7 or cat,dog.  [default: all]")
+@options(outdir_option, trunc_option, cutoff_option, format_option, drawing_options)
+def classes_command(**chosen: Any) -> None:
+    """Show the classes, as a table.
+
+    A row is a seed, a column a class.
+
+    \b
+    Example:
+      python generate.py classes --network=network-snapshot-000040.pkl --seeds=0-7 --outdir=out
+    """
+    generator = load(chosen["network"])
+    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
+    from training.sampling.classes import find_classes
+    from training.sampling.tables import class_grid, draw, save_table
+
+    classes = find_classes(generator, chosen["classes"])
+    table = class_grid(generator, chosen["seeds"], classes, request, renderer.batch)
+    drawn = draw(renderer, table, chosen["seeds"])
+    save_table(make_folder(chosen["outdir"]) / f"classes.{chosen['extension']}", drawn)
+
+
+@main.command("interpolate")
+@options(network_option, seeds_option)
+@click.option(
+    "--out",
+    default="interpolation.webp",
+    metavar="FILE",
+    help="The animation: .webp (lossless), .gif or .mp4 (ffmpeg).",
+)
+@click.option("--frames", default=24, type=click.IntRange(1), metavar="N", help="Frames from one seed to the next.")
+@click.option("--fps", default=24, type=click.IntRange(1), metavar="N", help="Frames a second.")
+@click.option("--loop", is_flag=True, help="Go from the last seed back to the first.")
+@click.option(
+    "--space", default="z", type=click.Choice(["z", "w"]), help="z = latents, on the sphere; w = styles, straight."
+)
+@click.option(
+    "--grid", default="1x1", metavar="RxC", help="Several animations side by side, which share out the seeds."
+)
+@click.option(
+    "--scale",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"Show a pixel as NxN.  [default: so that the larger side is about {INTERPOLATION_PX}]",
+)
+@options(trunc_option, cutoff_option, class_option, drawing_options)
+def interpolate_command(**chosen: Any) -> None:
+    """Go from seed to seed, as an animation that repeats.
+
+    At each seed it shows the picture of that seed. Where seeds have different classes, z blends the classes' embeddings
+    on the way, and w the styles; --class gives all the same.
+
+    \b
+    Examples:
+      python generate.py interpolate --network=network-snapshot-000040.pkl --seeds=0-5 --loop --out=walk.webp
+      python generate.py interpolate --network=network-snapshot-000040.pkl --seeds=0-23 --grid=2x3 --out=walks.mp4
+    """
+    from dnnlib.animation import check_animation, enlarged, write_animation
+
+    rows, columns = parse_grid(chosen["grid"])
+    generator = load(chosen["network"])
+    height, width = generator.img_height * rows, generator.img_width * columns
+    scale = chosen["scale"] or max(INTERPOLATION_PX // max(height, width), 1)
+    path = Path(chosen["out"]).expanduser()
+    check_animation(path, chosen["fps"], width * scale, height * scale)
+    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
+    from training.sampling.interpolation import Way, frames, split_seeds, timeline
+
+    ways = [Way(generator, seeds, request, chosen["space"]) for seeds in split_seeds(chosen["seeds"], rows * columns)]
+    moments = timeline(len(ways[0].z), chosen["frames"], chosen["loop"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = tqdm(frames(renderer, ways, moments, chosen["seeds"][0], columns), total=len(moments), disable=None)
+    write_animation(path, (enlarged(pixels, scale) for pixels in made), chosen["fps"])
+    print(f"{len(moments)} frames, {len(moments) / chosen['fps']:.1f} seconds: {path}")
 
 
 def grid_shape(text: str | None, count: int) -> tuple[int, int] | None:

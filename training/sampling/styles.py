@@ -41,6 +41,13 @@ def styles(generator: Generator, seeds: Sequence[int], request: Request) -> Tens
     return generator.mapping(z, labels(generator, seeds, request.class_index), request.psi, request.cutoff)
 
 
+def styles_in_batches(generator: Generator, seeds: Sequence[int], request: Request, batch: int) -> Tensor:
+    """The same, computed in batches: to the last bit those of pictures that are made in such batches."""
+    return torch.cat(
+        [styles(generator, seeds[start : start + batch], request) for start in range(0, len(seeds), batch)]
+    )
+
+
 def device_of(generator: Generator) -> torch.device:
     """Where a generator's weights are."""
     return next(generator.parameters()).device
