@@ -16,6 +16,7 @@ HEADS_A_LINE = 8
 _DARKENED = 0.35  # brightness of the picture below the heat
 _HEAT = np.array([[0, 0, 0], [150, 20, 60], [235, 90, 20], [255, 205, 60], [255, 255, 225]])  # none to most
 _MARK = (0, 230, 255)
+_FULL_HEAT = 3.0  # times its even share, at least, is shown brightest; so a map without any choice stays dark
 
 
 def write_attention(
@@ -81,7 +82,15 @@ def overview(pixels: np.ndarray, points: Sequence[Point], layers: Sequence[Layer
     return sheet(
         [
             [point_cell(pixels, point, layers[-1])]
-            + [heat_cell(pixels, f"layer {one.layer}", one.shares[:, i].mean(dim=0), point) for one in layers]
+            + [
+                heat_cell(
+                    pixels,
+                    f"{one.layer}: {one.shares.shape[3]}x{one.shares.shape[2]}",
+                    one.shares[:, i].mean(dim=0),
+                    point,
+                )
+                for one in layers
+            ]
             for i, point in enumerate(points)
         ]
     )
@@ -102,7 +111,7 @@ def heat_cell(pixels: np.ndarray, title: str, shares: Tensor, point: Point) -> C
     rows, columns = (
         np.arange(side) * token_side // side for side, token_side in zip(picture.shape[:2], shares.shape, strict=True)
     )
-    level = (shares / shares.max()).numpy()[np.ix_(rows, columns)]
+    level = (shares * shares.numel() / max(peak, _FULL_HEAT)).cpu().numpy()[np.ix_(rows, columns)]
     stops = np.linspace(0, 1, len(_HEAT))
     colours = np.stack([np.interp(level, stops, channel) for channel in _HEAT.T], axis=2)
     over = (picture * (1 - level[:, :, None]) + colours).clip(0, 255).astype(np.uint8)

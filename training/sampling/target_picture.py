@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from dnnlib.picture import decode
@@ -44,9 +44,17 @@ def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
         is_cropped = image.width * size[1] != image.height * size[0]
         how = "cropped and resized" if is_cropped else "resized"
         done.append(f"{how} from {image.width}x{image.height} to {size[0]}x{size[1]} px")
-        image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+        image = middle(image, size).resize(size, Image.Resampling.LANCZOS)
     if pixels.shape[2] != generator.img_channels:
         image = image.convert("L" if generator.img_channels == 1 else "RGB")
         done.append("turned grey" if generator.img_channels == 1 else "grey as RGB")
     result = np.asarray(image).reshape(size[1], size[0], generator.img_channels)
     return torch.from_numpy(result.transpose(2, 0, 1).copy()), ", ".join(done)
+
+
+def middle(image: Image.Image, proportions: tuple[int, int]) -> Image.Image:
+    """The largest part in the middle of a picture that has these proportions, width and height."""
+    scale = min(image.width / proportions[0], image.height / proportions[1])
+    width, height = (max(round(side * scale), 1) for side in proportions)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

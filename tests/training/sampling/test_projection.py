@@ -27,6 +27,7 @@ def picture(generator: Generator, w: Tensor) -> Tensor:
     return generator.synthesis(w.expand(1, generator.num_ws, -1), noise_mode="const")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [DatasetSpec(16, 16, 3), DatasetSpec(16, 32, 1), DatasetSpec(16, 16, 3, 4)])
 def test_generated_pictures_are_recovered(tiny_config: RunConfig, spec: DatasetSpec) -> None:
     generator, discriminator = networks(tiny_config, spec)
