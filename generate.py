@@ -406,7 +406,6 @@ def attention_command(**chosen: Any) -> None:
     for seed in chosen["seeds"]:
         name = f"attention{seed:04d}"
         write_attention(generator, styles(generator, [seed], request), name, points, layers, "const", outdir)
-        print(f"Seed {seed}: {outdir / name}.png, and {name}-layerNN.png for {len(layers)} layers")
 
 
 @main.command("directions")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.networks.attention import EncoderLayer
-from training.networks.generator import SynthesisNetwork
+from training.networks.generator import Stage, SynthesisNetwork
 from training.networks.modulation import demodulation
 
 Point = tuple[int, int]  # y, x of a picture, px
@@ -77,7 +77,13 @@ def token_at(point: Point, picture_size: tuple[int, int], stage_size: tuple[int,
 
 def encoder_layers(synthesis: SynthesisNetwork) -> list[tuple[EncoderLayer, tuple[int, int]]]:
     """All encoder layers in the order of their styles, each with its (height, width)."""
-    return [(layer, stage.size) for stage in synthesis.stages for layer in stage.layers]
+    found = []
+    for stage in synthesis.stages:
+        assert isinstance(stage, Stage)
+        for layer in stage.layers:
+            assert isinstance(layer, EncoderLayer)
+            found.append((layer, stage.size))
+    return found
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from training.sampling.sheets import Cell, as_colour, enlarged, enlargement, she
 HEADS_A_LINE = 8
 _DARKENED = 0.35  # brightness of the picture below the heat
 _HEAT = np.array([[0, 0, 0], [150, 20, 60], [235, 90, 20], [255, 205, 60], [255, 255, 225]])  # none to most
-_MARK = (0, 230, 255)
+_MARK, _MARK_EDGE = (0, 230, 255), (0, 0, 0)  # one or the other is seen on any picture
 _FULL_HEAT = 3.0  # times its even share, at least, is shown brightest; so a map without any choice stays dark
 
 
@@ -28,12 +28,21 @@ def write_attention(
     noise_mode: str,
     outdir: Path,
 ) -> None:
-    """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the picture of styles [1, num_ws, w_dim]."""
+    """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the picture of styles [1, num_ws, w_dim].
+
+    Says where they are, and which layers are projected.
+    """
     maps, image = attention_maps(generator.synthesis, ws, points, layers, noise_mode)
     pixels = to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
     write_picture(outdir / f"{name}.png", overview(pixels, points, maps))
     for attention in maps:
         write_picture(outdir / f"{name}-layer{attention.layer:02d}.png", layer_sheet(pixels, points, attention))
+    print(f"Overview: {outdir / name}.png; each of the {len(maps)} layers: {name}-layerNN.png")
+    projected = [str(attention.layer) for attention in maps if attention.is_projected]
+    if projected:
+        print(
+            f"Attention through Linformer's projection, of which the magnitude is shown: layer {', '.join(projected)}"
+        )
 
 
 def parse_points(text: str | None, height: int, width: int) -> list[Point]:
@@ -118,13 +127,15 @@ def heat_cell(pixels: np.ndarray, title: str, shares: Tensor, point: Point) -> C
     return mark(over, point, pixels.shape[:2], shares.shape), f"{title}  {peak:.1f}x"
 
 
-def mark(canvas: np.ndarray, point: Point, picture_size: tuple[int, ...], token_size: Sequence[int]) -> np.ndarray:
+def mark(canvas: np.ndarray, point: Point, picture_size: Sequence[int], token_size: Sequence[int]) -> np.ndarray:
     """Draw a frame around the token of a point into an enlarged picture, uint8 [height, width, 3]; return it."""
-    edges = []
-    for place, picture_side, tokens, side in zip(point, picture_size, token_size, canvas.shape[:2], strict=True):
-        token = place * tokens // picture_side
-        edges.append((max(token * side // tokens - 1, 0), min((token + 1) * side // tokens, side - 1)))
-    (top, bottom), (left, right) = edges
-    canvas[[top, bottom], left : right + 1] = _MARK
-    canvas[top : bottom + 1, [left, right]] = _MARK
+    for colour, distance in ((_MARK_EDGE, 2), (_MARK, 1)):
+        edges = []
+        for place, picture_side, tokens, side in zip(point, picture_size, token_size, canvas.shape[:2], strict=True):
+            token = place * tokens // picture_side
+            first, last = token * side // tokens - distance, (token + 1) * side // tokens - 1 + distance
+            edges.append((max(first, 0), min(last, side - 1)))
+        (top, bottom), (left, right) = edges
+        canvas[[top, bottom], left : right + 1] = colour
+        canvas[top : bottom + 1, [left, right]] = colour
     return canvas

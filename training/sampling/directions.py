@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dnnlib.files import atomic_write
-from training.networks.generator import SynthesisNetwork
+from training.networks.attention import EncoderLayer
+from training.networks.generator import Stage, SynthesisNetwork
 from training.networks.layers import EqualizedLinear
 
 
@@ -62,7 +63,9 @@ def affine_layers(synthesis: SynthesisNetwork) -> list[list[EqualizedLinear]]:
     readers: list[list[EqualizedLinear]] = [[] for _ in range(synthesis.num_ws)]
     index = 0
     for stage in synthesis.stages:
+        assert isinstance(stage, Stage)
         for layer in stage.layers:
+            assert isinstance(layer, EncoderLayer)
             readers[index].append(layer.affine)
             index += 1
         readers[index].append(stage.to_rgb.affine)

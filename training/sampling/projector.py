@@ -68,7 +68,7 @@ class Projector:
             closest = [torch.cat([ws[:-1], self.space.mean.unsqueeze(0)]) for ws in closest]
         return [ws.unsqueeze(1) for ws in closest]
 
-    def project(self, target: Tensor, starts: Tensor, watch: Callable[[], None] = lambda: None) -> Found:
+    def project(self, target: Tensor, starts: Tensor, watch: Callable[[], object] = lambda: None) -> Found:
         """The best that descents lead to, in W and then, if asked for, in W+.
 
         Args:

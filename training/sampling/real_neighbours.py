@@ -69,10 +69,8 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
     """
     trained = read_snapshot(network)[0].data
     if data is None and not (trained.path and Path(trained.path).expanduser().exists()):
-        raise ValueError(
-            f"{network} was trained on {trained.path or 'pictures whose place it does not tell'}, which is not here; name "
-            f"the training set with --data=PATH"
-        )
+        where = f"are not at {trained.path} any more" if trained.path else "may be anywhere"
+        raise ValueError(f"the pictures that {network} was trained on {where}; name them with --data=PATH")
     dataset = ImageDataset(data or trained.path, mirror=trained.mirror if mirror is None else mirror)
     spec = dataset.spec
     if (spec.width, spec.height, spec.channels) != (generator.img_width, generator.img_height, generator.img_channels):
@@ -85,7 +83,7 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
 
 
 def find_real_neighbours(
-    generated: Tensor, dataset: ImageDataset, count: int, description: Description, watch: Callable[[int], None]
+    generated: Tensor, dataset: ImageDataset, count: int, description: Description, watch: Callable[[int], object]
 ) -> RealNeighbours:
     """Go through a data set twice: for the nearest pictures of each generated one, then for the nearest of those.
 
@@ -115,7 +113,7 @@ def read(dataset: ImageDataset, indices: list[int]) -> Tensor:
     return torch.from_numpy(np.stack([dataset.readable(index)[0] for index in indices]))
 
 
-def rows_of(dataset: ImageDataset, description: Description, watch: Callable[[int], None]) -> Iterator[Tensor]:
+def rows_of(dataset: ImageDataset, description: Description, watch: Callable[[int], object]) -> Iterator[Tensor]:
     """Yield the rows of all pictures of a data set in its order, a batch at a time."""
     batch = max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
     for start in range(0, len(dataset), batch):
