@@ -387,14 +387,14 @@ def chosen_layers(numbers: list[int] | None, count: int) -> list[int]:
 def attention_command(**chosen: Any) -> None:
     """Show what points of a picture attend to, in each layer and head.
 
-    Writes an overview, attention0003.png, and attention0003-layer00.png, ... for each layer. The query point has a frame; the
-    brighter a place, the more of it is mixed in there. "3.2x" says that the brightest place gets 3.2 times its even share.
+    Writes an overview, attention0003.png, and attention0003-layer00.png, ... for each layer. The query point has a
+    frame; the brighter a place, the more of it is mixed in there. "3.2x" says that the brightest place gets 3.2 times
+    its even share.
 
     \b
     Examples:
       python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --outdir=out
-      python generate.py attention --network=network-snapshot-000040.pkl --seeds=0-3 --points='16,16;4,20' --layers=4-6
-        --outdir=out
+      python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --points='16,16;4,20' --outdir=out
     """
     generator = load(chosen["network"])
     from training.sampling.attention_sheets import parse_points, write_attention
@@ -419,9 +419,10 @@ def attention_command(**chosen: Any) -> None:
 @click.option("--directions", "file", metavar="FILE", help="Use the directions.npz of an earlier call.")
 @options(trunc_option, cutoff_option, class_option, drawing_options)
 def directions_command(**chosen: Any) -> None:
-    """Find directions of W that change pictures most, from the weights alone (SeFa, arXiv 2007.06600), and show them.
+    """Find directions of W that change pictures most, and show them.
 
-    Writes directions-00.png, ..., one row a seed, whose middle is the seed's picture; and directions.npz.
+    They follow from the weights alone (SeFa, arXiv 2007.06600). Writes directions-00.png, ..., one row a seed, with the
+    seed's own picture in the middle; and directions.npz.
 
     \b
     Examples:
@@ -457,13 +458,13 @@ def directions_command(**chosen: Any) -> None:
 def project_command(**chosen: Any) -> None:
     """Find the styles whose picture comes closest to a given one.
 
-    Pictures are compared by their pixels and by the features of the snapshot's own discriminator. Writes proj00.png, ..., the
-    target and its projection, and projected_w.npz, which --w takes.
+    Pictures are compared by their pixels and by the features of the snapshot's own discriminator. Writes proj00.png,
+    ..., the target and its projection, and projected_w.npz, which --w takes.
 
     \b
     Examples:
       python generate.py project --network=network-snapshot-000040.pkl --target=photo.png --outdir=out
-      python generate.py project --network=network-snapshot-000040.pkl --target=a.png --target=b.png --space=w+ --outdir=out
+      python generate.py project --network=network-snapshot-000040.pkl --target=a.png --target=b.png --outdir=out
     """
     generator = load(chosen["network"])
     from training.sampling.classes import find_class
@@ -497,7 +498,7 @@ def nearest_command(**chosen: Any) -> None:
     \b
     Examples:
       python generate.py nearest --network=network-snapshot-000040.pkl --seeds=0-7 --outdir=out
-      python generate.py nearest --network=network-snapshot-000040.pkl --seeds=0-7 --data=train.zip --by=features --outdir=out
+      python generate.py nearest --network=network-snapshot-000040.pkl --seeds=0-7 --by=features --outdir=out
     """
     generator = load(chosen["network"])
     from training.sampling.neighbour_files import choose_description, write_neighbours
