@@ -24,11 +24,13 @@ from benchmarks.modes import BASELINE, Mode
 from benchmarks.rows import Row
 from dnnlib.parallel import available_cpus
 from dnnlib.picture_writer import PictureWriter
-from generate import MAX_THREADS, Request, write_pictures
 from training.compilation import Run, forward_pass
 from training.networks.generator import Generator
 from training.presets import preset
 from training.preview import to_uint8
+from training.sampling.picture_files import MAX_THREADS, write_pictures
+from training.sampling.renderer import Renderer
+from training.sampling.styles import Request
 
 PRESETS = ("cifar", "celeba64")
 BATCH = {"cpu": "32", "cuda": "256"}
@@ -60,9 +62,10 @@ def our_pictures(generator: Generator, synthesis: Run, z: Tensor, mode: Mode) ->
 
 def write_ours(generator: Generator, count: int, folder: Path, batch: int) -> None:
     """What generate.py does, without loading the network."""
-    request = Request(class_index=None, psi=1.0, cutoff=None, noise_mode="const")
+    seeds = list(range(count))
+    batches = Renderer(generator, "const", batch).seed_batches(seeds, Request())
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        write_pictures(generator, list(range(count)), request, folder, "png", batch, None)
+        write_pictures(batches, [f"seed{seed:04d}" for seed in seeds], folder, "png")
 
 
 def generating(settings: Settings, generator: Generator, batch: int) -> dict[str, Way]:

@@ -1,5 +1,6 @@
 """Text to numbers for command lines, numbers to short text for people."""
 
+import math
 import re
 
 _KILO = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -16,6 +17,17 @@ def parse_int_list(text: str) -> list[int]:
         if last < first:
             raise ValueError(f"{text!r}: the range {part.strip()!r} runs backwards; write {last}-{first}")
         numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def parse_number_list(text: str) -> list[float]:
+    """Return the numbers of a list: "-1,0,0.5" gives [-1.0, 0.0, 0.5]. Raises ValueError for anything else."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{text!r} is not a list of numbers; write for example -1,0,0.5")
     return numbers
 
 

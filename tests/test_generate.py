@@ -1,5 +1,6 @@
 """Pictures of seeds, written by threads behind the generator."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from generate import Request, generate, write_pictures
 from training.config import DatasetSpec, RunConfig
 from training.networks.generator import Generator
+from training.sampling.picture_files import write_pictures
+from training.sampling.renderer import Renderer
+from training.sampling.styles import Request
 
-REQUEST = Request(class_index=None, psi=0.9, cutoff=None, noise_mode="const")
+REQUEST = Request(psi=0.9)
 
 
 @pytest.fixture
@@ -20,14 +23,19 @@ def generator(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> Generator:
     return Generator(tiny_config.generator, tiny_spec).eval().requires_grad_(False)
 
 
+def names(seeds: Sequence[int]) -> list[str]:
+    return [f"seed{seed:04d}" for seed in seeds]
+
+
 @pytest.mark.parametrize("grid", [None, (3, 4)])
 def test_files_are_the_pictures_of_their_batches(
     generator: Generator, tmp_path: Path, grid: tuple[int, int] | None
 ) -> None:
     seeds = [5, 3, 1, 4, 11, 9, 2, 6, 50, 35]
-    write_pictures(generator, seeds, REQUEST, tmp_path, "png", 4, grid)
+    renderer = Renderer(generator, batch=4)
+    write_pictures(renderer.seed_batches(seeds, REQUEST), names(seeds), tmp_path, "png", grid and grid[1])
     parts = [seeds[start : start + 4] for start in (0, 4, 8)]
-    images = torch.cat([generate(generator, part, REQUEST) for part in parts])
+    images = torch.cat([picture for part in parts for picture in renderer.seed_batches(part, REQUEST)])
     for seed, image in zip(seeds, images, strict=True):
         with Image.open(tmp_path / f"seed{seed:04d}.png") as file:
             assert np.array_equal(np.asarray(file), image.permute(1, 2, 0).numpy())
@@ -35,29 +43,26 @@ def test_files_are_the_pictures_of_their_batches(
 
 
 def test_many_seeds_and_a_random_mode(generator: Generator, tmp_path: Path) -> None:
-    random = Request(class_index=None, psi=1.0, cutoff=None, noise_mode="random")
-    write_pictures(generator, list(range(12)), random, tmp_path, "png", 1, None)
-    expected = generate(generator, [7], random)[0].permute(1, 2, 0).numpy()
+    renderer, seeds = Renderer(generator, "random"), range(12)
+    write_pictures(renderer.seed_batches(seeds, Request()), names(seeds), tmp_path, "png")
+    expected = next(renderer.seed_batches([7], Request()))[0].permute(1, 2, 0).numpy()
     with Image.open(tmp_path / "seed0007.png") as file:
         assert np.array_equal(np.asarray(file), expected)
 
 
 def test_folder_that_vanishes_is_named(generator: Generator, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"gone/seed0000.png cannot be written: No such file"):
-        write_pictures(generator, list(range(8)), REQUEST, tmp_path / "gone", "png", 4, None)
+        batches = Renderer(generator, batch=4).seed_batches(range(8), REQUEST)
+        write_pictures(batches, names(range(8)), tmp_path / "gone", "png")
 
 
-def test_interrupt_leaves_whole_files(generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = iter([True, True, False])
+def test_interrupt_leaves_whole_files(generator: Generator, tmp_path: Path) -> None:
+    def interrupted() -> Iterator[torch.Tensor]:
+        yield from Renderer(generator, batch=20).seed_batches(range(40), REQUEST)
+        raise KeyboardInterrupt
 
-    def interrupted(*given: object) -> torch.Tensor:
-        if not next(batches):
-            raise KeyboardInterrupt
-        return generate(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("generate.generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_pictures(generator, list(range(100)), REQUEST, tmp_path, "png", 20, None)
+        write_pictures(interrupted(), names(range(100)), tmp_path, "png")
     for path in tmp_path.iterdir():
         assert path.suffix == ".png"
         with Image.open(path) as file:

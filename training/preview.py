@@ -23,15 +23,19 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
+def grid_pixels(images: Tensor, columns: int) -> np.ndarray:
+    """Images [count, channels, height, width] side by side, row by row: [height, width, 1 or 3]."""
+    grid = make_grid(images.cpu(), nrow=columns, padding=0)
+    return grid[: images.shape[1]].permute(1, 2, 0).numpy()  # make_grid triples a grey channel
+
+
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
     """Write uint8 images [count, channels, height, width] as one PNG, JPEG or WebP picture, row by row."""
-    grid = make_grid(images.cpu(), nrow=columns, padding=0)
-    pixels = (
-        grid.permute(1, 2, 0).numpy() if images.shape[1] == 3 else grid[0].numpy()
-    )  # make_grid triples a grey channel
+    pixels = grid_pixels(images, columns)
     file_format = path.suffix[1:].upper().replace("JPG", "JPEG")
     with atomic_write(path) as file:
-        Image.fromarray(pixels).save(file, format=file_format, quality=95)  # PNG has no quality
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        image.save(file, format=file_format, quality=95)  # PNG has no quality
 
 
 class Preview:

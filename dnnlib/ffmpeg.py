@@ -1,0 +1,71 @@
+"""MP4 files through the program ffmpeg, where it is installed."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.files import temporary_name
+
+_QUALITY = "17"  # of x264, 0-51: smaller is better; hardly told from the original
+
+
+def require_ffmpeg(path: Path) -> str:
+    """The program ffmpeg. Raises ValueError, naming the file that needs it, where it is not installed."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise ValueError(
+            f"{path} needs the program ffmpeg, which is not on the PATH: install it (apt install ffmpeg, or conda install "
+            f"ffmpeg), or name a .webp or .gif file"
+        )
+    return program
+
+
+def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames, uint8 [height, width, 1 or 3], as H.264 that every player knows (yuv420p, even sides).
+
+    Frames go to ffmpeg as they come. Raises OSError with what it said where it fails.
+    """
+    program, temporary, remaining = require_ffmpeg(path), temporary_name(path), iter(frames)
+    first = with_even_sides(next(remaining))
+    height, width, channels = first.shape
+    command = [
+        program, "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "gray" if channels == 1 else "rgb24",
+        "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p",
+        "-crf", _QUALITY, "-movflags", "+faststart", "-f", "mp4", str(temporary),
+    ]  # fmt: skip
+    try:
+        with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process:
+            try:
+                feed(process, first, remaining)
+            except BaseException:
+                process.kill()
+                raise
+            if process.wait() != 0:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").strip().splitlines() or ["it says nothing"]
+                raise OSError(f"{path} cannot be written: ffmpeg failed ({lines[0]})")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def feed(process: "subprocess.Popen[bytes]", first: np.ndarray, remaining: Iterable[np.ndarray]) -> None:
+    """Give ffmpeg all frames, or as many as it takes."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(first.tobytes())
+        for frame in remaining:
+            process.stdin.write(with_even_sides(frame).tobytes())
+        process.stdin.close()
+    except BrokenPipeError:  # it has failed, and said why
+        return
+
+
+def with_even_sides(pixels: np.ndarray) -> np.ndarray:
+    """A picture whose last row and column are there twice where their number was odd."""
+    return np.pad(pixels, [(0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)], mode="edge")

@@ -1,0 +1,221 @@
+"""generate.py attention, directions, project and nearest: their files and messages, on networks of several kinds."""
+
+import lzma
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generate import main
+from training.checkpoint import SNAPSHOT_FORMAT, header, load_generator, write
+from training.config import DataConfig, DatasetSpec, RunConfig
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+
+PUBLISHED = Path(__file__).parent / "data" / "published"
+SPECS = {
+    "colour": DatasetSpec(16, 16, 3),
+    "grey": DatasetSpec(16, 32, 1),
+    "classes": DatasetSpec(16, 16, 3, 3, ("red", "green", "blue")),
+}
+
+
+def run(command: str, *arguments: object) -> None:
+    main.main([command, *map(str, arguments)], standalone_mode=False)
+
+
+def snapshot(path: Path, config: RunConfig, spec: DatasetSpec) -> Path:
+    torch.manual_seed(0)
+    generator, discriminator = Generator(config.generator, spec), Discriminator(config.discriminator, spec)
+    networks = {"G": generator.state_dict(), "G_ema": generator.state_dict(), "D": discriminator.state_dict()}
+    write(path, header(SNAPSHOT_FORMAT, config, spec, 0) | networks)
+    return path
+
+
+@pytest.fixture(params=SPECS)
+def network(request: pytest.FixtureRequest, tiny_config: RunConfig, tmp_path: Path) -> Path:
+    return snapshot(tmp_path / "network.pkl", tiny_config, SPECS[request.param])
+
+
+@pytest.fixture
+def colour_network(tiny_config: RunConfig, tmp_path: Path) -> Path:
+    return snapshot(tmp_path / "network.pkl", tiny_config, SPECS["colour"])
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published checkpoint with classes and Linformer."""
+    path = tmp_path_factory.mktemp("published") / "network.pkl"
+    path.write_bytes(lzma.decompress((PUBLISHED / "official_small_linformer_cond.pkl.xz").read_bytes()))
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as file:
+        array = np.asarray(file)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def cell(sheet: np.ndarray, spec: DatasetSpec, row: int, column: int) -> np.ndarray:
+    """A picture of a sheet whose first row has captions, at its own size."""
+    factor = -(-96 // max(spec.height, spec.width))
+    top, left = 4 + 15 + row * (spec.height * factor + 4), 4 + column * (spec.width * factor + 4)
+    return sheet[top : top + spec.height * factor : factor, left : left + spec.width * factor : factor]
+
+
+def spec_of(network: Path) -> DatasetSpec:
+    generator = load_generator(network)
+    return DatasetSpec(generator.img_height, generator.img_width, generator.img_channels)
+
+
+def test_attention_writes_an_overview_and_a_sheet_a_layer(network: Path, tmp_path: Path) -> None:
+    run("attention", f"--network={network}", "--seeds=3", f"--outdir={tmp_path / 'out'}", "--points=0,0;15,15")
+    layers = [f"attention0003-layer0{index}.png" for index in range(3)]
+    assert names(tmp_path / "out") == {"attention0003.png", *layers}
+    spec = spec_of(network)
+    width = spec.width * -(-96 // max(spec.height, spec.width)) + 4
+    assert pixels(tmp_path / "out" / "attention0003.png").shape[1] == 4 + (1 + 3) * width
+    heads = [4, 2, 2]
+    for name, count in zip(layers, heads, strict=True):
+        assert pixels(tmp_path / "out" / name).shape[1] == 4 + (2 + count) * width
+
+
+def test_attention_of_a_published_network_in_chosen_layers(published: Path, tmp_path: Path) -> None:
+    run("attention", f"--network={published}", "--seeds=1", f"--outdir={tmp_path}", "--layers=0,2")
+    assert names(tmp_path) == {"attention0001.png", "attention0001-layer00.png", "attention0001-layer02.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--points=3"], r"--points=3: write points as y,x in pixels"),
+        (["--points=3,16"], r"--points=3,16: 3,16 is outside of the picture; y is 0..15 and x is 0..15"),
+        (["--layers=1-3"], r"--layers: there is no 3 in this network; choose from 0-2"),
+    ],
+)
+def test_attention_names_what_is_wrong(
+    colour_network: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(click.ClickException, match=message):
+        run("attention", f"--network={colour_network}", "--seeds=1", f"--outdir={tmp_path / 'out'}", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_directions_have_the_seeds_own_picture_in_the_middle(network: Path, tmp_path: Path) -> None:
+    run("directions", f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'out'}", "--count=2", "--steps=5")
+    assert names(tmp_path / "out") == {"directions-00.png", "directions-01.png", "directions.npz"}
+    main.main([f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'seeds'}"], standalone_mode=False)
+    strip = pixels(tmp_path / "out" / "directions-00.png")
+    for seed in range(3):
+        middle = cell(strip, spec_of(network), seed, 2)
+        own = pixels(tmp_path / "seeds" / f"seed000{seed}.png")
+        assert np.array_equal(middle, np.broadcast_to(own, middle.shape))
+        assert not np.array_equal(cell(strip, spec_of(network), seed, 4), middle)
+
+
+def test_saved_directions_are_used_again(colour_network: Path, tmp_path: Path) -> None:
+    shared = [f"--network={colour_network}", "--seeds=0,1"]
+    run("directions", *shared, f"--outdir={tmp_path / 'a'}", "--count=1", "--layers=0-1")
+    run("directions", *shared, f"--outdir={tmp_path / 'b'}", f"--directions={tmp_path / 'a' / 'directions.npz'}")
+    assert names(tmp_path / "b") == {"directions-00.png", "directions.npz"}
+    assert np.array_equal(*(pixels(tmp_path / name / "directions-00.png") for name in "ab"))
+
+
+def test_directions_name_what_is_wrong(colour_network: Path, published: Path, tmp_path: Path) -> None:
+    shared = ["--seeds=0", f"--outdir={tmp_path}"]
+    with pytest.raises(click.ClickException, match="--steps=4: only an odd number"):
+        run("directions", f"--network={colour_network}", *shared, "--steps=4")
+    with pytest.raises(click.ClickException, match="--count=17: W has 16 dimensions"):
+        run("directions", f"--network={colour_network}", *shared, "--count=17")
+    run("directions", f"--network={colour_network}", *shared, "--count=1")
+    with pytest.raises(click.ClickException, match=r"directions.npz: directions of 16 numbers for styles up to 3, but"):
+        run("directions", f"--network={published}", *shared, f"--directions={tmp_path / 'directions.npz'}")
+
+
+def test_projections_stand_beside_their_targets_and_their_styles_give_them_again(network: Path, tmp_path: Path) -> None:
+    main.main([f"--network={network}", "--seeds=1-2", f"--outdir={tmp_path}"], standalone_mode=False)
+    targets = [f"--target={tmp_path / name}" for name in ("seed0001.png", "seed0002.png")]
+    quick = ["--steps=20", "--candidates=50", "--starts=2"]
+    run("project", f"--network={network}", *targets, f"--outdir={tmp_path / 'out'}", *quick, "--animation")
+    assert names(tmp_path / "out") == {"proj00.png", "proj01.png", "proj00.webp", "proj01.webp", "projected_w.npz"}
+    found = tmp_path / "out" / "projected_w.npz"
+    main.main([f"--network={network}", f"--w={found}", f"--outdir={tmp_path / 'again'}"], standalone_mode=False)
+    again = sorted((tmp_path / "again").iterdir())
+    for index in range(2):
+        sheet = pixels(tmp_path / "out" / f"proj0{index}.png")
+        own = pixels(tmp_path / f"seed000{index + 1}.png")
+        target = cell(sheet, spec_of(network), 0, 0)
+        assert np.array_equal(target, np.broadcast_to(own, target.shape))
+        projection = cell(sheet, spec_of(network), 0, 1).astype(int)
+        assert np.abs(projection - pixels(again[index])).max() <= 1
+        with Image.open(tmp_path / "out" / f"proj0{index}.webp") as file:
+            assert 10 < file.n_frames <= 21  # frames that are equal count once
+
+
+def test_projection_into_w_plus_of_a_class_by_a_published_network(published: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    run(
+        "project", f"--network={published}", f"--target={tmp_path / 'photo.png'}", f"--outdir={tmp_path / 'out'}",
+        "--space=w+", "--steps=3", "--candidates=8", "--starts=1", "--class=1",
+    )  # fmt: skip
+    with np.load(tmp_path / "out" / "projected_w.npz") as arrays:
+        generator = load_generator(published)
+        assert arrays["w"].shape == (1, generator.num_ws, generator.w_dim)
+        assert not np.array_equal(arrays["w"][0, 0], arrays["w"][0, -1])
+
+
+def test_projection_names_what_is_wrong(colour_network: Path, tmp_path: Path) -> None:
+    shared = [f"--network={colour_network}", f"--outdir={tmp_path / 'out'}"]
+    with pytest.raises(click.ClickException, match=r"--target=.*gone.png: there is no such file"):
+        run("project", *shared, f"--target={tmp_path / 'gone.png'}")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    with pytest.raises(click.ClickException, match=r"--lpips=.*gone.pth: there is no such file; it should have"):
+        run("project", *shared, f"--target={tmp_path / 'a.png'}", f"--lpips={tmp_path / 'gone.pth'}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("by", ["pixels", "features"])
+def test_a_memorised_picture_is_found(
+    network: Path, tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main.main([f"--network={network}", "--seeds=5", f"--outdir={tmp_path / 'data'}"], standalone_mode=False)
+    spec, rng = spec_of(network), np.random.default_rng(0)
+    for index in range(12):
+        noise = rng.integers(0, 256, (spec.height, spec.width, spec.channels), dtype=np.uint8)
+        Image.fromarray(noise[:, :, 0] if spec.channels == 1 else noise).save(tmp_path / "data" / f"noise{index}.png")
+    shared = [f"--network={network}", f"--data={tmp_path / 'data'}", f"--by={by}", "--count=3"]
+    run("nearest", *shared, "--seeds=5,6", f"--outdir={tmp_path / 'out'}")
+    assert names(tmp_path / "out") == {"nearest.png"}
+    sheet = pixels(tmp_path / "out" / "nearest.png")
+    assert np.array_equal(cell(sheet, spec, 0, 0), cell(sheet, spec, 0, 1))
+    output = capsys.readouterr().out
+    ratios = {line.split()[1]: float(line.split()[-1]) for line in output.splitlines() if line.startswith("seed ")}
+    assert ratios["5"] == 0 and ratios["6"] > 0
+    assert "may be copies" in output
+
+
+def test_training_set_is_that_of_the_snapshot(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    config = replace(tiny_config, data=DataConfig(path=str(tiny_data), mirror=True))
+    network = snapshot(tmp_path / "network.pkl", config, SPECS["colour"])
+    run("nearest", f"--network={network}", "--seeds=0", f"--outdir={tmp_path}", "--count=59")
+    with pytest.raises(click.ClickException, match="only 30 pictures, too few for the 59 nearest"):
+        run("nearest", f"--network={network}", "--seeds=0", f"--outdir={tmp_path}", "--count=59", "--mirror=0")
+
+
+def test_nearest_names_what_is_wrong(colour_network: Path, tmp_path: Path) -> None:
+    shared = [f"--network={colour_network}", "--seeds=0", f"--outdir={tmp_path / 'out'}"]
+    with pytest.raises(click.ClickException, match=r"was trained on may be anywhere; name them with --data=PATH"):
+        run("nearest", *shared)
+    (tmp_path / "data").mkdir()
+    Image.new("L", (32, 16)).save(tmp_path / "data" / "a.png")
+    with pytest.raises(click.ClickException, match=r"16x16 px with 3 channels, but those in .* have 32x16 px and 1 ch"):
+        run("nearest", *shared, f"--data={tmp_path / 'data'}")

@@ -1,0 +1,45 @@
+"""Tables of styles, [rows, columns, num_ws, w_dim], and their pictures: truncation, classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from training.networks.generator import Generator
+from training.networks.mapping import truncate
+from training.preview import save_grid
+from training.sampling.renderer import Renderer
+from training.sampling.styles import Request, styles_in_batches
+
+
+def truncation_sweep(generator: Generator, ws: Tensor, psis: Sequence[float], cutoff: int | None) -> Tensor:
+    """Styles [rows, num_ws, w_dim] truncated by each psi."""
+    w_avg = generator.mapping_network.w_avg
+    return torch.stack([truncate(ws, w_avg, psi, cutoff) for psi in psis], dim=1)
+
+
+def class_grid(
+    generator: Generator, seeds: Sequence[int], classes: Sequence[int], request: Request, batch: int
+) -> Tensor:
+    """The styles of seeds, one a row, with each of some classes, one a column; `request` says the rest."""
+    columns = [Request(index, request.psi, request.cutoff) for index in classes]
+    return torch.stack([styles_in_batches(generator, seeds, column, batch) for column in columns], dim=1)
+
+
+def draw(renderer: Renderer, ws: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Pictures of a table of styles, uint8 [rows, columns, channels, height, width]; `seeds` are those of the rows."""
+    noise_seeds = [seed for seed in seeds for _ in range(ws.shape[1])]
+    made = []
+    with tqdm(total=len(noise_seeds), unit=" images", disable=None) as bar:
+        for images in renderer.batches(ws.flatten(0, 1), noise_seeds):
+            made.append(images)
+            bar.update(len(images))
+    return torch.cat(made).unflatten(0, ws.shape[:2])
+
+
+def save_table(path: Path, pictures: Tensor) -> None:
+    """Write a table of pictures, uint8 [rows, columns, channels, height, width], as one picture."""
+    save_grid(path, pictures.flatten(0, 1), columns=pictures.shape[1])
+    print(f"{pictures.shape[0]} rows of {pictures.shape[1]} pictures: {path}")
