@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
-from generate import make_renderer
+import generate
 from training.checkpoint import save_snapshot
 from training.config import (
     DatasetSpec,
@@ -105,14 +106,25 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(*arguments: object, ok: bool = True) -> str:
-    """What generate.py prints; it must succeed, or fail with one line."""
-    command = [sys.executable, ROOT / "generate.py", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, output
+def check(code: int, output: str, ok: bool) -> str:
+    assert (code == 0) == ok, output
     assert "Traceback" not in output
     return output
+
+
+def run(*arguments: object, ok: bool = True) -> str:
+    """What generate.py prints when it is called in this process; it must succeed, or fail with one line."""
+    done = CliRunner().invoke(generate.main, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return check(done.exit_code, done.output, ok)
+
+
+def run_process(*arguments: object, ok: bool = True) -> str:
+    """The same as a process of its own."""
+    command = [sys.executable, ROOT / "generate.py", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return check(done.returncode, done.stdout + done.stderr, ok)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -131,18 +143,19 @@ def test_styles_written_and_read_give_the_same_files(network: Path, tmp_path: Pa
     assert "says which pictures: leave out --seeds" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["network", "published"])
 def test_tables_of_every_kind_of_file(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
     common = [f"--network={path}", f"--outdir={tmp_path}", "--batch=1"]
-    run("--seeds=1-3", *common)
+    run_process("--seeds=1-3", *common)
     side = pixels(tmp_path / "seed0001.png").shape[0]
-    run("mix", "--rows=1,2", "--cols=3", "--col-styles=0-3", *common)
+    run_process("mix", "--rows=1,2", "--cols=3", "--col-styles=0-3", *common)
     assert pixels(tmp_path / "mix.png").shape == (3 * side, 2 * side, 3)
     assert np.array_equal(pixels(tmp_path / "mix.png")[side : 2 * side, :side], pixels(tmp_path / "seed0001.png"))
     all_styles = which == "network"  # it has four, the other one five
     assert np.array_equal(pixels(tmp_path / "1-3.png"), pixels(tmp_path / "3-3.png")) == all_styles
-    run("truncation", "--seeds=1-3", "--psi=-0.5,0,1", *common)
+    run_process("truncation", "--seeds=1-3", "--psi=-0.5,0,1", *common)
     table = pixels(tmp_path / "truncation.png")
     assert np.array_equal(table[side : 2 * side, 2 * side :], pixels(tmp_path / "seed0002.png"))
     assert np.array_equal(table[:side, side : 2 * side], table[2 * side :, side : 2 * side])
@@ -174,8 +187,9 @@ def test_animation_has_its_frames_and_the_seeds_pictures(
             animation.seek(4 * seed)
             shown = np.asarray(animation.convert("RGB")).astype(int)[::scale, ::scale]
             assert animation.info["duration"] == 100
-            difference = abs(shown - pixels(tmp_path / f"seed{seed:04d}.png"))
-            assert difference.max() == 0 if suffix == "webp" else difference.mean() < 8
+            differences = [abs(shown - pixels(tmp_path / f"seed{other:04d}.png")).mean() for other in range(3)]
+            assert np.argmin(differences) == seed
+            assert differences[seed] <= (0 if suffix == "webp" else 16)  # an untrained network shows many colours
 
 
 def test_animation_that_cannot_be_made_says_so_first(network: Path, tmp_path: Path) -> None:
@@ -183,7 +197,7 @@ def test_animation_that_cannot_be_made_says_so_first(network: Path, tmp_path: Pa
     assert "ends in .webp, .gif, .mp4" in run(*arguments, "--seeds=0-2", f"--out={tmp_path / 'a.avi'}", ok=False)
     output = run(*arguments, "--seeds=0-2", "--grid=2x2", f"--out={tmp_path / 'a.webp'}", ok=False)
     assert "--seeds has 3 seeds" in output
-    assert "No such command 'interpolat'" in run("interpolat", f"--network={network}", ok=False)
+    assert "No such command 'interpolat'" in run_process("interpolat", f"--network={network}", ok=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -202,6 +216,6 @@ def test_network_is_compiled_for_many_pictures(
     monkeypatch.setattr("training.sampling.renderer.forward_pass", forward_pass)
     monkeypatch.setattr("training.compilation.resolve_compile", lambda choice, device: (choice != "0", ""))
     chosen = {"compile": compiling, "precision": "fp32", "noise_mode": "const", "batch": 4}
-    renderer = make_renderer(generator, chosen, count)
+    renderer = generate.make_renderer(generator, chosen, count)
     assert seen == [expected]
     assert renderer.batch == 4
