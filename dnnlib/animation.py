@@ -65,7 +65,7 @@ def with_one_palette(images: Sequence[Image.Image]) -> list[Image.Image]:
     step = -(-len(images) // _PALETTE_FRAMES)
     sample = np.concatenate([np.asarray(image) for image in images[::step]])
     palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)
-    return [image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for image in images]
+    return [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]  # dots would crawl
 
 
 def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:

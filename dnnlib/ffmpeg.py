@@ -1,5 +1,6 @@
 """MP4 files through the program ffmpeg, where it is installed."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -61,9 +62,11 @@ def feed(process: "subprocess.Popen[bytes]", first: np.ndarray, remaining: Itera
         process.stdin.write(first.tobytes())
         for frame in remaining:
             process.stdin.write(with_even_sides(frame).tobytes())
-        process.stdin.close()
     except BrokenPipeError:  # it has failed, and said why
-        return
+        pass
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def with_even_sides(pixels: np.ndarray) -> np.ndarray:

@@ -1,19 +1,34 @@
-"""Pictures of seeds, written by threads behind the generator."""
+"""Pictures of seeds, written by threads behind the generator; the commands, as people type them."""
 
+import lzma
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
-from training.config import DatasetSpec, RunConfig
+import generate
+from training.checkpoint import save_snapshot
+from training.config import (
+    DatasetSpec,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    PerformanceConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 from training.networks.generator import Generator
 from training.sampling.picture_files import write_pictures
 from training.sampling.renderer import Renderer
 from training.sampling.styles import Request
+from training.state import TrainState
 
+ROOT = Path(__file__).parents[1]
 REQUEST = Request(psi=0.9)
 
 
@@ -67,3 +82,140 @@ def test_interrupt_leaves_whole_files(generator: Generator, tmp_path: Path) -> N
         assert path.suffix == ".png"
         with Image.open(path) as file:
             file.load()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot of a small untrained network with three classes."""
+    folder = tmp_path_factory.mktemp("network")
+    config = RunConfig(
+        generator=GeneratorConfig(widths=(32, 16), layers=(1, 2), head_width=8, z_dim=8, w_dim=16),
+        discriminator=DiscriminatorConfig(channel_base=128, channel_max=16, mbstd_group=4, mapping_layers=2),
+        schedule=ScheduleConfig(batch=4),
+    )
+    spec = DatasetSpec(16, 16, 3, 3, ("red", "green", "blue"))
+    save_snapshot(folder / "tiny.pkl", TrainState(config, spec, torch.device("cpu")))
+    return folder / "tiny.pkl"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the published program, without classes."""
+    path = tmp_path_factory.mktemp("published") / "official_small.pkl"
+    path.write_bytes(lzma.decompress((ROOT / "tests/data/published/official_small.pkl.xz").read_bytes()))
+    return path
+
+
+def check(code: int, output: str, ok: bool) -> str:
+    assert (code == 0) == ok, output
+    assert "Traceback" not in output
+    return output
+
+
+def run(*arguments: object, ok: bool = True) -> str:
+    """What generate.py prints when it is called in this process; it must succeed, or fail with one line."""
+    done = CliRunner().invoke(generate.main, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return check(done.exit_code, done.output, ok)
+
+
+def run_process(*arguments: object, ok: bool = True) -> str:
+    """The same as a process of its own."""
+    command = [sys.executable, ROOT / "generate.py", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return check(done.returncode, done.stdout + done.stderr, ok)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as file:
+        return np.asarray(file.convert("RGB")).astype(int)
+
+
+def test_styles_written_and_read_give_the_same_files(network: Path, tmp_path: Path) -> None:
+    run(f"--network={network}", "--seeds=3,1,4", "--class=blue", "--trunc=0.8", f"--outdir={tmp_path}", "--save-w")
+    run(f"--network={network}", f"--w={tmp_path / 'w.npz'}", f"--outdir={tmp_path / 'again'}", "--grid=1x3")
+    for index, seed in enumerate((3, 1, 4)):
+        again = tmp_path / "again" / f"w{index:04d}.png"
+        assert again.read_bytes() == (tmp_path / f"seed{seed:04d}.png").read_bytes()
+    assert pixels(tmp_path / "again" / "grid.png").shape == (16, 48, 3)
+    output = run(f"--network={network}", f"--projected-w={tmp_path / 'w.npz'}", "--seeds=1", "--outdir=o", ok=False)
+    assert "says which pictures: leave out --seeds" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["network", "published"])
+def test_tables_of_every_kind_of_file(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(which)
+    common = [f"--network={path}", f"--outdir={tmp_path}", "--batch=1"]
+    run_process("--seeds=1-3", *common)
+    side = pixels(tmp_path / "seed0001.png").shape[0]
+    run_process("mix", "--rows=1,2", "--cols=3", "--col-styles=0-3", *common)
+    assert pixels(tmp_path / "mix.png").shape == (3 * side, 2 * side, 3)
+    assert np.array_equal(pixels(tmp_path / "mix.png")[side : 2 * side, :side], pixels(tmp_path / "seed0001.png"))
+    all_styles = which == "network"  # it has four, the other one five
+    assert np.array_equal(pixels(tmp_path / "1-3.png"), pixels(tmp_path / "3-3.png")) == all_styles
+    run_process("truncation", "--seeds=1-3", "--psi=-0.5,0,1", *common)
+    table = pixels(tmp_path / "truncation.png")
+    assert np.array_equal(table[side : 2 * side, 2 * side :], pixels(tmp_path / "seed0002.png"))
+    assert np.array_equal(table[:side, side : 2 * side], table[2 * side :, side : 2 * side])
+
+
+def test_class_grid_and_its_errors(network: Path, published: Path, tmp_path: Path) -> None:
+    run("classes", f"--network={network}", "--seeds=5,7", "--classes=2,red", f"--outdir={tmp_path}", "--batch=1")
+    run(f"--network={network}", "--seeds=5,7", "--class=2", f"--outdir={tmp_path}", "--batch=1")
+    assert np.array_equal(pixels(tmp_path / "classes.png")[16:, :16], pixels(tmp_path / "seed0007.png"))
+    output = run("classes", f"--network={published}", "--seeds=0", f"--outdir={tmp_path / 'o'}", ok=False)
+    assert "this network was trained without classes" in output
+    output = run("mix", f"--network={network}", "--rows=0", "--cols=1", "--col-styles=4", "--outdir=o", ok=False)
+    assert "there is no style 4; this network has 4: 0-3" in output
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("suffix", "scale"), [("webp", 1), ("gif", 2)])
+def test_animation_has_its_frames_and_the_seeds_pictures(
+    network: Path, tmp_path: Path, suffix: str, scale: int
+) -> None:
+    path = tmp_path / "deeper" / f"walk.{suffix}"
+    arguments = [f"--network={network}", "--batch=1", "--class=1"]
+    run("interpolate", *arguments, "--seeds=0-2", "--frames=4", "--fps=10", f"--out={path}", f"--scale={scale}")
+    run(*arguments, "--seeds=0-2", f"--outdir={tmp_path}")
+    with Image.open(path) as animation:
+        assert animation.size == (16 * scale, 16 * scale)
+        assert (animation.n_frames, animation.info["loop"]) == (9, 0)  # type: ignore[attr-defined]
+        for seed in range(3):
+            animation.seek(4 * seed)
+            shown = np.asarray(animation.convert("RGB")).astype(int)[::scale, ::scale]
+            assert animation.info["duration"] == 100
+            differences = [abs(shown - pixels(tmp_path / f"seed{other:04d}.png")).mean() for other in range(3)]
+            assert np.argmin(differences) == seed
+            assert differences[seed] <= (0 if suffix == "webp" else 16)  # an untrained network shows many colours
+
+
+def test_animation_that_cannot_be_made_says_so_first(network: Path, tmp_path: Path) -> None:
+    arguments = ["interpolate", f"--network={network}"]
+    assert "ends in .webp, .gif, .mp4" in run(*arguments, "--seeds=0-2", f"--out={tmp_path / 'a.avi'}", ok=False)
+    output = run(*arguments, "--seeds=0-2", "--grid=2x2", f"--out={tmp_path / 'a.webp'}", ok=False)
+    assert "--seeds has 3 seeds" in output
+    assert "No such command 'interpolat'" in run_process("interpolat", f"--network={network}", ok=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("compiling", "count", "expected"), [("auto", 999, "0"), ("auto", 1000, "auto"), ("1", 2, "1")]
+)
+def test_network_is_compiled_for_many_pictures(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, compiling: str, count: int, expected: str
+) -> None:
+    seen = []
+
+    def forward_pass(network: torch.nn.Module, performance: PerformanceConfig, device: torch.device) -> torch.nn.Module:
+        seen.append(performance.compile)
+        return network
+
+    monkeypatch.setattr("training.sampling.renderer.forward_pass", forward_pass)
+    monkeypatch.setattr("training.compilation.resolve_compile", lambda choice, device: (choice != "0", ""))
+    chosen = {"compile": compiling, "precision": "fp32", "noise_mode": "const", "batch": 4}
+    renderer = generate.make_renderer(generator, chosen, count)
+    assert seen == [expected]
+    assert renderer.batch == 4

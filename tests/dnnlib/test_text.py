@@ -1,6 +1,6 @@
 import pytest
 
-from dnnlib.text import format_bytes, format_duration, parse_int_list, parse_kilo
+from dnnlib.text import format_bytes, format_duration, parse_int_list, parse_kilo, parse_number_list
 
 
 def test_parse_int_list() -> None:
@@ -38,3 +38,10 @@ def test_format_duration(sec: float, text: str) -> None:
 )
 def test_format_bytes(n: int, text: str) -> None:
     assert format_bytes(n) == text
+
+
+def test_number_list() -> None:
+    assert parse_number_list("-1,-0.5, 0,1e-1") == [-1.0, -0.5, 0.0, 0.1]
+    for text in ("", "1,", "a", "0-1", "nan", "inf,1"):
+        with pytest.raises(ValueError, match=r"is not a list of numbers; write for example -1,0,0\.5"):
+            parse_number_list(text)
