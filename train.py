@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.dataclass_values import override, require
+from dnnlib.dataclass_values import require
 from dnnlib.rundir import tee_output
 from dnnlib.text import parse_duration
 from training.config import (
@@ -21,10 +21,10 @@ from training.config import (
     COMPILE_CHOICES,
     PRECISIONS,
     DataConfig,
-    DatasetSpec,
     RunConfig,
 )
-from training.presets import ALIASES, PRESETS, preset
+from training.options import check_options, configure
+from training.presets import ALIASES, PRESETS
 
 if TYPE_CHECKING:
     import torch
@@ -192,20 +192,6 @@ def show_runs(options: dict[str, Any]) -> None:
         raise click.ClickException(str(error)) from error
 
 
-FIELDS = {  # group of the configuration -> option -> field
-    "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers",
-             "cache": "cache"},
-    "generator": {"g_dict": "widths", "num_layers": "layers", "depth": "head_width", "minimum_head": "minimum_heads",
-                  "linformer": "linformer"},
-    "discriminator": {"darch": "architecture", "freezed": "freeze_layers"},
-    "loss": {"gamma": "r1_gamma"},
-    "augment": {"aug": "mode", "p": "p", "target": "target", "augpipe": "pipe"},
-    "schedule": {"kimg": "kimg", "batch": "batch", "batch_gpu": "batch_gpu", "seed": "seed", "tick": "tick_kimg",
-                 "snap": "snap_ticks", "state_kimg": "state_kimg", "keep": "keep"},
-    "performance": {"precision": "precision", "compile": "compile"},
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Job:
     """What every process of a run is told."""
@@ -250,29 +236,6 @@ def launch(options: dict[str, Any]) -> None:
         distributed.spawn(train, gpus, job, with_traceback=options["debug"])
     else:
         train(job)
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Raise ConfigError where two options contradict each other."""
-    aug = options["aug"]
-    require(
-        options["p"] is None or aug == "fixed", "--p sets the probability of --aug=fixed: give both or leave --p out"
-    )
-    require(aug != "fixed" or options["p"] is not None, "--aug=fixed needs its probability: add --p=0.2, for instance")
-    require(options["target"] is None or aug in (None, "ada"), f"--target is for --aug=ada, not --aug={aug}")
-    for name in ("data", "outdir"):
-        require(bool(options[name].strip()), f"--{name} is empty; name a path")
-    require(not options["force"] or options["resume"] == "latest", "--force goes with --resume=latest")
-    require(
-        not options["allow_tf32"] or options["precision"] in ("auto", "tf32"),
-        f"--allow-tf32=1 means --precision=tf32, but --precision={options['precision']} is given: leave one of them out",
-    )
-    require(options["augpipe"] is None or aug != "noaug", "--augpipe names transforms, but --aug=noaug applies none")
-    is_fine_tuning = options["resume"] not in (None, "latest")
-    require(
-        not options["freezed"] or is_fine_tuning or options["resume"] == "latest",
-        "--freezed keeps layers as they are, which makes sense only for trained ones: add --resume=FILE",
-    )
 
 
 def open_data(data: DataConfig, seed: int = 0) -> "ImageDataset":
@@ -408,51 +371,6 @@ def continuing_line() -> str:
     """The command that goes on with this run."""
     options = [option for option in sys.argv[1:] if not option.startswith("--resume")]
     return shlex.join(["python", *sys.argv[:1], *options, "--resume=latest"])
-
-
-def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) -> RunConfig:
-    """The preset with what the command line changes. Raises ConfigError."""
-    config = preset(options["cfg"], spec, gpus)
-    for group, names in FIELDS.items():
-        given = {field: options[name] for name, field in names.items() if options[name] is not None}
-        config = replace(config, **{group: replace(getattr(config, group), **given)})
-    config = replace(
-        config,
-        data=replace(config.data, path=path),
-        schedule=replace(config.schedule, metrics=metric_names(options["metrics"])),
-    )
-    if options["resume"] not in (None, "latest"):  # fine-tuning starts close to its goal
-        config = replace(
-            config, augment=replace(config.augment, speed_kimg=100.0), ema=replace(config.ema, rampup=None)
-        )
-    if options["allow_tf32"]:
-        config = replace(config, performance=replace(config.performance, precision="tf32"))
-    if config.generator.linformer and config.augment.max_p > 0.7:
-        config = replace(config, augment=replace(config.augment, max_p=0.7))
-    for setting in options["settings"]:
-        name, equals, text = setting.partition("=")
-        require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
-        config = override(config, name.strip(), text.strip())
-    augment = config.augment
-    require(
-        augment.mode != "fixed" or augment.p <= augment.max_p,
-        f"--p={augment.p} is above the bound of {augment.max_p} that holds with Linformer; to raise it: "
-        f"--set augment.max_p={augment.p}",
-    )
-    return config
-
-
-def metric_names(text: str) -> tuple[str, ...]:
-    """The metrics of --metrics; raises ValueError for one that is not known. Says what auto leaves out and why."""
-    from metrics.registry import parse_names
-    from training.evaluation import default_metrics
-
-    if text.lower() == "auto":
-        names, reason = default_metrics()
-        if reason:
-            print(reason)
-        return names
-    return () if text.lower() == "none" else tuple(parse_names(text))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""What the commands of generate.py share: their options, the network and what draws its pictures."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dnnlib.command_line import SETTINGS, Command
+from dnnlib.text import parse_int_list, parse_number_list
+
+if TYPE_CHECKING:
+    from training.networks.generator import Generator
+    from training.sampling.renderer import Renderer
+    from training.sampling.styles import Request
+
+NOISE_MODES = ("const", "random", "none")
+COMPILE_FROM = 1000  # pictures; compiling takes longer than fewer
+Function = TypeVar("Function", bound=Callable[..., Any])
+command = partial(click.command, cls=Command, context_settings=SETTINGS)
+
+
+def number_list(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    """Numbers from ranges and lists, such as 0-35,100; None = not given."""
+    try:
+        return None if value is None else parse_int_list(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def decimal_list(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
+    """Numbers such as -1,0,0.5."""
+    try:
+        return parse_number_list(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+# What several commands take.
+network_option = click.option(
+    "--network", required=True, metavar="FILE", help="Network snapshot, network-snapshot-*.pkl."
+)
+seeds_option = click.option(
+    "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
+)
+outdir_option = click.option("--outdir", required=True, metavar="DIR", help="Where the results go.")
+trunc_option = click.option(
+    "--trunc", default=1.0, metavar="PSI", help="Truncation: 1 = full variety, 0 = the mean picture."
+)
+class_option = click.option(
+    "--class", "class_name", metavar="CLASS", help="Class by number or name.  [default: seed modulo classes]"
+)
+noise_mode_option = click.option(
+    "--noise-mode", default="const", type=click.Choice(NOISE_MODES), help="Noise of the layers."
+)
+cutoff_option = click.option(
+    "--trunc-cutoff", type=click.IntRange(0), metavar="N", help="Truncate only the first N styles.  [default: all]"
+)
+format_option = click.option(
+    "--format", "extension", default="png", type=click.Choice(["png", "jpg", "webp"]), help="File type."
+)
+batch_option = click.option(
+    "--batch", default=32, type=click.IntRange(1), metavar="N", help="Pictures generated at once."
+)
+debug_option = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
+
+
+def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Several options as one decorator; the help lists them in this order."""
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(chosen):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+drawing_options = options(noise_mode_option, batch_option, debug_option)
+
+
+def load(network: str) -> "Generator":
+    """The generator of a snapshot, on a GPU if there is one."""
+    import torch
+
+    from training.checkpoint import load_generator
+
+    return load_generator(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
+    """How --class, --trunc and --trunc-cutoff have styles made of seeds."""
+    from training.sampling.classes import find_class
+    from training.sampling.styles import Request
+
+    class_index = find_class(generator, chosen.get("class_name"))
+    return Request(class_index, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
+
+
+def make_renderer(generator: "Generator", chosen: dict[str, Any], count: int = 0) -> "Renderer":
+    """What makes `count` pictures of styles as --noise-mode, --batch, --precision and --compile say."""
+    from training.compilation import resolve_compile
+    from training.config import PerformanceConfig
+    from training.sampling.renderer import Renderer
+    from training.sampling.styles import device_of
+
+    compiling = chosen.get("compile", "0")
+    if compiling == "auto" and count < COMPILE_FROM:
+        compiling = "0"
+    if reason := resolve_compile(compiling, device_of(generator))[1]:
+        print(reason)
+    performance = PerformanceConfig(precision=chosen.get("precision", "fp32"), compile=compiling)
+    return Renderer(generator, chosen["noise_mode"], chosen["batch"], performance)
+
+
+def make_folder(outdir: str) -> Path:
+    """The folder of --outdir, which is made unless it is there."""
+    folder = Path(outdir).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """Rows and columns of "RxC". Raises ValueError."""
+    rows, x, columns = text.lower().partition("x")
+    if not (x and rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns) >= 1):
+        raise ValueError(f"--grid={text}: write it as rows x columns, such as 4x10, or --grid alone")
+    return int(rows), int(columns)
