@@ -11,15 +11,27 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ["train", "generate", "calc_metrics", "dataset_tool"]
 
 
+COMMANDS = {"generate": ["", "mix", "truncation", "classes", "interpolate", "attention", "directions", "project", "nearest"]}
+
+
 def _help(script: str) -> str:
-    command = [sys.executable, f"{script}.py", "--help"]
-    environment = os.environ | {"COLUMNS": "110", "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
-    return done.stdout.decode().replace("\r\n", "\n")
+    """What the script and each of its commands print."""
+    texts = []
+    for name in COMMANDS.get(script, [""]):
+        command = [sys.executable, f"{script}.py", *name.split(), "--help"]
+        environment = os.environ | {"COLUMNS": "110", "PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+        texts.append(done.stdout.decode().replace("\r\n", "\n"))
+    return "\n\n".join(texts)
 
 
 def _file(script: str) -> Path:
     return ROOT / "docs" / f"{script}-help.txt"
+
+
+def test_no_command_is_forgotten() -> None:
+    listed = _file("generate").read_text(encoding="utf-8").split("Commands:")[1].split("\n\n")[0]
+    assert {line.split()[0] for line in listed.strip().splitlines()} == set(COMMANDS["generate"][1:])
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
