@@ -368,9 +368,18 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device", stop:
 
 
 def continuing_line() -> str:
-    """The command that goes on with this run."""
-    options = [option for option in sys.argv[1:] if not option.startswith("--resume")]
-    return shlex.join(["python", *sys.argv[:1], *options, "--resume=latest"])
+    """The command that goes on with this run, as it was started."""
+    from torch_utils.distributed import local_world_size, torchrun_world_size
+
+    words = iter(sys.argv[1:])
+    options = []
+    for word in words:
+        if word == "--resume":
+            next(words, None)  # its value
+        elif not word.startswith("--resume="):
+            options.append(word)
+    start = ["torchrun", f"--nproc-per-node={local_world_size()}"] if torchrun_world_size() else ["python"]
+    return shlex.join([*start, *sys.argv[:1], *options, "--resume=latest"])
 
 
 if __name__ == "__main__":

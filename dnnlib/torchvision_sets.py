@@ -89,7 +89,16 @@ def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None
     if not pictures:
         raise ValueError(f"torchvision's {named_set.name} in {named_set.root} is empty; download it again")
     labelled = pictures[0].label is not None
+    if labelled and _is_without_label(pictures[-1]):
+        raise ValueError(f"torchvision's {named_set.name} has labels for some pictures only; choose another --split")
     return ImageSource(count, lambda: pictures, labelled, _class_names(dataset) if labelled else ())
+
+
+def _is_without_label(picture: TorchvisionPicture) -> bool:
+    try:
+        return picture.label is None
+    except ValueError:  # said, or passed over, when it is packed
+        return False
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:
@@ -119,7 +128,7 @@ def _item(named_set: NamedSet, index: int) -> tuple[bytes, int | None]:
     image, label = (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
     if not isinstance(image, Image.Image):
         raise ValueError(f"{origin} is no still picture but a {type(image).__name__}; choose another set")
-    if isinstance(label, int | np.integer) and not isinstance(label, bool):
+    if isinstance(label, int | np.integer) and not isinstance(label, bool) and label >= 0:  # -1 is none
         return _png(image), int(label)
     return _png(image), None
 

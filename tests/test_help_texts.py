@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ["train", "generate", "calc_metrics", "dataset_tool"]
 
 
-COMMANDS = {"generate": ["", "mix", "truncation", "classes", "interpolate", "attention", "directions", "project", "nearest"]}
+COMMANDS = {
+    "generate": ["", "mix", "truncation", "classes", "interpolate", "attention", "directions", "project", "nearest"]
+}
 
 
 def _help(script: str) -> str:

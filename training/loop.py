@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class TrainingLoop:
         self.latents = self.latent_source()
         self.preview = Preview(dataset, self.state.G.z_dim, self.schedule.seed, device)
         self.report = Reporter(run_dir, device, self.state.cur_nimg, self.total_nimg, is_quiet=self.rank != 0)
-        facts = gather(self.state, dataset, self.world_size, command)
+        facts = partial(gather, self.state, dataset, self.world_size, command)
         self.run_report = RunReport(run_dir, facts, self.report.say, is_on=self.rank == 0)
         self.patience = Patience(
             self.schedule.disk_retries, self.schedule.disk_wait_sec, self.report.say, lambda: self.stop.reason > Stop.NO
@@ -102,6 +103,7 @@ class TrainingLoop:
 
     def run(self) -> Stop:
         """Train until enough pictures were seen, or until asked to stop; returns why it stopped early, if it did."""
+        self.run_report.renew()  # it may say how an earlier session ended
         try:
             reason = self.train()
         except Exception as error:

@@ -24,6 +24,7 @@ class _Recorded:
 
     def __init__(self, root: str, split: str = "train", download: bool = False) -> None:
         self.calls.append({"root": root, "split": split, "download": download})
+        self.split = split
         if split == "broken":
             raise FileNotFoundError(f"{root}/train.mat\nis nowhere")
 
@@ -31,6 +32,8 @@ class _Recorded:
         return 3
 
     def __getitem__(self, index: int) -> tuple[object, int]:
+        if self.split.endswith("unlabeled"):
+            return Image.new("L", (8, 8)), index if index == 0 and self.split.startswith("train") else -1
         if index == 2:
             raise OSError("lost")
         return Image.new("CMYK", (8, 8)), index
@@ -90,6 +93,14 @@ def test_set_that_needs_no_folder(tmp_path: Path) -> None:
     assert isinstance(first.label, int)
     assert images.class_names == ()
     assert _mean(first) != _mean(second)
+
+
+def test_minus_one_is_no_label(recorded: list[dict[str, object]], tmp_path: Path) -> None:
+    images = _open("SVHN", tmp_path, "unlabeled")
+    assert not images.labelled and images.class_names == ()
+    assert [picture.label for picture in images.pictures()] == [None] * 3
+    with pytest.raises(ValueError, match="has labels for some pictures only; choose another --split"):
+        _open("SVHN", tmp_path, "train+unlabeled")
 
 
 def test_nothing_is_downloaded_unless_asked_for(recorded: list[dict[str, object]], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Renews report.html while a run goes on; nothing that goes wrong with it ends the run."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,22 @@ from training.run_report.page import make_page
 class RunReport:
     """The report of a run in progress, written by its first process."""
 
-    def __init__(self, run_dir: Path, facts: dict[str, Any], say: Callable[[str], None], is_on: bool = True) -> None:
-        self.run_dir, self.facts, self.say, self.is_on = run_dir, facts, say, is_on
+    def __init__(
+        self, run_dir: Path, gather: Callable[[], dict[str, Any]], say: Callable[[str], None], is_on: bool = True
+    ) -> None:
+        self.run_dir, self.say, self.is_on = run_dir, say, is_on
+        self.facts = functools.cache(gather)
 
     def renew(self, status: str = "running", reason: str = "") -> None:
         """Write the report anew; the status is running, done, stopped or failed. Says so where that is impossible."""
         if not self.is_on:
             return
         try:
-            write_facts(self.run_dir, self.facts, status, reason)
+            write_facts(self.run_dir, self.facts(), status, reason)
             write_report(self.run_dir)
         except Exception as error:  # a page about the run is never worth the run
-            self.say(f"Warning: {REPORT_FILE} was not renewed, training goes on: {error}")
+            going_on = ", training goes on" if status == "running" else ""
+            self.say(f"Warning: {REPORT_FILE} was not renewed{going_on}: {error}")
 
 
 def write_report(run_dir: Path) -> Path:

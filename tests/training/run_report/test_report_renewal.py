@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.checkpoint import find_state
 from training.config import RunConfig
 from training.dataset import ImageDataset
 from training.loop import TrainingLoop
@@ -38,7 +39,7 @@ def test_a_run_leaves_a_report(tiny_config: RunConfig, tiny_data: Path, tmp_path
 
     loop.run_report.renew = spy  # type: ignore[method-assign]
     loop.run()
-    assert seen == [("running", "")] * 3 + [("done", "")]  # at 0, 16 and 32 pictures, and at the end
+    assert seen == [("running", "")] * 4 + [("done", "")]  # at the start, at 0, 16 and 32 pictures, and at the end
     page = (tmp_path / "run" / REPORT_FILE).read_text(encoding="utf-8")
     parameters = sum(p.numel() for p in loop.state.G.parameters())
     for text in ("Done", f"{parameters:,} parameters", "16 x 16 px", torch.__version__, "--resume=latest"):
@@ -49,6 +50,35 @@ def test_the_report_tells_why_a_run_stopped(tiny_config: RunConfig, tiny_data: P
     with StopRequest(after_sec=0) as stop:
         assert start(tiny_config, tiny_data, tmp_path / "run", stop).run() is Stop.TIME
     assert status(tmp_path / "run") == ("stopped", "the time of --stop-after is over")
+
+
+def test_a_run_that_goes_on_is_no_longer_called_stopped(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StopRequest(after_sec=0) as stop:
+        start(tiny_config, tiny_data, tmp_path / "run", stop).run()
+    seen = []
+    step = TrainingLoop.step
+
+    def spy(loop: TrainingLoop, *arguments: object) -> None:
+        seen.append(status(tmp_path / "run"))
+        step(loop, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainingLoop, "step", spy)
+    saved = find_state(tmp_path / "run", print)
+    TrainingLoop(tiny_config, ImageDataset(tiny_data), tmp_path / "run", CPU, saved).run()
+    assert set(seen) == {("running", "")}
+    assert status(tmp_path / "run") == ("done", "")
+
+
+def test_facts_that_cannot_be_found_out_do_not_end_the_training(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def gather() -> dict[str, object]:
+        raise RuntimeError("no such device")
+
+    RunReport(tmp_path, gather, said.append).renew("failed", "another error")
+    assert said == [f"Warning: {REPORT_FILE} was not renewed: no such device"]
 
 
 def test_the_report_tells_why_a_run_failed(
@@ -84,12 +114,12 @@ def test_a_full_disk_leaves_the_older_report(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dnnlib.files.os.fsync", full)
-    RunReport(tmp_path, {}, said.append).renew()
+    RunReport(tmp_path, dict, said.append).renew()
     assert (tmp_path / REPORT_FILE).read_bytes() == older
     assert [path.name for path in tmp_path.iterdir()] == [REPORT_FILE]
     assert len(said) == 1 and "No space left" in said[0]
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
-    RunReport(tmp_path, {}, print, is_on=False).renew()
+    RunReport(tmp_path, dict, print, is_on=False).renew()
     assert not list(tmp_path.iterdir())
