@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_utils.doctor import __main__ as main
 from torch_utils.doctor import gpu, machine, packages, places, torch_facts
 from torch_utils.doctor.gpu import Driver
 from torch_utils.doctor.torch_facts import Gpu, OpsFacts, TorchFacts
@@ -144,6 +146,7 @@ def test_nvidia_smi_is_asked_and_its_answer_read(tmp_path: Path) -> None:
         (BLIND, DRIVER, "", False, "hides it", "unset"),
         (BLIND, replace(DRIVER, version="535.54.03"), None, False, "needs 580", "whl/cu126"),
         (BLIND, replace(DRIVER, version="537.13"), None, True, "too old", "driver on Windows"),
+        (BLIND, DRIVER, "3", True, "CUDA unknown error", "unset CUDA_VISIBLE_DEVICES, which is 3"),
         (BLIND, DRIVER, None, False, "CUDA unknown error", "restart"),
         (BLIND, DRIVER, None, True, "CUDA unknown error", "wsl --update"),
         (TorchFacts(error="broken"), DRIVER, None, False, "cannot be imported", ""),
@@ -156,6 +159,21 @@ def test_why_pytorch_sees_no_gpu(
     assert verdict.level == WARN  # the CPU trains as well
     assert text in verdict.text
     assert remedy in verdict.remedy
+
+
+def test_an_older_cuda_is_offered_only_to_a_driver_that_runs_it() -> None:
+    verdict = only(gpu.check_gpus(BLIND, replace(DRIVER, version="470.82"), None, False))
+    assert verdict.remedy == "update NVIDIA's driver"
+
+
+def test_an_old_gpu_beside_a_good_one_prevents_nothing() -> None:
+    old = replace(T4, name="GTX 1080", capability=(6, 1))
+    found = gpu.check_gpus(replace(CUDA, gpus=(T4, old, T4)), DRIVER, None, False)
+    assert levels(found) == [OK, WARN, OK]
+    assert "CUDA_VISIBLE_DEVICES=0,2 " in found[1].remedy
+    found = gpu.check_gpus(replace(CUDA, gpus=(old, T4)), DRIVER, None, False)
+    assert levels(found) == [FAIL, OK]  # training takes the first one
+    assert "CUDA_VISIBLE_DEVICES=1 " in found[0].remedy
 
 
 def test_a_gpu_is_described_with_its_precision() -> None:
@@ -332,3 +350,31 @@ def test_pytorch_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "torch.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert "code -4" in torch_facts.ask().error
+
+
+def test_facts_are_found_among_what_libraries_print() -> None:
+    printed = f"a notice\nfacts: {torch_facts.to_json(CUDA)}\na library says good-bye\n"
+    assert torch_facts.from_output(printed) == CUDA
+    for broken in ("", "only a notice\n", "facts: {\n"):
+        assert "could not be found out" in torch_facts.from_output(broken).error
+
+
+def test_an_older_python_is_told_before_anything_it_cannot_read() -> None:
+    """The first modules are plain enough for Python 3.8, and the version comes before every import of ours."""
+    folder = ROOT / "torch_utils" / "doctor"
+    for path in (folder / "__init__.py", folder.parent / "__init__.py", folder / "__main__.py"):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
+    code = (
+        "import sys, runpy; sys.version_info = (3, 9, 2); runpy.run_module('torch_utils.doctor', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["FAIL Python: 3.9 is too old", "     -> install Python 3.11 or newer"]
+
+
+def test_a_nearly_full_disk_is_neither_filled_nor_called_unwritable(tmp_path: Path, monkeypatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(places, "measure", lambda folder: pytest.fail("writes"))
+    verdict = only([found for found in main.check_folder(str(tmp_path), "6.1.0") if found.subject == "disk"])
+    assert verdict.level == WARN and "make room" in verdict.remedy and "100.0 MiB free" in verdict.text

@@ -1,5 +1,12 @@
 """`python -m torch_utils.doctor`: a verdict a line on everything that training needs, each with its remedy."""
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - before anything that an older Python cannot read
+    sys.exit(
+        f"FAIL Python: {sys.version_info[0]}.{sys.version_info[1]} is too old\n     -> install Python 3.11 or newer"
+    )
+
 import argparse
 import importlib
 import importlib.metadata
@@ -7,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import partial
@@ -89,7 +95,8 @@ def check_folder(path: str, kernel: str) -> list[Verdict]:
     folder = places.existing_folder(path)
     free = shutil.disk_usage(folder).free
     found = places.check_place(str(folder.resolve()), kernel, read("/proc/mounts"))
-    return [*found, *places.check_disk(str(folder), free, *places.measure(folder))]
+    speeds = places.measure(folder) if free >= places.LITTLE_FREE else (None, None)  # which would fill the disk
+    return [*found, *places.check_disk(str(folder), free, *speeds)]
 
 
 def version_of(package: str) -> str | None:

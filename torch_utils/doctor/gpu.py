@@ -19,6 +19,7 @@ ON_WINDOWS = (
     "update NVIDIA's driver on Windows (never inside WSL), then `wsl --update` and `wsl --shutdown` in PowerShell"
 )
 _LEAST_DRIVERS = {11: 450, 12: 525, 13: 580}  # CUDA generation -> driver branch that runs it, by NVIDIA's tables
+_OLDER_GENERATION = 12  # of OLDER_CUDA
 _LITTLE_BYTES = 4 << 30
 
 
@@ -63,7 +64,8 @@ def check_driver(driver: Driver, is_wsl: bool) -> list[Verdict]:
 def check_gpus(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool) -> list[Verdict]:
     """Check that PyTorch sees the GPUs, or find out why not; `visible` is $CUDA_VISIBLE_DEVICES."""
     if facts.gpus:
-        return [verdict for index, gpu in enumerate(facts.gpus) for verdict in _check_gpu(index, gpu, facts)]
+        fit = [index for index, gpu in enumerate(facts.gpus) if has_kernels(gpu.capability, facts.architectures)]
+        return [verdict for index, gpu in enumerate(facts.gpus) for verdict in _check_gpu(index, gpu, facts, fit)]
     if facts.error:
         return [Verdict(WARN, "GPU", "unknown, because PyTorch cannot be imported")]
     if not driver.gpus:
@@ -79,17 +81,19 @@ def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: 
         return "this PyTorch is a build for the CPU alone", f"{INSTALL} --force-reinstall"
     if visible is not None and visible.strip() in ("", "-1"):
         return f"CUDA_VISIBLE_DEVICES={visible} hides it", "unset CUDA_VISIBLE_DEVICES"
-    least = _LEAST_DRIVERS.get(_generation(facts.cuda), 0)
+    least, update = _LEAST_DRIVERS.get(_generation(facts.cuda), 0), ON_WINDOWS if is_wsl else "update NVIDIA's driver"
     if _generation(driver.version) < least:
-        update = ON_WINDOWS if is_wsl else "update NVIDIA's driver"
         text = f"the driver {driver.version} is too old, PyTorch's CUDA {facts.cuda} needs {least} or newer"
-        return text, f"{update}; or take PyTorch for an older CUDA: {OLDER_CUDA}"
-    remedy = f"after an update of the driver restart the machine; CUDA_VISIBLE_DEVICES is {visible or 'not set'}"
-    return facts.complaint or "it does not say why", ON_WINDOWS if is_wsl else remedy
+        has_choice = _generation(driver.version) >= _LEAST_DRIVERS[_OLDER_GENERATION]
+        return text, f"{update}; or take PyTorch for an older CUDA: {OLDER_CUDA}" if has_choice else update
+    remedy = ON_WINDOWS if is_wsl else "after an update of the driver restart the machine"
+    if visible is not None:
+        remedy = f"unset CUDA_VISIBLE_DEVICES, which is {visible}; if that is not it: {remedy}"
+    return facts.complaint or "it does not say why", remedy
 
 
-def _check_gpu(index: int, gpu: Gpu, facts: TorchFacts) -> list[Verdict]:
-    """Describe a GPU; check that PyTorch has kernels for it and that its memory is free."""
+def _check_gpu(index: int, gpu: Gpu, facts: TorchFacts, fit: list[int]) -> list[Verdict]:
+    """Describe a GPU; check that PyTorch has kernels for it, as for those that are fit, and that its memory is free."""
     subject = f"GPU {index}"
     capability = f"{gpu.capability[0]}.{gpu.capability[1]}"
     if not has_kernels(gpu.capability, facts.architectures):
@@ -97,9 +101,9 @@ def _check_gpu(index: int, gpu: Gpu, facts: TorchFacts) -> list[Verdict]:
         advice = f"take a build for an older CUDA: {OLDER_CUDA}"
         if gpu.capability >= (9, 0):
             advice = "install a newer PyTorch"
-        return [
-            Verdict(FAIL, subject, text, f"{advice}; or train on the CPU: CUDA_VISIBLE_DEVICES= python train.py ...")
-        ]
+        others = ",".join(map(str, fit))
+        without = f"train without it: CUDA_VISIBLE_DEVICES={others} python train.py ..."
+        return [Verdict(WARN if 0 in fit else FAIL, subject, text, f"{advice}; or {without}")]
     memory = f"{format_bytes(gpu.total_bytes)}, {format_bytes(gpu.free_bytes)} of them free"
     text = f"{gpu.name}, {memory}, compute capability {capability}, --precision=auto means {precision(gpu.capability)}"
     found = [Verdict(OK, subject, text)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from dnnlib.text import format_bytes
 from torch_utils.doctor.verdict import OK, WARN, Verdict
 
-_LITTLE_FREE = 2 << 30
+LITTLE_FREE = 2 << 30
 _CHUNK = bytes(range(256)) * (4 << 12)  # 4 MiB
 _CHUNKS = 16
 _MOST_SEC = 1.0  # of writing, and of reading
@@ -76,13 +76,16 @@ def filesystem(folder: str, mounts: str) -> str:
 def check_disk(folder: str, free: int, write: float | None, read: float | None) -> list[Verdict]:
     """Check what is free in a folder and its speed in bytes a second; None = nothing can be written there."""
     space = f"{folder}: {format_bytes(free)} free"
+    room = "make room: a run takes about 1 GB; --keep=2 bounds its snapshots"
+    if free < LITTLE_FREE and write is None:
+        return [Verdict(WARN, "disk", space, room)]
     if write is None or read is None:
         return [
             Verdict(WARN, "disk", f"{space}, but nothing can be written there", "fit for data only, not for --outdir")
         ]
     text = f"{space}, writes {write / 1e6:,.0f} MB/s, reads {read / 1e6:,.0f} MB/s"
-    if free < _LITTLE_FREE:
-        return [Verdict(WARN, "disk", text, "make room: a run takes about 1 GB; --keep=2 bounds its snapshots")]
+    if free < LITTLE_FREE:
+        return [Verdict(WARN, "disk", text, room)]
     if min(write, read) < _SLOW:
         return [Verdict(WARN, "disk", f"{text}, which is slow", "use a folder on a local disk for data and --outdir")]
     return [Verdict(OK, "disk", text)]

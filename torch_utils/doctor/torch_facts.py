@@ -16,6 +16,7 @@ from torch_utils.doctor.verdict import first_line
 
 ROOT = Path(__file__).parents[2]
 _TIMEOUT_SEC = 180
+_MARK = "facts: "  # before the line that has them
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,21 @@ def ask() -> TorchFacts:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_TIMEOUT_SEC)
     except subprocess.TimeoutExpired:
         return TorchFacts(error=f"importing it took more than {_TIMEOUT_SEC} seconds")
+    except OSError as error:
+        return TorchFacts(error=_message(error))
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         return TorchFacts(error=f"importing it ended Python with code {done.returncode} ({first_line(last)})")
-    return from_json(done.stdout.strip().splitlines()[-1])
+    return from_output(done.stdout)
+
+
+def from_output(output: str) -> TorchFacts:
+    """Return facts from what the other process printed, before and after which a library may print too."""
+    line = next((line for line in output.splitlines() if line.startswith(_MARK)), "")
+    try:
+        return from_json(line.removeprefix(_MARK))
+    except ValueError as error:
+        return TorchFacts(error=f"what it is could not be found out ({first_line(str(error))})")
 
 
 def from_json(text: str) -> TorchFacts:
@@ -144,4 +156,4 @@ def _message(error: Exception) -> str:
 if __name__ == "__main__":
     with contextlib.redirect_stdout(io.StringIO()):  # whatever an import prints
         found = gather()
-    print(to_json(found))
+    print(f"\n{_MARK}{to_json(found)}", flush=True)
