@@ -131,11 +131,11 @@ def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[
     from training.sampling.style_file import load_styles
 
     generator = load(chosen["network"])
-    ws = load_styles(chosen["styles_file"], generator)
+    ws, noise_seeds = load_styles(chosen["styles_file"], generator)
     grid = grid_shape(chosen["grid"], len(ws))
     ws = truncate(ws, generator.mapping_network.w_avg, chosen["trunc"], chosen["trunc_cutoff"])
     renderer = make_renderer(generator, chosen, len(ws))
-    return renderer.batches(ws, range(len(ws))), [f"w{index:04d}" for index in range(len(ws))], grid and grid[1]
+    return renderer.batches(ws, noise_seeds), [f"w{index:04d}" for index in range(len(ws))], grid and grid[1]
 
 
 def export(network: str, target: str) -> None:
@@ -155,7 +155,7 @@ def grid_shape(text: str | None, count: int) -> tuple[int, int] | None:
         return math.ceil(count / columns), columns
     rows, columns = parse_grid(text)
     if rows * columns < count:
-        raise ValueError(f"--grid={text} has room for {rows * columns} pictures, but there are {count} seeds")
+        raise ValueError(f"--grid={text} has room for {rows * columns} pictures, but there are {count}")
     return rows, columns
 
 

@@ -189,6 +189,8 @@ def show_runs(options: dict[str, Any]) -> None:
     try:
         serve(Path(options["outdir"]).expanduser(), options["serve"])
     except (ValueError, OSError) as error:
+        if options["debug"]:
+            raise
         raise click.ClickException(str(error)) from error
 
 

@@ -49,7 +49,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
             if process.wait() != 0:
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines() or ["it says nothing"]
-                raise OSError(f"{path} cannot be written: ffmpeg failed ({lines[0]})")
+                raise OSError(f"{path} cannot be written: ffmpeg failed ({lines[0]}); name a .webp file instead")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

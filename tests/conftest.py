@@ -1,5 +1,6 @@
 """Shared by all tests: the tiny configuration and its pictures."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ from training.config import (
     ScheduleConfig,
 )
 
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # as in a background job: what the tests interrupt would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 
 

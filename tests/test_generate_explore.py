@@ -219,3 +219,10 @@ def test_nearest_names_what_is_wrong(colour_network: Path, tmp_path: Path) -> No
     Image.new("L", (32, 16)).save(tmp_path / "data" / "a.png")
     with pytest.raises(click.ClickException, match=r"16x16 px with 3 channels, but those in .* have 32x16 px and 1 ch"):
         run("nearest", *shared, f"--data={tmp_path / 'data'}")
+
+
+def test_a_file_of_directions_says_which_they_are(colour_network: Path, tmp_path: Path) -> None:
+    given = [f"--network={colour_network}", "--seeds=0", f"--outdir={tmp_path}", "--directions=d.npz"]
+    for extra in ("--count=2", "--layers=0"):
+        with pytest.raises(click.ClickException, match="leave out --layers and --count"):
+            run("directions", *given, extra)

@@ -24,8 +24,8 @@ class Scalar:
 class Stats:
     """Collects values by name; reporting never waits for the device, and costs it one copy.
 
-    The sums of many reports are made at once. They do not depend on when that happens: each report is summed for itself,
-    and added to those of its name in the order of reporting.
+    The sums of many reports are made at once. On the CPU they do not depend on when that happens, to the last bit: each
+    report is summed for itself, and added to those of its name in the order of reporting.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

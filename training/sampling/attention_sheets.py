@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from dnnlib.animation import enlarged
 from dnnlib.picture_writer import write_picture
 from training.networks.generator import Generator
 from training.preview import to_uint8
 from training.sampling.attention_maps import LayerAttention, Point, attention_maps
-from training.sampling.sheets import Cell, as_colour, enlarged, enlargement, sheet
+from training.sampling.sheets import Cell, as_colour, enlargement, sheet
 
 HEADS_A_LINE = 8
 _DARKENED = 0.35  # brightness of the picture below the heat

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from training.sampling.styles import Request
 
 NOISE_MODES = ("const", "random", "none")
+MAX_SEED = 2**32 - 1  # of numpy's generator, which the published pictures come from
 COMPILE_FROM = 1000  # pictures; compiling takes longer than fewer
 Function = TypeVar("Function", bound=Callable[..., Any])
 command = partial(click.command, cls=Command, context_settings=SETTINGS)
@@ -24,9 +25,12 @@ command = partial(click.command, cls=Command, context_settings=SETTINGS)
 def number_list(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
     """Numbers from ranges and lists, such as 0-35,100; None = not given."""
     try:
-        return None if value is None else parse_int_list(value)
+        numbers = None if value is None else parse_int_list(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    if numbers and max(numbers) > MAX_SEED:
+        raise click.BadParameter(f"{max(numbers)} is too large; the largest is {MAX_SEED}")
+    return numbers
 
 
 def decimal_list(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:

@@ -51,10 +51,13 @@ class Directions:
                 layers = tuple(int(layer) for layer in arrays["layers"])
                 names = ("vectors", "eigenvalues", "spreads")
                 tensors = [torch.from_numpy(arrays[name]).float().to(device) for name in names]
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path}: not directions as `generate.py directions` writes them to directions.npz ({error})"
             ) from error
+        count = len(tensors[0]) if tensors[0].ndim == 2 else 0
+        if not count or not layers or min(layers) < 0 or any(tensor.shape != (count,) for tensor in tensors[1:]):
+            raise ValueError(f"{path}: its directions, layers and spreads do not belong together; find them again")
         return cls(layers, *tensors)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_EQUAL = 1e-10  # squared distance, in squared lengths of the query, of rows that differ by rounding only
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -24,7 +26,8 @@ def nearest(queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Te
         queries: [queries, dim].
         batches: The set, cut into [rows, dim] in its order.
         count: At most as many as the set has, without the excluded ones.
-        excluded: Indices that do not count for each query, [queries, any number]; None = all count.
+        excluded: Indices that do not count for each query, [queries, any number], as rows equal to it do not;
+            None = all count.
 
     Raises:
         ValueError: The set has too few rows.
@@ -39,7 +42,7 @@ def nearest(queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Te
         here = torch.arange(start, start + len(rows), device=queries.device).expand(len(queries), -1)
         found = (squares + rows.square().sum(dim=1) - 2 * queries @ rows.T).clamp(min=0)
         if excluded is not None:
-            found[(here[:, :, None] == excluded[:, None, :]).any(dim=2)] = torch.inf
+            found[(here[:, :, None] == excluded[:, None, :]).any(dim=2) | (found <= _EQUAL * squares)] = torch.inf
         distances, indices = torch.cat([distances, found], dim=1), torch.cat([indices, here], dim=1)
         distances, order = distances.sort(dim=1, stable=True)
         distances, indices = distances[:, :count], indices.gather(1, order[:, :count])

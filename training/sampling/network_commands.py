@@ -64,7 +64,9 @@ def attention_command(**chosen: Any) -> None:
 @command("directions")
 @options(network_option, seeds_option, outdir_option)
 @click.option("--layers", callback=number_list, metavar="LIST", help="Styles that are moved, from 0.  [default: all]")
-@click.option("--count", default=5, type=click.IntRange(1), metavar="N", help="Directions, those of most effect first.")
+@click.option(
+    "--count", type=click.IntRange(1), metavar="N", help="Directions, those of most effect first.  [default: 5]"
+)
 @click.option(
     "--strength", default=3.0, metavar="S", help="Farthest step, in standard deviations of w along the direction."
 )
@@ -83,12 +85,14 @@ def directions_command(**chosen: Any) -> None:
       python generate.py directions --network=network-snapshot-000040.pkl --seeds=0-5 --layers=0-2 --count=8 --outdir=out
       python generate.py directions --network=other.pkl --directions=out/directions.npz --seeds=0-5 --outdir=out2
     """
+    if chosen["file"] and (chosen["layers"] or chosen["count"]):
+        raise ValueError(f"--directions={chosen['file']} says which they are: leave out --layers and --count")
     generator = load(chosen["network"])
     from training.sampling.direction_strips import choose_directions, write_strips
     from training.sampling.directions import steps
 
     layers = chosen_layers(chosen["layers"], generator.num_ws)
-    found = choose_directions(generator, chosen["file"], layers, chosen["count"])
+    found = choose_directions(generator, chosen["file"], layers, chosen["count"] or 5)
     renderer = make_renderer(generator, chosen)
     request, outdir = make_request(generator, chosen), make_folder(chosen["outdir"])
     amounts = steps(chosen["strength"], chosen["steps"])
@@ -106,7 +110,7 @@ def directions_command(**chosen: Any) -> None:
 @click.option("--class", "class_name", metavar="CLASS", help="Class to begin with.  [default: whichever is closest]")
 @click.option("--lpips", metavar="FILE", help="Compare by LPIPS; the file has its weights for VGG16's channels.")
 @click.option("--animation", is_flag=True, help="Also show the way: proj00.webp, ...")
-@click.option("--seed", default=0, metavar="N", help="Seed of the candidates.")
+@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Seed of the candidates.")
 @debug_option
 def project_command(**chosen: Any) -> None:
     """Find the styles whose picture comes closest to a given one.

@@ -1,5 +1,6 @@
 """The commands of generate.py that lay out pictures of seeds: tables and animations."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,13 @@ def truncation_command(**chosen: Any) -> None:
     generator = load(chosen["network"])
     request, renderer = make_request(generator, chosen | {"trunc_cutoff": None}), make_renderer(generator, chosen)
     from training.sampling.styles import styles_in_batches
-    from training.sampling.tables import draw, save_table, truncation_sweep
+    from training.sampling.tables import draw, save_table, table_path, truncation_sweep
 
+    size = len(chosen["seeds"]), len(chosen["psis"])
+    path = table_path(make_folder(chosen["outdir"]), f"truncation.{chosen['extension']}", generator, *size)
     ws = styles_in_batches(generator, chosen["seeds"], request, renderer.batch)
     table = truncation_sweep(generator, ws, chosen["psis"], chosen["trunc_cutoff"])
-    drawn = draw(renderer, table, chosen["seeds"])
-    save_table(make_folder(chosen["outdir"]) / f"truncation.{chosen['extension']}", drawn)
+    save_table(path, draw(renderer, table, chosen["seeds"]))
 
 
 @command("classes")
@@ -110,12 +112,13 @@ def classes_command(**chosen: Any) -> None:
     generator = load(chosen["network"])
     request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
     from training.sampling.classes import find_classes
-    from training.sampling.tables import class_grid, draw, save_table
+    from training.sampling.tables import class_grid, draw, save_table, table_path
 
     classes = find_classes(generator, chosen["classes"])
+    size = len(chosen["seeds"]), len(classes)
+    path = table_path(make_folder(chosen["outdir"]), f"classes.{chosen['extension']}", generator, *size)
     table = class_grid(generator, chosen["seeds"], classes, request, renderer.batch)
-    drawn = draw(renderer, table, chosen["seeds"])
-    save_table(make_folder(chosen["outdir"]) / f"classes.{chosen['extension']}", drawn)
+    save_table(path, draw(renderer, table, chosen["seeds"]))
 
 
 @command("interpolate")
@@ -166,7 +169,8 @@ def interpolate_command(**chosen: Any) -> None:
 
     ways = [Way(generator, seeds, request, chosen["space"]) for seeds in split_seeds(chosen["seeds"], rows * columns)]
     moments = timeline(len(ways[0].z), chosen["frames"], chosen["loop"])
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(make_folder(str(path.parent)), os.W_OK):
+        raise ValueError(f"--out={path}: nothing can be written in that folder; name another")
     made = tqdm(frames(renderer, ways, moments, chosen["seeds"][0], columns), total=len(moments), disable=None)
     write_animation(path, (enlarged(pixels, scale) for pixels in made), chosen["fps"])
     print(f"{len(moments)} frames, {len(moments) / chosen['fps']:.1f} seconds: {path}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dnnlib.animation import write_animation
+from dnnlib.animation import enlarged, write_animation
 from dnnlib.picture_writer import write_picture
 from training.checkpoint import load_discriminator
 from training.networks.generator import Generator
@@ -16,7 +16,7 @@ from training.sampling.embeddings import Embedding, discriminator_embedding, lpi
 from training.sampling.projection import psnr
 from training.sampling.projector import NOISE_MODE, Projector
 from training.sampling.renderer import Renderer
-from training.sampling.sheets import enlarged, enlargement, sheet
+from training.sampling.sheets import enlargement, sheet
 from training.sampling.style_file import save_styles
 from training.sampling.styles import device_of
 

@@ -67,11 +67,14 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
 
     Raises ValueError where they are not here, or not of the network's size and colours.
     """
-    trained = read_snapshot(network)[0].data
+    config = read_snapshot(network)[0]
+    trained = config.data
     if data is None and not (trained.path and Path(trained.path).expanduser().exists()):
         where = f"are not at {trained.path} any more" if trained.path else "may be anywhere"
         raise ValueError(f"the pictures that {network} was trained on {where}; name them with --data=PATH")
-    dataset = ImageDataset(data or trained.path, mirror=trained.mirror if mirror is None else mirror)
+    subset = trained.subset if data is None else None
+    mirror = trained.mirror if mirror is None else mirror
+    dataset = ImageDataset(data or trained.path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
     spec = dataset.spec
     if (spec.width, spec.height, spec.channels) != (generator.img_width, generator.img_height, generator.img_channels):
         raise ValueError(
@@ -87,7 +90,7 @@ def find_real_neighbours(
 ) -> RealNeighbours:
     """Go through a data set twice: for the nearest pictures of each generated one, then for the nearest of those.
 
-    A real picture's own flipped copy is none of its neighbours.
+    Neither a real picture's own flipped copy nor a duplicate of it is one of its neighbours.
 
     Args:
         generated: uint8 [generated, channels, height, width].
@@ -99,13 +102,20 @@ def find_real_neighbours(
     Raises:
         ValueError: The data set has too few pictures.
     """
-    found = nearest(description.rows(generated), rows_of(dataset, description, watch), count)
+    part = batch_size(dataset)
+    rows = torch.cat([description.rows(images) for images in generated.split(part)])
+    found = nearest(rows, rows_of(dataset, description, watch), count)
     chosen = found.indices.flatten()
     themselves = torch.stack([chosen, (chosen + dataset.num_files) % len(dataset)], dim=1)
-    queries = description.rows(read(dataset, chosen.tolist()))
+    queries = torch.cat([description.rows(read(dataset, indices.tolist())) for indices in chosen.split(part)])
     others = nearest(queries, rows_of(dataset, description, watch), 1, excluded=themselves)
     own = others.distances.view(found.indices.shape)
     return RealNeighbours(found.indices, found.distances * description.scale, own * description.scale)
+
+
+def batch_size(dataset: ImageDataset) -> int:
+    """How many pictures are in memory, and in the discriminator, at once."""
+    return max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
 
 
 def read(dataset: ImageDataset, indices: list[int]) -> Tensor:
@@ -115,7 +125,7 @@ def read(dataset: ImageDataset, indices: list[int]) -> Tensor:
 
 def rows_of(dataset: ImageDataset, description: Description, watch: Callable[[int], object]) -> Iterator[Tensor]:
     """Yield the rows of all pictures of a data set in its order, a batch at a time."""
-    batch = max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
+    batch = batch_size(dataset)
     for start in range(0, len(dataset), batch):
         stop = min(start + batch, len(dataset))
         yield description.rows(read(dataset, list(range(start, stop))))

@@ -19,8 +19,10 @@ def save_styles(path: Path, ws: Tensor, seeds: Sequence[int] = ()) -> None:
         np.savez(file, w=ws.cpu().float().numpy(), seeds=np.asarray(seeds, dtype=np.int64))
 
 
-def load_styles(path: str | Path, generator: Generator) -> Tensor:
-    """The styles of a file for this network, [count, num_ws, w_dim]; one vector a picture serves for all its layers.
+def load_styles(path: str | Path, generator: Generator) -> tuple[Tensor, list[int]]:
+    """The styles of a file for this network, [count, num_ws, w_dim], and the seeds of their noise, 0, 1, ... if it has none.
+
+    One vector a picture serves for all its layers.
 
     Reading it runs no code. Raises ValueError for anything that is not such styles.
     """
@@ -29,7 +31,7 @@ def load_styles(path: str | Path, generator: Generator) -> Tensor:
         raise ValueError(f"--w={path}: there is no such file")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            w = arrays["w"]
+            w, seeds = arrays["w"], arrays["seeds"] if "seeds" in arrays else np.arange(0)
     except KeyError:
         raise ValueError(f"--w={path}: there is no array named w in it") from None
     except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
@@ -41,4 +43,6 @@ def load_styles(path: str | Path, generator: Generator) -> Tensor:
         w = np.repeat(w[:, None], generator.num_ws, axis=1)
     if w.ndim != 3 or w.shape[0] < 1 or w.shape[1:] != (generator.num_ws, generator.w_dim):
         raise ValueError(f"--w={path}: w is {list(w.shape)}, but this network takes {wanted}")
-    return torch.as_tensor(w, dtype=torch.float32, device=device_of(generator))
+    is_seed_each = seeds.shape == (len(w),) and seeds.dtype.kind == "i"
+    noise_seeds = seeds.tolist() if is_seed_each else list(range(len(w)))
+    return torch.as_tensor(w, dtype=torch.float32, device=device_of(generator)), noise_seeds

@@ -28,6 +28,16 @@ def class_grid(
     return torch.stack([styles_in_batches(generator, seeds, column, batch) for column in columns], dim=1)
 
 
+def table_path(outdir: Path, name: str, generator: Generator, rows: int, columns: int) -> Path:
+    """The file of a table; raises ValueError where its format cannot hold so many pictures."""
+    path = outdir / name
+    limit = {".webp": 16383, ".jpg": 65535}.get(path.suffix)
+    width, height = columns * generator.img_width, rows * generator.img_height
+    if limit is not None and max(width, height) > limit:
+        raise ValueError(f"--format={path.suffix[1:]} holds at most {limit} px a side, not {width}x{height}; take png")
+    return path
+
+
 def draw(renderer: Renderer, ws: Tensor, seeds: Sequence[int]) -> Tensor:
     """Pictures of a table of styles, uint8 [rows, columns, channels, height, width]; `seeds` are those of the rows."""
     noise_seeds = [seed for seed in seeds for _ in range(ws.shape[1])]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,7 +86,19 @@ def test_saved_directions_come_back(generator: Generator, tmp_path: Path) -> Non
         assert torch.equal(getattr(loaded, name), getattr(found, name))
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "other.npz").write_bytes(b"nothing of the kind")
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
+def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "other.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"other.npz: not directions as `generate.py directions` writes them"):
         Directions.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"layers": np.array([], int)}, {"layers": np.array([-1])}, {"spreads": np.ones(3)}, {"vectors": np.ones(4)}],
+)
+def test_arrays_that_do_not_belong_together_are_refused(tmp_path: Path, wrong: dict[str, np.ndarray]) -> None:
+    arrays = {"layers": np.array([0]), "vectors": np.eye(2, 4), "eigenvalues": np.ones(2), "spreads": np.ones(2)}
+    np.savez(tmp_path / "wrong.npz", **arrays | wrong)
+    with pytest.raises(ValueError, match="do not belong together"):
+        Directions.load(tmp_path / "wrong.npz")

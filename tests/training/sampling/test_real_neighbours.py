@@ -1,5 +1,6 @@
 """Copies of training pictures are found, and told from pictures that are merely near."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from training.checkpoint import SNAPSHOT_FORMAT, header, write
 from training.config import DatasetSpec, RunConfig
 from training.dataset import ImageDataset
 from training.networks.discriminator import Discriminator
@@ -17,6 +19,7 @@ from training.sampling.real_neighbours import (
     Description,
     discriminator_description,
     find_real_neighbours,
+    open_real,
     pixel_description,
     read,
 )
@@ -112,3 +115,32 @@ def test_a_small_data_set_is_refused(spec: DatasetSpec, generator: Generator, tm
     dataset = ImageDataset(save_pictures(tmp_path / "data", random_pictures(spec, 3)))
     with pytest.raises(ValueError, match="only 3 pictures"):
         find_real_neighbours(random_pictures(spec, 1), dataset, 5, pixel_description(generator), lambda count: None)
+
+
+def test_a_duplicate_is_no_neighbour_of_its_own(
+    tiny_config: RunConfig, spec: DatasetSpec, generator: Generator, tmp_path: Path
+) -> None:
+    """Else a near copy of a picture that the data set has twice would seem harmless."""
+    pictures = random_pictures(spec, 10)
+    pictures[7] = pictures[3]
+    dataset = ImageDataset(save_pictures(tmp_path / "data", pictures))
+    near = pictures[3:4].clone()
+    near[..., 0, 0] = 255 - near[..., 0, 0]
+    for description in descriptions(tiny_config, spec, generator):
+        result = find_real_neighbours(near, dataset, 2, description, lambda count: None)
+        assert result.indices.tolist() == [[3, 7]]
+        assert result.own.min() > 2 * result.distances.max() and result.ratios[0] < 0.5
+
+
+def test_the_training_set_is_the_subset_that_was_trained_on(
+    tiny_config: RunConfig, generator: Generator, spec: DatasetSpec, tmp_path: Path
+) -> None:
+    folder = save_pictures(tmp_path / "data", random_pictures(spec, 20))
+    config = replace(tiny_config, data=replace(tiny_config.data, path=str(folder), subset=6, mirror=True))
+    networks = {"G": {}, "G_ema": generator.state_dict(), "D": {}}
+    write(tmp_path / "network.pkl", header(SNAPSHOT_FORMAT, config, spec, 0) | networks)
+    trained = ImageDataset(folder, mirror=True, max_images=6, seed=config.schedule.seed)
+    found = open_real(str(tmp_path / "network.pkl"), generator, None, None)
+    assert len(found) == 12
+    assert torch.equal(read(found, list(range(12))), read(trained, list(range(12))))
+    assert len(open_real(str(tmp_path / "network.pkl"), generator, str(folder), False)) == 20

@@ -32,3 +32,11 @@ def test_captions_take_space_only_where_there_are_some() -> None:
     assert plain.shape[0] < titled.shape[0] < plain.shape[0] + 30
     assert plain.min() == 128 and titled.min() < 100
     assert MIN_CELL_PX == 96
+
+
+def test_captions_do_not_run_into_each_other() -> None:
+    """Tall pictures are narrower than a caption."""
+    picture = np.full((96, 24, 1), 128, np.uint8)
+    one, two = sheet([[(picture, "head 3  12.3x")]]), sheet([[(picture, "head 3  12.3x"), (picture, "")]])
+    assert np.array_equal(two[:, : one.shape[1]], one)
+    assert two[:15, one.shape[1] :].min() == 255

@@ -14,7 +14,7 @@ from training.sampling.styles import Request, styles
 def test_styles_come_back_to_the_last_bit(generator: Generator, tmp_path: Path) -> None:
     ws = styles(generator, [4, 9], Request(psi=0.6, cutoff=2))
     save_styles(tmp_path / "w.npz", ws, [4, 9])
-    assert torch.equal(load_styles(tmp_path / "w.npz", generator), ws)
+    assert torch.equal(load_styles(tmp_path / "w.npz", generator)[0], ws)
     with np.load(tmp_path / "w.npz") as arrays:
         assert arrays["w"].dtype == np.float32
         assert arrays["seeds"].tolist() == [4, 9]
@@ -23,7 +23,7 @@ def test_styles_come_back_to_the_last_bit(generator: Generator, tmp_path: Path) 
 def test_one_vector_serves_all_layers(generator: Generator, tmp_path: Path) -> None:
     w = np.random.default_rng(0).standard_normal((3, generator.w_dim))
     np.savez(tmp_path / "w.npz", w=w)
-    loaded = load_styles(tmp_path / "w.npz", generator)
+    loaded, _ = load_styles(tmp_path / "w.npz", generator)
     assert loaded.shape == (3, generator.num_ws, generator.w_dim)
     assert torch.equal(loaded[:, 0], torch.as_tensor(w, dtype=torch.float32))
     assert torch.equal(loaded[:, 0], loaded[:, -1])
@@ -56,3 +56,11 @@ def test_what_is_no_array_of_numbers_is_refused(conditional: Generator, tmp_path
         load_styles(tmp_path / "plain.npy", conditional)
     with pytest.raises(ValueError, match="there is no such file"):
         load_styles(tmp_path / "missing.npz", conditional)
+
+
+def test_the_seeds_of_random_noise_come_back(generator: Generator, tmp_path: Path) -> None:
+    ws = torch.randn(3, generator.num_ws, generator.w_dim)
+    save_styles(tmp_path / "w.npz", ws, [7, 1, 4])
+    assert load_styles(tmp_path / "w.npz", generator)[1] == [7, 1, 4]
+    save_styles(tmp_path / "w.npz", ws)
+    assert load_styles(tmp_path / "w.npz", generator)[1] == [0, 1, 2]

@@ -12,7 +12,7 @@ from training.sampling.classes import find_classes
 from training.sampling.mixing import check_col_styles, mix, write_mixing_table
 from training.sampling.renderer import Renderer
 from training.sampling.styles import Request, styles
-from training.sampling.tables import class_grid, draw, truncation_sweep
+from training.sampling.tables import class_grid, draw, table_path, truncation_sweep
 
 
 def test_mixing_all_styles_gives_the_column_and_none_the_row(generator: Generator) -> None:
@@ -105,3 +105,9 @@ def test_class_grid_of_a_network_without_classes_is_refused(generator: Generator
     if generator.c_dim == 0:
         with pytest.raises(ValueError, match="trained without classes"):
             find_classes(generator, None)
+
+
+def test_a_table_too_large_for_its_format_is_refused_at_once(generator: Generator, tmp_path: Path) -> None:
+    assert table_path(tmp_path, "t.png", generator, 1, 10**6) == tmp_path / "t.png"
+    with pytest.raises(ValueError, match=r"--format=webp holds at most 16383 px a side"):
+        table_path(tmp_path, "t.webp", generator, 1, 16384 // generator.img_width + 1)

@@ -11,7 +11,7 @@ namespace styleformer {
 // The order of ACTIVATIONS in torch_utils/ops/bias_act.py. The first three are straight on either side of zero.
 enum Act { kLinear, kRelu, kLrelu, kTanh, kSigmoid, kElu, kSelu, kSoftplus, kSwish, kNumActs };
 
-constexpr double kSoftplusStraight = 20;  // beyond it PyTorch takes softsum(v) for v
+constexpr double kSoftplusStraight = 20;  // beyond it PyTorch takes softplus(v) for v
 
 // Both forms for the host and the device: std:: names are not all there for a GPU.
 HD float exp_of(float v) { return expf(v); }

@@ -37,7 +37,7 @@ if sys.platform != "win32":
 SOURCE_DIR = Path(__file__).parents[1] / "csrc"
 UNITS = ("bias_act", "upfirdn2d")
 LIBRARY_NAME = "libstyleformer_ops.so"
-_CXX_FLAGS = "-std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra"
+_CXX_FLAGS = "-std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra"
 _NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
 _TIMEOUT_SEC = 1800
 
