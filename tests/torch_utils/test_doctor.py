@@ -171,6 +171,10 @@ def test_an_old_gpu_beside_a_good_one_prevents_nothing() -> None:
     found = gpu.check_gpus(replace(CUDA, gpus=(T4, old, T4)), DRIVER, None, False)
     assert levels(found) == [OK, WARN, OK]
     assert "CUDA_VISIBLE_DEVICES=0,2 " in found[1].remedy
+    assert (
+        "CUDA_VISIBLE_DEVICES=3,5 "
+        in gpu.check_gpus(replace(CUDA, gpus=(T4, old, T4)), DRIVER, "3, 4, 5", False)[1].remedy
+    )
     found = gpu.check_gpus(replace(CUDA, gpus=(old, T4)), DRIVER, None, False)
     assert levels(found) == [FAIL, OK]  # training takes the first one
     assert "CUDA_VISIBLE_DEVICES=1 " in found[0].remedy
@@ -378,3 +382,9 @@ def test_a_nearly_full_disk_is_neither_filled_nor_called_unwritable(tmp_path: Pa
     monkeypatch.setattr(places, "measure", lambda folder: pytest.fail("writes"))
     verdict = only([found for found in main.check_folder(str(tmp_path), "6.1.0") if found.subject == "disk"])
     assert verdict.level == WARN and "make room" in verdict.remedy and "100.0 MiB free" in verdict.text
+
+
+def test_bytes_that_are_no_text_do_no_harm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import os; os.write(1, bytes([255, 10])); os._exit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "code 1" in torch_facts.ask().error

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnnlib.text import format_bytes
@@ -41,7 +41,7 @@ def ask_driver(which: Callable[[str], str | None]) -> Driver:
         return Driver()
     command = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
         return Driver(program, f"{type(error).__name__}: {first_line(str(error))}")
     if done.returncode != 0:
@@ -65,7 +65,12 @@ def check_gpus(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: b
     """Check that PyTorch sees the GPUs, or find out why not; `visible` is $CUDA_VISIBLE_DEVICES."""
     if facts.gpus:
         fit = [index for index, gpu in enumerate(facts.gpus) if has_kernels(gpu.capability, facts.architectures)]
-        return [verdict for index, gpu in enumerate(facts.gpus) for verdict in _check_gpu(index, gpu, facts, fit)]
+        numbers = visible.split(",") if visible else [str(index) for index in range(len(facts.gpus))]
+        without = f"CUDA_VISIBLE_DEVICES={','.join(numbers[index].strip() for index in fit)} python train.py ..."
+        found = [_check_gpu(index, gpu, index in fit, without) for index, gpu in enumerate(facts.gpus)]
+        if 0 in fit:  # training takes the first one
+            found = [[replace(v, level=WARN) if v.level == FAIL else v for v in verdicts] for verdicts in found]
+        return [verdict for verdicts in found for verdict in verdicts]
     if facts.error:
         return [Verdict(WARN, "GPU", "unknown, because PyTorch cannot be imported")]
     if not driver.gpus:
@@ -92,18 +97,17 @@ def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: 
     return facts.complaint or "it does not say why", remedy
 
 
-def _check_gpu(index: int, gpu: Gpu, facts: TorchFacts, fit: list[int]) -> list[Verdict]:
-    """Describe a GPU; check that PyTorch has kernels for it, as for those that are fit, and that its memory is free."""
+def _check_gpu(index: int, gpu: Gpu, is_fit: bool, without: str) -> list[Verdict]:
+    """Describe a GPU; check that PyTorch has kernels for it and that its memory is free.
+
+    `without` is the command that trains on those for which it has.
+    """
     subject = f"GPU {index}"
     capability = f"{gpu.capability[0]}.{gpu.capability[1]}"
-    if not has_kernels(gpu.capability, facts.architectures):
+    if not is_fit:
         text = f"{gpu.name} has compute capability {capability}, for which this PyTorch has no kernels"
-        advice = f"take a build for an older CUDA: {OLDER_CUDA}"
-        if gpu.capability >= (9, 0):
-            advice = "install a newer PyTorch"
-        others = ",".join(map(str, fit))
-        without = f"train without it: CUDA_VISIBLE_DEVICES={others} python train.py ..."
-        return [Verdict(WARN if 0 in fit else FAIL, subject, text, f"{advice}; or {without}")]
+        advice = "install a newer PyTorch" if gpu.capability >= (9, 0) else f"a build for an older CUDA: {OLDER_CUDA}"
+        return [Verdict(FAIL, subject, text, f"train without it: {without}; or {advice}")]
     memory = f"{format_bytes(gpu.total_bytes)}, {format_bytes(gpu.free_bytes)} of them free"
     text = f"{gpu.name}, {memory}, compute capability {capability}, --precision=auto means {precision(gpu.capability)}"
     found = [Verdict(OK, subject, text)]

@@ -59,7 +59,9 @@ def ask() -> TorchFacts:
     """Return the facts, from another process."""
     command = [sys.executable, "-m", "torch_utils.doctor.torch_facts"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_TIMEOUT_SEC)
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_SEC
+        )
     except subprocess.TimeoutExpired:
         return TorchFacts(error=f"importing it took more than {_TIMEOUT_SEC} seconds")
     except OSError as error:
