@@ -15,7 +15,7 @@ endif
 .PHONY: help install demo test test-slow test-gpu bench check format slides clean
 
 help:
-	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 15 minutes on 2 cores)"
+	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 20 minutes on 2 cores)"
 	@echo "make test       the quick tests     make test-slow   the others too"
 	@echo "make test-gpu   what needs a GPU    make bench       speed and memory against the published formulation"
 	@echo "make check      ruff and mypy       make format      ruff format"
