@@ -69,7 +69,11 @@ def test_half_a_download_is_refused(tmp_path: Path) -> None:
         TarFiles(tmp_path / "set.tar.gz")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", gzip.compress(b"hello"), b"\x1f\x8bhello", b"PK\3\4" + bytes(600)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", gzip.compress(b"hello", mtime=0), b"\x1f\x8bhello", b"PK\3\4" + bytes(600)],
+    ids=["empty", "text", "gzip of text", "damaged gzip", "zip"],
+)
 def test_other_files_are_no_tar(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert not is_tar(tmp_path / "file")
