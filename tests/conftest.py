@@ -27,6 +27,11 @@ if (
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: bytes themselves may differ between the workers, and those refuse to start then."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def tiny_config() -> RunConfig:
     """A run that exercises every phase, mixing and augmentation on 16x16 pictures in seconds."""
