@@ -286,12 +286,13 @@ def train(job: Job) -> None:
     device = distributed.local_device()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
+    if job.ops:
+        native.set_mode(job.ops)
     if job.searching and distributed.is_main():  # before the other processes would take part in its steps
+        native.prepare(device)
         dataset = open_data(job.config.data, job.config.schedule.seed)
         job = replace(job, config=fitting_batch_gpu(job.config, dataset, job.searching, device))
     distributed.join(device)
-    if job.ops:
-        native.set_mode(job.ops)
     native.prepare(device)
     run_dir, is_resumed, config = choose_run(job)
     log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()

@@ -24,6 +24,7 @@ from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 MODES = ("native", "reference", "compiled")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Operator = Callable[[Tensor], Tensor]
+Make = Callable[[Tensor], Operator]  # for tensors like this one
 
 
 @dataclass(frozen=True)
@@ -32,33 +33,27 @@ class Case:
 
     name: str
     shape: tuple[int, ...]  # of the input
-    operator: Callable[[torch.device, torch.dtype], Operator]
+    operator: Make
     channels_last: bool = False
 
 
-def biased(dim: int, with_noise: bool = False) -> Callable[[torch.device, torch.dtype], Operator]:
+def biased(dim: int, with_noise: bool = False) -> Make:
     """Leaky ReLU with bias and clamp, and noise as in the encoder layer."""
 
-    def make(device: torch.device, dtype: torch.dtype) -> Operator:
-        strength = torch.tensor(0.1, device=device)
-
-        def apply(x: Tensor) -> Tensor:
-            bias = torch.zeros(x.shape[dim], device=device, dtype=dtype)
-            noise = torch.zeros(*x.shape[:2], 1, device=device, dtype=dtype) if with_noise else None
-            return bias_act(
-                x, bias, dim, "lrelu", clamp=256.0, noise=noise, noise_strength=strength if with_noise else None
-            )
-
-        return apply
+    def make(like: Tensor) -> Operator:
+        bias = torch.randn(like.shape[dim], device=like.device, dtype=like.dtype)
+        noise = torch.randn_like(like[:, :, :1]) if with_noise else None
+        strength = torch.tensor(0.1, device=like.device) if with_noise else None
+        return lambda x: bias_act(x, bias, dim, "lrelu", clamp=256.0, noise=noise, noise_strength=strength)
 
     return make
 
 
-def filtered(up: int = 1, down: int = 1, taps: int = 4) -> Callable[[torch.device, torch.dtype], Operator]:
+def filtered(up: int = 1, down: int = 1, taps: int = 4) -> Make:
     """[1, 3, 3, 1] as a matrix, or 12 taps along both axes, at the size that the factors ask for."""
 
-    def make(device: torch.device, dtype: torch.dtype) -> Operator:
-        f = setup_filter([1, 3, 3, 1] if taps == 4 else list(range(1, taps + 1))).to(device)
+    def make(like: Tensor) -> Operator:
+        f = setup_filter([1, 3, 3, 1] if taps == 4 else list(range(1, taps + 1))).to(like.device)
         around = [(taps - down + up) // 2, (taps - down - up + 1) // 2]
         return lambda x: upfirdn2d(x, f, up, down, [*around, *around])
 
@@ -87,7 +82,7 @@ def measure(case: Case, mode: str, device: torch.device, dtype: torch.dtype) -> 
     native.set_mode("native" if mode == "native" else "reference")
     x = torch.randn(case.shape, device=device).to(dtype)
     x = x.to(memory_format=torch.channels_last) if case.channels_last else x
-    operator = case.operator(device, dtype)
+    operator = case.operator(x)
     if mode == "compiled":
         torch.compiler.reset()
         operator = torch.compile(operator)

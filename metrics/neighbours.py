@@ -36,7 +36,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int, device: torch.device) -
     for at, others, distances in _compare(reals, fakes):
         is_precise[others] |= (distances <= real_radii[at, None]).any(dim=0)
         is_recalled[at] |= (distances <= fake_radii[others]).any(dim=1)
-    return is_precise.double().mean().item(), is_recalled.double().mean().item()
+    return _share(is_precise), _share(is_recalled)
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int, device: torch.device) -> tuple[float, float]:
@@ -55,7 +55,12 @@ def density_coverage(real: Tensor, fake: Tensor, k: int, device: torch.device) -
         is_inside = distances <= radii[at, None]
         inside += int(is_inside.sum())
         is_covered[at] |= is_inside.any(dim=1)
-    return inside / (k * len(fake)), is_covered.double().mean().item()
+    return inside / (k * len(fake)), _share(is_covered)
+
+
+def _share(chosen: Tensor) -> float:
+    """Return how many of so many, divided here: a GPU multiplies by a rounded reciprocal."""
+    return int(chosen.sum()) / len(chosen)
 
 
 @dataclass(frozen=True)

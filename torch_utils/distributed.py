@@ -72,6 +72,11 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """This process's number among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() else 0
+
+
 def check_gpus(num_processes: int) -> None:
     """Raise ValueError if there are GPUs, but fewer than this machine's processes."""
     if 0 < torch.cuda.device_count() < num_processes:
@@ -177,6 +182,15 @@ def share(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def share_on_machine(value: Any) -> Any:
+    """The plain Python value of the first process of this machine, in all of its processes; all machines take part."""
+    if world_size() == 1:
+        return value
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values[rank() - local_rank()]
 
 
 @contextlib.contextmanager

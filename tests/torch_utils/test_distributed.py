@@ -1,12 +1,23 @@
 """The collectives, tried by two processes; and how an error of one of them reaches whoever started them."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from torch_utils import distributed
-from torch_utils.distributed import PeerError, check_alike, gather_rows, is_main, is_orphan, spawn, together
+from torch_utils.distributed import (
+    PeerError,
+    check_alike,
+    gather_rows,
+    is_main,
+    is_orphan,
+    share,
+    share_on_machine,
+    spawn,
+    together,
+)
 
 
 def try_collectives(folder: Path) -> None:
@@ -19,6 +30,9 @@ def try_collectives(folder: Path) -> None:
     with together():
         pass
     check_alike("the weights", [1, 2])
+    assert (share(rank), share_on_machine(rank)) == (0, 0)
+    os.environ["LOCAL_RANK"] = "0"  # as if each had a machine of its own
+    assert (share(rank), share_on_machine(rank)) == (0, rank)
     with pytest.raises(PeerError, match="the weights of process 1 differ from those of the first"):
         check_alike("the weights", [1, rank])
     assert is_main() == (rank == 0) and not is_orphan()

@@ -152,6 +152,14 @@ def test_empty_tensors(dtype: torch.dtype) -> None:
         assert bias.grad.tolist() == [0, 0, 0, 0]
 
 
+def test_tensors_on_other_devices_are_refused() -> None:
+    x, away = torch.ones(2, 3, 4), {"device": "meta"}  # their addresses lead nowhere
+    with pytest.raises(ValueError, match="a tensor on meta goes with one on cpu; move it there first"):
+        bias_act(x, torch.zeros(3, **away))
+    with pytest.raises(ValueError, match="on meta"):
+        bias_act(x, noise=torch.zeros(2, 1, 4, **away), noise_strength=torch.tensor(1.0))
+
+
 def test_infinities_and_not_a_number_go_the_way_of_the_reference() -> None:
     x = torch.tensor([[float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e38]])
     for act, clamp in itertools.product(ACTIVATIONS, (None, 2.0)):

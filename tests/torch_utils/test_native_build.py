@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from torch_utils import distributed
 from torch_utils.ops import native
 from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.native import build, library, loading, toolchain
+from torch_utils.ops.native import build, library, loading, selftest, toolchain
 from torch_utils.ops.native.__main__ import main as doctor
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
 
@@ -182,6 +184,50 @@ def test_architectures() -> None:
             toolchain.parse_architectures(text)
 
 
+def test_gpus_that_pytorch_has_no_code_for_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(6, 1), (8, 6), (8, 9), (12, 1), (13, 0)]
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_120", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: found[index])
+    assert toolchain.present_gpus() == {1: 86, 2: 89, 3: 121}
+    assert toolchain.present_architectures() == [86, 89, 121]
+
+
+def test_compiled_code_uses_what_is_faster_there(cpu_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_ready", {"cpu": True})
+    monkeypatch.setattr(native, "_faster", {"cpu": frozenset({"bias_act", "upfirdn2d+compile"})})
+    monkeypatch.setattr(native, "mode", lambda: "auto")
+    x = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cpu"))
+    assert [native.is_used_for(x, name) for name in ("bias_act", "upfirdn2d")] == [True, False]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert [native.is_used_for(x, name) for name in ("bias_act", "upfirdn2d")] == [False, True]
+
+
+@pytest.mark.slow
+def test_both_kinds_of_code_are_timed(cpu_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native.set_mode("native")
+    native.require("cpu")
+    ratios = [list(selftest._time_ratios("bias_act", compiled, torch.device("cpu"))) for compiled in (False, True)]
+    assert [len(found) for found in ratios] == [2, 1] and all(ratio > 0 for found in ratios for ratio in found)
+    monkeypatch.setattr(selftest, "_time_ratios", lambda name, compiled, device: [0.5 if compiled else 2.0])
+    assert selftest.faster(torch.device("cpu"), with_compiled=True) == ["bias_act+compile", "upfirdn2d+compile"]
+    assert selftest.faster(torch.device("cpu"), with_compiled=False) == []
+
+
+def prepare_with_one_failing_machine(folder: Path) -> None:
+    distributed.join(torch.device("cpu"))
+    native.set_mode("auto")
+    native._prepared = lambda device_type: (folder / str(distributed.rank())).write_text("asked") < 0  # fails
+    native.prepare(torch.device("cuda"))
+    assert not native.is_ready("cuda")
+    distributed.leave()
+
+
+def test_the_first_process_of_a_machine_finds_out_for_the_others(tmp_path: Path) -> None:
+    distributed.spawn(prepare_with_one_failing_machine, 2, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:
     path = build.build(CPU)
     assert path.exists() and quick_compiler.read_text().count("call") == 3
@@ -284,7 +330,7 @@ def test_the_check_of_a_fresh_library_runs_once(quick_compiler: Path, monkeypatc
     monkeypatch.setattr(native, "_ready", {})
     assert native.is_ready("cpu")
     (marker,) = build.library_path(CPU).parent.glob("checked-*")
-    assert native._faster["cpu"] == set(marker.read_text(encoding="utf-8").split()) <= {"bias_act", "upfirdn2d"}
+    assert native._faster["cpu"] == set(marker.read_text(encoding="utf-8").split()) <= set(native.OPERATORS)
 
 
 @pytest.mark.slow

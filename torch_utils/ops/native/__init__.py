@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 MODES = ("auto", "native", "reference")
+COMPILED = "+compile"  # ends the name of an operator inside of code that torch.compile compiles
+OPERATORS = tuple(name + where for name in ("bias_act", "upfirdn2d") for where in ("", COMPILED))
 
 _chosen: str | None = None  # by set_mode
 _ready: dict[str, bool] = {}  # by device type: could the compiled operators be loaded?
@@ -42,12 +44,17 @@ def is_used_for(x: Tensor, operator: str) -> bool:
         return False
     if mode() == "reference" or not is_ready(x.device.type):
         return False
-    return mode() == "native" or is_faster(x.device.type, operator)
+    name = operator + COMPILED if torch.compiler.is_compiling() else operator
+    return mode() == "native" or is_faster(x.device.type, name)
 
 
 @torch.compiler.assume_constant_result
 def is_faster(device_type: str, operator: str) -> bool:
-    """Whether an operator was measured to be faster than its reference when it was checked on this kind of device."""
+    """Whether an operator was measured to be faster than its reference when it was checked on this kind of device.
+
+    What comes of it under torch.compile, which fuses the reference with what stands around it, is asked with COMPILED
+    at the end of the operator's name.
+    """
     return operator in _faster[device_type]
 
 
@@ -60,18 +67,25 @@ def is_ready(device_type: str) -> bool:
 
 
 def prepare(device: torch.device) -> None:
-    """Build and load what `device` will need: the first process before the others, which then find it built.
+    """Build, check and load what `device` will need: the first process of a machine, whose findings the others take.
 
     To be called by every process, after `distributed.join`; without it operators are built when they are first used.
     """
     from torch_utils import distributed
 
-    is_wanted = mode() == "native" or (mode() == "auto" and device.type == "cuda")
-    if is_wanted and distributed.rank() == 0:
-        is_ready(device.type)
-    distributed.share(None)
-    if is_wanted:
-        is_ready(device.type)
+    if mode() != "native" and (mode() != "auto" or device.type != "cuda"):
+        return
+    is_first = distributed.local_rank() == 0
+    with distributed.together():
+        if is_first:
+            is_ready(device.type)
+    ready, found = distributed.share_on_machine((_ready.get(device.type), _faster.get(device.type)))
+    with distributed.together():
+        if ready and not is_first:
+            require(device.type)
+    _ready[device.type] = ready
+    if found is not None:
+        _faster[device.type] = found
 
 
 def require(device_type: str) -> None:
@@ -101,6 +115,11 @@ def _prepared(device_type: str) -> bool:
             f"Operators: plain PyTorch, because the native ones cannot be used: {error} (--ops=reference hides this)"
         )
         return False
+    lost = [] if mode() == "native" else [name for name in OPERATORS if name not in _faster[device_type]]
+    if lost:
+        print0(
+            f"Operators: plain PyTorch for {', '.join(lost)}: the native ones did not prove faster (--ops=native forces them)"
+        )
     return True
 
 

@@ -27,7 +27,7 @@ def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
     try:
         if self_test:
             check(self_test)
-            click.echo(f"{FASTER} {' '.join(faster(torch.device(self_test)))}")
+            click.echo(f"{FASTER} {' '.join(faster(torch.device(self_test), with_compiled=self_test == 'cuda'))}")
             return
         if arch and not compile_only:
             raise click.UsageError("--arch goes with --compile-only")
@@ -76,7 +76,7 @@ def check(device_type: str) -> None:
     """Compare with the reference on every device of this kind."""
     native.set_mode("native")
     native.require(device_type)
-    for index in range(torch.cuda.device_count() if device_type == "cuda" else 1):
+    for index in toolchain.present_gpus() if device_type == "cuda" else (0,):
         device = torch.device(device_type, index)
         report("self-test", f"{compare(device)} results agree with the reference on {device}")
 

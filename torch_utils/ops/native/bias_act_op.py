@@ -61,7 +61,7 @@ def bias_act_native(
     """`bias_act` of checked arguments, compiled."""
     bias = None if bias is None else bias.to(x.dtype)
     noise = None if noise is None else noise.to(x.dtype)
-    strength = None if strength is None else strength.to(math_dtype(x.dtype))
+    strength = None if strength is None else strength.to(x.device, math_dtype(x.dtype))
     return _value(x, bias, noise, strength, dim, act, alpha, gain, clamp)
 
 
@@ -110,7 +110,7 @@ def _launch(
     """The derivative of this order, dense and in the memory order of x."""
     bias, noise, strength = added
     dim, act, alpha, gain, clamp = settings
-    result = torch.empty_like(x)
+    result, device = torch.empty_like(x), x.device
     if x.numel() == 0:
         return result
     x = in_memory_order_of(x, result)
@@ -119,13 +119,14 @@ def _launch(
     outer, channels, inner, noise = _in_three(result, dim, bias, noise)
     bias = None if bias is None else bias.contiguous()
     call = BiasActCall(
-        input=address(x), grad=address(grad), grad_grad=address(grad_grad), result=address(result),
-        bias=address(bias), noise=address(noise), strength=address(strength),
+        input=address(x, device), grad=address(grad, device), grad_grad=address(grad_grad, device),
+        result=address(result, device),
+        bias=address(bias, device), noise=address(noise, device), strength=address(strength, device),
         alpha=alpha, gain=gain, clamp=-1.0 if clamp is None else clamp,
         outer=outer, channels=channels, inner=inner, noise_outer=1 if noise is None else noise.numel() // inner,
         act=_ACT_NUMBERS[act], dtype=DTYPES[x.dtype], order=order,
     )  # fmt: skip
-    library_of(x.device).bias_act(call, x.device)
+    library_of(device).bias_act(call, device)
     return result
 
 

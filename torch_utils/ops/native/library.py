@@ -103,9 +103,13 @@ def math_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def address(x: Tensor | None) -> int | None:
-    """The address of a tensor's first element; None where there is no tensor."""
-    return None if x is None else x.data_ptr()
+def address(x: Tensor | None, device: torch.device) -> int | None:
+    """The address of a tensor's first element; None where there is no tensor. ValueError if it is not on the device."""
+    if x is None:
+        return None
+    if x.device != device:  # a kernel that follows such an address ends the process, or worse, does not
+        raise ValueError(f"a tensor on {x.device} goes with one on {device}; move it there first")
+    return x.data_ptr()
 
 
 def in_memory_order_of(x: Tensor, like: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ def load(device_type: str) -> None:
         raise toolchain.OperatorsUnavailable("PyTorch sees no GPU")
     if device_type == "cuda" and torch.version.cuda is None:
         raise toolchain.OperatorsUnavailable("they are written for CUDA, which this PyTorch is not built with")
+    if device_type == "cuda" and not toolchain.present_gpus():
+        raise toolchain.OperatorsUnavailable("this PyTorch has no code for the GPUs here")
     target = target_for(device_type)
     try:
         library.use_library(device_type, build.build(target))

@@ -42,10 +42,17 @@ def parse_architectures(text: str) -> list[int]:
     return sorted({int(word.replace(".", "")) for word in words})
 
 
-def present_architectures() -> list[int]:
-    """Return the architectures of the GPUs that PyTorch sees, such as [90]."""
+def present_gpus() -> dict[int, int]:
+    """Return the architectures of the GPUs that PyTorch sees and has code for, by their indices, such as {0: 90}."""
+    known = {int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list() if re.fullmatch(r"sm_\d+", name)}
     capabilities = (torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
-    return sorted({major * 10 + minor for major, minor in capabilities})
+    found = {i: major * 10 + minor for i, (major, minor) in enumerate(capabilities)}
+    return {i: a for i, a in found.items() if any(a // 10 == b // 10 and b <= a for b in known)}
+
+
+def present_architectures() -> list[int]:
+    """Return the architectures of those GPUs, such as [90]."""
+    return sorted(set(present_gpus().values()))
 
 
 def nvcc_places() -> Iterator[tuple[str, Path]]:

@@ -62,15 +62,15 @@ def _launch(
 ) -> Tensor:
     result = _empty_result(x, f, up, down, padding, flip, gain)
     memory_format = _memory_format(x)
-    x, f = x.contiguous(memory_format=memory_format), f.contiguous()
+    x, f, device = x.contiguous(memory_format=memory_format), f.contiguous(), x.device
     call = UpfirdnCall(
-        x=address(x), f=address(f), y=address(result), gain=gain, batch=x.shape[0], channels=x.shape[1],
+        x=address(x, device), f=address(f, device), y=address(result, device), gain=gain, batch=x.shape[0], channels=x.shape[1],
         in_height=x.shape[2], in_width=x.shape[3], out_height=result.shape[2], out_width=result.shape[3],
         pad_x0=padding[0], pad_y0=padding[2], up_x=up[0], up_y=up[1], down_x=down[0], down_y=down[1],
         taps_x=f.shape[-1], taps_y=f.shape[0], separable=f.ndim == 1, flip=flip,
         channels_last=memory_format == torch.channels_last, dtype=DTYPES[x.dtype],
     )  # fmt: skip
-    library_of(x.device).upfirdn2d(call, x.device)
+    library_of(device).upfirdn2d(call, device)
     return result
 
 
