@@ -29,6 +29,7 @@ from training.presets import ALIASES, PRESETS
 if TYPE_CHECKING:
     import torch
 
+    from training.batch_size import Trial
     from training.dataset import ImageDataset
     from training.stop import StopRequest
 
@@ -205,7 +206,7 @@ class Job:
     stop_after_sec: float | None
     ops: str | None
     cudnn_benchmark: bool
-    searching: int | None  # processes that share the batch, to find --batch-gpu=auto by trying; None = it is known
+    trial: "Trial | None"  # on the GPU, of --batch-gpu=auto; None = it is settled
 
 
 def launch(options: dict[str, Any]) -> None:
@@ -220,19 +221,19 @@ def launch(options: dict[str, Any]) -> None:
     distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
     path = str(Path(options["data"]).expanduser())
     outdir = Path(options["outdir"]).expanduser()
-    is_auto = options["batch_gpu"] == "auto"
+    is_auto, trial = options["batch_gpu"] == "auto", None
     settled = {**options, "batch_gpu": None} if is_auto else options
     config = configure(settled, path, open_data(DataConfig(path)).spec, gpus)
     dataset = open_data(config.data, config.schedule.seed)
     if is_auto:
-        config, is_auto = first_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
+        config, trial = first_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
     check(config, dataset, gpus, options["resume"])
     if options["dry_run"]:
-        dry_run(config, dataset, gpus, is_auto)
+        dry_run(config, dataset, gpus, trial)
         return
     job = Job(
         config, outdir, options["resume"], options["force"], options["stop_after"], options["ops"],
-        not options["nobench"], gpus if is_auto else None,
+        not options["nobench"], trial,
     )  # fmt: skip
     if gpus > 1 and torchrun is None:
         distributed.spawn(train, gpus, job, with_traceback=options["debug"])
@@ -258,15 +259,15 @@ def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | N
         check_fits(Path(resume), config, dataset.spec)
 
 
-def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, is_auto: bool) -> None:
+def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "Trial | None") -> None:
     """Print the settings and what they cost."""
     from torch_utils.distributed import local_device
     from training.batch_size import fitting_batch_gpu
     from training.speed import speed
     from training.summary import summary
 
-    if is_auto:
-        config = fitting_batch_gpu(config, dataset, gpus, local_device())
+    if trial:
+        config = fitting_batch_gpu(config, dataset, trial, local_device())
     print(json.dumps(config.to_dict(), indent=2))
     print(summary(config, dataset.spec, gpus))
     print(speed(config, dataset, local_device(), gpus))
@@ -288,10 +289,10 @@ def train(job: Job) -> None:
     allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
     if job.ops:
         native.set_mode(job.ops)
-    if job.searching and distributed.is_main():  # before the other processes would take part in its steps
+    if job.trial and distributed.is_main():  # before the other processes would take part in its steps
         native.prepare(device)
         dataset = open_data(job.config.data, job.config.schedule.seed)
-        job = replace(job, config=fitting_batch_gpu(job.config, dataset, job.searching, device))
+        job = replace(job, config=fitting_batch_gpu(job.config, dataset, job.trial, device))
     distributed.join(device)
     native.prepare(device)
     run_dir, is_resumed, config = choose_run(job)

@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import baseline
 from benchmarks.common import Settings, modes_option, pictures_of, run_benchmark, shared_options
 from benchmarks.compare import Way, compared
-from benchmarks.modes import BASELINE, Mode
+from benchmarks.modes import BASELINE, Mode, forget_compiled
 from benchmarks.rows import Row
+from training.compilation import forward_pass
 from training.config import GeneratorConfig
 from training.memory import saved_bytes
 from training.networks.attention import EncoderLayer
@@ -49,7 +50,7 @@ class Workload:
         layer = self.layer().to(self.device)
         x = torch.randn(self.batch, self.num_tokens, self.width, device=self.device, dtype=self.mode.dtype)
         w = torch.randn(self.batch, self.config.w_dim, device=self.device)
-        run: Callable[[Tensor, Tensor], Tensor] = torch.compile(layer) if self.mode.compiled else layer
+        run: Callable[[Tensor, Tensor], Tensor] = forward_pass(layer, self.mode.performance, self.device)
         if self.is_baseline:
             run = functools.partial(baseline.encoder_layer, layer)
         trained = [x.requires_grad_(), *layer.parameters()]
@@ -64,7 +65,7 @@ class Workload:
                 torch.autograd.grad(run(x, w), trained, weight)
 
         with self.mode.active():
-            saved = saved_bytes(layer, lambda: run(x, w))
+            saved = None if self.mode.graphs else saved_bytes(layer, lambda: run(x, w))
         flops = self.flops()
         return Way(forward, self.batch, self.mode, flops), Way(
             both, self.batch, self.mode, BACKWARD_FLOPS * flops, saved
@@ -97,6 +98,7 @@ def measure_stage(
 ) -> Iterator[Row]:
     """One stage at each batch: forward, then forward with backward."""
     for batch in settings.batches:
+        forget_compiled(settings.modes)
         modes = {BASELINE: Mode("fp32"), **{mode.name: mode for mode in settings.modes}}
         ways = {
             name: Workload(config, num_tokens, width, batch, mode, name == BASELINE, settings.device).ways()

@@ -42,7 +42,7 @@ def compared(
             device=device_name(settings.device),
             batch=way.batch,
             images_per_sec=images_per_sec,
-            peak_mem_mb=peaks[name] / 1e6 if with_memory else None,
+            peak_mem_mb=peaks[name] / 1e6 if with_memory and not (way.mode and way.mode.graphs) else None,
             saved_mb_per_image=None if way.saved_bytes is None else way.saved_bytes / way.batch / 1e6,
             ratio_to_baseline=speed_up(per_image[BASELINE], secs) if BASELINE in per_image else None,
             matrix_rate_share=(

@@ -11,6 +11,7 @@ from training.config import PerformanceConfig
 from training.precision import allow_tf32, is_ampere
 
 BASELINE = "baseline"
+MAX_VERSIONS = 64  # of a compiled network: by mode, phase and network trained
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,8 +40,10 @@ class Mode:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """PyTorch's global switches as this mode wants them."""
+        """PyTorch's global switches as this mode wants them; a call of its own for CUDA graphs."""
         matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         allow_tf32(self.precision == "tf32")
         try:
             yield
@@ -63,6 +66,14 @@ def default_modes(device: torch.device) -> list[Mode]:
     half = "bf16" if is_ampere(device) else "fp16"
     names = ["fp32", *(["tf32"] if half == "bf16" else []), half, f"{half}+compile", f"{half}+graphs"]
     return [parse_mode(name) for name in names]
+
+
+def forget_compiled(modes: list[Mode]) -> None:
+    """Let PyTorch start afresh, which beyond a number of versions of a network would run it uncompiled without a word."""
+    if any(mode.compiled for mode in modes):
+        torch.compiler.reset()
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        torch._dynamo.config.recompile_limit = MAX_VERSIONS
 
 
 def multiplies_bf16() -> bool:

@@ -315,6 +315,6 @@ def average_gradients(parameters: list[torch.nn.Parameter], loss: Tensor) -> Ten
     flat = all_reduce_mean(torch.cat([*(g.flatten() for g in grads), loss.view(1)]))
     is_finite = flat.isfinite().all()
     flat.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-    for grad, part in zip(grads, flat[:-1].split([g.numel() for g in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
+    parts = flat[:-1].split([grad.numel() for grad in grads])
+    torch._foreach_copy_(grads, [part.view_as(grad) for grad, part in zip(grads, parts, strict=True)])
     return is_finite

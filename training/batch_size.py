@@ -41,23 +41,40 @@ def with_micro_batch(config: RunConfig, count: int | None) -> RunConfig:
     return replace(config, schedule=replace(config.schedule, batch_gpu=count))
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What is to be tried on the GPU before the pictures a forward pass are settled."""
+
+    num_processes: int
+    is_continued: bool  # the run to go on with has a number, which only may be too large here
+
+
 def first_batch_gpu(
     config: RunConfig, dataset: ImageDataset, num_processes: int, outdir: Path | None
-) -> tuple[RunConfig, bool]:
-    """Return the settings with the most pictures a forward pass that suit them, and whether it must be tried if they fit.
+) -> tuple[RunConfig, Trial | None]:
+    """Return the settings with the most pictures a forward pass that suit them, and what must be tried; None = nothing.
 
-    Those of the run to go on with, where `outdir` has it, are known to fit.
+    The number is that of the run to go on with, where `outdir` has it.
     """
     continued = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
+    trial = Trial(num_processes, continued is not None) if torch.cuda.is_available() else None
     if continued is not None:
-        return continued, False
-    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), torch.cuda.is_available()
+        return continued, trial
+    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), trial
 
 
-def fitting_batch_gpu(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> RunConfig:
-    """Return the settings with the most pictures a forward pass that fit into the memory of a device."""
+def fitting_batch_gpu(config: RunConfig, dataset: ImageDataset, trial: Trial, device: torch.device) -> RunConfig:
+    """Return the settings with the most pictures a forward pass that fit into the memory of a device.
+
+    Raises:
+        ValueError: None fits, or not as many as the run to go on with has.
+    """
     reserved_bytes = device_bytes(dataset, config.data.cache, device)
-    return with_micro_batch(config, MemorySearch(config, dataset, device, num_processes, reserved_bytes).largest())
+    search = MemorySearch(config, dataset, device, trial.num_processes, reserved_bytes)
+    if not trial.is_continued:
+        return with_micro_batch(config, search.largest())
+    search.check(config.schedule.micro_batch(trial.num_processes))
+    return config
 
 
 @dataclass(frozen=True)
@@ -88,11 +105,21 @@ class MemorySearch:
             f"programs that use it, or choose a smaller network (--g_dict, --num_layers, --linformer=1)"
         )
 
+    def check(self, count: int) -> None:
+        """Raise ValueError where the pictures a forward pass of a run do not fit here, with the number that does."""
+        if self.device.type == "cuda" and not self.fits(count):
+            fewer = self.largest(lambda line: None)
+            raise ValueError(
+                f"--batch-gpu=auto: the run to go on with has {count} pictures a forward pass, too many for the memory of "
+                f"{self.device}; end other programs that use it, or go on with fewer: --batch-gpu={fewer} --force"
+            )
+
     def fits(self, count: int) -> bool:
         """Return whether steps of so many pictures a forward pass leave some memory free."""
         self._clean_up()
         limit = FITTING_SHARE * (torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
-        is_small = self._peak_bytes(count) + self.reserved_bytes <= limit
+        shares = 2 if self.config.performance.cuda_graphs else 1  # graphs keep memory that other phases cannot use
+        is_small = shares * self._peak_bytes(count) + self.reserved_bytes <= limit
         self._clean_up()
         return is_small
 

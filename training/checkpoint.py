@@ -54,12 +54,25 @@ class CheckpointError(ValueError):
 
 
 def write(path: Path, values: dict[str, Any]) -> None:
-    """`torch.save` plain data under a name that appears only when the file is whole. Raises OSError."""
+    """`torch.save` plain data under a name that appears only when the file is whole. Raises OSError.
+
+    Tensors of a GPU are written as those of the CPU: the file opens on any machine.
+    """
+    values = on_cpu(values)
     with atomic_write(path) as file:
         try:
             torch.save(values, file)
         except RuntimeError as error:  # how torch passes on that it could not write
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def on_cpu(value: Any) -> Any:
+    """Nested plain data with all tensors in the memory of the CPU."""
+    if isinstance(value, dict):
+        return {key: on_cpu(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_cpu(part) for part in value)
+    return value.cpu() if isinstance(value, torch.Tensor) else value
 
 
 def read(path: str | Path, expected_format: str, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -25,7 +25,11 @@ class Compiled:
 
     def __init__(self, network: nn.Module, performance: PerformanceConfig) -> None:
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+        from torch._functorch import config as functorch_config
 
+        functorch_config.force_non_lazy_backward_lowering = (
+            True  # what fails in the backward pass fails here, not there
+        )
         mode = "reduce-overhead" if performance.cuda_graphs else None
         self.name = type(network).__name__
         self.eager: Run = network
@@ -89,5 +93,6 @@ def _probe(x: Tensor) -> Tensor:
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of an error's message."""
+    """The beginning of an error's message, of that below it where the compiler passed one on."""
+    error = getattr(error, "inner_exception", error)
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

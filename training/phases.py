@@ -51,7 +51,6 @@ class Losses:
         self.state = state
         self.config = state.config.loss
         augment = state.config.augment
-        self.augment = None if augment.mode == "noaug" else AugmentPipe(augment.pipe).to(state.device)
         self.noise_mode = "random" if state.config.generator.noise else "none"
         performance = state.config.performance
         self.precision = resolve_precision(performance.precision, state.device)
@@ -61,13 +60,15 @@ class Losses:
         self.has_graphs = performance.cuda_graphs and resolve_compile(performance.compile, state.device)[0]
         self.synthesis = forward_pass(state.G.synthesis, performance, state.device)
         self.discriminator = forward_pass(state.D, performance, state.device)
+        self.pipe = None if augment.mode == "noaug" else AugmentPipe(augment.pipe).to(state.device)
+        self.augment = self.pipe and forward_pass(self.pipe, performance, state.device)
         self.pl_means: list[Tensor] = []  # the running mean path length as each micro-batch of a step would move it
 
     def styles(self, latents: Latents) -> Tensor:
         """Styles [batch, num_ws, w_dim]; the later ones from second latents where the batch mixes styles."""
         ws = self.state.G.mapping(latents.z, latents.c)
         if latents.mix_z is None:
-            return ws
+            return ws.contiguous()  # as those below: a compiled network is made for one layout
         other = self.state.G.mapping(latents.mix_z, latents.c, track_mean=False)
         return torch.cat([ws[:, : latents.mix_from], other[:, latents.mix_from :]], dim=1)
 
@@ -75,13 +76,11 @@ class Losses:
         """Images [batch, channels, height, width] for a main phase."""
         return self.synthesis(self.styles(latents), noise_mode=self.noise_mode, **self.synthesis_settings)
 
-    def augmented(self, images: Tensor) -> Tensor:
-        """Images as the discriminator sees them."""
-        return images if self.augment is None else self.augment(images, self.state.strength.effective_p)
-
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Logits [batch, 1] of augmented images for a main phase."""
-        return self.discriminator(self.augmented(images), labels, self.precision.dtype)
+        if self.augment is not None:
+            images = self.augment(images, self.state.strength.effective_p)
+        return self.discriminator(images, labels, self.precision.dtype)
 
     def report_logits(self, kind: str, logits: Tensor) -> None:
         """Statistics of the logits of `real` or `fake` pictures."""
@@ -135,7 +134,8 @@ class Losses:
     def d_r1(self, batch: MicroBatch) -> Tensor:
         """The discriminator is flat around real pictures (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
-        logits = self.state.D(self.augmented(images), batch.labels, self.precision.regularizer_dtype)
+        augmented = images if self.pipe is None else self.pipe(images, self.state.strength.effective_p)
+        logits = self.state.D(augmented, batch.labels, self.precision.regularizer_dtype)
         self.report_logits("real", logits)
         self.state.strength.report(logits)
         penalty = r1_penalty(images, logits)
@@ -181,8 +181,12 @@ class Phase:
             total += loss.detach()
         if self.loss_scale != 1:
             torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], self.loss_scale)
-        self.health.report(average_gradients(self.parameters, total))
+        is_finite = average_gradients(self.parameters, total)
+        self.health.report(is_finite)
+        if self.loss_scale != 1:  # in half precision single gradients may overflow: leave such a step out
+            self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
+        self.optimizer.found_inf = None  # type: ignore[attr-defined]
         self.finish()
 
     def clear_gradients(self) -> None:

@@ -13,7 +13,14 @@ import train
 from dnnlib.dataclass_values import ConfigError
 from training import batch_size, probe
 from training import speed as speed_module
-from training.batch_size import MemorySearch, first_batch_gpu, micro_batches, with_micro_batch
+from training.batch_size import (
+    MemorySearch,
+    Trial,
+    first_batch_gpu,
+    fitting_batch_gpu,
+    micro_batches,
+    with_micro_batch,
+)
 from training.config import LossConfig, RunConfig
 from training.dataset import ImageDataset
 from training.picture_cache import keep_decoded
@@ -101,18 +108,38 @@ def test_largest_number_that_fits(tiny_config: RunConfig, dataset: ImageDataset)
 
 
 def test_on_the_cpu_all_at_once(tiny_config: RunConfig, dataset: ImageDataset, tmp_path: Path) -> None:
-    config, has_to_be_tried = first_batch_gpu(tiny_config, dataset, 2, tmp_path / "none")
+    config, trial = first_batch_gpu(tiny_config, dataset, 2, tmp_path / "none")
     assert config == with_micro_batch(tiny_config, 4)
-    assert has_to_be_tried == torch.cuda.is_available()
+    assert trial == (Trial(2, is_continued=False) if torch.cuda.is_available() else None)
     assert MemorySearch(tiny_config, dataset, CPU, 2).largest() == 4
 
 
-def test_that_of_a_run_to_go_on_with(tiny_config: RunConfig, dataset: ImageDataset, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("gpu")
+def test_graphs_keep_memory_of_their_own(tiny_config: RunConfig, dataset: ImageDataset) -> None:
+    config = changed(tiny_config, "performance", compile="1", cuda_graphs=True)
+    assert search(config, dataset).largest() == 4
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_run_goes_on_with_its_number_only_where_that_fits(tiny_config: RunConfig, dataset: ImageDataset) -> None:
+    config = with_micro_batch(changed(changed(tiny_config, "schedule", batch=16), "data", cache="none"), 8)
+    assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=True), CUDA) == config
+    assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=False), CUDA) == config
+    with pytest.raises(
+        ValueError, match=r"has 16 pictures a forward pass, too many for .* cuda:0.*--batch-gpu=8 --force"
+    ):
+        fitting_batch_gpu(with_micro_batch(config, 16), dataset, Trial(1, is_continued=True), CUDA)
+
+
+def test_that_of_a_run_to_go_on_with(
+    tiny_config: RunConfig, dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for count in (2, 4):
         (new_run(tmp_path, with_micro_batch(tiny_config, count)) / "training-state-latest.pt").touch()
     new_run(tmp_path, with_micro_batch(tiny_config, 8))  # never saved
     assert with_batch_gpu_of_newest(tmp_path, tiny_config) == with_micro_batch(tiny_config, 4)
-    assert first_batch_gpu(tiny_config, dataset, 1, tmp_path) == (with_micro_batch(tiny_config, 4), False)
+    assert first_batch_gpu(tiny_config, dataset, 1, tmp_path) == (with_micro_batch(tiny_config, 4), Trial(1, True))
     assert with_batch_gpu_of_newest(tmp_path, changed(tiny_config, "loss", r1_gamma=9.0)) is None
 
 

@@ -106,6 +106,29 @@ def test_a_network_that_does_not_compile_runs_as_it_is(
         Compiled(network, PerformanceConfig(compile="1"))(x)
 
 
+@pytest.mark.parametrize("choice", ["auto", "1"])
+def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], choice: str
+) -> None:
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    def fail(graph: object, inputs: object) -> object:
+        raise RuntimeError("no such kernel")
+
+    real, backend = torch.compile, aot_autograd(fw_compiler=lambda graph, _: make_boxed_func(graph), bw_compiler=fail)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend=backend))
+    network, x = torch.nn.Linear(2, 3), torch.ones(1, 2)
+    run = Compiled(network, PerformanceConfig(compile=choice))
+    if choice == "1":
+        with pytest.raises(TorchDynamoException):
+            run(x)
+        return
+    run(x).sum().backward()
+    assert network.weight.grad is not None and network.weight.grad.eq(1).all()
+    assert "Linear runs without the compiler, which failed (no such kernel)" in capsys.readouterr().out
+
+
 def test_graphs_need_the_compiler() -> None:
     with pytest.raises(ConfigError, match="add --compile=1"):
         PerformanceConfig(compile="0", cuda_graphs=True)

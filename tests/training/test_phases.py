@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.config import DatasetSpec, RunConfig
+from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.phases import Losses, MicroBatch, build_phases
 from training.state import TrainState
@@ -87,6 +87,26 @@ def test_non_finite_gradients_do_not_reach_the_weights(state: TrainState) -> Non
     batch.images[0, 0, 0, 0] = float("nan")
     phase.step([batch])
     assert all(p.isfinite().all() for p in state.D.parameters())
+
+
+def test_steps_that_overflow_are_left_out_in_half_precision(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
+    state = TrainState(replace(tiny_config, performance=PerformanceConfig("fp16")), tiny_spec, CPU)
+    phase = next(phase for phase in build_phases(state) if phase.name == "D_main")
+    good, bad = micro_batch(state), micro_batch(state)
+    bad.images[0, 0, 0, 0] = float("inf")
+
+    def everything() -> list[torch.Tensor]:
+        moments = [t.clone() for values in state.d_optimizer.state.values() for t in values.values()]
+        return [*(p.detach().clone() for p in state.d_parameters), *moments]
+
+    phase.step([good])
+    before = everything()
+    phase.step([bad])
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+    state.health.end_step()
+    assert state.health.streak == 1
+    phase.step([good])
+    assert not any(torch.equal(a, b) for a, b in zip(before, everything(), strict=True) if a.any())
 
 
 def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torch_utils.ops import native
+from torch_utils.ops.depthwise import depthwise
 
 Padding = int | Sequence[int]  # p, [x, y] or [x0, x1, y0, y1]; negative values crop
 Factor = int | Sequence[int]  # n or [x, y]
@@ -198,19 +199,16 @@ def _resample(
     x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
 ) -> Tensor:
     """The operation for one filter matrix; the zeros of up-sampling are never stored nor multiplied."""
-    channels = x.shape[1]
     if up == (1, 1):
-        kernel = f.flip([0, 1]).expand(channels, 1, *f.shape)
         x0, x1, y0, y1 = padding
         inner = max(0, min(y0, y1)), max(0, min(x0, x1))  # the convolution itself can add what both sides share
         x = _pad_or_crop(x, (x0 - inner[1], x1 - inner[1], y0 - inner[0], y1 - inner[0]))
-        return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=inner, groups=channels)
+        return depthwise(x, f.flip([0, 1]), (down[1], down[0]), inner)
     # A transposed convolution gives all the filter reaches, short of up - 1 trailing zeros: crop that to what is asked.
-    kernel = f.expand(channels, 1, *f.shape)
     (taps_x, taps_y), (x0, x1, y0, y1) = filter_size(f), padding
     crop = (taps_x - 1 - x0, taps_x - up[0] - x1, taps_y - 1 - y0, taps_y - up[1] - y1)
     inner = max(0, min(crop[2:])), max(0, min(crop[:2]))
-    x = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=inner, groups=channels)
+    x = depthwise(x, f, (up[1], up[0]), inner, transposed=True)
     x = _pad_or_crop(x, (inner[1] - crop[0], inner[1] - crop[1], inner[0] - crop[2], inner[0] - crop[3]))
     return x if down == (1, 1) else x[:, :, :: down[1], :: down[0]]
 
