@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dnnlib.dataclass_values import require
 from torch_utils.distributed import print0
+from torch_utils.ops import native
 from training.config import PerformanceConfig
 
 Run = Callable[..., Tensor]  # a network's forward pass
@@ -27,6 +28,7 @@ class Compiled:
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
         from torch._functorch import config as functorch_config
 
+        native.answer_as_constants()
         functorch_config.force_non_lazy_backward_lowering = (
             True  # what fails in the backward pass fails here, not there
         )

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from dnnlib.files import atomic_write
 from torch_utils.rng import derive_seed
@@ -25,6 +24,8 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def grid_pixels(images: Tensor, columns: int) -> np.ndarray:
     """Images [count, channels, height, width] side by side, row by row: [height, width, 1 or 3]."""
+    from torchvision.utils import make_grid  # takes two seconds to import
+
     grid = make_grid(images.cpu(), nrow=columns, padding=0)
     return grid[: images.shape[1]].permute(1, 2, 0).numpy()  # make_grid triples a grey channel
 

@@ -48,7 +48,6 @@ def is_used_for(x: Tensor, operator: str) -> bool:
     return mode() == "native" or is_faster(x.device.type, name)
 
 
-@torch.compiler.assume_constant_result
 def is_faster(device_type: str, operator: str) -> bool:
     """Whether an operator was measured to be faster than its reference when it was checked on this kind of device.
 
@@ -58,12 +57,17 @@ def is_faster(device_type: str, operator: str) -> bool:
     return operator in _faster[device_type]
 
 
-@torch.compiler.assume_constant_result
 def is_ready(device_type: str) -> bool:
     """Whether the compiled operators for cpu or cuda can be used in this mode, building them if need be."""
     if device_type not in _ready:
         _ready[device_type] = device_type in ("cpu", "cuda") and _prepared(device_type)
     return _ready[device_type]
+
+
+def answer_as_constants() -> None:
+    """Let torch.compile ask once, instead of tracing how the answers come about; imports it, which takes two seconds."""
+    for question in (is_ready, is_faster):
+        torch.compiler.assume_constant_result(question)
 
 
 def prepare(device: torch.device) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dnnlib.files import atomic_write
+from torch_utils.ops import native
 from torch_utils.ops.native import build, library, toolchain
 
 FASTER = "faster than the reference:"  # ends the output of the check, the names of operators follow
@@ -40,6 +41,7 @@ def load(device_type: str) -> None:
     except library.Unloadable:  # the system may have changed below the cache
         build.forget(target)
         library.use_library(device_type, build.build(target))
+    native.answer_as_constants()
     import torch_utils.ops.native.bias_act_op
     import torch_utils.ops.native.upfirdn2d_op  # noqa: F401
 
