@@ -14,6 +14,7 @@ from training.sampling import network_commands, picture_commands
 from training.sampling.command_options import (
     COMPILE_FROM,
     batch_option,
+    check_folder,
     class_option,
     cutoff_option,
     debug_option,
@@ -26,6 +27,7 @@ from training.sampling.command_options import (
     noise_mode_option,
     number_list,
     options,
+    output_folder,
     parse_grid,
     trunc_option,
 )
@@ -53,7 +55,12 @@ for other in (
 @click.option(
     "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of a .npz file."
 )
-@click.option("--outdir", metavar="DIR", help="Where the pictures go: seed0000.png, ...; of --w w0000.png, ...")
+@click.option(
+    "--outdir",
+    callback=output_folder,
+    metavar="DIR",
+    help="Where the pictures go: seed0000.png, ...; of --w w0000.png, ...",
+)
 @options(trunc_option, class_option, noise_mode_option, cutoff_option)
 @click.option(
     "--grid", is_flag=False, flag_value="auto", metavar="[RxC]", help="Also write them side by side, R rows of C."
@@ -87,7 +94,7 @@ def pictures(**chosen: Any) -> None:
       python generate.py mix --network=network-snapshot-000040.pkl --rows=85,100 --cols=55,821 --outdir=out
     """
     if chosen["export"]:
-        export(chosen["network"], chosen["export"])
+        export(chosen)
         return
     check_sources(chosen)
     from training.sampling.picture_files import write_pictures
@@ -113,10 +120,13 @@ def pictures_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[s
     """The pictures of --seeds in batches, their names, and the columns of their grid; writes their styles if asked to."""
     from training.sampling.style_file import save_styles
     from training.sampling.styles import styles_in_batches
+    from training.sampling.tables import table_path
 
-    seeds: list[int] = chosen["seeds"]
+    seeds = list(dict.fromkeys(chosen["seeds"]))  # a seed has one file
     grid = grid_shape(chosen["grid"], len(seeds))
     generator = load(chosen["network"])
+    if grid:
+        table_path(Path(chosen["outdir"]), f"grid.{chosen['extension']}", generator, *grid)
     request, renderer = make_request(generator, chosen), make_renderer(generator, chosen, len(seeds))
     if chosen["save_w"]:
         path = make_folder(chosen["outdir"]) / "w.npz"
@@ -129,20 +139,29 @@ def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[
     """The pictures of --w in batches, their names, and the columns of their grid."""
     from training.networks.mapping import truncate
     from training.sampling.style_file import load_styles
+    from training.sampling.tables import table_path
 
     generator = load(chosen["network"])
     ws, noise_seeds = load_styles(chosen["styles_file"], generator)
     grid = grid_shape(chosen["grid"], len(ws))
+    if grid:
+        table_path(Path(chosen["outdir"]), f"grid.{chosen['extension']}", generator, *grid)
     ws = truncate(ws, generator.mapping_network.w_avg, chosen["trunc"], chosen["trunc_cutoff"])
     renderer = make_renderer(generator, chosen, len(ws))
     return renderer.batches(ws, noise_seeds), [f"w{index:04d}" for index in range(len(ws))], grid and grid[1]
 
 
-def export(network: str, target: str) -> None:
-    """Rewrite a snapshot."""
+def export(chosen: dict[str, Any]) -> None:
+    """Rewrite a snapshot as --export says; raises ValueError where pictures are asked for too."""
     from training.checkpoint import export_snapshot
 
-    export_snapshot(network, Path(target).expanduser())
+    target = Path(chosen["export"]).expanduser()
+    meant = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}
+    if extra := [name for name, key in meant.items() if chosen[key]]:
+        raise ValueError(f"--export={target} writes a network and no pictures: leave out {', '.join(extra)}")
+    check_folder(target.parent)
+    make_folder(str(target.parent))
+    export_snapshot(chosen["network"], target)
     print(f"Written: {target}")
 
 

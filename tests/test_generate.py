@@ -23,6 +23,7 @@ from training.config import (
     ScheduleConfig,
 )
 from training.networks.generator import Generator
+from training.sampling import command_options
 from training.sampling.picture_files import write_pictures
 from training.sampling.renderer import Renderer
 from training.sampling.styles import Request
@@ -219,3 +220,63 @@ def test_network_is_compiled_for_many_pictures(
     renderer = generate.make_renderer(generator, chosen, count)
     assert seen == [expected]
     assert renderer.batch == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds=0", "--outdir={file}"], "file is a file; name a folder"),
+        (["--seeds=0", "--outdir={file}/deeper"], "file is a file; name a folder"),
+        (["mix", "--rows=0", "--cols=1", "--outdir={file}"], "file is a file"),
+        (["interpolate", "--seeds=0-1", "--out={folder}"], "is a folder; name a file"),
+        (["interpolate", "--seeds=0-1", "--out={file}/walk.gif"], "file is a file"),
+        (["--seeds=0", "--outdir={folder}/o", "--trunc=nan"], "no finite number"),
+        (["directions", "--seeds=0", "--outdir={folder}/o", "--strength=inf"], "no finite number"),
+        (["interpolate", "--seeds=0-1", "--frames=100000000"], "--frames"),
+        (["project", "--target={file}", "--outdir={folder}/o", "--candidates=1000000000"], "--candidates"),
+        (["--seeds=0", "--export={folder}/x.pkl"], "leave out --seeds"),
+        (["--export={folder}/x.zip"], "must end in .pkl"),
+        (["--seeds=0-2047", "--grid=2048x1", "--format=webp", "--outdir={folder}/o"], "at most 16383 px a side"),
+        (["mix", "--rows=0-2047", "--cols=0", "--format=webp", "--outdir={folder}/o"], "at most 16383 px a side"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setattr(Renderer, "batches", None)
+    monkeypatch.setattr(Renderer, "seed_batches", None)
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    filled = [text.format(file=tmp_path / "file", folder=tmp_path / "folder") for text in arguments]
+    words = filled if filled[0].startswith("-") else filled[1:]
+    command = filled[: len(filled) - len(words)]
+    result = CliRunner().invoke(generate.main, [*command, f"--network={network}", *words])
+    assert result.exit_code and isinstance(result.exception, SystemExit)
+    assert message in " ".join(result.output.split())
+    assert not [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
+
+
+def test_folders_that_cannot_be_written(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_options.os, "access", lambda path, mode: Path(path) != tmp_path)
+    result = CliRunner().invoke(
+        generate.main, [f"--network={network}", "--seeds=0", f"--outdir={tmp_path / 'new' / 'folder'}"]
+    )
+    assert result.exit_code and f"nothing can be written in {tmp_path}" in " ".join(result.output.split())
+
+
+def test_a_seed_named_twice_is_one_picture(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate.main.main([f"--network={network}", "--seeds=1,1,0", f"--outdir={tmp_path}"], standalone_mode=False)
+    assert {path.name for path in tmp_path.iterdir()} >= {"seed0000.png", "seed0001.png"}
+    assert "2 pictures are in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("https://example.com/x.pkl", "download it first"), ("run", "is a folder; name a file in it, such as")],
+)
+def test_networks_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "network-snapshot-000012.pkl").touch()
+    result = CliRunner().invoke(generate.main, [f"--network={name}", "--seeds=0", "--outdir=out"])
+    assert result.exit_code and message in " ".join(result.output.split())

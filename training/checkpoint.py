@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -66,6 +67,20 @@ def write(path: Path, values: dict[str, Any]) -> None:
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
+def existing_file(path: str | Path) -> Path:
+    """The path of a file that is there. Raises CheckpointError."""
+    if re.match(r"[a-z]{2,}:/", str(path)):
+        raise CheckpointError(f"{path}: networks are read from files; download it first")
+    path = Path(path).expanduser()
+    if path.is_dir():
+        snapshots = sorted(path.glob("network-snapshot-[0-9]*.pkl"))
+        example = f", such as {snapshots[-1]}" if snapshots else ""
+        raise CheckpointError(f"{path} is a folder; name a file in it{example}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    return path
+
+
 def on_cpu(value: Any) -> Any:
     """Nested plain data with all tensors in the memory of the CPU."""
     if isinstance(value, dict):
@@ -77,9 +92,7 @@ def on_cpu(value: Any) -> Any:
 
 def read(path: str | Path, expected_format: str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The plain data of a file of ours; runs no code from it. Raises CheckpointError."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+    path = existing_file(path)
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
             damaged = archive.testzip()
@@ -131,9 +144,7 @@ def read_snapshot(
 
     Raises CheckpointError.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+    path = existing_file(path)
     try:
         if is_pickle(path):
             return import_published(path)
@@ -166,15 +177,15 @@ def read_exported(path: Path) -> dict[str, Any]:
 
 def export_snapshot(source: str | Path, target: Path) -> None:
     """Rewrite any snapshot as ours (.pkl) or as .safetensors with the configuration in the header. Raises CheckpointError."""
+    if target.suffix not in (".pkl", SAFETENSORS):
+        raise CheckpointError(f"{target}: the name must end in .pkl or {SAFETENSORS}")
     config, spec, values = read_snapshot(source)
     head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
     if target.suffix == SAFETENSORS:
         tensors = {f"{network}.{name}": x for network in NETWORKS for name, x in values[network].items()}
         write_safetensors(target, tensors, {"styleformer": json.dumps(head)})
-    elif target.suffix == ".pkl":
-        write(target, head | {network: values[network] for network in NETWORKS})
     else:
-        raise CheckpointError(f"{target}: the name must end in .pkl or {SAFETENSORS}")
+        write(target, head | {network: values[network] for network in NETWORKS})
 
 
 def load_weights(network: torch.nn.Module, weights: dict[str, Any], path: str | Path) -> None:

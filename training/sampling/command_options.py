@@ -1,5 +1,7 @@
 """What the commands of generate.py share: their options, the network and what draws its pictures."""
 
+import math
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,6 +43,23 @@ def decimal_list(context: click.Context, parameter: click.Parameter, value: str)
         raise click.BadParameter(str(error)) from None
 
 
+def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A number that is neither infinite nor not a number."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number")
+    return value
+
+
+def output_folder(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The name of a folder that is there or can be made; looked at before any work."""
+    try:
+        if value is not None:
+            check_folder(Path(value).expanduser())
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 # What several commands take.
 network_option = click.option(
     "--network", required=True, metavar="FILE", help="Network snapshot, network-snapshot-*.pkl."
@@ -48,9 +67,11 @@ network_option = click.option(
 seeds_option = click.option(
     "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
 )
-outdir_option = click.option("--outdir", required=True, metavar="DIR", help="Where the results go.")
+outdir_option = click.option(
+    "--outdir", required=True, callback=output_folder, metavar="DIR", help="Where the results go."
+)
 trunc_option = click.option(
-    "--trunc", default=1.0, metavar="PSI", help="Truncation: 1 = full variety, 0 = the mean picture."
+    "--trunc", default=1.0, callback=finite, metavar="PSI", help="Truncation: 1 = full variety, 0 = the mean picture."
 )
 class_option = click.option(
     "--class", "class_name", metavar="CLASS", help="Class by number or name.  [default: seed modulo classes]"
@@ -118,6 +139,15 @@ def make_renderer(generator: "Generator", chosen: dict[str, Any], count: int = 0
     return Renderer(generator, chosen["noise_mode"], chosen["batch"], performance)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ValueError unless a folder is there or can be made, and files written in it."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"nothing can be written in {nearest}; name another folder")
+
+
 def make_folder(outdir: str) -> Path:
     """The folder of --outdir, which is made unless it is there."""
     folder = Path(outdir).expanduser()
@@ -129,5 +159,5 @@ def parse_grid(text: str) -> tuple[int, int]:
     """Rows and columns of "RxC". Raises ValueError."""
     rows, x, columns = text.lower().partition("x")
     if not (x and rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns) >= 1):
-        raise ValueError(f"--grid={text}: write it as rows x columns, such as 4x10, or --grid alone")
+        raise ValueError(f"--grid={text}: write it as rows x columns, such as 4x10")
     return int(rows), int(columns)

@@ -53,7 +53,7 @@ class Directions:
                 tensors = [torch.from_numpy(arrays[name]).float().to(device) for name in names]
         except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path}: not directions as `generate.py directions` writes them to directions.npz ({error})"
+                f"{path}: not directions as `generate.py directions` writes them to directions.npz, or damaged"
             ) from error
         count = len(tensors[0]) if tensors[0].ndim == 2 else 0
         if not count or not layers or min(layers) < 0 or any(tensor.shape != (count,) for tensor in tensors[1:]):

@@ -34,10 +34,9 @@ def write_mixing_table(
     cols: Sequence[int],
     col_styles: Sequence[int],
     request: Request,
-    outdir: Path,
-    extension: str,
+    path: Path,
 ) -> None:
-    """Write the table of two lists of seeds, mix.EXT, and each of its pictures, ROW-COLUMN.EXT; SEED-SEED.EXT is a seed's own."""
+    """Write the table of two lists of seeds, and beside it its pictures, ROW-COLUMN.EXT; SEED-SEED.EXT is a seed's own."""
     seeds = [*rows, *cols]
     ws = styles_in_batches(renderer.generator, seeds, request, renderer.batch)
     originals = draw(renderer, ws.unsqueeze(1), seeds).squeeze(1)
@@ -46,8 +45,8 @@ def write_mixing_table(
     named = {f"{seed}-{seed}": image for seed, image in zip(seeds, originals, strict=True)}
     named |= {f"{row}-{col}": mixed[i, j] for i, row in enumerate(rows) for j, col in enumerate(cols)}
     for name, image in named.items():
-        write_picture(outdir / f"{name}.{extension}", image.permute(1, 2, 0).numpy())
-    save_table(outdir / f"mix.{extension}", with_margins(mixed, left, top))
+        write_picture(path.with_name(f"{name}{path.suffix}"), image.permute(1, 2, 0).numpy())
+    save_table(path, with_margins(mixed, left, top))
 
 
 def with_margins(pictures: Tensor, left: Tensor, top: Tensor) -> Tensor:

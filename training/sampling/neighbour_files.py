@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -76,8 +77,8 @@ def summary(names: Sequence[str], result: RealNeighbours, description: Descripti
         lines.append(f"{name:<12} {distance:>19.4g}    {own:>27.4g}    {ratio:>5.2f}")
     copies = int((result.ratios < COPY_RATIO).sum())
     lines.append(
-        f"median       {float(result.distances[:, 0].median()):>19.4g}    {float(result.own[:, 0].median()):>27.4g}    "
-        f"{float(result.ratios.median()):>5.2f}"
+        f"median       {median(result.distances[:, 0].tolist()):>19.4g}    {median(result.own[:, 0].tolist()):>27.4g}    "
+        f"{median(result.ratios.tolist()):>5.2f}"
     )
     lines.append(
         f"{copies} of {len(names)} are nearer to a real picture than {COPY_RATIO:g} of the distance of that one to its own "

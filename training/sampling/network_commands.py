@@ -10,6 +10,7 @@ from training.sampling.command_options import (
     cutoff_option,
     debug_option,
     drawing_options,
+    finite,
     load,
     make_folder,
     make_renderer,
@@ -27,7 +28,7 @@ def chosen_layers(numbers: list[int] | None, count: int) -> list[int]:
     """The numbers of --layers, or all. Raises ValueError for one that is too large."""
     if numbers and max(numbers) >= count:
         raise ValueError(f"--layers: there is no {max(numbers)} in this network; choose from 0-{count - 1}")
-    return numbers or list(range(count))
+    return sorted(set(numbers)) if numbers else list(range(count))
 
 
 @command("attention")
@@ -68,9 +69,13 @@ def attention_command(**chosen: Any) -> None:
     "--count", type=click.IntRange(1), metavar="N", help="Directions, those of most effect first.  [default: 5]"
 )
 @click.option(
-    "--strength", default=3.0, metavar="S", help="Farthest step, in standard deviations of w along the direction."
+    "--strength",
+    default=3.0,
+    callback=finite,
+    metavar="S",
+    help="Farthest step, in standard deviations of w along the direction.",
 )
-@click.option("--steps", default=7, type=click.IntRange(3), metavar="N", help="Pictures a strip, an odd number.")
+@click.option("--steps", default=7, type=click.IntRange(3, 999), metavar="N", help="Pictures a strip, an odd number.")
 @click.option("--directions", "file", metavar="FILE", help="Use the directions.npz of an earlier call.")
 @options(trunc_option, cutoff_option, class_option, drawing_options)
 def directions_command(**chosen: Any) -> None:
@@ -104,9 +109,13 @@ def directions_command(**chosen: Any) -> None:
 @click.option("--target", "targets", required=True, multiple=True, metavar="FILE", help="A picture; may be repeated.")
 @outdir_option
 @click.option("--space", default="w", type=click.Choice(["w", "w+"]), help="w+ = a style of its own for each layer.")
-@click.option("--starts", default=3, type=click.IntRange(1), metavar="N", help="Descents at once; the best is kept.")
-@click.option("--steps", default=300, type=click.IntRange(1), metavar="N", help="Steps of each descent.")
-@click.option("--candidates", default=1000, type=click.IntRange(1), metavar="N", help="Random w tried for the starts.")
+@click.option(
+    "--starts", default=3, type=click.IntRange(1, 999), metavar="N", help="Descents at once; the best is kept."
+)
+@click.option("--steps", "--num-steps", default=300, type=click.IntRange(1), metavar="N", help="Steps of each descent.")
+@click.option(
+    "--candidates", default=1000, type=click.IntRange(1, 10**6), metavar="N", help="Random w tried for the starts."
+)
 @click.option("--class", "class_name", metavar="CLASS", help="Class to begin with.  [default: whichever is closest]")
 @click.option("--lpips", metavar="FILE", help="Compare by LPIPS; the file has its weights for VGG16's channels.")
 @click.option("--animation", is_flag=True, help="Also show the way: proj00.webp, ...")

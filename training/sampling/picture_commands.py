@@ -1,6 +1,5 @@
 """The commands of generate.py that lay out pictures of seeds: tables and animations."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,22 @@ from training.sampling.command_options import (
     number_list,
     options,
     outdir_option,
+    output_folder,
     parse_grid,
     seeds_option,
     trunc_option,
 )
 
+MAX_FRAMES = 10_000  # from one seed to the next; an animation is made in memory
 INTERPOLATION_PX = 256  # to which animations are enlarged unless --scale says otherwise
+
+
+def output_file(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The name of a file that can be written; looked at before any work."""
+    output_folder(context, parameter, str(Path(value).expanduser().parent))
+    if Path(value).expanduser().is_dir():
+        raise click.BadParameter(f"{value} is a folder; name a file")
+    return value
 
 
 @command("mix")
@@ -58,10 +67,12 @@ def mix_command(**chosen: Any) -> None:
     generator = load(chosen["network"])
     request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
     from training.sampling.mixing import check_col_styles, write_mixing_table
+    from training.sampling.tables import table_path
 
     col_styles = check_col_styles(chosen["col_styles"], generator.num_ws)
-    outdir = make_folder(chosen["outdir"])
-    write_mixing_table(renderer, chosen["rows"], chosen["cols"], col_styles, request, outdir, chosen["extension"])
+    size = len(chosen["rows"]) + 1, len(chosen["cols"]) + 1
+    path = table_path(make_folder(chosen["outdir"]), f"mix.{chosen['extension']}", generator, *size)
+    write_mixing_table(renderer, chosen["rows"], chosen["cols"], col_styles, request, path)
 
 
 @command("truncation")
@@ -126,10 +137,13 @@ def classes_command(**chosen: Any) -> None:
 @click.option(
     "--out",
     default="interpolation.webp",
+    callback=output_file,
     metavar="FILE",
     help="The animation: .webp (lossless), .gif or .mp4 (ffmpeg).",
 )
-@click.option("--frames", default=24, type=click.IntRange(1), metavar="N", help="Frames from one seed to the next.")
+@click.option(
+    "--frames", default=24, type=click.IntRange(1, MAX_FRAMES), metavar="N", help="Frames from one seed to the next."
+)
 @click.option("--fps", default=24, type=click.IntRange(1), metavar="N", help="Frames a second.")
 @click.option("--loop", is_flag=True, help="Go from the last seed back to the first.")
 @click.option(
@@ -169,8 +183,7 @@ def interpolate_command(**chosen: Any) -> None:
 
     ways = [Way(generator, seeds, request, chosen["space"]) for seeds in split_seeds(chosen["seeds"], rows * columns)]
     moments = timeline(len(ways[0].z), chosen["frames"], chosen["loop"])
-    if not os.access(make_folder(str(path.parent)), os.W_OK):
-        raise ValueError(f"--out={path}: nothing can be written in that folder; name another")
+    make_folder(str(path.parent))
     made = tqdm(frames(renderer, ways, moments, chosen["seeds"][0], columns), total=len(moments), disable=None)
     write_animation(path, (enlarged(pixels, scale) for pixels in made), chosen["fps"])
     print(f"{len(moments)} frames, {len(moments) / chosen['fps']:.1f} seconds: {path}")

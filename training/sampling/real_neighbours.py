@@ -102,6 +102,10 @@ def find_real_neighbours(
     Raises:
         ValueError: The data set has too few pictures.
     """
+    if count > len(dataset):
+        raise ValueError(
+            f"the data set has only {len(dataset)} pictures, too few for the {count} nearest ones of each; take fewer"
+        )
     part = batch_size(dataset)
     rows = torch.cat([description.rows(images) for images in generated.split(part)])
     found = nearest(rows, rows_of(dataset, description, watch), count)

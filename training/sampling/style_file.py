@@ -34,8 +34,10 @@ def load_styles(path: str | Path, generator: Generator) -> tuple[Tensor, list[in
             w, seeds = arrays["w"], arrays["seeds"] if "seeds" in arrays else np.arange(0)
     except KeyError:
         raise ValueError(f"--w={path}: there is no array named w in it") from None
-    except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"--w={path}: not a .npz file of numbers, or damaged ({error})") from None
+    except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile):  # numpy's advice is unsafe
+        raise ValueError(
+            f"--w={path}: not a .npz file of numbers, or damaged; --save-w and project write such"
+        ) from None
     wanted = f"[count, {generator.num_ws}, {generator.w_dim}] or [count, {generator.w_dim}]"
     if w.dtype.kind != "f" or not np.isfinite(w).all():
         raise ValueError(f"--w={path}: w must be finite numbers of a float type, {wanted}; it is {w.dtype}")

@@ -35,10 +35,11 @@ def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
     if not path.is_file():
         raise ValueError(f"--target={path}: there is no such file; give a picture (PNG, JPEG, WebP, ...)")
     try:
-        pixels = decode(path.read_bytes(), background=_BEHIND)
+        pixels, is_transparent = opaque(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"--target={path}: {error}") from error
-    image, done = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), []
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    done = ["transparency on white"] if is_transparent else []
     size = (generator.img_width, generator.img_height)
     if image.size != size:
         is_cropped = image.width * size[1] != image.height * size[0]
@@ -50,6 +51,14 @@ def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
         done.append("turned grey" if generator.img_channels == 1 else "grey as RGB")
     result = np.asarray(image).reshape(size[1], size[0], generator.img_channels)
     return torch.from_numpy(result.transpose(2, 0, 1).copy()), ", ".join(done)
+
+
+def opaque(data: bytes) -> tuple[np.ndarray, bool]:
+    """The pixels of a picture file, on white where they are transparent, and whether they are. Raises ValueError."""
+    try:
+        return decode(data), False
+    except ValueError:  # transparent, among other things
+        return decode(data, background=_BEHIND), True
 
 
 def middle(image: Image.Image, proportions: tuple[int, int]) -> Image.Image:

@@ -34,7 +34,7 @@ def test_mixed_styles_are_the_columns_and_the_rest_the_rows(generator: Generator
 
 def test_mixing_table_and_single_pictures(generator: Generator, tmp_path: Path) -> None:
     renderer = Renderer(generator, batch=1)
-    write_mixing_table(renderer, [1, 2], [3, 4, 5], [0, 1], Request(), tmp_path, "png")
+    write_mixing_table(renderer, [1, 2], [3, 4, 5], [0, 1], Request(), tmp_path / "mix.png")
     own = {path.name for path in tmp_path.iterdir()}
     assert own == {"mix.png", *(f"{seed}-{seed}.png" for seed in range(1, 6))} | {
         f"{row}-{col}.png" for row in (1, 2) for col in (3, 4, 5)

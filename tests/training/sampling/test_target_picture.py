@@ -51,8 +51,8 @@ def test_colours_follow_the_network(tmp_path: Path) -> None:
 
 
 def test_transparent_parts_become_white(tmp_path: Path) -> None:
-    target, _ = read_target(save(tmp_path / "clear.png", np.zeros((16, 24, 4), np.uint8)), network(16, 24, 3))
-    assert (target == 255).all()
+    target, done = read_target(save(tmp_path / "clear.png", np.zeros((16, 24, 4), np.uint8)), network(16, 24, 3))
+    assert (target == 255).all() and done == "transparency on white"
 
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
