@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
+from dnnlib.command_line import memory_shortage
 from dnnlib.dataclass_values import ConfigError
 from dnnlib.dataset_archive import check_dest, write_dataset
 from dnnlib.image_sources import SourceOptions, open_source
@@ -18,7 +19,7 @@ from dnnlib.inspection import inspect_source, sample_columns
 from dnnlib.inspection_text import report
 from dnnlib.packing import Packer, Recipe
 from dnnlib.parallel import available_cpus
-from dnnlib.picture import parse_color
+from dnnlib.picture import Layout, parse_color
 from dnnlib.picture_grid import draw_grid
 from dnnlib.picture_transform import FILTERS, KINDS, PictureTransform
 from dnnlib.picture_writer import write_picture
@@ -29,6 +30,7 @@ from training.config import DatasetSpec
 Item = TypeVar("Item")
 
 GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SIDE_PX = click.IntRange(1, 8192)  # larger pictures are typing errors that would fill the memory
 
 
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
@@ -48,8 +50,8 @@ GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
     "--labels-from-folders", "--class-labels", is_flag=True, help="Make each sub-folder of the source a class."
 )
 @click.option("--transform", type=click.Choice(KINDS), help="Crop before resizing, see above.  [default: no cropping]")
-@click.option("--width", type=click.IntRange(1), metavar="PX", help="Resize to this width.  [default: as it is]")
-@click.option("--height", type=click.IntRange(1), metavar="PX", help="Resize to this height.  [default: as it is]")
+@click.option("--width", type=SIDE_PX, metavar="PX", help="Resize to this width.  [default: as it is]")
+@click.option("--height", type=SIDE_PX, metavar="PX", help="Resize to this height.  [default: as it is]")
 @click.option("--resize-filter", type=click.Choice(list(FILTERS)), default="lanczos", help="Filter of the resizing.")
 @click.option(
     "--background",
@@ -106,17 +108,17 @@ def main(**options: Any) -> None:
         raise click.MissingParameter(param=next(item for item in main.params if item.name == "dest"))
     try:
         pack(options) if options["inspect"] is None else inspect(options)
-    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
+    except (ValueError, OSError, MemoryError) as error:  # the messages of our own checks say what to do
         if options["debug"]:
             raise
         raise click.ClickException(explain(error)) from error
 
 
-def explain(error: ValueError | OSError) -> str:
+def explain(error: ValueError | OSError | MemoryError) -> str:
     """Return the message of an error in one line."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be used: {error.strerror}; give another path, or change its permissions"
-    return str(error)
+    return memory_shortage(error) or str(error)
 
 
 def pack(options: dict[str, Any]) -> None:
@@ -131,6 +133,7 @@ def pack(options: dict[str, Any]) -> None:
     workers = options["workers"] or available_cpus()
     packer = Packer(images, recipe, workers, options["on_error"] == "skip", show_progress)
     layout = packer.find_layout()
+    warn_of_refusal(layout)
     with write_dataset(dest, images.class_names, options["force"]) as writer:
         for png, label in packer.encoded(layout):
             writer.add(png, label)
@@ -173,6 +176,12 @@ def refusal(width: int, height: int) -> str | None:
     except ConfigError as error:
         return str(error)
     return None
+
+
+def warn_of_refusal(layout: Layout) -> None:
+    """Print to stderr why train.py cannot take what will be packed; it may be meant for another program."""
+    if reason := refusal(layout.width, layout.height):
+        click.echo(f"Warning: train.py will not take these pictures: {reason}", err=True)
 
 
 def read_source_options(options: dict[str, Any]) -> SourceOptions:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnnlib.command_line import memory_shortage
 from dnnlib.dataclass_values import require
 from dnnlib.rundir import tee_output
 from dnnlib.text import parse_duration
@@ -181,6 +182,11 @@ def main(**options: Any) -> None:
         if isinstance(error, PeerError | ChildProcessError) and not is_main():
             sys.exit(1)  # the first process, or the one concerned, says what it is
         raise click.ClickException(str(error)) from error
+    except (RuntimeError, MemoryError) as error:
+        shortage = memory_shortage(error)
+        if shortage is None or options["debug"]:
+            raise
+        raise click.ClickException(f"{shortage}: --batch-gpu=auto finds the pictures a forward pass that fit") from error
 
 
 def show_runs(options: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Scripts that do one thing by themselves and others by sub-commands; errors in one line."""
 
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,18 +10,34 @@ import click
 
 SETTINGS = {"show_default": True, "max_content_width": 110}  # of every command
 
+# How PyTorch, which is not imported here, says it in RuntimeErrors that have no class of their own.
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator: .*(can't|not enough)|CUDA (error: )?out of memory")
+
 
 class Command(click.Command):
     """A command whose own errors are one line; its option --debug shows the traceback instead."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it. Raises ClickException for the errors that our checks raise: their messages say what to do."""
+        """Run it. Raises ClickException for the errors that our checks raise, and for a lack of memory."""
         try:
             return super().invoke(context)
-        except (ValueError, OSError) as error:
-            if context.params.get("debug"):
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+            message = str(error) if isinstance(error, ValueError | OSError) else memory_shortage(error)
+            if message is None or context.params.get("debug"):
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(message) from error
+
+
+def memory_shortage(error: Exception) -> str | None:
+    """Return the message of an error in one line if memory has run out, of the machine or of its GPU; None if not."""
+    text = str(error)
+    names = [kind.__name__ for kind in type(error).__mro__]
+    if not ("MemoryError" in names or "OutOfMemoryError" in names or _NO_MEMORY.search(text)):
+        return None
+    place = " on the GPU" if "CUDA" in text else ""
+    amount = re.search(r"allocate (\d+(?:\.\d+)?)\.? ?([A-Za-z]+)", text)
+    wanted = f" for {amount[1]} {amount[2]} more" if amount else ""
+    return f"not enough memory{place}{wanted}; use smaller numbers"
 
 
 class Script(click.Group):
@@ -50,6 +68,34 @@ class _OwnCommand(Command):
     def __init__(self, *given: Any, script: Script, **settings: Any) -> None:
         super().__init__(*given, **settings)
         self.script = script
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the options. Raises UsageError, which says so where a command was named behind some of them."""
+        given = list(args)  # parsing empties the list
+        try:
+            return super().parse_args(context, args)
+        except click.UsageError as error:
+            index = self._find_command(context, given)
+            if index is None:
+                raise
+            line = shlex.join([given[index], *given[:index], *given[index + 1 :]])
+            raise click.UsageError(f"the command comes first: {context.command_path} {line}", context) from error
+
+    def _find_command(self, context: click.Context, args: list[str]) -> int | None:
+        """Return where a command of the script is named, as no option's value; None = nowhere."""
+        for index, word in enumerate(args):
+            if word in self.script.commands and self._words(context, args[: index + 1])[-1:] == [word]:
+                return index
+        return None
+
+    def _words(self, context: click.Context, args: list[str]) -> list[str]:
+        """Return the arguments that are neither options of this command nor their values; none if that is unclear."""
+        parser = self.make_parser(context)
+        parser.ignore_unknown_options = True
+        try:
+            return parser.parse_args(args)[1]
+        except click.UsageError:
+            return []
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the commands."""

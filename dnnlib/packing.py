@@ -70,14 +70,16 @@ class Packer:
         known = self._images.layout
         if known:
             self._check_known(known)
-            self._chunk = _chunk_size(known)
+            output = transform.output(known)
+            self._chunk = min(_chunk_size(known), _chunk_size(output))
             self.num_enlarged = self._count if transform.enlarges(known) else 0
-            return transform.output(known)
+            return output
         layouts = self._layouts()
-        self._chunk = _chunk_size(layouts[0])
         self.num_enlarged = sum(map(transform.enlarges, layouts))
         origins = (source_picture.origin for source_picture in self._pictures())
-        return picture.common_layout(origins, layouts, transform.output)
+        output = picture.common_layout(origins, layouts, transform.output)
+        self._chunk = min(_chunk_size(layouts[0]), _chunk_size(output))
+        return output
 
     def encoded(self, layout: Layout) -> Iterator[Encoded]:
         """Yield the new pictures, all of this layout, with their labels.

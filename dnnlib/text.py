@@ -4,11 +4,16 @@ import math
 import re
 
 _KILO = {"": 1, "k": 1_000, "m": 1_000_000}
+_MAX_NUMBERS = 10_000_000  # of a list: more would fill the memory before anything is done with them
 
 
 def parse_int_list(text: str) -> list[int]:
-    """Return the numbers of a list with ranges: "0-2,20" gives [0, 1, 2, 20]; both ends of a range belong to it."""
-    numbers: list[int] = []
+    """Return the numbers of a list with ranges: "0-2,20" gives [0, 1, 2, 20]; both ends of a range belong to it.
+
+    Raises ValueError for anything else, and for more than ten million numbers.
+    """
+    ranges: list[range] = []
+    count = 0
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         if match is None:
@@ -16,8 +21,11 @@ def parse_int_list(text: str) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"{text!r}: the range {part.strip()!r} runs backwards; write {last}-{first}")
-        numbers.extend(range(first, last + 1))
-    return numbers
+        count += last - first + 1
+        if count > _MAX_NUMBERS:
+            raise ValueError(f"{text!r} has more than {_MAX_NUMBERS:,} numbers, the limit; write shorter ranges")
+        ranges.append(range(first, last + 1))
+    return [number for numbers in ranges for number in numbers]
 
 
 def parse_number_list(text: str) -> list[float]:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import dataset_tool
+from dnnlib import packing
 from dnnlib.demo_digits import digits
 from dnnlib.picture import decode
 
@@ -34,12 +37,13 @@ def _pack(source: object, dest: Path, *options: str) -> tuple[list[np.ndarray], 
 
 
 def _refused(message: str, *options: object) -> None:
-    """Check that a command fails with this message."""
+    """Check that a command fails with this message, in one line but for what it says of train.py."""
     result = _run(*options)
     assert result.exit_code != 0
     assert isinstance(result.exception, SystemExit)  # not a traceback
     assert message in result.output.replace("\n", " "), result.output
-    assert result.output.count("\n") == 1 or result.output.startswith("Usage:"), result.output
+    lines = [line for line in result.output.splitlines() if not line.startswith("Warning: train.py will not take")]
+    assert len(lines) == 1 or lines[0].startswith("Usage:"), result.output
 
 
 def _save(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> np.ndarray:
@@ -299,8 +303,9 @@ def test_bad_files_are_skipped_with_their_labels(pets: Path, tmp_path: Path, wor
         f"--source={pets}", f"--dest={dest}", "--labels-from-folders", "--on-error=skip", f"--workers={workers}"
     )
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[0] == "Left out 3 of 12 pictures:"
-    assert [line.split()[0] for line in result.stderr.splitlines()[1:]] == ["cat/2.png", "dog/9.png", "dog/7.png"]
+    assert result.stderr.splitlines()[0].startswith("Warning: train.py will not take these pictures: ")
+    assert result.stderr.splitlines()[1] == "Left out 3 of 12 pictures:"
+    assert [line.split()[0] for line in result.stderr.splitlines()[2:]] == ["cat/2.png", "dog/9.png", "dog/7.png"]
     assert "9 pictures of 8x6 RGB, 2 classes" in result.stdout
     for name in ["cat/2.png", "dog/7.png", "dog/9.png"]:
         (pets / name).unlink()
@@ -340,6 +345,59 @@ def test_demo_is_resized_too(tmp_path: Path) -> None:
     drawn, _ = next(digits("train", 1))
     means = drawn.reshape(8, 4, 16, 2, 3).mean(axis=(1, 3))
     assert abs(pictures[0] - means).max() <= 1  # Pillow rounds between the two directions
+
+
+@pytest.mark.parametrize(
+    ("side", "reason"),
+    [
+        (500, "pictures of 500x500 px are too large: the limit is "),
+        (33, "pictures of 33x33 px cannot be halved evenly"),
+    ],
+)
+def test_pictures_that_train_py_refuses_are_packed_with_a_warning(tmp_path: Path, side: int, reason: str) -> None:
+    size = (f"--width={side}", f"--height={side}", "--max-images=3", "--workers=1")
+    result = _run("--source=demo", f"--dest={tmp_path / 'd.zip'}", *size)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"Warning: train.py will not take these pictures: {reason}")
+    assert result.stderr.count("\n") == 1
+    assert f"3 pictures of {side}x{side} RGB" in result.stdout
+
+
+def test_pictures_that_train_py_takes_are_packed_without_a_warning(tmp_path: Path) -> None:
+    result = _run(
+        "--source=demo", f"--dest={tmp_path / 'd.zip'}", "--width=48", "--height=48", "--max-images=3", "--workers=1"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+def test_sizes_that_would_fill_the_memory_are_refused(tmp_path: Path, side: str) -> None:
+    options = ("--source=demo", f"--dest={tmp_path / 'd.zip'}", "--max-images=1")
+    _refused(f"Invalid value for '--{side}': 100000 is not in the range 1<=x<=8192", *options, f"--{side}=100000")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("source", ["demo", "pets"])
+def test_few_pictures_wait_where_they_become_large(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    chunks = []
+
+    def recorded(function: Any, items: Any, workers: int, chunk_size: int) -> Iterator[Any]:
+        chunks.append(chunk_size)
+        return map(function, items)
+
+    monkeypatch.setattr(packing, "ordered_map", recorded)
+    size = ("--width=1024", "--height=1024", "--max-images=2")
+    _pack("demo" if source == "demo" else pets, tmp_path / "d.zip", *size)
+    assert chunks[-1] == 1
+
+
+def test_lack_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "encode", lambda *_: np.empty(2**55))
+    options = ("--source=demo", f"--dest={tmp_path / 'd.zip'}", "--max-images=1", "--workers=1")
+    _refused("Error: not enough memory for 256 PiB more; use smaller numbers", *options)
+    assert os.listdir(tmp_path) == []
 
 
 def test_background(pets: Path, tmp_path: Path) -> None:

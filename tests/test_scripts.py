@@ -205,3 +205,15 @@ def test_grid_of_the_wrong_shape(trained: Path, tmp_path: Path, grid: str, messa
         "generate", f"--network={network}", "--seeds=0-4", f"--outdir={tmp_path}", f"--grid={grid}"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_one_line_with_a_remedy(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(options: object) -> None:
+        raise RuntimeError("process 1 failed:\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(importlib.import_module("train"), "launch", fail)
+    output = refused("train", f"--outdir={tmp_path}", f"--data={digits}")
+    assert output.count("\n") == 1
+    assert "not enough memory on the GPU for 20.00 GiB more; use smaller numbers: --batch-gpu=auto" in output
