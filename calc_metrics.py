@@ -4,7 +4,7 @@ import re
 import statistics
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PROXY_NOTE = " Its value is not comparable to published numbers."
 WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparable to published numbers."
+
+GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its pictures
 
 
 class ProgressBars:
@@ -155,7 +157,7 @@ def run(options: dict[str, Any]) -> None:
     weights = choose_weights(options, names, cache_folder)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
     job = Job(
-        names, options["network"], options["images"], data, mirror, weights, prepare_outdir(options), cache_folder, device,
+        names, options["network"], options["images"], data, mirror, weights, prepare_outdir(options, names), cache_folder, device,
         options["batch"], seeds, options["verbose"] and distributed.is_main(),
     )  # fmt: skip
     if distributed.is_main():
@@ -170,12 +172,17 @@ def run(options: dict[str, Any]) -> None:
 
 
 def check_pictures(job: Job) -> None:
-    """Raise ValueError where metrics, real pictures and those to judge do not suit each other, before any long work."""
+    """Raise ValueError where metrics, real pictures and those to judge do not suit each other, before any long work.
+
+    Says which of the pictures to judge are left out.
+    """
     from metrics.registry import check_suitable
     from training.evaluation import RealSet, reference_dataset
 
     dataset = reference_dataset(job.data)
     check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
+    if job.images and (grids := grids_in(job.images)):
+        print(f"Left out: {', '.join(grids)}, {'a grid' if len(grids) == 1 else 'grids'} of the others")
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
@@ -190,7 +197,6 @@ def measure(job: Job) -> None:
     import torch
 
     from metrics.registry import evaluate
-    from metrics.results import append_rows
     from torch_utils import distributed
     from training.evaluation import RealSet, flipped_set, reading_workers, reference_dataset
 
@@ -200,7 +206,7 @@ def measure(job: Job) -> None:
     dataset = reference_dataset(job.data)
     fake = open_fake(job, dataset, device, workers)
     bars = ProgressBars(hidden=not job.is_verbose or distributed.rank() > 0)
-    results = []
+    results, unsaved = [], ""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
         for seed in job.seeds:
@@ -216,13 +222,26 @@ def measure(job: Job) -> None:
                 weights=job.weights,
                 progress=bars,
             )
-            if job.outdir is not None:
-                append_rows(found, job.outdir)  # each at once: nothing is lost if a later seed fails
+            unsaved = record(found, job.outdir) or unsaved  # each at once: nothing is lost if a later seed fails
             results.append(found)
     bars.close()
     if distributed.rank() == 0:
         show(results)
+    if unsaved:
+        print(f"Warning: rows were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
     distributed.leave()
+
+
+def record(found: "list[MetricResult]", outdir: Path | None) -> str:
+    """Append results to the rows in a folder, if there is one; return what went wrong, empty = nothing."""
+    from metrics.results import append_rows
+
+    try:
+        if outdir is not None:
+            append_rows(found, outdir)
+    except OSError as error:  # what took long to measure is worth showing all the same
+        return str(error)
+    return ""
 
 
 def expand(path: str | None) -> Path | None:
@@ -287,13 +306,24 @@ def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path
     return Source(paths, options["offline"], cache_folder)
 
 
-def prepare_outdir(options: dict[str, Any]) -> Path | None:
-    """Return the folder for the rows, created if it was asked for; None = record nothing."""
+def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
+    """Return the folder for the rows, created if it was asked for; None = record nothing.
+
+    Raises UsageError where rows of these metrics cannot be written in the folder asked for.
+    """
+    from metrics.results import check_writable
+
     if options["outdir"]:
         outdir = Path(options["outdir"]).expanduser()
         if outdir.exists() and not outdir.is_dir():
             raise click.UsageError(f"--outdir={outdir} is a file; name a folder.")
-        outdir.mkdir(parents=True, exist_ok=True)
+        try:
+            outdir.mkdir(parents=True, exist_ok=True)
+            check_writable(outdir, names)
+        except OSError as error:
+            raise click.UsageError(
+                f"--outdir={outdir}: metric-*.jsonl cannot be written there ({error}); name another folder."
+            ) from error
         return outdir
     return Path(options["network"]).expanduser().parent if options["network"] else None
 
@@ -303,16 +333,11 @@ def real_pictures(options: dict[str, Any]) -> tuple[str, bool]:
     if not options["network"]:
         return options["data"], bool(options["mirror"])
     from training.checkpoint import read_snapshot
+    from training.sampling.real_neighbours import training_set
 
     config, _, _ = read_snapshot(options["network"])
     mirror = config.data.mirror if options["mirror"] is None else options["mirror"]
-    if options["data"]:
-        return options["data"], mirror
-    if not Path(config.data.path).expanduser().exists():
-        raise click.UsageError(
-            f"{options['network']} was trained on {config.data.path}, which is not here; name it with --data=PATH."
-        )
-    return config.data.path, mirror
+    return options["data"] or training_set(options["network"], config), mirror
 
 
 def open_network(network: str, dataset: "ImageDataset", device: "torch.device | str") -> "FakeImages":
@@ -325,11 +350,24 @@ def open_network(network: str, dataset: "ImageDataset", device: "torch.device | 
     return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
 
 
+def grids_in(path: str) -> list[str]:
+    """Return the grids of generate.py among pictures: those of their names that are of another size than the others."""
+    from dnnlib.picture_tree import PictureTree
+
+    tree = PictureTree(path)
+    names = tree.picture_names()
+    others = [name for name in names if name not in GRIDS]
+    if not others or len(others) == len(names):
+        return []
+    size = replace(tree.layout(others[0]), channels=3)
+    return [name for name in GRIDS if name in names and replace(tree.layout(name), channels=3) != size]
+
+
 def open_images(path: str, dataset: "ImageDataset", workers: int) -> "FakeImages":
-    """Return a folder or zip as a source of pictures."""
+    """Return a folder or zip as a source of pictures, without grids of them."""
     from training.evaluation import FakeSet, RealSet, reference_dataset
 
-    pictures = reference_dataset(path)
+    pictures = reference_dataset(path, left_out=grids_in(path))
     ours, theirs = pictures.spec, dataset.spec
     if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
         raise ValueError(

@@ -186,7 +186,9 @@ def main(**options: Any) -> None:
         shortage = memory_shortage(error)
         if shortage is None or options["debug"]:
             raise
-        raise click.ClickException(f"{shortage}: --batch-gpu=auto finds the pictures a forward pass that fit") from error
+        raise click.ClickException(
+            f"{shortage}: --batch-gpu=auto finds the pictures a forward pass that fit"
+        ) from error
 
 
 def show_runs(options: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,5 +49,19 @@ class MetricResult:
 def append_rows(results: Iterable[MetricResult], folder: Path) -> None:
     """Append each result as a line of JSON to metric-<name>.jsonl in a folder, which must exist."""
     for result in results:
-        with open(folder / f"metric-{result.metric}.jsonl", "a", encoding="utf-8") as file:
+        with open(rows_path(folder, result.metric), "a", encoding="utf-8") as file:
             file.write(json.dumps(result.row()) + "\n")
+
+
+def check_writable(folder: Path, names: Iterable[str]) -> None:
+    """Raise OSError unless rows of these metrics can be appended in a folder; nothing in it is changed."""
+    with tempfile.TemporaryFile(dir=folder):  # tried, because permission bits say little of root and read-only disks
+        pass
+    for path in (rows_path(folder, name) for name in names):
+        if path.exists():
+            open(path, "ab").close()
+
+
+def rows_path(folder: Path, name: str) -> Path:
+    """Return the file of a metric's rows."""
+    return folder / f"metric-{name}.jsonl"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import lzma
 import os
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import calc_metrics
 from dnnlib.dataset_archive import write_dataset
@@ -421,6 +423,105 @@ def test_all_light_stands_for_four_metrics() -> None:
     assert registry.parse_names("all-light") == light
     assert registry.parse_names(f"is10k,all-light,fid5k_full,{NAME}") == ["is10k", *light, NAME]
     assert registry.weights_files(light) == ["inception"]
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published network that was trained on data.zip; the current folder has pictures of its size, but no data.zip."""
+    write_pictures(tmp_path / "here", 30, seed=0, size=32)
+    monkeypatch.chdir(tmp_path / "here")
+    packed = Path(__file__).parent / "data" / "published" / "official_small.pkl.xz"
+    (tmp_path / "official.pkl").write_bytes(lzma.decompress(packed.read_bytes()))
+    return tmp_path / "official.pkl"
+
+
+def test_a_published_network_is_not_compared_with_the_current_folder(published: Path, tmp_path: Path) -> None:
+    options = [f"--network={published}", f"--metrics={NAME}", f"--cache={tmp_path}"]
+    result = invoke(tmp_path, *options)
+    assert result.exit_code == 1 and "was trained on are not at data.zip here" in result.output
+    assert "--data=PATH" in result.output and not list(tmp_path.rglob("metric-*"))
+    write_pictures(Path("data.zip"), 20, seed=1, size=32)
+    assert invoke(tmp_path, *options).exit_code == 0
+    assert rows(tmp_path)[0]["num_real"] == 20
+
+
+def test_an_unnamed_training_set_is_not_the_current_folder(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_pictures(tmp_path / "here", 30, seed=0))
+    state = TrainState(tiny_config(Path()), ImageDataset(run_dir / "data.zip").spec, torch.device("cpu"))
+    state.config = dataclasses.replace(state.config, data=dataclasses.replace(state.config.data, path=""))
+    save_snapshot(tmp_path / SNAPSHOT, state)
+    refuse(
+        run_dir, tmp_path, ["--network={tmp}/network-snapshot-000000.pkl", f"--metrics={NAME}"],
+        "may be anywhere; name them with --data=PATH",
+    )  # fmt: skip
+
+
+def not_allowed(*arguments: object, **options: object) -> None:
+    raise PermissionError(13, "Permission denied", "there")
+
+
+@pytest.mark.parametrize("fault", ["file in its way", "folder in the way of rows", "no permission"])
+def test_an_outdir_that_cannot_be_written_is_refused_before_measuring(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(registry, "evaluate", not_allowed)
+    outdir = tmp_path / "out"
+    if fault == "file in its way":
+        outdir.write_text("a file")
+        outdir = outdir / "part"
+    elif fault == "folder in the way of rows":
+        (outdir / f"metric-{NAME}.jsonl").mkdir(parents=True)
+    else:
+        monkeypatch.setattr("tempfile.TemporaryFile", not_allowed)
+    result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", f"--metrics={DCT},{NAME}", f"--outdir={outdir}")
+    assert result.exit_code == 2
+    message = " ".join(result.output.split())
+    assert f"--outdir={outdir}: metric-*.jsonl cannot be written there" in message and "another folder" in message
+    assert not list(tmp_path.rglob(f"metric-{DCT}*"))
+
+
+def test_a_value_that_cannot_be_saved_is_shown(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the snapshot one may not be allowed to write."""
+    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}"]
+    assert invoke(run_dir, *options, f"--outdir={tmp_path}").exit_code == 0
+    monkeypatch.setattr("metrics.results.append_rows", lambda results, folder: results and not_allowed())
+    result = invoke(run_dir, *options, "--repeat=2")
+    assert result.exit_code == 0 and not list(run_dir.glob("metric-*"))
+    assert "2 seeds, 0 to 1" in result.output and f"{NAME} " in result.output
+    (warning,) = (line for line in result.output.splitlines() if "Permission denied" in line)
+    assert "rows were not saved" in warning and warning.endswith("name another folder with --outdir=DIR")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_the_grid_of_generated_pictures_is_left_out(run_dir: Path, tmp_path: Path, suffix: str) -> None:
+    images = write_pictures(tmp_path / "images", 60, seed=1)
+    options = [f"--images={images}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}", f"--outdir={tmp_path}"]
+    assert "Left out" not in invoke(run_dir, *options).output
+    before = sorted(images.rglob("*"))
+    Image.new("RGB", (160, 96)).save(images / f"grid.{suffix}")
+    result = invoke(run_dir, *options)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines().count(f"Left out: grid.{suffix}, a grid of the others") == 1
+    first, second = rows(tmp_path)
+    assert second["snapshot_hash"] == first["snapshot_hash"] and second["snapshot"] == "images"
+    assert second["value"] == pytest.approx(first["value"], rel=1e-9)
+    assert sorted(images.rglob("*")) == sorted([*before, images / f"grid.{suffix}"])
+
+
+def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", 59, seed=1)
+    options = [f"--images={images}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}"]
+    Image.new("RGB", (16, 16)).save(images / "grid.png")  # of the same size: one of the 60
+    result = invoke(run_dir, *options)
+    assert result.exit_code == 0 and "Left out" not in result.output
+    Image.new("RGB", (160, 96)).save(images / "grid.png")
+    few = invoke(run_dir, *options)
+    assert few.exit_code == 1 and f"{images} has 59 pictures" in few.output
+    Image.new("RGB", (160, 96)).save(images / "grid2.png")
+    other = invoke(run_dir, *options)
+    assert other.exit_code == 1 and f"grid2.png in {images} is 160x96" in " ".join(other.output.split())
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,9 @@ def test_too_little_memory_is_one_line_with_a_remedy(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(options: object) -> None:
-        raise RuntimeError("process 1 failed:\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.")
+        raise RuntimeError(
+            "process 1 failed:\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB."
+        )
 
     monkeypatch.setattr(importlib.import_module("train"), "launch", fail)
     output = refused("train", f"--outdir={tmp_path}", f"--data={digits}")

@@ -1,7 +1,7 @@
 """Hands a generator and a data set to the metrics."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -190,13 +190,13 @@ def class_indices(labels: np.ndarray) -> Tensor | None:
     return torch.from_numpy(labels.argmax(axis=1)) if is_one_hot else None
 
 
-def reference_dataset(path: str | Path, mirror: bool = False) -> ImageDataset:
+def reference_dataset(path: str | Path, mirror: bool = False, left_out: Collection[str] = ()) -> ImageDataset:
     """Return the data set that metrics compare with: all its pictures, unflipped unless asked for, with labels if any.
 
     It is the same for conditional and unconditional training, on a subset and on all pictures.
     """
     has_labels = read_label_table(PictureTree(path)) is not None
-    return ImageDataset(path, use_labels=has_labels, mirror=mirror)
+    return ImageDataset(path, use_labels=has_labels, mirror=mirror, left_out=left_out)
 
 
 def flipped_set(names: Sequence[str], path: str | Path, mirror: bool, workers: int = 0) -> RealSet | None:

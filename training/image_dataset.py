@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,11 +54,12 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         mirror: bool = False,  # add every picture flipped left to right, after all others
         max_images: int | None = None,  # use only so many, drawn by the seed; None = all
         seed: int = 0,  # of that draw only
+        left_out: Collection[str] = (),  # names of pictures that do not belong to it
     ) -> None:
         self._tree = PictureTree(path)
         self._mirror = mirror
         self.path = self._tree.path
-        names = self._tree.picture_names()
+        names = [name for name in self._tree.picture_names() if name not in left_out]
         labels, class_names = _read_labels(self._tree, names) if use_labels else (_no_labels(len(names)), ())
         chosen = _subset(len(names), max_images, seed, self.path)
         self._names = [names[index] for index in chosen]

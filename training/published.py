@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig
+from training.config import DataConfig, DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.published_pickle import PublishedFileError, PublishedModule, read_published
+
+_MAX_PATH = 4096  # characters; what is longer names no file, and would fill the screen
 
 
 def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
@@ -21,6 +23,7 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
         spec = picture_format(content["G_ema"])
         config = RunConfig(
             preset="published",
+            data=data_config(content.get("training_set_kwargs")),
             generator=generator_config(content["G_ema"]),
             discriminator=discriminator_config(content["D"]),
         )
@@ -41,6 +44,18 @@ def picture_format(generator: PublishedModule) -> DatasetSpec:
     kwargs = generator.init_kwargs
     size = kwargs["img_resolution"]
     return DatasetSpec(size, size, kwargs["img_channels"], kwargs["c_dim"])
+
+
+def data_config(kwargs: Any) -> DataConfig:
+    """Which pictures it was trained on, as far as the arguments of its data set say so in plain values.
+
+    Of a subset nothing is known: it was drawn in another way than ours.
+    """
+    known = kwargs if isinstance(kwargs, dict) else {}
+    path = known.get("path")
+    if not (isinstance(path, str) and path.isprintable() and len(path) < _MAX_PATH):
+        path = ""
+    return DataConfig(path, cond=known.get("use_labels") is True, mirror=known.get("xflip") is True)
 
 
 def generator_config(module: PublishedModule) -> GeneratorConfig:

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from training.checkpoint import CheckpointError, export_snapshot, load_discriminator, load_generator, read_snapshot
+from training.config import DataConfig
+from training.published import data_config
 from training.published_pickle import PublishedFileError, read_published
 
 DATA = Path(__file__).parents[1] / "data" / "published"
@@ -167,6 +169,28 @@ def test_networks_of_other_programs_are_named(folder: Path, tmp_path: Path, monk
     monkeypatch.setattr("training.published.read_published", lambda path: content)
     with pytest.raises(CheckpointError, match="not a Styleformer"):
         read_snapshot(folder / "official_small.pkl")
+
+
+@pytest.mark.parametrize(("name", "cond"), [("official_small", False), ("official_small_linformer_cond", True)])
+def test_the_training_set_is_named(folder: Path, name: str, cond: bool) -> None:
+    assert read_snapshot(folder / f"{name}.pkl")[0].data == DataConfig(path="data.zip", cond=cond)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        ({"path": "~/a b.zip", "use_labels": True, "xflip": True}, DataConfig("~/a b.zip", cond=True, mirror=True)),
+        ({"path": "a.zip", "max_size": 5}, DataConfig("a.zip")),
+        ({"path": ["a.zip"], "use_labels": 1, "xflip": "yes"}, DataConfig()),
+        ({"path": "\x1b[2Ja.zip"}, DataConfig()),
+        ({"path": "a" * 5000}, DataConfig()),
+        ({"path": torch.zeros(2), "xflip": torch.ones(2)}, DataConfig()),
+        ([1], DataConfig()),
+        (None, DataConfig()),
+    ],
+)
+def test_of_the_training_set_only_plain_values_are_taken(kwargs: object, expected: DataConfig) -> None:
+    assert data_config(kwargs) == expected
 
 
 def test_flipped_bytes_end_in_one_clear_line_or_load(folder: Path, tmp_path: Path) -> None:

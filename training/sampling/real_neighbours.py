@@ -1,8 +1,8 @@
 """The nearest training pictures of generated ones, and how near those are to each other: is a network memorising?"""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.checkpoint import read_snapshot
+from training.config import RunConfig
 from training.image_dataset import ImageDataset
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -62,6 +63,15 @@ class RealNeighbours:
         return self.distances[:, 0] / self.own[:, 0].clamp(min=1e-12)
 
 
+def training_set(network: str, config: RunConfig) -> str:
+    """The path of the pictures that a snapshot of this configuration was trained on; ValueError where they are not here."""
+    path = config.data.path
+    if path and os.path.exists(os.path.expanduser(path)):  # an empty path is not the current folder
+        return path
+    where = f"are not at {path} here" if path else "may be anywhere"
+    raise ValueError(f"the pictures that {network} was trained on {where}; name them with --data=PATH")
+
+
 def open_real(network: str, generator: Generator, data: str | None, mirror: bool | None) -> ImageDataset:
     """The pictures to compare with: those that a snapshot was trained on, flipped if it flipped them, unless said otherwise.
 
@@ -69,12 +79,10 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
     """
     config = read_snapshot(network)[0]
     trained = config.data
-    if data is None and not (trained.path and Path(trained.path).expanduser().exists()):
-        where = f"are not at {trained.path} any more" if trained.path else "may be anywhere"
-        raise ValueError(f"the pictures that {network} was trained on {where}; name them with --data=PATH")
-    subset = trained.subset if data is None else None
+    path = data or training_set(network, config)
+    subset = None if data else trained.subset
     mirror = trained.mirror if mirror is None else mirror
-    dataset = ImageDataset(data or trained.path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
+    dataset = ImageDataset(path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
     spec = dataset.spec
     if (spec.width, spec.height, spec.channels) != (generator.img_width, generator.img_height, generator.img_channels):
         raise ValueError(

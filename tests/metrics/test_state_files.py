@@ -1,0 +1,75 @@
+"""What is wrong with a file of weights is said in this program's words."""
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from metrics.state_files import read_state
+
+
+def picture(path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(path, "png")
+
+
+def network(path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+def other_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("picture.png", "x")
+
+
+def number(path: Path) -> None:
+    path.write_bytes(pickle.dumps(5, protocol=2))
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def cut(length: int, is_zip: bool) -> Callable[[Path], None]:
+    """Writer of the first bytes of a file of weights, in the newer or the older layout."""
+
+    def write(path: Path) -> None:
+        torch.save({"weight": torch.zeros(20_000)}, path, _use_new_zipfile_serialization=is_zip)
+        path.write_bytes(path.read_bytes()[:length])
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (picture, "it holds no tensors as torch.save writes them"),
+        (other_zip, "it holds no tensors as torch.save writes them"),
+        (network, "it holds more than plain tensors"),
+        (number, "a part of it cannot be read"),
+        (empty, "it is empty"),
+        *[(cut(length, is_zip), "its end is missing") for length in (100, 40_000, 78_000) for is_zip in (True, False)],
+    ],
+)
+def test_files_of_something_else_are_named_without_torchs_advice(
+    tmp_path: Path, write: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "weights.pth"
+    write(path)
+    with pytest.raises(
+        ValueError, match=r"weights\.pth \([0-9,]+ bytes\) is not a file of weights, or damaged"
+    ) as caught:
+        read_state(path)
+    message = str(caught.value)
+    assert reason in message and "\n" not in message
+    assert "weights_only" not in message and "trust" not in message
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_both_layouts_are_read(tmp_path: Path, is_zip: bool) -> None:
+    weight = torch.arange(4.0)
+    torch.save({"weight": weight}, tmp_path / "weights.pth", _use_new_zipfile_serialization=is_zip)
+    assert torch.equal(read_state(tmp_path / "weights.pth")["weight"], weight)
