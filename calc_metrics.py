@@ -4,7 +4,7 @@ import re
 import statistics
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 PROXY_NOTE = " Its value is not comparable to published numbers."
 WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparable to published numbers."
-
-GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its pictures
 
 
 class ProgressBars:
@@ -147,12 +145,15 @@ def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
     from metrics.registry import parse_names, prepare
     from torch_utils import distributed
+    from training.judged_pictures import real_pictures
 
     check_sources(options)
     names = parse_names(options["metrics"])
     num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
     device = choose_device(options["device"], options["gpus"], num_processes)
-    data, mirror = real_pictures(options)
+    data, mirror = options["data"], bool(options["mirror"])
+    if options["network"]:
+        data, mirror = real_pictures(options["network"], data, options["mirror"])
     cache_folder = expand(options["cache"])
     weights = choose_weights(options, names, cache_folder)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
@@ -178,6 +179,7 @@ def check_pictures(job: Job) -> None:
     """
     from metrics.registry import check_suitable
     from training.evaluation import RealSet, reference_dataset
+    from training.judged_pictures import grids_in
 
     dataset = reference_dataset(job.data)
     check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
@@ -187,6 +189,8 @@ def check_pictures(job: Job) -> None:
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
     """Return what is to be judged."""
+    from training.judged_pictures import open_images, open_network
+
     if job.images:
         return open_images(job.images, dataset, workers)
     return open_network(str(job.network), dataset, device)
@@ -326,55 +330,6 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
             ) from error
         return outdir
     return Path(options["network"]).expanduser().parent if options["network"] else None
-
-
-def real_pictures(options: dict[str, Any]) -> tuple[str, bool]:
-    """Return the path of the real pictures, and whether training flips them; both from the snapshot unless given."""
-    if not options["network"]:
-        return options["data"], bool(options["mirror"])
-    from training.checkpoint import read_snapshot
-    from training.sampling.real_neighbours import training_set
-
-    config, _, _ = read_snapshot(options["network"])
-    mirror = config.data.mirror if options["mirror"] is None else options["mirror"]
-    return options["data"] or training_set(options["network"], config), mirror
-
-
-def open_network(network: str, dataset: "ImageDataset", device: "torch.device | str") -> "FakeImages":
-    """Return a snapshot's averaged generator as a source of pictures."""
-    from dnnlib.download import file_sha256
-    from training.checkpoint import load_generator
-    from training.evaluation import FakeSampler
-
-    path = Path(network).expanduser()
-    return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
-
-
-def grids_in(path: str) -> list[str]:
-    """Return the grids of generate.py among pictures: those of their names that are of another size than the others."""
-    from dnnlib.picture_tree import PictureTree
-
-    tree = PictureTree(path)
-    names = tree.picture_names()
-    others = [name for name in names if name not in GRIDS]
-    if not others or len(others) == len(names):
-        return []
-    size = replace(tree.layout(others[0]), channels=3)
-    return [name for name in GRIDS if name in names and replace(tree.layout(name), channels=3) != size]
-
-
-def open_images(path: str, dataset: "ImageDataset", workers: int) -> "FakeImages":
-    """Return a folder or zip as a source of pictures, without grids of them."""
-    from training.evaluation import FakeSet, RealSet, reference_dataset
-
-    pictures = reference_dataset(path, left_out=grids_in(path))
-    ours, theirs = pictures.spec, dataset.spec
-    if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
-        raise ValueError(
-            f"--images={path} has pictures of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
-            f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
-        )
-    return FakeSet(RealSet(pictures, workers))
 
 
 def show(results: "list[list[MetricResult]]") -> None:

@@ -1,6 +1,5 @@
 """The nearest training pictures of generated ones, and how near those are to each other: is a network memorising?"""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.checkpoint import read_snapshot
-from training.config import RunConfig
 from training.image_dataset import ImageDataset
+from training.judged_pictures import training_set
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.sampling.embeddings import feature_maps
@@ -61,15 +60,6 @@ class RealNeighbours:
         Well below 1 for a picture that is a copy of a training picture.
         """
         return self.distances[:, 0] / self.own[:, 0].clamp(min=1e-12)
-
-
-def training_set(network: str, config: RunConfig) -> str:
-    """The path of the pictures that a snapshot of this configuration was trained on; ValueError where they are not here."""
-    path = config.data.path
-    if path and os.path.exists(os.path.expanduser(path)):  # an empty path is not the current folder
-        return path
-    where = f"are not at {path} here" if path else "may be anywhere"
-    raise ValueError(f"the pictures that {network} was trained on {where}; name them with --data=PATH")
 
 
 def open_real(network: str, generator: Generator, data: str | None, mirror: bool | None) -> ImageDataset:

@@ -1,0 +1,63 @@
+"""What calc_metrics.py judges, a network's pictures or those of a folder, and the real ones to compare them with."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dnnlib.download import file_sha256
+from dnnlib.picture_tree import PictureTree
+from training.checkpoint import load_generator, read_snapshot
+from training.config import RunConfig
+from training.evaluation import FakeSampler, FakeSet, RealSet, reference_dataset
+from training.image_dataset import ImageDataset
+
+GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its pictures
+
+
+def real_pictures(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool]:
+    """The path of the real pictures, and whether training flips them; from the snapshot unless given.
+
+    Raises ValueError where those that it was trained on are not here.
+    """
+    config, _, _ = read_snapshot(network)
+    return data or training_set(network, config), config.data.mirror if mirror is None else mirror
+
+
+def training_set(network: str, config: RunConfig) -> str:
+    """The path of the pictures that a snapshot of this configuration was trained on; ValueError where they are not here."""
+    path = config.data.path
+    if path and os.path.exists(os.path.expanduser(path)):  # an empty path is not the current folder
+        return path
+    where = f"are not at {path} here" if path else "may be anywhere"
+    raise ValueError(f"the pictures that {network} was trained on {where}; name them with --data=PATH")
+
+
+def open_network(network: str, dataset: ImageDataset, device: torch.device | str) -> FakeSampler:
+    """A snapshot's averaged generator as a source of pictures."""
+    path = Path(network).expanduser()
+    return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
+
+
+def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
+    """A folder or zip as a source of pictures, without grids of them; ValueError unless they are as those of `dataset`."""
+    pictures = reference_dataset(path, left_out=grids_in(path))
+    ours, theirs = pictures.spec, dataset.spec
+    if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
+        raise ValueError(
+            f"--images={path} has pictures of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
+            f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
+        )
+    return FakeSet(RealSet(pictures, workers))
+
+
+def grids_in(path: str) -> list[str]:
+    """The grids of generate.py among pictures: those of their names that are of another size than the others."""
+    tree = PictureTree(path)
+    names = tree.picture_names()
+    others = [name for name in names if name not in GRIDS]
+    if not others or len(others) == len(names):
+        return []
+    size = replace(tree.layout(others[0]), channels=3)
+    return [name for name in GRIDS if name in names and replace(tree.layout(name), channels=3) != size]
