@@ -108,6 +108,8 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
         NotImplementedError,
     ) as error:  # fmt: skip
         reason = str(error).strip().split("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch would advise to run what is in it
+            reason = "it holds more than tensors and plain values; nothing in it is run"
         raise CheckpointError(f"{path}: not a file of this program, or damaged ({reason})") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != expected_format:
