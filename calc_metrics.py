@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from dnnlib.command_line import memory_shortage
+
 if TYPE_CHECKING:
     import torch
 
@@ -111,6 +113,11 @@ def main(**options: Any) -> None:
         if options["debug"]:
             raise
         raise click.ClickException(str(error)) from error
+    except (RuntimeError, MemoryError) as error:
+        shortage = memory_shortage(error)
+        if shortage is None or options["debug"]:
+            raise
+        raise click.ClickException(f"{shortage}, such as --batch=8") from error
 
 
 def explain() -> None:

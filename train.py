@@ -186,9 +186,9 @@ def main(**options: Any) -> None:
         shortage = memory_shortage(error)
         if shortage is None or options["debug"]:
             raise
-        raise click.ClickException(
-            f"{shortage}: --batch-gpu=auto finds the pictures a forward pass that fit"
-        ) from error
+        is_tried = options["batch_gpu"] == "auto" or "GPU" not in shortage
+        remedy = "a smaller --batch-gpu" if is_tried else "--batch-gpu=auto finds how many pictures a forward pass fit"
+        raise click.ClickException(f"{shortage}: {remedy}") from error
 
 
 def show_runs(options: dict[str, Any]) -> None:

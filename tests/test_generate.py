@@ -272,7 +272,11 @@ def test_a_seed_named_twice_is_one_picture(network: Path, tmp_path: Path, capsys
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("https://example.com/x.pkl", "download it first"), ("run", "is a folder; name a file in it, such as")],
+    [
+        ("https://example.com/x.pkl", "download it first"),
+        ("s3://b/x.pkl", "download it first"),
+        ("run", "this is a folder; name a file in it, such as"),
+    ],
 )
 def test_networks_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)

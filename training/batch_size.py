@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,12 +108,21 @@ class MemorySearch:
 
     def check(self, count: int) -> None:
         """Raise ValueError where the pictures a forward pass of a run do not fit here, with the number that does."""
-        if self.device.type == "cuda" and not self.fits(count):
-            fewer = self.largest(lambda line: None)
-            raise ValueError(
-                f"--batch-gpu=auto: the run to go on with has {count} pictures a forward pass, too many for the memory of "
-                f"{self.device}; end other programs that use it, or go on with fewer: --batch-gpu={fewer} --force"
-            )
+        if self.device.type != "cuda" or self.runs(count):
+            return
+        choices = micro_batches(self.config, self.dataset, self.num_processes)
+        fewer = next((choice for choice in choices if choice < count and self.fits(choice)), 1)
+        raise ValueError(
+            f"--batch-gpu=auto: the run to go on with has {count} pictures a forward pass, too many for the memory of "
+            f"{self.device}; end other programs that use it, or go on with fewer: --batch-gpu={fewer} --force"
+        )
+
+    def runs(self, count: int) -> bool:
+        """Return whether steps of so many pictures a forward pass end, however little memory is left."""
+        self._clean_up()
+        has_run = math.isfinite(self._peak_bytes(count))
+        self._clean_up()
+        return has_run
 
     def fits(self, count: int) -> bool:
         """Return whether steps of so many pictures a forward pass leave some memory free."""

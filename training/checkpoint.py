@@ -69,16 +69,16 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 def existing_file(path: str | Path) -> Path:
     """The path of a file that is there. Raises CheckpointError."""
-    if re.match(r"[a-z]{2,}:/", str(path)):
-        raise CheckpointError(f"{path}: networks are read from files; download it first")
     path = Path(path).expanduser()
+    if path.is_file():
+        return path
     if path.is_dir():
         snapshots = sorted(path.glob("network-snapshot-[0-9]*.pkl"))
         example = f", such as {snapshots[-1]}" if snapshots else ""
-        raise CheckpointError(f"{path} is a folder; name a file in it{example}")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    return path
+        raise CheckpointError(f"{path}: this is a folder; name a file in it{example}")
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
+        raise CheckpointError(f"{path}: this is an address, and networks are read from files; download it first")
+    raise CheckpointError(f"{path}: there is no such file")
 
 
 def on_cpu(value: Any) -> Any:
@@ -86,7 +86,8 @@ def on_cpu(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: on_cpu(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(on_cpu(part) for part in value)
+        parts = [on_cpu(part) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
     return value.cpu() if isinstance(value, torch.Tensor) else value
 
 

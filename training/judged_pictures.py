@@ -1,7 +1,6 @@
 """What calc_metrics.py judges, a network's pictures or those of a folder, and the real ones to compare them with."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -59,5 +58,14 @@ def grids_in(path: str) -> list[str]:
     others = [name for name in names if name not in GRIDS]
     if not others or len(others) == len(names):
         return []
-    size = replace(tree.layout(others[0]), channels=3)
-    return [name for name in GRIDS if name in names and replace(tree.layout(name), channels=3) != size]
+    size = next((size for name in others if (size := size_of(tree, name))), None)
+    return [name for name in GRIDS if name in names and size_of(tree, name) not in (size, None)]
+
+
+def size_of(tree: PictureTree, name: str) -> tuple[int, int] | None:
+    """Width and height of a picture; None where that cannot be read."""
+    try:
+        layout = tree.layout(name)
+    except ValueError:  # whoever reads it will say what is wrong
+        return None
+    return layout.width, layout.height

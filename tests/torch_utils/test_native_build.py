@@ -189,8 +189,12 @@ def test_gpus_that_pytorch_has_no_code_for_are_left_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_120", "compute_120"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: found[index])
-    assert toolchain.present_gpus() == {1: 86, 2: 89, 3: 121}
-    assert toolchain.present_architectures() == [86, 89, 121]
+    assert toolchain.present_gpus() == {1: 86, 2: 89, 3: 121, 4: 130}
+    assert toolchain.present_architectures() == [86, 89, 121, 130]
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_100"])
+    assert toolchain.present_gpus() == {}
+    with pytest.raises(OperatorsUnavailable, match="no code for the GPUs here"):
+        loading.target_for("cuda")
 
 
 def test_compiled_code_uses_what_is_faster_there(cpu_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,18 +218,29 @@ def test_both_kinds_of_code_are_timed(cpu_library: Path, monkeypatch: pytest.Mon
     assert selftest.faster(torch.device("cpu"), with_compiled=False) == []
 
 
-def prepare_with_one_failing_machine(folder: Path) -> None:
+def prepare_by_two(folder: Path) -> None:
     distributed.join(torch.device("cpu"))
     native.set_mode("auto")
-    native._prepared = lambda device_type: (folder / str(distributed.rank())).write_text("asked") < 0  # fails
+    asked = folder / str(distributed.rank())
+    native._prepared = lambda device_type: asked.write_text("asked") < 0  # fails
     native.prepare(torch.device("cuda"))
     assert not native.is_ready("cuda")
+    native.set_mode("auto")
+
+    def succeed(device_type: str) -> bool:
+        native._faster[device_type] = frozenset({"upfirdn2d"})
+        return True
+
+    native._prepared, loading.load = succeed, lambda device_type: asked.with_suffix(".loaded").touch()
+    native.prepare(torch.device("cuda"))
+    assert native.is_ready("cuda")
+    assert native.is_faster("cuda", "upfirdn2d") and not native.is_faster("cuda", "bias_act")
     distributed.leave()
 
 
 def test_the_first_process_of_a_machine_finds_out_for_the_others(tmp_path: Path) -> None:
-    distributed.spawn(prepare_with_one_failing_machine, 2, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    distributed.spawn(prepare_by_two, 2, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1.loaded"}
 
 
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnnlib.text import format_bytes
+from torch_utils.architectures import has_kernels
 from torch_utils.doctor.packages import INSTALL
 from torch_utils.doctor.torch_facts import ROOT, Gpu, TorchFacts
 from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict, first_line
@@ -118,17 +119,6 @@ def _check_gpu(index: int, gpu: Gpu, is_fit: bool, without: str) -> list[Verdict
     if gpu.total_bytes < _LITTLE_BYTES:
         found.append(Verdict(WARN, subject, "little memory", "--batch-gpu=auto finds the passes that fit"))
     return found
-
-
-def has_kernels(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
-    """Whether a PyTorch with kernels for sm_75, ... or with code for compute_90, ... runs on this GPU."""
-    own = capability[0] * 10 + capability[1]
-    for name in architectures:
-        kind, _, digits = name.partition("_")
-        code = int(re.sub(r"\D", "", digits) or 0)
-        if code <= own and (kind == "compute" or code // 10 == capability[0]):
-            return True
-    return not architectures
 
 
 def precision(capability: tuple[int, int]) -> str:

@@ -55,7 +55,7 @@ def output_folder(context: click.Context, parameter: click.Parameter, value: str
     try:
         if value is not None:
             check_folder(Path(value).expanduser())
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # the latter of expanduser
         raise click.BadParameter(str(error)) from None
     return value
 
@@ -141,7 +141,10 @@ def make_renderer(generator: "Generator", chosen: dict[str, Any], count: int = 0
 
 def check_folder(folder: Path) -> None:
     """Raise ValueError unless a folder is there or can be made, and files written in it."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    except OSError as error:  # a folder above that may not be looked into, a name that is too long
+        raise ValueError(f"{folder} cannot be used ({error.strerror}); name another folder") from None
     if not nearest.is_dir():
         raise ValueError(f"{nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):

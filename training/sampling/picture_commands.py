@@ -33,7 +33,7 @@ INTERPOLATION_PX = 256  # to which animations are enlarged unless --scale says o
 
 def output_file(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """The name of a file that can be written; looked at before any work."""
-    output_folder(context, parameter, str(Path(value).expanduser().parent))
+    output_folder(context, parameter, str(Path(value).parent))
     if Path(value).expanduser().is_dir():
         raise click.BadParameter(f"{value} is a folder; name a file")
     return value

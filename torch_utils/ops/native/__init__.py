@@ -84,12 +84,11 @@ def prepare(device: torch.device) -> None:
         if is_first:
             is_ready(device.type)
     ready, found = distributed.share_on_machine((_ready.get(device.type), _faster.get(device.type)))
-    with distributed.together():
-        if ready and not is_first:
-            require(device.type)
-    _ready[device.type] = ready
     if found is not None:
         _faster[device.type] = found
+    with distributed.together():
+        if not is_first:
+            _ready[device.type] = ready and _loaded(device.type)
 
 
 def require(device_type: str) -> None:
@@ -103,21 +102,28 @@ def require(device_type: str) -> None:
     load(device_type)
 
 
-def _prepared(device_type: str) -> bool:
-    from torch_utils.distributed import print0
+def _loaded(device_type: str) -> bool:
+    """Whether the library could be loaded and, in auto, agrees with the reference; a line says why not."""
     from torch_utils.ops.native.loading import check_once, load
     from torch_utils.ops.native.toolchain import OperatorsUnavailable
 
     try:
         load(device_type)
-        if mode() == "auto":
+        if mode() == "auto" and device_type not in _faster:
             _faster[device_type] = check_once(device_type)
     except OperatorsUnavailable as error:
         if mode() == "native":
             raise
-        print0(
-            f"Operators: plain PyTorch, because the native ones cannot be used: {error} (--ops=reference hides this)"
-        )
+        print(f"Operators: plain PyTorch, because the native ones cannot be used: {error} (--ops=reference hides this)")
+        return False
+    return True
+
+
+def _prepared(device_type: str) -> bool:
+    from torch_utils.distributed import print0
+
+    _faster.pop(device_type, None)
+    if not _loaded(device_type):
         return False
     lost = [] if mode() == "native" else [name for name in OPERATORS if name not in _faster[device_type]]
     if lost:

@@ -1,6 +1,6 @@
 """Compiles the native operators once and keeps the library in the cache folder.
 
-The library has a plain C interface: it needs no headers of PyTorch or Python, compiles in seconds and outlives their
+The library has a plain C interface: it needs no headers of PyTorch or Python, compiles in about a minute and outlives their
 upgrades. It is built in a temporary folder that takes its name when complete, under a lock that the operating system
 releases with the process that holds it: killing a build at any moment leaves nothing that a later one would trip over.
 """

@@ -1,8 +1,10 @@
 """Builds and loads the compiled operators, and checks them once on every kind of GPU before they are trusted."""
 
 import contextlib
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +17,17 @@ from torch_utils.ops.native import build, library, toolchain
 
 FASTER = "faster than the reference:"  # ends the output of the check, the names of operators follow
 _ROOT = Path(__file__).parents[3]
-_CHECK_TIMEOUT_SEC = 300
+_CHECK_TIMEOUT_SEC = 900
 
 
 def target_for(device_type: str) -> build.Target:
-    """Return what is to be built for cpu, or for the GPUs present."""
-    return build.Target(tuple(toolchain.present_architectures()) if device_type == "cuda" else ())
+    """Return what is to be built for cpu, or for the GPUs present; OperatorsUnavailable where PyTorch has no code for them."""
+    if device_type != "cuda":
+        return build.Target()
+    architectures = toolchain.present_architectures()
+    if not architectures:
+        raise toolchain.OperatorsUnavailable("this PyTorch has no code for the GPUs here")
+    return build.Target(tuple(architectures))
 
 
 def load(device_type: str) -> None:
@@ -33,8 +40,6 @@ def load(device_type: str) -> None:
         raise toolchain.OperatorsUnavailable("PyTorch sees no GPU")
     if device_type == "cuda" and torch.version.cuda is None:
         raise toolchain.OperatorsUnavailable("they are written for CUDA, which this PyTorch is not built with")
-    if device_type == "cuda" and not toolchain.present_gpus():
-        raise toolchain.OperatorsUnavailable("this PyTorch has no code for the GPUs here")
     target = target_for(device_type)
     try:
         library.use_library(device_type, build.build(target))
@@ -55,7 +60,8 @@ def check_once(device_type: str) -> frozenset[str]:
     Raises:
         OperatorsUnavailable: The comparison failed.
     """
-    passed = build.library_path(target_for(device_type)).with_name(f"checked-{_device_names(device_type)}")
+    name = f"checked-{_device_names(device_type)}-{_conditions()}"
+    passed = build.library_path(target_for(device_type)).with_name(name)
     if passed.exists():
         return frozenset(passed.read_text(encoding="utf-8").split())
     command = [sys.executable, "-m", "torch_utils.ops.native", "--self-test", device_type]
@@ -73,6 +79,13 @@ def check_once(device_type: str) -> frozenset[str]:
     with contextlib.suppress(OSError), atomic_write(passed, "w") as file:  # in a read-only cache: checked every time
         file.write(" ".join(found))
     return frozenset(found)
+
+
+def _conditions() -> str:
+    """What else the check depends on: itself, PyTorch, and whether code can be compiled at run time."""
+    can_compile = any(shutil.which(name) for name in (os.environ.get("CC") or "", "gcc", "clang", "cc"))
+    text = f"{torch.__version__} {can_compile} {Path(__file__).with_name('selftest.py').read_text(encoding='utf-8')}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _device_names(device_type: str) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from torch_utils.architectures import has_kernels
+
 
 class OperatorsUnavailable(RuntimeError):
     """The native operators cannot be used; the message says why in one line and what to do."""
@@ -44,10 +46,9 @@ def parse_architectures(text: str) -> list[int]:
 
 def present_gpus() -> dict[int, int]:
     """Return the architectures of the GPUs that PyTorch sees and has code for, by their indices, such as {0: 90}."""
-    known = {int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list() if re.fullmatch(r"sm_\d+", name)}
-    capabilities = (torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
-    found = {i: major * 10 + minor for i, (major, minor) in enumerate(capabilities)}
-    return {i: a for i, a in found.items() if any(a // 10 == b // 10 and b <= a for b in known)}
+    known = tuple(torch.cuda.get_arch_list())
+    found = {index: torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
+    return {index: pair[0] * 10 + pair[1] for index, pair in found.items() if has_kernels(pair, known)}
 
 
 def present_architectures() -> list[int]:
