@@ -121,10 +121,15 @@ def test_graphs_keep_memory_of_their_own(tiny_config: RunConfig, dataset: ImageD
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_run_goes_on_with_its_number_only_where_that_fits(tiny_config: RunConfig, dataset: ImageDataset) -> None:
+def test_a_run_goes_on_with_its_number_only_where_that_fits(
+    tiny_config: RunConfig, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = with_micro_batch(changed(changed(tiny_config, "schedule", batch=16), "data", cache="none"), 8)
     assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=True), CUDA) == config
     assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=False), CUDA) == config
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, 10 * GIB))  # little is left, but it runs
+    assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=True), CUDA) == config
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 10 * GIB))
     with pytest.raises(
         ValueError, match=r"has 16 pictures a forward pass, too many for .* cuda:0.*--batch-gpu=8 --force"
     ):

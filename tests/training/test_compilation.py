@@ -11,6 +11,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from dnnlib.dataclass_values import ConfigError
 from training import compilation
+from training.augment import AugmentPipe
 from training.compilation import Compiled, obstacle, resolve_compile
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.networks.discriminator import Discriminator
@@ -42,6 +43,21 @@ def test_both_networks_are_one_graph_each(dtype: torch.dtype | None) -> None:
     for ours, theirs in zip(*results, strict=True):
         limit = (1e-5 if dtype is None else 0.02) * theirs.detach().abs().max().item()
         torch.testing.assert_close(ours, theirs, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("pipe", ["bgc", "bgcfnc"])
+def test_augmentation_is_one_graph(pipe: str) -> None:
+    augment = AugmentPipe(pipe)
+    compiled = torch.compile(augment, backend="aot_eager", fullgraph=True, dynamic=False)
+    results = []
+    for run in (augment, compiled):
+        torch.manual_seed(0)
+        images = torch.linspace(-1, 1, 4 * 3 * 16 * 16).reshape(4, 3, 16, 16).requires_grad_()
+        y = run(images, torch.tensor(0.8))
+        (gradient,) = torch.autograd.grad(y.square().sum(), images)
+        results.append((y.detach(), gradient))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4 * theirs.abs().max().item())
 
 
 def test_compiled_run_keeps_names_files_and_losses(

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.augment import AugmentPipe
+from training.compilation import forward_pass
 from training.config import PerformanceConfig, RunConfig
 from training.dataset import ImageDataset
 from training.loop import TrainingLoop
@@ -34,6 +36,24 @@ def test_no_phase_waits_for_the_device(tiny_config: RunConfig, tiny_data: Path, 
             loop.step(reals)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_compiled_augmentation_is_eager_augmentation(cuda_graphs: bool) -> None:
+    """With probability 0, which computes all of it, since random numbers are drawn otherwise; graphs are replayed."""
+    augment = AugmentPipe("bgc").cuda()
+    run = forward_pass(augment, PerformanceConfig(compile="1", cuda_graphs=cuda_graphs), torch.device("cuda", 0))
+    p = torch.zeros([], device="cuda")
+    for _ in range(4):
+        if cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        images = (torch.rand(4, 3, 32, 32, device="cuda") * 2 - 1).requires_grad_()
+        results = []
+        for y in (augment(images, p), run(images, p)):
+            (gradient,) = torch.autograd.grad(y.square().sum(), images)
+            results.append((y.detach().clone(), gradient.clone()))
+        for ours, theirs in zip(*results, strict=True):
+            assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
