@@ -112,6 +112,7 @@ class Comparison:
         times = self.times[phase]
         images_per_sec = self.batch / statistics.median(times[name])
         rate = matrix_rate(self.modes[name], self.settings.device)
+        is_replayed = self.modes[name].graphs  # which takes no memory while it is measured
         return Row(
             preset=self.preset,
             phase=phase,
@@ -119,9 +120,7 @@ class Comparison:
             device=device_name(self.settings.device),
             batch=self.batch,
             images_per_sec=images_per_sec,
-            peak_mem_mb=None
-            if self.modes[name].graphs
-            else self.peaks[phase][name] / 1e6,  # replayed, nothing is taken
+            peak_mem_mb=None if is_replayed else self.peaks[phase][name] / 1e6,
             saved_mb_per_image=self.saved_mb(phase, name),
             ratio_to_baseline=speed_up(times[BASELINE], times[name]) if BASELINE in times else None,
             matrix_rate_share=self.flops(phase) * images_per_sec / rate,

@@ -111,10 +111,11 @@ class MemorySearch:
         if self.device.type != "cuda" or self.runs(count):
             return
         choices = micro_batches(self.config, self.dataset, self.num_processes)
-        fewer = next((choice for choice in choices if choice < count and self.fits(choice)), 1)
+        fewer = next((choice for choice in choices if choice < count and self.fits(choice)), None)
+        advice = f", or go on with fewer: --batch-gpu={fewer} --force" if fewer else "; no smaller number fits either"
         raise ValueError(
             f"--batch-gpu=auto: the run to go on with has {count} pictures a forward pass, too many for the memory of "
-            f"{self.device}; end other programs that use it, or go on with fewer: --batch-gpu={fewer} --force"
+            f"{self.device}; end other programs that use it{advice}"
         )
 
     def runs(self, count: int) -> bool:

@@ -29,9 +29,8 @@ class Compiled:
         from torch._functorch import config as functorch_config
 
         native.answer_as_constants()
-        functorch_config.force_non_lazy_backward_lowering = (
-            True  # what fails in the backward pass fails here, not there
-        )
+        # What fails to compile in the backward pass fails in the forward pass, where it is caught.
+        functorch_config.force_non_lazy_backward_lowering = True
         mode = "reduce-overhead" if performance.cuda_graphs else None
         self.name = type(network).__name__
         self.eager: Run = network
