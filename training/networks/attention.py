@@ -1,6 +1,9 @@
 """The encoder layer: modulated self-attention over tokens, the heart of the generator (paper, section 3.2)."""
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 from torch_utils.ops.bias_act import bias_act
 from training.config import GeneratorConfig
 from training.networks.layers import EqualizedLinear, output_bound
-from training.networks.modulation import bounded, demodulation
+from training.networks.modulation import affine_styles, bounded, demodulation
 
 NOISE_MODES = ("random", "const", "none")
 
@@ -18,6 +21,16 @@ def uniform_parameter(shape: list[int], fan_in: int) -> nn.Parameter:
     """A parameter drawn uniformly from -1/sqrt(fan_in) .. 1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+class Modulation(NamedTuple):
+    """What the style vectors of a batch make of one encoder layer: factors on channels, each [batch, 1, channels]."""
+
+    style: Tensor  # of the input, in the dtype of the weights
+    query: Tensor  # demodulation of queries times that of keys
+    value: Tensor  # demodulation of the values times their own style
+    out: Tensor  # demodulation of the output map
+    skip: Tensor  # demodulation of the residual map
 
 
 class EncoderLayer(nn.Module):
@@ -34,7 +47,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: GeneratorConfig, num_tokens: int, width: int, out_width: int) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.out_width = width, out_width
         self.num_heads = config.num_heads(width)
         self.clamp = config.clamp
         self.affine = EqualizedLinear(config.w_dim, 2 * width, bias_init=1)
@@ -48,37 +61,37 @@ class EncoderLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_width))
         self.register_buffer("noise_const", torch.randn(num_tokens, 1))
 
-    def forward(self, x: Tensor, w: Tensor, noise_mode: str = "random") -> Tensor:
-        """Tokens [batch, tokens, width] and styles [batch, w_dim] to tokens [batch, tokens, out_width]."""
-        style, value_style = self.affine(w).chunk(2, dim=1)
-        value_style = bounded(value_style, x.dtype)
-        value, mixed = self.attend(F.layer_norm(x * style.unsqueeze(1), [self.width]).to(x.dtype), style, value_style)
-        y = self.demodulated(mixed, self.out_weight, value_style)
-        y = y + self.demodulated(value, self.skip_weight, value_style)
+    def forward(self, x: Tensor, w: Tensor | Modulation, noise_mode: str = "random") -> Tensor:
+        """Tokens [batch, tokens, width] to tokens [batch, tokens, out_width].
+
+        `w` are style vectors, [batch, w_dim], or what `modulations` made of them.
+        """
+        factors = self.factors(w, x.dtype)
+        normalized = F.layer_norm(x * factors.style, [self.width]).to(x.dtype)
+        value, mixed = self.attend(normalized, factors)
+        y = F.linear(mixed, self.out_weight.to(x.dtype)) * factors.out
+        y = torch.addcmul(y, F.linear(value, self.skip_weight.to(x.dtype)), factors.skip)
         noise = None if noise_mode == "none" else self.noise(y, noise_mode)
         strength = None if noise is None else self.noise_strength
         clamp = output_bound(self.clamp, y.dtype)
         return bias_act(y, self.bias, dim=2, act="lrelu", gain=1, clamp=clamp, noise=noise, noise_strength=strength)
 
-    def demodulated(self, x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
-        """A linear map of tokens that carry the style already, [batch, tokens, in] to [batch, tokens, out]."""
-        return F.linear(x, weight.to(x.dtype)) * demodulation(weight, style).unsqueeze(1).to(x.dtype)
+    def factors(self, w: Tensor | Modulation, dtype: torch.dtype) -> Modulation:
+        """What `modulations` makes of style vectors, [batch, w_dim]; factors are returned as they are."""
+        return modulations([self], [w], dtype)[0] if isinstance(w, Tensor) else w
 
-    def attend(self, x: Tensor, style: Tensor, value_style: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, x: Tensor, factors: Modulation) -> tuple[Tensor, Tensor]:
         """The modulated values of all tokens and what attention mixes from them, both [batch, tokens, width]."""
-        query_gain, value_gain, key_gain = demodulation(self.qvk_weight, style).unsqueeze(1).chunk(3, dim=2)
-        value_gain = (value_gain * value_style.unsqueeze(1)).to(x.dtype)
         weight = self.qvk_weight.to(x.dtype)
         if self.proj_weight is None:
             query, value, key = F.linear(x, weight).chunk(3, dim=2)
-            value = seen_value = value * value_gain
+            value = seen_value = value * factors.value
         else:  # the projection commutes with the channel maps: project the tokens once, then make values and keys of those
             query, value = F.linear(x, weight[: 2 * self.width]).chunk(2, dim=2)
             seen_value, key = F.linear(self.proj_weight.to(x.dtype) @ x, weight[self.width :]).chunk(2, dim=2)
-            value, seen_value = value * value_gain, seen_value * value_gain
-        query = query * (query_gain * key_gain).to(x.dtype)
+            value, seen_value = value * factors.value, seen_value * factors.value
         mixed = F.scaled_dot_product_attention(
-            self.split_heads(query), self.split_heads(key), self.split_heads(seen_value)
+            self.split_heads(query * factors.query), self.split_heads(key), self.split_heads(seen_value)
         )
         return value, mixed.transpose(1, 2).flatten(2)
 
@@ -93,3 +106,29 @@ class EncoderLayer(nn.Module):
         if noise_mode == "const":
             return self.noise_const.unsqueeze(0)
         raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}; got '{noise_mode}'")
+
+
+def modulations(layers: Sequence[EncoderLayer], ws: Sequence[Tensor], dtype: torch.dtype) -> list[Modulation]:
+    """The factors of each layer from its style vectors; layers of one shape are computed together.
+
+    Args:
+        layers: Encoder layers of any shapes.
+        ws: The style vectors of each, [batch, w_dim].
+        dtype: Of the tokens, which all factors but `style` get.
+    """
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, layer in enumerate(layers):
+        groups[layer.width, layer.out_width].append(index)
+    found: dict[int, Modulation] = {}
+    for indices in groups.values():
+        group = [layers[index] for index in indices]
+        styles = affine_styles([layer.affine for layer in group], [ws[index] for index in indices])
+        style, value_style = styles.chunk(2, dim=2)
+        value_style = bounded(value_style, dtype)
+        query, value, key = demodulation(style, [layer.qvk_weight for layer in group]).chunk(3, dim=2)
+        output_maps = [weight for layer in group for weight in (layer.out_weight, layer.skip_weight)]
+        out, skip = demodulation(value_style, output_maps).to(dtype).chunk(2, dim=2)
+        factors = (style, (query * key).to(dtype), (value * value_style).to(dtype), out, skip)
+        each = zip(*(factor.unsqueeze(2).unbind() for factor in factors), strict=True)
+        found |= zip(indices, (Modulation(*parts) for parts in each), strict=True)
+    return [found[index] for index in range(len(layers))]

@@ -1,25 +1,24 @@
 """The generator: stages of encoder layers from a learned constant to an image (paper, figure 2)."""
 
 import itertools
+from collections.abc import Sequence
+from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from torch_utils.ops.upsample import upsample2x
 from training.config import DatasetSpec, GeneratorConfig
-from training.networks.attention import EncoderLayer, uniform_parameter
+from training.networks.attention import EncoderLayer, Modulation, modulations, uniform_parameter
 from training.networks.layers import EqualizedLinear
 from training.networks.mapping import MappingNetwork, truncate
 from training.networks.modulation import modulated_linear
 
 
 def upsample(x: Tensor) -> Tensor:
-    """[batch, channels, height, width] at twice the size through the [1, 3, 3, 1] filter, any memory format.
-
-    That filter with zeros outside equals bilinear interpolation of the zero-padded image, cropped.
-    """
-    return F.interpolate(F.pad(x, [1, 1, 1, 1]), scale_factor=2, mode="bilinear")[:, :, 2:-2, 2:-2]
+    """[batch, channels, height, width] at twice the size through the [1, 3, 3, 1] filter, channels last in memory."""
+    return upsample2x(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def tokens_to_image(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -66,16 +65,18 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in itertools.pairwise(widths))
         self.to_rgb = ToRGB(config.w_dim, out_width, img_channels)
 
-    def forward(self, x: Tensor, ws: Tensor, noise_mode: str, is_recomputed: bool = False) -> tuple[Tensor, Tensor]:
-        """Tokens [batch, tokens, width] and the styles of the layers and of ToRGB to tokens and an image of this size.
+    def forward(
+        self, x: Tensor, factors: Sequence[Modulation], rgb_w: Tensor, noise_mode: str, is_recomputed: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens [batch, tokens, width], the factors of the layers and the style vectors of ToRGB to tokens and an image.
 
-        Of a recomputed stage the backward pass finds the input of each layer alone, and computes the rest of it again.
+        The image has the size of this stage. Of a recomputed stage the backward pass finds the input of each layer alone,
+        and computes the rest of it again.
         """
         x = x + self.pos_embedding.to(x.dtype)
-        for layer, w in zip(self.layers, ws.unbind(dim=1), strict=False):
-            x = checkpoint(layer, x, w, noise_mode, use_reentrant=False) if is_recomputed else layer(x, w, noise_mode)
-        rgb = self.to_rgb(x, ws[:, len(self.layers)])
-        return x, tokens_to_image(rgb, self.size)
+        for layer, f in zip(self.layers, factors, strict=True):
+            x = checkpoint(layer, x, f, noise_mode, use_reentrant=False) if is_recomputed else layer(x, f, noise_mode)
+        return x, tokens_to_image(self.to_rgb(x, rgb_w), self.size)
 
 
 class SynthesisNetwork(nn.Module):
@@ -111,12 +112,14 @@ class SynthesisNetwork(nn.Module):
             [batch, img_channels, height, width], about -1..1.
         """
         x = self.const.to(dtype or self.const.dtype).expand(len(ws), -1, -1)
-        image, first_w = None, 0
+        each_w = ws.unbind(dim=1)
+        factors = iter(modulations([layer for stage in self.stages for layer in stage.layers], each_w, x.dtype))
+        image, num_used = None, 0
         for i, (stage, num_layers) in enumerate(zip(self.stages, self.num_layers, strict=True)):
+            num_used += num_layers
             is_recomputed = i >= len(self.stages) - recomputed_stages and torch.is_grad_enabled()
-            x, rgb = stage(x, ws[:, first_w:], noise_mode, is_recomputed)
+            x, rgb = stage(x, list(islice(factors, num_layers)), each_w[num_used], noise_mode, is_recomputed)
             image = rgb if image is None else upsample(image) + rgb
-            first_w += num_layers
             if i < len(self.stages) - 1:
                 x = image_to_tokens(upsample(tokens_to_image(x, self.sizes[i])))
         assert image is not None

@@ -1,44 +1,68 @@
-"""Modulated linear maps: pure functions of tokens, weights and styles (paper, section 3.2)."""
+"""From style vectors to factors on channels: affine maps and demodulation, of many layers at once (paper, section 3.2)."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+
+from training.networks.layers import EqualizedLinear
+
+EPS = 1e-8  # of a squared row length
 
 
-def demodulation(weight: Tensor, style: Tensor) -> Tensor:
-    """Factors that bring every output row of a style-scaled weight back to unit length.
-
-    One matrix product of squares gives the row lengths of all samples, so no weight per sample is stored.
+def affine_styles(affines: Sequence[EqualizedLinear], ws: Sequence[Tensor]) -> Tensor:
+    """The affine maps of layers of one shape, each applied to its own style vectors by one batched product.
 
     Args:
-        weight: Shared weight, [out, in].
-        style: One factor per input channel, [batch, in].
+        affines: n linear layers.
+        ws: Their style vectors, n times [batch, w_dim].
 
     Returns:
-        [batch, out].
+        [n, batch, out].
     """
-    return (F.linear(style.square(), weight.square()) + 1e-8).rsqrt()
+    weight = torch.stack([affine.weight for affine in affines])
+    bias = torch.stack([affine.bias for affine in affines])
+    return torch.baddbmm(bias.unsqueeze(1), torch.stack(list(ws)) * affines[0].weight_gain, weight.mT)
+
+
+def demodulation(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Factors that bring every output row of style-scaled weights back to unit length.
+
+    One product of squares gives the row lengths of all samples, so no weight per sample is stored.
+
+    Args:
+        style: One factor per input channel, [n, batch, in].
+        weights: Shared weights of n layers one after the other, of each layer k in a row: n * k times [out, in].
+
+    Returns:
+        [n, batch, k * out].
+    """
+    if torch.compiler.is_compiling():  # which decides itself what to store
+        return _row_gain(style.square(), _stacked(style, weights).square())
+    return _Demodulation.apply(style, *weights)
 
 
 def bounded(style: Tensor, dtype: torch.dtype) -> Tensor:
     """Factors that demodulation undoes, each sample's largest being 1 where the products are float16, which overflows.
 
     Args:
-        style: One factor per input channel, [batch, in].
+        style: One factor per input channel, [..., in].
         dtype: That of the products.
 
     Returns:
-        [batch, in].
+        Shaped like the style.
     """
     if dtype != torch.float16:
         return style
-    return style / (style.detach().abs().amax(dim=1, keepdim=True) + 1e-8)  # the result does not depend on the divisor
+    return style / (style.detach().abs().amax(dim=-1, keepdim=True) + EPS)  # the result does not depend on the divisor
 
 
 def modulated_linear(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     """Apply a linear layer whose weight is rescaled for every sample by a style, then row-normalised.
 
-    The style scales the input and the row length scales the output, which equals scaling the weight itself.
+    It makes a weight for every sample, which is worth it for few output channels: tokens are read once and stored once.
 
     Args:
         x: Tokens, [batch, tokens, in]; the product is computed in their dtype.
@@ -48,6 +72,34 @@ def modulated_linear(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     Returns:
         [batch, tokens, out] in the dtype of the style.
     """
-    style = bounded(style, x.dtype)
-    y = F.linear(x * style.unsqueeze(1).to(x.dtype), weight.to(x.dtype))
-    return y.to(style.dtype) * demodulation(weight, style).unsqueeze(1)
+    gain = demodulation(style.unsqueeze(0), [weight]).squeeze(0)
+    per_sample = weight * style.unsqueeze(1) * gain.unsqueeze(2)
+    return torch.bmm(x, per_sample.to(x.dtype).mT).to(style.dtype)
+
+
+def _stacked(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Weights as [n, k * out, in]."""
+    return torch.stack(list(weights)).view(style.shape[0], -1, style.shape[2])
+
+
+def _row_gain(style_sq: Tensor, weight_sq: Tensor) -> Tensor:
+    return (torch.bmm(style_sq, weight_sq.mT) + EPS).rsqrt()
+
+
+class _Demodulation(Function):
+    """Stores the weights themselves, not their squares."""
+
+    @staticmethod
+    def forward(ctx: Any, style: Tensor, *weights: Tensor) -> Tensor:
+        gain = _row_gain(style.square(), _stacked(style, weights).square_())
+        ctx.save_for_backward(style, gain, *weights)
+        return gain
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        style, gain, *weights = ctx.saved_tensors
+        weight = _stacked(style, weights)
+        by_square = grad * (-gain).pow(3)  # twice the gradient by the squared row length
+        d_style = torch.bmm(by_square, weight.square()) * style
+        d_weight = torch.bmm(by_square.mT, style.square()) * weight
+        return d_style, *d_weight.view(-1, *weights[0].shape).unbind()

@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.networks.attention import EncoderLayer
+from training.networks.attention import EncoderLayer, Modulation
 from training.networks.generator import Stage, SynthesisNetwork
-from training.networks.modulation import demodulation
 
 Point = tuple[int, int]  # y, x of a picture, px
 
 
-def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor, tokens: Sequence[int]) -> Tensor:
+def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor | Modulation, tokens: Sequence[int]) -> Tensor:
     """The rows of a layer's attention matrices that belong to some tokens; each sums to 1.
 
     The layer itself never makes these matrices. Queries and keys are computed anew from what it is given.
@@ -24,19 +23,17 @@ def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor, tokens: Sequence[i
     Args:
         layer: Any encoder layer.
         x: Its input, [batch, tokens, width].
-        w: Its styles, [batch, w_dim].
+        w: Its style vectors, [batch, w_dim], or the factors made of them.
         tokens: Which queries.
 
     Returns:
         [batch, heads, queries, keys]; the keys are the tokens, or what the Linformer projection makes of them.
     """
-    style = layer.affine(w).chunk(2, dim=1)[0]
-    x = F.layer_norm(x * style.unsqueeze(1), [layer.width])
+    factors = layer.factors(w, x.dtype)
+    x = F.layer_norm(x * factors.style, [layer.width])
     query_weight, _, key_weight = layer.qvk_weight.chunk(3)
-    query_gain, _, key_gain = demodulation(layer.qvk_weight, style).unsqueeze(1).chunk(3, dim=2)
-    query = layer.split_heads(F.linear(x[:, list(tokens)], query_weight) * query_gain)
-    seen = x if layer.proj_weight is None else layer.proj_weight @ x
-    key = layer.split_heads(F.linear(seen, key_weight) * key_gain)
+    query = layer.split_heads(F.linear(x[:, list(tokens)], query_weight) * factors.query)
+    key = layer.split_heads(F.linear(x if layer.proj_weight is None else layer.proj_weight @ x, key_weight))
     return (query @ key.mT / math.sqrt(query.shape[3])).softmax(dim=3)
 
 

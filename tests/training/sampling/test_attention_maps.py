@@ -20,8 +20,8 @@ def make_layer(linformer: bool, heads: int) -> EncoderLayer:
 
 def mixed_by(layer: EncoderLayer, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """The values of all tokens and what the fast path mixes from them."""
-    style, value_style = layer.affine(w).chunk(2, dim=1)
-    return layer.attend(nn.functional.layer_norm(x * style.unsqueeze(1), [layer.width]), style, value_style)
+    factors = layer.factors(w, x.dtype)
+    return layer.attend(nn.functional.layer_norm(x * factors.style, [layer.width]), factors)
 
 
 @pytest.mark.parametrize("linformer", [False, True])

@@ -1,0 +1,62 @@
+"""Up-sampling by 2 through the [1, 3, 3, 1] filter as slices and sums: deterministic, differentiable any number of times.
+
+Along an axis every pixel becomes two, 0.75 of itself and 0.25 of the neighbour on that side. What gathers the gradient is
+the adjoint of that, made of slices and sums too, so neither direction scatters.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+
+def upsample2x(x: Tensor) -> Tensor:
+    """Images [batch, height, width, channels] at twice the size, zeros beyond the border; any float dtype.
+
+    Equal to `upfirdn2d.upsample2d` with the taps [1, 3, 3, 1] on the same image channels first.
+    """
+    return _Upsample.apply(x)
+
+
+def _upsample(x: Tensor) -> Tensor:
+    x = F.pad(x, [0, 0, 1, 1, 1, 1])
+    for dim in (1, 2):
+        size = x.shape[dim] - 2
+        before, middle, after = (x.narrow(dim, start, size) for start in range(3))
+        pair = torch.stack([middle.lerp(before, 0.25), middle.lerp(after, 0.25)], dim + 1)
+        x = pair.flatten(dim, dim + 1)
+    return x
+
+
+def _adjoint(grad: Tensor) -> Tensor:
+    grad = F.pad(grad, [0, 0, 1, 1, 1, 1])
+    for dim in (1, 2):
+        pairs = grad.unflatten(dim, (-1, 2))  # of neighbours that do not come from the same pixel
+        first, second = pairs.select(dim + 1, 0), pairs.select(dim + 1, 1)
+        size = pairs.shape[dim] - 1
+        near = second.narrow(dim, 0, size) + first.narrow(dim, 1, size)
+        far = first.narrow(dim, 0, size) + second.narrow(dim, 1, size)
+        grad = near.lerp_(far, 0.25)
+    return grad
+
+
+class _Upsample(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _upsample(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Adjoint.apply(grad)
+
+
+class _Adjoint(Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor) -> Tensor:
+        return _adjoint(grad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Upsample.apply(grad)
