@@ -6,13 +6,14 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from torch_utils.ops.upfirdn2d import setup_filter
-from training.image_transforms import Affine, cut_out, filter_bands, identity_map, recolor, warp
+from training.image_transforms import Affine, compose, cut_out, filter_bands, recolor, warp
 
 # Symlets, the least asymmetric of the compactly supported orthogonal wavelets: low-pass filters of 4 and 12 taps.
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
@@ -102,12 +103,44 @@ def band_filters() -> np.ndarray:
     return np.stack(bands)
 
 
+class Amount(NamedTuple):
+    """What decides how far a transform goes: one random number per column and image, and a gate for all its columns."""
+
+    transform: str  # whose share of the pipe's p is the probability that the gate is open; else the amount is 0
+    distribution: str  # uniform (-1..1), normal (standard), choice (0 .. scale - 1) or certain (1)
+    scale: float = 1.0  # factor on the random number
+    columns: int = 1
+    gates: int = 1  # of so many equal amounts one is let through with the transform's probability
+
+
+AMOUNTS: dict[str, Amount] = {
+    "xflip": Amount("xflip", "choice", 2),
+    "rotate90": Amount("rotate90", "choice", 4),
+    "xint": Amount("xint", "uniform", SHIFT_INT_MAX, columns=2),
+    "scale": Amount("scale", "normal", SCALE_STD),
+    # Rotations before and after the stretch, each rarer, so that an image escapes both with probability 1 - p.
+    "rotate": Amount("rotate", "uniform", math.pi, gates=2),
+    "aniso": Amount("aniso", "normal", ANISO_STD),
+    "rotate_again": Amount("rotate", "uniform", math.pi, gates=2),
+    "xfrac": Amount("xfrac", "normal", SHIFT_STD, columns=2),
+    "brightness": Amount("brightness", "normal", BRIGHTNESS_STD),
+    "contrast": Amount("contrast", "normal", CONTRAST_STD),
+    "lumaflip": Amount("lumaflip", "choice", 2),
+    "hue": Amount("hue", "uniform", math.pi),
+    "saturation": Amount("saturation", "normal", SATURATION_STD),
+    **{f"band{i}": Amount("imgfilter", "normal", BAND_STD) for i in range(len(BAND_POWER))},
+    "noise": Amount("noise", "normal", NOISE_STD),
+    "cutout": Amount("cutout", "certain", CUTOUT_SIZE),
+}
+
+
 class AugmentPipe(nn.Module):
     """Changes each image by the transforms of a pipe, each with probability p and by a random amount."""
 
     geometry_filter: Tensor
     bank: Tensor
     band_power: Tensor
+    amount_table: Tensor
 
     def __init__(self, pipe: str | Transforms = "bgc") -> None:
         """Choose a pipe from `PIPES` by name, or give the transforms; ValueError on an unknown name."""
@@ -117,9 +150,22 @@ class AugmentPipe(nn.Module):
                 raise ValueError(f"augmentation pipe {pipe!r} is not known; use one of {', '.join(PIPES)}")
             pipe = PIPES[pipe]
         self.transforms = pipe
+        self.amounts = {name: amount for name, amount in AMOUNTS.items() if getattr(pipe, amount.transform) > 0}
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
+        self.register_buffer("amount_table", self._amount_table(), persistent=False)
+
+    def _amount_table(self) -> Tensor:
+        """A column for each random number: factor, offset, whether it is a whole number, strength, exponent of its gate."""
+        columns = []
+        for amount in self.amounts.values():
+            offset = -amount.scale if amount.distribution == "uniform" else 0.0
+            factor = amount.scale * (2 if amount.distribution == "uniform" else 1)
+            is_whole = float(amount.distribution == "choice")
+            column = [factor, offset, is_whole, getattr(self.transforms, amount.transform), 1 / amount.gates]
+            columns += [column] * amount.columns
+        return torch.tensor([[0.0] * 5, *columns]).T.contiguous()  # the first for what the pipe lacks
 
     def forward(self, images: Tensor, p: float | Tensor, percentile: float | None = None) -> Tensor:
         """Return the images, changed; differentiable twice with respect to them.
@@ -137,14 +183,15 @@ class AugmentPipe(nn.Module):
         self._check(images, p, percentile)
         if not isinstance(p, Tensor) and p == 0:
             return images
+        use = self.transforms
         with torch.autocast(images.device.type, enabled=False):
             x = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-            draw = _Draws(x, p, percentile)
-            x = self._move(x, draw) if self.transforms.geometric else x
-            x = self._recolor(x, draw) if self.transforms.chromatic else x
-            x = self._filter(x, draw) if self.transforms.imgfilter else x
-            x = self._add_noise(x, draw) if self.transforms.noise else x
-            x = self._cut_out(x, draw) if self.transforms.cutout else x
+            amounts = self._draw(x, p, percentile)
+            x = self._move(x, amounts) if use.geometric else x
+            x = self._recolor(x, amounts) if use.chromatic else x
+            x = self._filter(x, amounts) if use.imgfilter else x
+            x = x + torch.randn_like(x) * amounts["noise"].abs()[:, :, None, None] if use.noise else x
+            x = cut_out(x, self._center(x, percentile), amounts["cutout"]) if use.cutout else x
             return x.to(images.dtype)
 
     def _check(self, images: Tensor, p: float | Tensor, percentile: float | None) -> None:
@@ -162,108 +209,73 @@ class AugmentPipe(nn.Module):
         if self.transforms.chromatic and images.shape[1] not in (1, 3):
             raise ValueError(f"images have {images.shape[1]} channels; colour transforms need 1 or 3")
 
-    def _move(self, images: Tensor, draw: "_Draws") -> Tensor:
-        return warp(images, self._inverse_map(images, draw), self.geometry_filter.to(images.dtype))
+    def _draw(self, images: Tensor, p: float | Tensor, percentile: float | None) -> dict[str, Tensor]:
+        """The amounts of all transforms by name, [batch, columns]; those that the pipe lacks are 0."""
+        zero = images.new_zeros([len(images), 1])
+        drawn, gates = [zero], [zero]
+        for name, amount in self.amounts.items():
+            drawn.append(_numbers(zero.expand(-1, amount.columns), name, amount, percentile))
+            gates.append(torch.rand_like(zero).expand(-1, amount.columns))
+        factor, offset, is_whole, strength, exponent = self.amount_table.to(images.dtype).unbind()
+        values = torch.addcmul(offset, torch.cat(drawn, dim=1), factor)
+        values = torch.where(is_whole > 0, values.floor(), values)
+        probability = 1 - (1 - strength * p).clamp(min=0).pow(exponent)
+        values = values * (torch.cat(gates, dim=1) < probability)
+        sizes = [1, *(amount.columns for amount in self.amounts.values())]
+        absent, *present = values.split(sizes, dim=1)
+        return dict.fromkeys(AMOUNTS, absent) | dict(zip(self.amounts, present, strict=True))
 
-    def _inverse_map(self, images: Tensor, draw: "_Draws") -> Affine:
+    def _move(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
+        return warp(images, self._inverse_map(images, amounts), self.geometry_filter.to(images.dtype))
+
+    def _inverse_map(self, images: Tensor, amounts: dict[str, Tensor]) -> Affine:
         """From output to input pixels, so every transform enters inverted and the first of them acts last."""
-        use = self.transforms
         size_px = torch.cat([images.new_full([1], size) for size in (images.shape[3], images.shape[2])])
-        inverse = identity_map(images)
-        if use.xflip:
-            flip = 1 - 2 * draw.gated(draw.choice(2), use.xflip)
-            inverse = inverse.of_scaled(torch.cat([flip, torch.ones_like(flip)], dim=1))
-        if use.rotate90:
-            inverse = inverse.of_rotated(math.pi / 2 * draw.gated(draw.choice(4), use.rotate90))
-        if use.xint:
-            shift = draw.gated(draw.uniform(2) * SHIFT_INT_MAX, use.xint)
-            inverse = inverse.of_shifted(-(shift * size_px).round())
-        if use.scale:
-            inverse = inverse.of_scaled(torch.exp2(-draw.gated(draw.normal() * SCALE_STD, use.scale)))
-        # Rotations before and after the stretch, each rarer, so that an image escapes both with probability 1 - p.
-        if use.rotate:
-            inverse = inverse.of_rotated(draw.half_gated(draw.uniform() * math.pi, use.rotate))
-        if use.aniso:
-            stretch = torch.exp2(draw.gated(draw.normal() * ANISO_STD, use.aniso))
-            inverse = inverse.of_scaled(torch.cat([1 / stretch, stretch], dim=1))
-        if use.rotate and draw.percentile is None:
-            inverse = inverse.of_rotated(draw.half_gated(draw.uniform() * math.pi, use.rotate))
-        if use.xfrac:
-            inverse = inverse.of_shifted(-draw.gated(draw.normal(2) * SHIFT_STD, use.xfrac) * size_px)
-        return inverse
+        scale, aniso = amounts["scale"], amounts["aniso"]
+        return compose(
+            flip=1 - 2 * amounts["xflip"],
+            turn=math.pi / 2 * amounts["rotate90"],
+            shift_px=-(amounts["xint"] * size_px).round(),
+            rotation=amounts["rotate"],
+            stretch=torch.exp2(torch.cat([-scale - aniso, aniso - scale], dim=1)),
+            rotation_again=amounts["rotate_again"],
+            shift_again_px=-amounts["xfrac"] * size_px,
+        )
 
-    def _recolor(self, images: Tensor, draw: "_Draws") -> Tensor:
-        use = self.transforms
-        brightness = draw.gated(draw.normal() * BRIGHTNESS_STD, use.brightness)
-        contrast = torch.exp2(draw.gated(draw.normal() * CONTRAST_STD, use.contrast))
-        sign = 1 - 2 * draw.gated(draw.choice(2), use.lumaflip)
-        hue = draw.gated(draw.uniform() * math.pi, use.hue)
-        saturation = torch.exp2(draw.gated(draw.normal() * SATURATION_STD, use.saturation))
-        return recolor(images, brightness, contrast * sign, contrast * saturation, hue)
+    def _recolor(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
+        contrast, saturation = torch.exp2(amounts["contrast"]), torch.exp2(amounts["contrast"] + amounts["saturation"])
+        luma_gain = contrast * (1 - 2 * amounts["lumaflip"])
+        return recolor(images, amounts["brightness"], luma_gain, saturation, amounts["hue"])
 
-    def _filter(self, images: Tensor, draw: "_Draws") -> Tensor:
+    def _filter(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
         bands = len(BAND_POWER)
         gains = torch.ones_like(images[:, 0, 0, :1])
         band_power = self.band_power.to(images.dtype)
         for band in range(bands):  # each change of a band keeps the expected power of the whole
-            change = torch.exp2(draw.gated(draw.normal() * BAND_STD, self.transforms.imgfilter))
+            change = torch.exp2(amounts[f"band{band}"])
             changes = torch.cat([change if i == band else torch.ones_like(change) for i in range(bands)], dim=1)
             gains = gains * changes * (changes.square() * band_power).sum(dim=1, keepdim=True).rsqrt()
         return filter_bands(images, gains, self.bank.to(images.dtype))
 
-    def _add_noise(self, images: Tensor, draw: "_Draws") -> Tensor:
-        sigma = draw.gated(draw.half_normal() * NOISE_STD, self.transforms.noise)
-        return images + torch.randn_like(images) * sigma[:, :, None, None]
-
-    def _cut_out(self, images: Tensor, draw: "_Draws") -> Tensor:
-        size = draw.gated(torch.full_like(draw.uniform(), CUTOUT_SIZE), self.transforms.cutout)
-        return cut_out(images, (draw.uniform(2) + 1) / 2, size)
+    def _center(self, images: Tensor, percentile: float | None) -> Tensor:
+        """Where the cut-out rectangle lies, as shares of width and height, [batch, 2]."""
+        size = [len(images), 2]
+        return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
 
 
-class _Draws:
-    """Amounts for one batch, [batch, count], at random or at a percentile of their distribution."""
-
-    def __init__(self, images: Tensor, p: float | Tensor, percentile: float | None) -> None:
-        self.percentile = percentile
-        self._images = images
-        self._p = p.to(images.dtype).reshape([]) if isinstance(p, Tensor) else images.new_full([], p)
-
-    def uniform(self, count: int = 1) -> Tensor:
-        """Uniform in -1..1."""
-        return self._unit(count) * 2 - 1
-
-    def choice(self, options: int) -> Tensor:
-        """One of 0 .. options - 1."""
-        return (self._unit(1) * options).floor()
-
-    def normal(self, count: int = 1) -> Tensor:
-        """Standard normal."""
-        if self.percentile is None:
-            return torch.randn([len(self._images), count], dtype=self._images.dtype, device=self._images.device)
-        return self._full(count, _erfinv(2 * self.percentile - 1))
-
-    def half_normal(self) -> Tensor:
-        """Magnitude of a standard normal."""
-        return self.normal().abs() if self.percentile is None else self._full(1, _erfinv(self.percentile))
-
-    def gated(self, amount: Tensor, strength: float) -> Tensor:
-        """Keep the amount with probability p * strength, one decision an image; 0 otherwise."""
-        return self._gate(amount, self._p * strength)
-
-    def half_gated(self, amount: Tensor, strength: float) -> Tensor:
-        """Keep the amount so often that one of two such amounts is kept with probability p * strength."""
-        return self._gate(amount, 1 - (1 - self._p * strength).clamp(min=0).sqrt())
-
-    def _gate(self, amount: Tensor, probability: Tensor) -> Tensor:
-        return torch.where(torch.rand_like(amount[:, :1]) < probability, amount, 0)
-
-    def _unit(self, count: int) -> Tensor:
-        if self.percentile is not None:
-            return self._full(count, self.percentile)
-        return torch.rand([len(self._images), count], dtype=self._images.dtype, device=self._images.device)
-
-    def _full(self, count: int, value: float) -> Tensor:
-        return self._images.new_full([len(self._images), count], value)
+def _numbers(like: Tensor, name: str, amount: Amount, percentile: float | None) -> Tensor:
+    """Random numbers of an amount's distribution before its scale, shaped like [batch, columns], or their percentile."""
+    if amount.distribution == "certain":
+        return torch.ones_like(like)
+    is_normal = amount.distribution == "normal"
+    if percentile is None:
+        draw = torch.randn if is_normal else torch.rand
+        return draw(like.shape, dtype=like.dtype, device=like.device)
+    if name == "rotate_again":  # the recordings have the first rotation only
+        return torch.full_like(like, 0.5)
+    if name == "noise":  # its magnitude is what has a percentile
+        return torch.full_like(like, _erfinv(percentile))
+    return torch.full_like(like, _erfinv(2 * percentile - 1) if is_normal else percentile)
 
 
 def _erfinv(x: float) -> float:

@@ -23,26 +23,35 @@ class Affine(NamedTuple):
     linear: Tensor  # [batch, 2, 2]
     offset: Tensor  # [batch, 2], pixels
 
-    def of_scaled(self, factors: Tensor) -> "Affine":
-        """Return the map of points first multiplied by the factors, [batch, 2]."""
-        return Affine(self.linear * factors.unsqueeze(1), self.offset)
 
-    def of_rotated(self, angle: Tensor) -> "Affine":
-        """Return the map of points first rotated by an angle, [batch, 1], from x towards y."""
-        cos, sin = angle.cos(), angle.sin()
-        x, y = self.linear.unbind(2)
-        return Affine(torch.stack([x * cos + y * sin, y * cos - x * sin], dim=2), self.offset)
+def compose(
+    flip: Tensor,
+    turn: Tensor,
+    shift_px: Tensor,
+    rotation: Tensor,
+    stretch: Tensor,
+    rotation_again: Tensor,
+    shift_again_px: Tensor,
+) -> Affine:
+    """Return the map of points that does all this, the last argument first.
 
-    def of_shifted(self, shift: Tensor) -> "Affine":
-        """Return the map of points first moved by a shift, [batch, 2]."""
-        return Affine(self.linear, self.offset + (self.linear * shift.unsqueeze(1)).sum(dim=2))
-
-
-def identity_map(like: Tensor) -> Affine:
-    """Return the map that leaves every image of this batch where it is."""
-    batch = like.shape[0]
-    linear = torch.eye(2, dtype=like.dtype, device=like.device).expand(batch, 2, 2)
-    return Affine(linear, like.new_zeros([batch, 2]))
+    Args:
+        flip: Factor on x, [batch, 1].
+        turn: Angle from x towards y, [batch, 1], radians; like the other two angles.
+        shift_px: [batch, 2].
+        rotation: [batch, 1].
+        stretch: Factors on x and y, [batch, 2].
+        rotation_again: [batch, 1].
+        shift_again_px: [batch, 2].
+    """
+    angles = torch.cat([turn, turn + rotation, rotation_again], dim=1)
+    cos, sin = angles.cos(), angles.sin()
+    turned, rotated, first = torch.stack([cos, -sin, sin, cos], dim=2).unflatten(2, (2, 2)).unbind(dim=1)
+    rows = F.pad(flip, [0, 1], value=1.0).unsqueeze(2)
+    columns = rows * rotated * stretch.unsqueeze(1)  # a turn and a rotation that only a shift stands between
+    linear = (columns.unsqueeze(3) * first.unsqueeze(1)).sum(dim=2)
+    offset = (rows * turned * shift_px.unsqueeze(1) + linear * shift_again_px.unsqueeze(1)).sum(dim=2)
+    return Affine(linear, offset)
 
 
 def reflect_pad(images: Tensor, x_px: int, y_px: int) -> Tensor:
@@ -139,11 +148,12 @@ def recolor(images: Tensor, shift: Tensor, luma_gain: Tensor, chroma_gain: Tenso
     """
     shift, luma_gain, chroma_gain, hue = (value[:, :, None, None] for value in (shift, luma_gain, chroma_gain, hue))
     luma = images.mean(dim=1, keepdim=True)
-    grey = (luma + shift) * luma_gain
     if images.shape[1] == 1:
-        return grey
-    across = (images.roll(1, dims=1) - images.roll(-1, dims=1)) / math.sqrt(3)  # (1, 1, 1) / sqrt(3) x colour
-    return grey + (images - luma) * (chroma_gain * hue.cos()) + across * (chroma_gain * hue.sin())
+        return (luma + shift) * luma_gain
+    along, across = chroma_gain * hue.cos(), chroma_gain * hue.sin() / math.sqrt(3)
+    turned = images.roll(1, dims=1) - images.roll(-1, dims=1)  # (1, 1, 1) x colour
+    grey = torch.addcmul(shift * luma_gain, luma, luma_gain - along)
+    return torch.addcmul(images * along, turned, across) + grey
 
 
 def filter_bands(images: Tensor, gains: Tensor, bank: Tensor) -> Tensor:

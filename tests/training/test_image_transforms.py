@@ -3,9 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from training.augment import AugmentPipe
-from training.image_transforms import Affine, _margins, identity_map, recolor, reflect_pad, warp
+from training.image_transforms import Affine, _margins, compose, recolor, reflect_pad, warp
+
+
+def inverse_map(
+    batch: int, factors: Tensor | None = None, angle: Tensor | None = None, shift: Tensor | None = None
+) -> Affine:
+    """Of points first moved by a shift, then rotated, then scaled."""
+    none = torch.zeros(batch, 1)
+    factors = torch.ones(batch, 2) if factors is None else factors
+    shift = torch.zeros(batch, 2) if shift is None else shift
+    return compose(1 - none, none, torch.zeros(batch, 2), none, factors, none if angle is None else angle, shift)
 
 
 def test_reflection_may_be_larger_than_the_image():
@@ -21,7 +32,7 @@ def test_what_comes_from_beyond_the_border_is_the_reflection():
     torch.manual_seed(0)
     images = torch.rand(1, 1, 12, 12) * 2 - 1
     shift = torch.tensor([[5.0, -7.0]])
-    moved = warp(images, identity_map(images).of_shifted(shift), AugmentPipe().geometry_filter)
+    moved = warp(images, inverse_map(1, shift=shift), AugmentPipe().geometry_filter)
     expected = reflect_pad(images, 8, 8)[:, :, 1:13, 13:25]
     torch.testing.assert_close(moved, expected, atol=2e-5, rtol=0)
 
@@ -42,7 +53,7 @@ def test_bounded_margin_changes_no_bit(
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda is_bounded=is_bounded: not is_bounded)
         images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
         images = images.contiguous(memory_format=memory_format).requires_grad_()
-        moved = warp(images, identity_map(images).of_scaled(factors).of_rotated(angle).of_shifted(shift), f)
+        moved = warp(images, inverse_map(count, factors, angle, shift), f)
         (first,) = torch.autograd.grad(moved.square().sum(), images, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), images)
         results.append((moved, first, second))
@@ -63,14 +74,14 @@ def test_bounded_margin_changes_no_bit(
 )
 def test_margin_follows_the_maps(shift: tuple[float, float], scale: float, expected: list[int]) -> None:
     images = torch.zeros(1, 3, 32, 32)
-    inverse = identity_map(images).of_scaled(torch.full([1, 2], scale)).of_shifted(torch.tensor([shift]))
+    inverse = inverse_map(1, torch.full([1, 2], scale), shift=torch.tensor([shift]))
     assert _margins(images, inverse, AugmentPipe().geometry_filter).tolist() == [expected]
 
 
 def test_one_image_does_not_depend_on_the_others():
     torch.manual_seed(0)
     images, f = torch.rand(2, 3, 12, 12), AugmentPipe().geometry_filter
-    inverse = identity_map(images).of_scaled(torch.tensor([[3.0, 3.0], [0.9, 0.9]]))
+    inverse = inverse_map(2, torch.tensor([[3.0, 3.0], [0.9, 0.9]]))
     both = warp(images, inverse, f)
     alone = warp(images[1:], Affine(inverse.linear[1:], inverse.offset[1:]), f)
     torch.testing.assert_close(both[1:], alone, atol=1e-6, rtol=0)
@@ -78,14 +89,19 @@ def test_one_image_does_not_depend_on_the_others():
 
 def test_maps_compose_from_the_right():
     torch.manual_seed(0)
-    factors, angle, shift = torch.rand(3, 2) + 0.5, torch.rand(3, 1), torch.randn(3, 2)
-    combined = identity_map(factors).of_scaled(factors).of_rotated(angle).of_shifted(shift)
-    point = torch.randn(3, 2)
-    moved = point + shift
-    cos, sin = angle.cos(), angle.sin()
-    turned = torch.cat([cos * moved[:, :1] - sin * moved[:, 1:], sin * moved[:, :1] + cos * moved[:, 1:]], dim=1)
-    actual = (combined.linear @ point.unsqueeze(2)).squeeze(2) + combined.offset
-    torch.testing.assert_close(actual, turned * factors)
+    flip = torch.tensor([[1.0], [-1.0], [1.0]]).double()
+    turn, rotation, rotation_again = torch.randn(3, 3, 1).double()
+    stretch, (shift, shift_again) = torch.rand(3, 2).double() + 0.5, torch.randn(2, 3, 2).double()
+
+    def rotated(point: Tensor, angle: Tensor) -> Tensor:
+        cos, sin = angle.cos(), angle.sin()
+        return torch.cat([cos * point[:, :1] - sin * point[:, 1:], sin * point[:, :1] + cos * point[:, 1:]], dim=1)
+
+    point = torch.randn(3, 2).double()
+    moved = rotated(stretch * rotated(point + shift_again, rotation_again), rotation)
+    moved = rotated(moved + shift, turn) * torch.cat([flip, torch.ones_like(flip)], dim=1)
+    inverse = compose(flip, turn, shift, rotation, stretch, rotation_again, shift_again)
+    torch.testing.assert_close((inverse.linear @ point.unsqueeze(2)).squeeze(2) + inverse.offset, moved)
 
 
 def test_a_third_of_the_hue_circle_cycles_the_channels():

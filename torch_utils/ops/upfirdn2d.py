@@ -187,24 +187,30 @@ def upfirdn2d_reference(
 ) -> Tensor:
     """`upfirdn2d` of checked arguments in plain PyTorch: what the operator means; pairs are (x, y)."""
     f = torch.ones([1, 1], dtype=x.dtype, device=x.device) if f is None else f.detach().to(x.dtype)
-    f = f.flip(list(range(f.ndim))) if flip_filter else f
+    scaled = f if gain == 1 else f * gain
     if f.ndim == 2:
-        return _resample(x, f * gain, up, down, padding)
+        return _resample(x, scaled, up, down, padding, flip_filter)
     x0, x1, y0, y1 = padding
-    x = _resample(x, f[:, None] * gain, (1, up[1]), (1, down[1]), (0, 0, y0, y1))
-    return _resample(x, f[None, :], (up[0], 1), (down[0], 1), (x0, x1, 0, 0))
+    x = _resample(x, scaled[:, None], (1, up[1]), (1, down[1]), (0, 0, y0, y1), flip_filter)
+    return _resample(x, f[None, :], (up[0], 1), (down[0], 1), (x0, x1, 0, 0), flip_filter)
 
 
 def _resample(
-    x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
+    x: Tensor,
+    f: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    flip_filter: bool,
 ) -> Tensor:
     """The operation for one filter matrix; the zeros of up-sampling are never stored nor multiplied."""
     if up == (1, 1):
         x0, x1, y0, y1 = padding
         inner = max(0, min(y0, y1)), max(0, min(x0, x1))  # the convolution itself can add what both sides share
         x = _pad_or_crop(x, (x0 - inner[1], x1 - inner[1], y0 - inner[0], y1 - inner[0]))
-        return depthwise(x, f.flip([0, 1]), (down[1], down[0]), inner)
+        return depthwise(x, f if flip_filter else f.flip([0, 1]), (down[1], down[0]), inner)
     # A transposed convolution gives all the filter reaches, short of up - 1 trailing zeros: crop that to what is asked.
+    f = f.flip([0, 1]) if flip_filter else f
     (taps_x, taps_y), (x0, x1, y0, y1) = filter_size(f), padding
     crop = (taps_x - 1 - x0, taps_x - up[0] - x1, taps_y - 1 - y0, taps_y - up[1] - y1)
     inner = max(0, min(crop[2:])), max(0, min(crop[:2]))

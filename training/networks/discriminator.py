@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.config import DatasetSpec, DiscriminatorConfig
-from training.networks.layers import RESAMPLE_TAPS, EqualizedConv2d, EqualizedLinear
+from training.networks.layers import RESAMPLE_TAPS, EqualizedConv2d, EqualizedLinear, scaled_convolutions
 from training.networks.mapping import MappingNetwork
 
 
@@ -39,26 +39,28 @@ class Block(nn.Module):
     def __init__(self, config: DiscriminatorConfig, in_channels: int, out_channels: int, rgb_channels: int) -> None:
         super().__init__()
         clamp = config.clamp
+        gain = math.sqrt(0.5) if config.architecture == "resnet" else 1.0
         self.from_rgb = (
             EqualizedConv2d(rgb_channels, in_channels, 1, activation="lrelu", clamp=clamp) if rgb_channels else None
         )
         self.conv0 = EqualizedConv2d(in_channels, in_channels, 3, activation="lrelu", clamp=clamp)
-        self.conv1 = EqualizedConv2d(in_channels, out_channels, 3, activation="lrelu", clamp=clamp, down=2)
+        self.conv1 = EqualizedConv2d(in_channels, out_channels, 3, activation="lrelu", clamp=clamp, down=2, gain=gain)
         self.skip = (
-            EqualizedConv2d(in_channels, out_channels, 1, bias=False, down=2)
+            EqualizedConv2d(in_channels, out_channels, 1, bias=False, down=2, gain=gain)
             if config.architecture == "resnet"
             else None
         )
 
     def forward(self, x: Tensor | None, image: Tensor) -> Tensor:
         """Features [batch, in, height, width] (None in the first block) and the image of that size to [batch, out, ...]."""
+        layers = [layer for layer in (self.conv0, self.conv1, self.from_rgb, self.skip) if layer is not None]
+        conv0, conv1, *others = scaled_convolutions(layers)
         if self.from_rgb is not None:
-            rgb = self.from_rgb(image)
+            rgb = self.from_rgb(image, others[0])
             x = rgb if x is None else x + rgb
         assert x is not None
-        if self.skip is None:
-            return self.conv1(self.conv0(x))
-        return self.skip(x, gain=math.sqrt(0.5)) + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+        y = self.conv1(self.conv0(x, conv0), conv1)
+        return y if self.skip is None else self.skip(x, others[-1]) + y
 
 
 class Epilogue(nn.Module):

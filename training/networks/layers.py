@@ -1,9 +1,12 @@
 """Equalised linear and convolution layers: weights are scaled at run time so that every layer learns at one pace."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.resample import conv2d_resample
@@ -20,7 +23,7 @@ def output_bound(clamp: float | None, dtype: torch.dtype) -> float | None:
 
 
 class EqualizedLinear(nn.Module):
-    """Linear layer with fused bias and activation; its weight is used as `weight * lr_mult / sqrt(in_features)`."""
+    """Linear layer with an activation; its weight is used as `weight * lr_mult / sqrt(in_features)`."""
 
     def __init__(
         self,
@@ -39,13 +42,10 @@ class EqualizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in] to [batch, out]."""
-        weight = self.weight.to(x.dtype) * self.weight_gain
-        bias = self.bias.to(x.dtype)
-        if self.bias_gain != 1:
-            bias = bias * self.bias_gain
-        if self.activation == "linear":
-            return torch.addmm(bias, x, weight.t())
-        return bias_act(x.matmul(weight.t()), bias, act=self.activation)
+        gain = ACTIVATION_GAIN[self.activation]  # positive, so it commutes with the activation
+        weight, bias = scaled([self.weight, self.bias], [self.weight_gain * gain, self.bias_gain * gain])
+        x = torch.addmm(bias.to(x.dtype), x, weight.to(x.dtype).t())
+        return bias_act(x, act=self.activation, gain=1)
 
 
 class EqualizedConv2d(nn.Module):
@@ -65,34 +65,68 @@ class EqualizedConv2d(nn.Module):
         bias: bool = True,
         down: int = 1,  # 2 halves the resolution
         clamp: float | None = None,  # bound of the output before `gain`; None = unbounded
+        gain: float = 1.0,  # factor on the output and its bound
     ) -> None:
         super().__init__()
         self.activation = activation
         self.down = down
         self.clamp = clamp
+        self.gain = gain
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         taps = setup_filter(RESAMPLE_TAPS) if down > 1 else None
         self.register_buffer("resample_filter", taps, persistent=False)
 
-    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """[batch, in, height, width] to [batch, out, height / down, width / down], the output and its bound times gain.
+    def forward(self, x: Tensor, weight_and_bias: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
+        """[batch, in, height, width] to [batch, out, height / down, width / down], computed in the dtype of x.
 
-        Computed in the dtype of x.
+        `weight_and_bias` are what `scaled_convolutions` returned for this layer, None = it is asked for this one alone.
         """
+        weight, bias = weight_and_bias or scaled_convolutions([self])[0]
         clamp = output_bound(self.clamp, x.dtype) if self.activation != "linear" else self.clamp
         x = conv2d_resample(
             x,
-            (self.weight * self.weight_gain).to(x.dtype),
+            weight.to(x.dtype),
             self.resample_filter,
             down=self.down,
-            padding=self.weight.shape[-1] // 2,
+            padding=weight.shape[-1] // 2,
+            flip_filter=True,  # the filter is symmetric: nothing has to be reversed
         )
-        return bias_act(
-            x,
-            self.bias,
-            act=self.activation,
-            gain=ACTIVATION_GAIN[self.activation] * gain,
-            clamp=None if clamp is None else clamp * gain,
-        )
+        return bias_act(x, bias, act=self.activation, gain=1, clamp=None if clamp is None else clamp * self.gain)
+
+
+def scaled_convolutions(layers: Sequence[EqualizedConv2d]) -> list[tuple[Tensor, Tensor | None]]:
+    """The weight and bias of each layer, times the gains of weight, activation and output, by one operation for all.
+
+    Leaky ReLU commutes with a positive factor, so its gain needs no operation of its own.
+    """
+    parameters, factors = [], []
+    for layer in layers:
+        gain = ACTIVATION_GAIN[layer.activation] * layer.gain
+        parameters.append(layer.weight)
+        factors.append(layer.weight_gain * gain)
+        if layer.bias is not None:
+            parameters.append(layer.bias)
+            factors.append(gain)
+    found = iter(scaled(parameters, factors))
+    return [(next(found), None if layer.bias is None else next(found)) for layer in layers]
+
+
+def scaled(tensors: Sequence[Tensor], factors: Sequence[float]) -> tuple[Tensor, ...]:
+    """Each tensor times its factor, differentiable any number of times, by one operation in each direction."""
+    return _Scaled.apply(list(factors), *tensors)
+
+
+class _Scaled(Function):
+    @staticmethod
+    def forward(ctx: Any, factors: list[float], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.factors = factors
+        results = torch._foreach_mul(tensors, factors)
+        frozen = [result for result, needs in zip(results, ctx.needs_input_grad[1:], strict=True) if not needs]
+        ctx.mark_non_differentiable(*frozen)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        return None, *scaled(grads, ctx.factors)
