@@ -5,6 +5,7 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_utils.ops.upfirdn2d import setup_filter
-from training.image_transforms import Affine, compose, cut_out, filter_bands, recolor, warp
+from training.image_transforms import Affine, compose, cut_out, filter_bands, per_axis, recolor, warp
 
 # Symlets, the least asymmetric of the compactly supported orthogonal wavelets: low-pass filters of 4 and 12 taps.
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
@@ -104,28 +105,31 @@ def band_filters() -> np.ndarray:
 
 
 class Amount(NamedTuple):
-    """What decides how far a transform goes: one random number per column and image, and a gate for all its columns."""
+    """What decides how far a transform goes: `neutral + scale * number`, or `neutral` where its gate is closed."""
 
-    transform: str  # whose share of the pipe's p is the probability that the gate is open; else the amount is 0
-    distribution: str  # uniform (-1..1), normal (standard), choice (0 .. scale - 1) or certain (1)
-    scale: float = 1.0  # factor on the random number
-    columns: int = 1
+    transform: str  # whose share of the pipe's p is the probability that the gate is open
+    distribution: str  # of the number: uniform (-1..1), normal (standard), choice (0 .. options - 1) or certain (1)
+    scale: float
+    neutral: float = 0.0
+    columns: int = 1  # numbers per image, behind one gate
+    options: int = 1
     gates: int = 1  # of so many equal amounts one is let through with the transform's probability
 
 
+# Of moved pixels the inverse is what is needed: shifts and scales are negated.
 AMOUNTS: dict[str, Amount] = {
-    "xflip": Amount("xflip", "choice", 2),
-    "rotate90": Amount("rotate90", "choice", 4),
-    "xint": Amount("xint", "uniform", SHIFT_INT_MAX, columns=2),
-    "scale": Amount("scale", "normal", SCALE_STD),
+    "xflip": Amount("xflip", "choice", -2, neutral=1, options=2),  # factor on x
+    "rotate90": Amount("rotate90", "choice", math.pi / 2, options=4),
+    "xint": Amount("xint", "uniform", -SHIFT_INT_MAX, columns=2),
+    "scale": Amount("scale", "normal", -SCALE_STD),
     # Rotations before and after the stretch, each rarer, so that an image escapes both with probability 1 - p.
     "rotate": Amount("rotate", "uniform", math.pi, gates=2),
     "aniso": Amount("aniso", "normal", ANISO_STD),
     "rotate_again": Amount("rotate", "uniform", math.pi, gates=2),
-    "xfrac": Amount("xfrac", "normal", SHIFT_STD, columns=2),
+    "xfrac": Amount("xfrac", "normal", -SHIFT_STD, columns=2),
     "brightness": Amount("brightness", "normal", BRIGHTNESS_STD),
     "contrast": Amount("contrast", "normal", CONTRAST_STD),
-    "lumaflip": Amount("lumaflip", "choice", 2),
+    "lumaflip": Amount("lumaflip", "choice", -2, neutral=1, options=2),  # factor on the luma
     "hue": Amount("hue", "uniform", math.pi),
     "saturation": Amount("saturation", "normal", SATURATION_STD),
     **{f"band{i}": Amount("imgfilter", "normal", BAND_STD) for i in range(len(BAND_POWER))},
@@ -150,22 +154,21 @@ class AugmentPipe(nn.Module):
                 raise ValueError(f"augmentation pipe {pipe!r} is not known; use one of {', '.join(PIPES)}")
             pipe = PIPES[pipe]
         self.transforms = pipe
-        self.amounts = {name: amount for name, amount in AMOUNTS.items() if getattr(pipe, amount.transform) > 0}
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
         self.register_buffer("amount_table", self._amount_table(), persistent=False)
 
     def _amount_table(self) -> Tensor:
-        """A column for each random number: factor, offset, whether it is a whole number, strength, exponent of its gate."""
+        """A column for each number: what makes it of a random one, its scale and neutral value, and how its gate opens."""
+        spread = {"uniform": (2.0, -1.0), "normal": (1.0, 0.0), "certain": (1.0, 0.0)}  # factor and offset
         columns = []
-        for amount in self.amounts.values():
-            offset = -amount.scale if amount.distribution == "uniform" else 0.0
-            factor = amount.scale * (2 if amount.distribution == "uniform" else 1)
-            is_whole = float(amount.distribution == "choice")
-            column = [factor, offset, is_whole, getattr(self.transforms, amount.transform), 1 / amount.gates]
+        for amount in AMOUNTS.values():
+            factor, offset = spread.get(amount.distribution, (float(amount.options), 0.0))
+            is_whole, strength = float(amount.distribution == "choice"), getattr(self.transforms, amount.transform)
+            column = [factor, offset, is_whole, amount.scale, amount.neutral, strength, 1 / amount.gates]
             columns += [column] * amount.columns
-        return torch.tensor([[0.0] * 5, *columns]).T.contiguous()  # the first for what the pipe lacks
+        return torch.tensor(columns).T.contiguous()
 
     def forward(self, images: Tensor, p: float | Tensor, percentile: float | None = None) -> Tensor:
         """Return the images, changed; differentiable twice with respect to them.
@@ -210,42 +213,60 @@ class AugmentPipe(nn.Module):
             raise ValueError(f"images have {images.shape[1]} channels; colour transforms need 1 or 3")
 
     def _draw(self, images: Tensor, p: float | Tensor, percentile: float | None) -> dict[str, Tensor]:
-        """The amounts of all transforms by name, [batch, columns]; those that the pipe lacks are 0."""
-        zero = images.new_zeros([len(images), 1])
-        drawn, gates = [zero], [zero]
-        for name, amount in self.amounts.items():
-            drawn.append(_numbers(zero.expand(-1, amount.columns), name, amount, percentile))
-            gates.append(torch.rand_like(zero).expand(-1, amount.columns))
-        factor, offset, is_whole, strength, exponent = self.amount_table.to(images.dtype).unbind()
-        values = torch.addcmul(offset, torch.cat(drawn, dim=1), factor)
+        """The amounts of all transforms by name, [batch, columns]; those that the pipe lacks are neutral."""
+        factor, offset, is_whole, scale, neutral, strength, exponent = self.amount_table.to(images.dtype).unbind()
+        numbers, gates = self._random_numbers(images, percentile)
+        values = torch.addcmul(offset, torch.cat(numbers, dim=1), factor)
         values = torch.where(is_whole > 0, values.floor(), values)
-        probability = 1 - (1 - strength * p).clamp(min=0).pow(exponent)
-        values = values * (torch.cat(gates, dim=1) < probability)
-        sizes = [1, *(amount.columns for amount in self.amounts.values())]
-        absent, *present = values.split(sizes, dim=1)
-        return dict.fromkeys(AMOUNTS, absent) | dict(zip(self.amounts, present, strict=True))
+        probability = 1 - (1 - strength * p).pow(exponent)
+        values = torch.addcmul(neutral, values, (torch.cat(gates, dim=1) < probability) * scale)
+        parts = values.split([amount.columns for amount in AMOUNTS.values()], dim=1)
+        return dict(zip(AMOUNTS, parts, strict=True))
+
+    def _random_numbers(self, images: Tensor, percentile: float | None) -> tuple[list[Tensor], list[Tensor]]:
+        """A random number for each column and one for its gate, as lists of [batch, columns]; 0 where the pipe has no use.
+
+        Each number is drawn before its gate; what follows one another from one distribution is drawn at once.
+        """
+        batch, zero = len(images), images.new_zeros([len(images), 1])
+        used = {name: amount for name, amount in AMOUNTS.items() if getattr(self.transforms, amount.transform) > 0}
+        draws = [draw for name, amount in used.items() for draw in ((name, amount), (name, None))]
+        found: dict[tuple[str, Amount | None], Tensor] = {}
+        for distribution, run in groupby(draws, lambda draw: "uniform" if draw[1] is None else source(draw[1])):
+            wanted = list(run)
+            sizes = [batch * (amount.columns if amount else 1) for _, amount in wanted]
+            numbers = random_numbers(distribution, sum(sizes), zero).split(sizes)
+            found |= zip(wanted, (part.view(batch, -1) for part in numbers), strict=True)
+        numbers, gates = [], []
+        for name, amount in AMOUNTS.items():
+            number = found.get((name, amount), zero)
+            if percentile is not None:
+                number = torch.full_like(number, number_at(percentile, name, amount))
+            numbers.append(number.expand(-1, amount.columns))
+            gates.append(found.get((name, None), zero).expand(-1, amount.columns))
+        return numbers, gates
 
     def _move(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
         return warp(images, self._inverse_map(images, amounts), self.geometry_filter.to(images.dtype))
 
     def _inverse_map(self, images: Tensor, amounts: dict[str, Tensor]) -> Affine:
         """From output to input pixels, so every transform enters inverted and the first of them acts last."""
-        size_px = torch.cat([images.new_full([1], size) for size in (images.shape[3], images.shape[2])])
+        size_px = per_axis(images.shape[3], images.shape[2], images)
         scale, aniso = amounts["scale"], amounts["aniso"]
         return compose(
-            flip=1 - 2 * amounts["xflip"],
-            turn=math.pi / 2 * amounts["rotate90"],
-            shift_px=-(amounts["xint"] * size_px).round(),
+            flip=amounts["xflip"],
+            turn=amounts["rotate90"],
+            shift_px=(amounts["xint"] * size_px).round(),
             rotation=amounts["rotate"],
-            stretch=torch.exp2(torch.cat([-scale - aniso, aniso - scale], dim=1)),
+            stretch=torch.exp2(torch.cat([scale - aniso, scale + aniso], dim=1)),
             rotation_again=amounts["rotate_again"],
-            shift_again_px=-amounts["xfrac"] * size_px,
+            shift_again_px=amounts["xfrac"] * size_px,
         )
 
     def _recolor(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
-        contrast, saturation = torch.exp2(amounts["contrast"]), torch.exp2(amounts["contrast"] + amounts["saturation"])
-        luma_gain = contrast * (1 - 2 * amounts["lumaflip"])
-        return recolor(images, amounts["brightness"], luma_gain, saturation, amounts["hue"])
+        luma_gain = torch.exp2(amounts["contrast"]) * amounts["lumaflip"]
+        chroma_gain = torch.exp2(amounts["contrast"] + amounts["saturation"])
+        return recolor(images, amounts["brightness"], luma_gain, chroma_gain, amounts["hue"])
 
     def _filter(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
         bands = len(BAND_POWER)
@@ -263,19 +284,24 @@ class AugmentPipe(nn.Module):
         return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
 
 
-def _numbers(like: Tensor, name: str, amount: Amount, percentile: float | None) -> Tensor:
-    """Random numbers of an amount's distribution before its scale, shaped like [batch, columns], or their percentile."""
-    if amount.distribution == "certain":
-        return torch.ones_like(like)
-    is_normal = amount.distribution == "normal"
-    if percentile is None:
-        draw = torch.randn if is_normal else torch.rand
-        return draw(like.shape, dtype=like.dtype, device=like.device)
+def source(amount: Amount) -> str:
+    """What an amount's number is made of: uniform in 0..1, normal, or nothing random."""
+    return amount.distribution if amount.distribution in ("normal", "certain") else "uniform"
+
+
+def random_numbers(distribution: str, count: int, like: Tensor) -> Tensor:
+    """Uniform in 0..1, standard normal, or ones, [count]."""
+    function = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}[distribution]
+    return function(count, dtype=like.dtype, device=like.device)
+
+
+def number_at(percentile: float, name: str, amount: Amount) -> float:
+    """What stands for a random number in tests."""
     if name == "rotate_again":  # the recordings have the first rotation only
-        return torch.full_like(like, 0.5)
+        return 0.5
     if name == "noise":  # its magnitude is what has a percentile
-        return torch.full_like(like, _erfinv(percentile))
-    return torch.full_like(like, _erfinv(2 * percentile - 1) if is_normal else percentile)
+        return _erfinv(percentile)
+    return {"normal": _erfinv(2 * percentile - 1), "certain": 1.0}.get(source(amount), percentile)
 
 
 def _erfinv(x: float) -> float:

@@ -7,6 +7,7 @@ value from the device. Products of small matrices are written out: they must not
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch_utils.ops.grid_sample import grid_sample
 from torch_utils.ops.upfirdn2d import downsample2d, upsample2d
 
 STEPS = 8  # sizes that the margin of moved images can have
+CACHE_BYTES = 2**20  # of a processor core, for the canvas of images that are moved together
 
 
 class Affine(NamedTuple):
@@ -90,16 +92,29 @@ def warp(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     border = len(f) // 4  # output pixels beyond the border that the down-sampling filter reaches
-    x, y = (_centred(2 * (size + 2 * border), images) + 0.5 for size in (width, height))  # f delays by half a pixel
-    linear, offset = inverse.linear[:, None, None], inverse.offset[:, None, None]
-    source_px = linear[..., 0] * x[:, None] + linear[..., 1] * y[:, None, None] + (2 * offset - 0.5)
-    half_size = torch.stack([torch.full_like(x[0], 3.0 * size - 2) for size in (width, height)])  # of the canvas
-    points = source_px / half_size
+    points = _sampling_points(inverse, width, height, border)
     if images.device.type == "cpu" and not torch.compiler.is_compiling():
         sampled = _sample_parts(images, inverse, points, f)
     else:
         sampled = grid_sample(_canvas(images, width - 1, height - 1, f), points)
     return downsample2d(sampled, f, padding=-2 * border, flip_filter=True)
+
+
+def _sampling_points(inverse: Affine, width: int, height: int, border: int) -> Tensor:
+    """Where the pixels of the result at twice its size lie on the canvas, from -1 to 1 across it, [batch, y, x, 2]."""
+    like = inverse.linear
+    x, y = (torch.arange(1 - n, 1 + n, dtype=like.dtype, device=like.device)  # the filter delays by half a pixel
+            for n in (width + 2 * border, height + 2 * border))  # fmt: skip
+    unit = 1 / per_axis(3 * width - 2, 3 * height - 2, like)  # half the canvas
+    by_x, by_y = (inverse.linear.mT * unit).unbind(dim=1)
+    offset = (2 * inverse.offset - 0.5) * unit
+    row = by_y[:, None] * y[:, None] + offset[:, None]  # [batch, y, 2]
+    return torch.addcmul(row.unsqueeze(2), by_x[:, None, None], x[:, None])
+
+
+def per_axis(x: float, y: float, like: Tensor) -> Tensor | float:
+    """Return values for x and y that multiply the last dimension, [2], or the number where they are the same."""
+    return x if x == y else torch.cat([like.new_full([1], value) for value in (x, y)])
 
 
 def _canvas(images: Tensor, x_px: int, y_px: int, f: Tensor) -> Tensor:
@@ -110,25 +125,30 @@ def _canvas(images: Tensor, x_px: int, y_px: int, f: Tensor) -> Tensor:
 
 
 def _sample_parts(images: Tensor, inverse: Affine, points: Tensor, f: Tensor) -> Tensor:
-    """Sample two or three images at a time, whose canvas stays in the processor's cache, with the margin that they need.
+    """Sample so many images at a time that their canvas stays in the processor's cache, with the margin that they need.
 
     Never one by itself: some convolutions of one image are rounded otherwise.
     """
-    pairs, rest = divmod(len(images), 2)
-    sizes = [2] * (pairs - 1) + [2 + rest] if pairs else [1]
-    margins = [part.amax(dim=0).tolist() for part in _margins(images, inverse, f).split(sizes)]
-    parts = zip(margins, images.split(sizes), points.split(sizes), strict=True)
+    margins = _margins(images, inverse, f)
+    x_px, y_px = margins.max(axis=0).tolist()
+    canvas_bytes = 4 * (images.shape[3] + 2 * x_px) * (images.shape[2] + 2 * y_px) * images[0, :, 0, 0].nbytes
+    num_parts = max(len(images) // max(CACHE_BYTES // canvas_bytes, 2), 1)
+    groups = np.array_split(margins, num_parts)
+    sizes = [len(group) for group in groups]
+    largest = [group.max(axis=0).tolist() for group in groups]
+    parts = zip(largest, images.split(sizes), points.split(sizes), strict=True)
     return torch.cat([grid_sample(_canvas(part, x_px, y_px, f), at) for (x_px, y_px), part, at in parts])
 
 
-def _margins(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
+def _margins(images: Tensor, inverse: Affine, f: Tensor) -> np.ndarray:
     """Pixels (x, y) beyond the border that sampling and both filters reach, rounded up so that few sizes occur."""
-    size_px = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
+    linear, offset = inverse.linear.numpy(), inverse.offset.numpy()
+    size_px = np.array([images.shape[3], images.shape[2]])
     corner = size_px + 2 * (len(f) // 4)  # of the sampled points, at twice the resolution
-    reach = (inverse.linear.abs() * corner).sum(dim=2) + (2 * inverse.offset - 0.5).abs()
+    reach = (np.abs(linear) * corner).sum(axis=2) + np.abs(2 * offset - 0.5)
     beyond_px = (reach + 1.5 - size_px) / 2 + len(f) // 4 + 1  # 1.5: bilinear neighbours; 1: more than rounding errors
-    step_px = (size_px // STEPS).clamp(min=1)
-    return ((beyond_px / step_px).ceil() * step_px).clamp(min=0).minimum(size_px - 1.0).long()
+    step_px = np.maximum(size_px // STEPS, 1)
+    return (np.ceil(beyond_px / step_px) * step_px).clip(0, size_px - 1).astype(int)
 
 
 def _centred(size: int, like: Tensor) -> Tensor:
@@ -150,10 +170,10 @@ def recolor(images: Tensor, shift: Tensor, luma_gain: Tensor, chroma_gain: Tenso
     luma = images.mean(dim=1, keepdim=True)
     if images.shape[1] == 1:
         return (luma + shift) * luma_gain
-    along, across = chroma_gain * hue.cos(), chroma_gain * hue.sin() / math.sqrt(3)
+    along, across = chroma_gain * hue.cos(), chroma_gain * hue.sin()
     turned = images.roll(1, dims=1) - images.roll(-1, dims=1)  # (1, 1, 1) x colour
     grey = torch.addcmul(shift * luma_gain, luma, luma_gain - along)
-    return torch.addcmul(images * along, turned, across) + grey
+    return torch.addcmul(images * along, turned, across, value=1 / math.sqrt(3)) + grey
 
 
 def filter_bands(images: Tensor, gains: Tensor, bank: Tensor) -> Tensor:

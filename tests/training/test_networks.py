@@ -11,7 +11,7 @@ from training.networks.attention import EncoderLayer
 from training.networks.discriminator import Discriminator, minibatch_std
 from training.networks.generator import Generator, upsample
 from training.networks.mapping import truncate
-from training.networks.modulation import modulated_linear
+from training.networks.modulation import demodulation, modulated_weights
 from training.presets import preset
 
 PLAIN_SAVED_MB = 406  # an image of the plain formulation, with per-sample weights and the attention matrix
@@ -35,12 +35,31 @@ def test_published_parameter_counts(config: GeneratorConfig, size: int, expected
     assert num_parameters(config, DatasetSpec(size, size, 3)) == expected
 
 
-def test_modulated_linear_equals_weights_per_sample() -> None:
-    x, weight, style = torch.randn(2, 5, 6).double(), torch.randn(4, 6).double(), torch.randn(2, 6).double()
-    per_sample = weight * style[:, None]  # [batch, out, in]
-    per_sample = per_sample / (per_sample.square().sum(dim=2, keepdim=True) + 1e-8).sqrt()
-    expected = torch.einsum("bti,boi->bto", x, per_sample)
-    torch.testing.assert_close(modulated_linear(x, weight, style), expected)
+def test_demodulation_and_its_derivatives_equal_weights_per_sample() -> None:
+    style = torch.randn(2, 3, 6).double().requires_grad_()  # of two layers with two weights each
+    weights = [torch.randn(4, 6).double().requires_grad_() for _ in range(4)]
+
+    def plain(style: Tensor, *weights: Tensor) -> Tensor:
+        stacked = torch.stack(weights).unflatten(0, (2, 2)).flatten(1, 2)
+        return ((stacked.unsqueeze(1) * style.unsqueeze(2)).square().sum(dim=3) + 1e-8).rsqrt()
+
+    torch.testing.assert_close(demodulation(style, weights), plain(style, *weights))
+    weight = torch.randn(2, 3, 8).double()
+    derivatives = []
+    for function in (lambda style, *weights: demodulation(style, weights), plain):
+        first = torch.autograd.grad(function(style, *weights), [style, *weights], weight, create_graph=True)
+        second = torch.autograd.grad(sum(x.square().sum() for x in first), [style, *weights])
+        derivatives.append([*first, *second])
+    for actual, expected in zip(*derivatives, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_modulated_weights_have_rows_of_unit_length() -> None:
+    style, weights = torch.randn(2, 5, 6).double(), [torch.randn(3, 6).double() for _ in range(2)]
+    modulated = modulated_weights(style, weights)
+    assert modulated.shape == (2, 5, 3, 6)
+    torch.testing.assert_close(modulated.square().sum(dim=3), torch.ones(2, 5, 3).double())
+    torch.testing.assert_close(modulated[1, 2], F.normalize(weights[1] * style[1, 2], dim=1))
 
 
 def plain_layer(layer: EncoderLayer, x: Tensor, w: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ from training.checkpoint import load_generator
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.networks.discriminator import Discriminator
-from training.networks.generator import Generator
+from training.networks.generator import Generator, ToRGB
 from training.networks.layers import EqualizedLinear
-from training.networks.modulation import modulated_linear
 from training.phases import Losses, MicroBatch, build_phases
 from training.precision import FLOAT16_LOSS_SCALE, describe_precision, resolve_precision
 from training.runs import differences
@@ -104,10 +103,10 @@ def test_linear_layers_outside_the_large_products_stay_float32(generator: Genera
 @pytest.mark.parametrize("size", [1e-3, 3e4])
 def test_float16_survives_styles_of_any_size(size: float) -> None:
     torch.manual_seed(0)
-    x, weight, style = torch.randn(2, 16, 32).clamp(-256, 256) * 50, torch.randn(8, 32), torch.randn(2, 32) * size
-    expected = modulated_linear(x, weight, style)
-    found = modulated_linear(x.half(), weight, style)
-    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
+    layer = ToRGB(w_dim=16, width=32, img_channels=3).requires_grad_(False)
+    x, w = torch.randn(2, 16, 32).clamp(-256, 256) * 50, torch.randn(2, 16) * size
+    expected = layer(x, w)
+    torch.testing.assert_close(layer(x.half(), w), expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
 
 
 def test_float16_is_clamped_where_the_configuration_has_no_clamp() -> None:

@@ -1,7 +1,6 @@
 """The encoder layer: modulated self-attention over tokens, the heart of the generator (paper, section 3.2)."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch_utils.ops.bias_act import bias_act
 from training.config import GeneratorConfig
 from training.networks.layers import EqualizedLinear, output_bound
-from training.networks.modulation import affine_styles, bounded, demodulation
+from training.networks.modulation import affine_styles, bounded, demodulation, indices_by_key
 
 NOISE_MODES = ("random", "const", "none")
 
@@ -27,8 +26,9 @@ class Modulation(NamedTuple):
     """What the style vectors of a batch make of one encoder layer: factors on channels, each [batch, 1, channels]."""
 
     style: Tensor  # of the input, in the dtype of the weights
-    query: Tensor  # demodulation of queries times that of keys
-    value: Tensor  # demodulation of the values times their own style
+    query_value: (
+        Tensor  # of queries: their demodulation times that of the keys; of values: theirs times their own style
+    )
     out: Tensor  # demodulation of the output map
     skip: Tensor  # demodulation of the residual map
 
@@ -70,7 +70,7 @@ class EncoderLayer(nn.Module):
         normalized = F.layer_norm(x * factors.style, [self.width]).to(x.dtype)
         value, mixed = self.attend(normalized, factors)
         y = F.linear(mixed, self.out_weight.to(x.dtype)) * factors.out
-        y = torch.addcmul(y, F.linear(value, self.skip_weight.to(x.dtype)), factors.skip)
+        y = y + F.linear(value, self.skip_weight.to(x.dtype)) * factors.skip
         noise = None if noise_mode == "none" else self.noise(y, noise_mode)
         strength = None if noise is None else self.noise_strength
         clamp = output_bound(self.clamp, y.dtype)
@@ -82,17 +82,17 @@ class EncoderLayer(nn.Module):
 
     def attend(self, x: Tensor, factors: Modulation) -> tuple[Tensor, Tensor]:
         """The modulated values of all tokens and what attention mixes from them, both [batch, tokens, width]."""
-        weight = self.qvk_weight.to(x.dtype)
+        weight, width = self.qvk_weight.to(x.dtype), self.width
         if self.proj_weight is None:
-            query, value, key = F.linear(x, weight).chunk(3, dim=2)
-            value = seen_value = value * factors.value
+            query_value, key = F.linear(x, weight).split([2 * width, width], dim=2)
+            query, value = (query_value * factors.query_value).chunk(2, dim=2)
+            seen_value = value
         else:  # the projection commutes with the channel maps: project the tokens once, then make values and keys of those
-            query, value = F.linear(x, weight[: 2 * self.width]).chunk(2, dim=2)
-            seen_value, key = F.linear(self.proj_weight.to(x.dtype) @ x, weight[self.width :]).chunk(2, dim=2)
-            value, seen_value = value * factors.value, seen_value * factors.value
-        mixed = F.scaled_dot_product_attention(
-            self.split_heads(query * factors.query), self.split_heads(key), self.split_heads(seen_value)
-        )
+            query, value = (F.linear(x, weight[: 2 * width]) * factors.query_value).chunk(2, dim=2)
+            seen_value, key = F.linear(self.proj_weight.to(x.dtype) @ x, weight[width:]).chunk(2, dim=2)
+            seen_value = seen_value * factors.query_value[:, :, width:]
+        query, key, seen_value = (self.split_heads(part) for part in (query, key, seen_value))
+        mixed = F.scaled_dot_product_attention(query, key, seen_value)
         return value, mixed.transpose(1, 2).flatten(2)
 
     def split_heads(self, x: Tensor) -> Tensor:
@@ -116,19 +116,18 @@ def modulations(layers: Sequence[EncoderLayer], ws: Sequence[Tensor], dtype: tor
         ws: The style vectors of each, [batch, w_dim].
         dtype: Of the tokens, which all factors but `style` get.
     """
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, layer in enumerate(layers):
-        groups[layer.width, layer.out_width].append(index)
     found: dict[int, Modulation] = {}
-    for indices in groups.values():
+    for indices in indices_by_key((layer.width, layer.out_width) for layer in layers):
         group = [layers[index] for index in indices]
+        width = group[0].width
         styles = affine_styles([layer.affine for layer in group], [ws[index] for index in indices])
         style, value_style = styles.chunk(2, dim=2)
         value_style = bounded(value_style, dtype)
-        query, value, key = demodulation(style, [layer.qvk_weight for layer in group]).chunk(3, dim=2)
+        query_value, key = demodulation(style, [layer.qvk_weight for layer in group]).tensor_split([2 * width], dim=2)
+        query_value = query_value * torch.cat([key, value_style], dim=2)
         output_maps = [weight for layer in group for weight in (layer.out_weight, layer.skip_weight)]
         out, skip = demodulation(value_style, output_maps).to(dtype).chunk(2, dim=2)
-        factors = (style, (query * key).to(dtype), (value * value_style).to(dtype), out, skip)
+        factors = (style, query_value.to(dtype), out, skip)
         each = zip(*(factor.unsqueeze(2).unbind() for factor in factors), strict=True)
         found |= zip(indices, (Modulation(*parts) for parts in each), strict=True)
     return [found[index] for index in range(len(layers))]

@@ -1,8 +1,8 @@
 """The generator: stages of encoder layers from a learned constant to an image (paper, figure 2)."""
 
-import itertools
 from collections.abc import Sequence
-from itertools import islice
+from itertools import accumulate, islice, pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from training.config import DatasetSpec, GeneratorConfig
 from training.networks.attention import EncoderLayer, Modulation, modulations, uniform_parameter
 from training.networks.layers import EqualizedLinear
 from training.networks.mapping import MappingNetwork, truncate
-from training.networks.modulation import modulated_linear
+from training.networks.modulation import affine_styles, indices_by_key, modulated_weights
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -41,8 +41,21 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(img_channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Tokens [batch, tokens, width] to colours [batch, tokens, img_channels] in the dtype of the weights."""
-        return modulated_linear(x, self.weight, self.affine(w)) + self.bias
+        """Tokens [batch, tokens, width] to colours [batch, tokens, img_channels] in the dtype of the weights.
+
+        `w` are style vectors, [batch, w_dim], or what `rgb_weights` made of them, [batch, img_channels, width].
+        """
+        weight = w if w.ndim == 3 else rgb_weights([self], [w])[0]
+        return torch.bmm(x, weight.to(x.dtype).mT).to(self.bias.dtype) + self.bias
+
+
+def rgb_weights(layers: Sequence[ToRGB], ws: Sequence[Tensor]) -> list[Tensor]:
+    """The weight of each ToRGB for its style vectors, [batch, img_channels, width]; layers of one width together."""
+    found: dict[int, Tensor] = {}
+    for indices in indices_by_key(layer.weight.shape[1] for layer in layers):
+        styles = affine_styles([layers[index].affine for index in indices], [ws[index] for index in indices])
+        found |= zip(indices, modulated_weights(styles, [layers[index].weight for index in indices]), strict=True)
+    return [found[index] for index in range(len(layers))]
 
 
 class Stage(nn.Module):
@@ -62,13 +75,18 @@ class Stage(nn.Module):
         self.size = size
         self.pos_embedding = nn.Parameter(torch.zeros(1, num_tokens, width))
         widths = [width] * num_layers + [out_width]
-        self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in itertools.pairwise(widths))
+        self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in pairwise(widths))
         self.to_rgb = ToRGB(config.w_dim, out_width, img_channels)
 
+    @property
+    def encoder_layers(self) -> list[EncoderLayer]:
+        """The layers in their order."""
+        return cast("list[EncoderLayer]", list(self.layers))
+
     def forward(
-        self, x: Tensor, factors: Sequence[Modulation], rgb_w: Tensor, noise_mode: str, is_recomputed: bool = False
+        self, x: Tensor, factors: Sequence[Modulation], rgb_weight: Tensor, noise_mode: str, is_recomputed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Tokens [batch, tokens, width], the factors of the layers and the style vectors of ToRGB to tokens and an image.
+        """Tokens [batch, tokens, width], the factors of the layers and the weight of ToRGB to tokens and an image.
 
         The image has the size of this stage. Of a recomputed stage the backward pass finds the input of each layer alone,
         and computes the rest of it again.
@@ -76,7 +94,7 @@ class Stage(nn.Module):
         x = x + self.pos_embedding.to(x.dtype)
         for layer, f in zip(self.layers, factors, strict=True):
             x = checkpoint(layer, x, f, noise_mode, use_reentrant=False) if is_recomputed else layer(x, f, noise_mode)
-        return x, tokens_to_image(self.to_rgb(x, rgb_w), self.size)
+        return x, tokens_to_image(self.to_rgb(x, rgb_weight), self.size)
 
 
 class SynthesisNetwork(nn.Module):
@@ -112,18 +130,27 @@ class SynthesisNetwork(nn.Module):
             [batch, img_channels, height, width], about -1..1.
         """
         x = self.const.to(dtype or self.const.dtype).expand(len(ws), -1, -1)
-        each_w = ws.unbind(dim=1)
-        factors = iter(modulations([layer for stage in self.stages for layer in stage.layers], each_w, x.dtype))
-        image, num_used = None, 0
-        for i, (stage, num_layers) in enumerate(zip(self.stages, self.num_layers, strict=True)):
-            num_used += num_layers
-            is_recomputed = i >= len(self.stages) - recomputed_stages and torch.is_grad_enabled()
-            x, rgb = stage(x, list(islice(factors, num_layers)), each_w[num_used], noise_mode, is_recomputed)
-            image = rgb if image is None else upsample(image) + rgb
-            if i < len(self.stages) - 1:
-                x = image_to_tokens(upsample(tokens_to_image(x, self.sizes[i])))
+        stages = cast("list[Stage]", list(self.stages))
+        factors, rgb = self.modulate(stages, ws, x.dtype)
+        image: Tensor | None = None
+        for i, stage in enumerate(stages):
+            is_recomputed = i >= len(stages) - recomputed_stages and torch.is_grad_enabled()
+            x, colors = stage(x, factors[i], rgb[i], noise_mode, is_recomputed)
+            image = colors if image is None else upsample(image) + colors
+            if i < len(stages) - 1:
+                x = image_to_tokens(upsample(tokens_to_image(x, stage.size)))
         assert image is not None
         return image
+
+    def modulate(
+        self, stages: Sequence[Stage], ws: Tensor, dtype: torch.dtype
+    ) -> tuple[list[list[Modulation]], list[Tensor]]:
+        """What the styles make of all layers: for each stage the factors of its encoder layers, and the weight of ToRGB."""
+        each_w = ws.unbind(dim=1)
+        found = iter(modulations([layer for stage in stages for layer in stage.encoder_layers], each_w, dtype))
+        factors = [list(islice(found, count)) for count in self.num_layers]
+        rgb_ws = [each_w[index] for index in accumulate(self.num_layers)]  # that of the next stage's first layer
+        return factors, rgb_weights([stage.to_rgb for stage in stages], rgb_ws)
 
 
 class Generator(nn.Module):

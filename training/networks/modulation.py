@@ -1,6 +1,7 @@
 """From style vectors to factors on channels: affine maps and demodulation, of many layers at once (paper, section 3.2)."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,14 @@ from torch.autograd import Function
 from training.networks.layers import EqualizedLinear
 
 EPS = 1e-8  # of a squared row length
+
+
+def indices_by_key(keys: Iterable[Hashable]) -> list[list[int]]:
+    """The positions of equal keys together, in the order in which the keys first occur."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        groups[key].append(index)
+    return list(groups.values())
 
 
 def affine_styles(affines: Sequence[EqualizedLinear], ws: Sequence[Tensor]) -> Tensor:
@@ -59,22 +68,18 @@ def bounded(style: Tensor, dtype: torch.dtype) -> Tensor:
     return style / (style.detach().abs().amax(dim=-1, keepdim=True) + EPS)  # the result does not depend on the divisor
 
 
-def modulated_linear(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
-    """Apply a linear layer whose weight is rescaled for every sample by a style, then row-normalised.
-
-    It makes a weight for every sample, which is worth it for few output channels: tokens are read once and stored once.
+def modulated_weights(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Weights scaled by styles, each row brought to unit length: a weight per sample, for layers of few output channels.
 
     Args:
-        x: Tokens, [batch, tokens, in]; the product is computed in their dtype.
-        weight: Shared weight, [out, in].
-        style: One factor per input channel, [batch, in].
+        style: One factor per input channel, [n, batch, in].
+        weights: Shared weights, n times [out, in].
 
     Returns:
-        [batch, tokens, out] in the dtype of the style.
+        [n, batch, out, in].
     """
-    gain = demodulation(style.unsqueeze(0), [weight]).squeeze(0)
-    per_sample = weight * style.unsqueeze(1) * gain.unsqueeze(2)
-    return torch.bmm(x, per_sample.to(x.dtype).mT).to(style.dtype)
+    scaled = torch.stack(list(weights)).unsqueeze(1) * style.unsqueeze(2)
+    return scaled * demodulation(style, weights).unsqueeze(3)
 
 
 def _stacked(style: Tensor, weights: Sequence[Tensor]) -> Tensor:

@@ -32,7 +32,7 @@ def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor | Modulation, token
     factors = layer.factors(w, x.dtype)
     x = F.layer_norm(x * factors.style, [layer.width])
     query_weight, _, key_weight = layer.qvk_weight.chunk(3)
-    query = layer.split_heads(F.linear(x[:, list(tokens)], query_weight) * factors.query)
+    query = layer.split_heads(F.linear(x[:, list(tokens)], query_weight) * factors.query_value[:, :, : layer.width])
     key = layer.split_heads(F.linear(x if layer.proj_weight is None else layer.proj_weight @ x, key_weight))
     return (query @ key.mT / math.sqrt(query.shape[3])).softmax(dim=3)
 
