@@ -42,6 +42,7 @@ def bias_act(
     clamp: float | None = None,
     noise: Tensor | None = None,
     noise_strength: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """Add noise and a bias, apply an activation, multiply by a gain and limit the result, in this order.
 
@@ -58,6 +59,7 @@ def bias_act(
         noise: Added before the bias, times `noise_strength`: the shape of `x` with 1 along `dim`, and 1 or the batch
             along dimension 0; cast to the dtype of `x`. None = no noise.
         noise_strength: One number, [].
+        inplace: Whether x may be overwritten, as nobody else needs it: then one tensor less is stored.
 
     Raises:
         ValueError: An unknown activation, a bias or noise that does not fit, a negative slope or limit.
@@ -72,7 +74,7 @@ def bias_act(
         from torch_utils.ops.native.bias_act_op import bias_act_native
 
         return bias_act_native(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength)
-    return bias_act_reference(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength)
+    return bias_act_reference(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength, inplace)
 
 
 def _check(x: Tensor, bias: Tensor | None, dim: int, act: str, alpha: float | None, clamp: float | None) -> None:
@@ -115,9 +117,10 @@ def bias_act_reference(
     clamp: float | None,
     noise: Tensor | None,
     strength: Tensor | None,
+    inplace: bool = False,
 ) -> Tensor:
     """`bias_act` of checked arguments in plain PyTorch: what the operator means, on every device and in every dtype."""
-    owned = bias is not None
+    owned = inplace or bias is not None
     if noise is not None and strength is not None:
         x = x + noise.to(x.dtype) * strength
         owned = True

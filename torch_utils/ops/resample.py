@@ -23,6 +23,7 @@ def conv2d_resample(
     groups: int = 1,
     flip_weight: bool = True,
     flip_filter: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Up-sample, convolve and down-sample: the filter `f` smooths after inserting and before dropping pixels.
 
@@ -39,6 +40,7 @@ def conv2d_resample(
         groups: Split input and output channels into this many independent convolutions.
         flip_weight: True = correlation, as in torch.nn.functional.conv2d; False = convolution.
         flip_filter: False = `f` convolves, True = it correlates.
+        bias: Added to each output channel, [out], by the convolution itself where nothing follows it.
 
     Returns:
         [batch, out, height * up / down, width * up / down] with the padding that keeps the size.
@@ -53,17 +55,18 @@ def conv2d_resample(
     w = w if flip_weight or w.shape[2:] == (1, 1) else w.flip([2, 3])
     if up > 1:
         x = _conv2d_up(x, w, f, up, p, groups, flip_filter)
-        return upfirdn2d(x, f, down=down, flip_filter=flip_filter) if down > 1 else x
+        x = upfirdn2d(x, f, down=down, flip_filter=flip_filter) if down > 1 else x
+        return x if bias is None else x + bias[:, None, None]
     if down > 1 and w.shape[2:] == (1, 1):  # filter only the pixels that stay
         x = upfirdn2d(x, f, down=down, padding=p, flip_filter=flip_filter)
-        return F.conv2d(x, w, groups=groups)
+        return F.conv2d(x, w, bias, groups=groups)
     if down > 1:
         x = upfirdn2d(x, f, padding=p, flip_filter=flip_filter)
-        return F.conv2d(x, w, stride=down, groups=groups)
+        return F.conv2d(x, w, bias, stride=down, groups=groups)
     x0, x1, y0, y1 = p
     if x0 == x1 >= 0 and y0 == y1 >= 0:
-        return F.conv2d(x, w, padding=(y0, x0), groups=groups)
-    return F.conv2d(upfirdn2d(x, None, padding=p), w, groups=groups)
+        return F.conv2d(x, w, bias, padding=(y0, x0), groups=groups)
+    return F.conv2d(upfirdn2d(x, None, padding=p), w, bias, groups=groups)
 
 
 def _check(x: Tensor, w: Tensor, up: int, down: int, groups: int) -> None:

@@ -45,7 +45,7 @@ class EqualizedLinear(nn.Module):
         gain = ACTIVATION_GAIN[self.activation]  # positive, so it commutes with the activation
         weight, bias = scaled([self.weight, self.bias], [self.weight_gain * gain, self.bias_gain * gain])
         x = torch.addmm(bias.to(x.dtype), x, weight.to(x.dtype).t())
-        return bias_act(x, act=self.activation, gain=1)
+        return bias_act(x, act=self.activation, gain=1, inplace=True)
 
 
 class EqualizedConv2d(nn.Module):
@@ -92,8 +92,10 @@ class EqualizedConv2d(nn.Module):
             down=self.down,
             padding=weight.shape[-1] // 2,
             flip_filter=True,  # the filter is symmetric: nothing has to be reversed
+            bias=None if bias is None else bias.to(x.dtype),
         )
-        return bias_act(x, bias, act=self.activation, gain=1, clamp=None if clamp is None else clamp * self.gain)
+        clamp = None if clamp is None else clamp * self.gain
+        return bias_act(x, act=self.activation, gain=1, clamp=clamp, inplace=True)
 
 
 def scaled_convolutions(layers: Sequence[EqualizedConv2d]) -> list[tuple[Tensor, Tensor | None]]:
