@@ -71,12 +71,12 @@ class MappingNetwork(nn.Module):
         return w
 
     def update_w_avg(self) -> None:
-        """Move the running mean towards the mean of all w since the last call."""
+        """Move the running mean towards the mean of all w since the last call; it stays where one of them is not finite."""
         if self.w_avg_beta is None:
             return
         mean = self.w_sum / self.w_count.clamp(min=1)
         moved = mean.lerp(self.w_avg, self.w_avg_beta)
-        self.w_avg.copy_(torch.where(self.w_count > 0, moved, self.w_avg))
+        self.w_avg.copy_(torch.where((self.w_count > 0) & moved.isfinite().all(), moved, self.w_avg))
         self.w_sum.zero_()
         self.w_count.zero_()
 
