@@ -1,11 +1,13 @@
 """The outcome of a metric, and the JSON lines it is recorded in."""
 
+import contextlib
 import dataclasses
 import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from metrics.metric import Setting
 
@@ -51,6 +53,15 @@ def append_rows(results: Iterable[MetricResult], folder: Path) -> None:
     for result in results:
         with open(rows_path(folder, result.metric), "a", encoding="utf-8") as file:
             file.write(json.dumps(result.row()) + "\n")
+
+
+def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a metric in a folder; a line that a kill cut short is left out."""
+    path, rows = rows_path(folder, name), []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def check_writable(folder: Path, names: Iterable[str]) -> None:

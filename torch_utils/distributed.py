@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torch_utils.finite import is_all_finite
+
 SPAWNED = "STYLEFORMER_SPAWNED"  # environment variable of the processes that `spawn` starts
 TIMEOUT = datetime.timedelta(minutes=30)  # of a collective: the first process may be computing a distance meanwhile
 
@@ -297,24 +299,46 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(x, src=0)
 
 
-def average_gradients(parameters: list[torch.nn.Parameter], loss: Tensor) -> Tensor:
-    """Replace every gradient by its mean over the processes, in one flat all-reduce, and make it finite.
+def average_gradients(
+    parameters: list[torch.nn.Parameter], loss: Tensor, replace: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Replace every gradient by its mean over the processes.
 
-    NaN becomes 0 and infinities +-1e5. A parameter without a gradient stays without one. Returns whether the gradients and
-    the loss, [], were finite on all processes: a bool tensor without dimensions.
+    Unless `replace` is false, NaN in them becomes 0 and infinities +-1e5. A parameter without a gradient stays without.
+
+    Args:
+        parameters: Of one device and dtype.
+        loss: That the gradients belong to, [].
+
+    Returns:
+        The mean loss, and whether it and all gradients were finite on all processes, a bool tensor; both without dimensions.
     """
-    grads = [p.grad for p in parameters if p.grad is not None]
     loss = loss.detach().to(parameters[0].dtype)
-    if world_size() == 1 and loss.device.type == "cpu":  # spares the copies that save a GPU its many small kernels
-        extremes = [x for grad in grads if grad.numel() for x in grad.aminmax()]
-        is_finite = torch.stack([loss, *extremes]).isfinite().all()
-        if not is_finite:
-            for grad in grads:
-                grad.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-        return is_finite
-    flat = all_reduce_mean(torch.cat([*(g.flatten() for g in grads), loss.view(1)]))
-    is_finite = flat.isfinite().all()
-    flat.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+    if world_size() > 1 or loss.device.type != "cpu":
+        return average_flat_gradients(parameters, loss, replace)
+    grads = [p.grad for p in parameters if p.grad is not None]  # here the copies would cost more than they spare
+    lengths = torch._foreach_norm([grad for grad in grads if grad.numel()])
+    is_finite = is_all_finite(torch.stack([loss, *lengths]))
+    if not is_finite:  # or squares have overflowed
+        is_finite = is_all_finite(torch.stack([loss, *(x for grad in grads if grad.numel() for x in grad.aminmax())]))
+    if replace and not is_finite:
+        for grad in grads:
+            grad.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+    return loss, is_finite
+
+
+def average_flat_gradients(
+    parameters: list[torch.nn.Parameter], loss: Tensor, replace: bool = True
+) -> tuple[Tensor, Tensor]:
+    """`average_gradients` through one flat tensor, of which the gradients become views: few kernels and one all-reduce."""
+    owners = [p for p in parameters if p.grad is not None]
+    owners.sort(key=lambda p: p.numel() % 4 != 0)  # odd sizes last, so that the others begin at multiples of 16 bytes
+    grads = [p.grad.reshape(-1) for p in owners if p.grad is not None]
+    flat = all_reduce_mean(torch.cat([*grads, loss.view(1)]))
+    is_finite = is_all_finite(flat)
     parts = flat[:-1].split([grad.numel() for grad in grads])
-    torch._foreach_copy_(grads, [part.view_as(grad) for grad, part in zip(grads, parts, strict=True)])
-    return is_finite
+    if replace:
+        flat[:-1].nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+    for owner, part in zip(owners, parts, strict=True):
+        owner.grad = part.view_as(owner)
+    return flat[-1], is_finite

@@ -145,6 +145,7 @@ class AugmentPipe(nn.Module):
     bank: Tensor
     band_power: Tensor
     amount_table: Tensor
+    stretched_axes: Tensor
 
     def __init__(self, pipe: str | Transforms = "bgc") -> None:
         """Choose a pipe from `PIPES` by name, or give the transforms; ValueError on an unknown name."""
@@ -157,6 +158,7 @@ class AugmentPipe(nn.Module):
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
+        self.register_buffer("stretched_axes", torch.tensor([-1.0, 1.0]), persistent=False)  # x shrinks where y grows
         self.register_buffer("amount_table", self._amount_table(), persistent=False)
 
     def _amount_table(self) -> Tensor:
@@ -217,7 +219,7 @@ class AugmentPipe(nn.Module):
         factor, offset, is_whole, scale, neutral, strength, exponent = self.amount_table.to(images.dtype).unbind()
         numbers, gates = self._random_numbers(images, percentile)
         values = torch.addcmul(offset, torch.cat(numbers, dim=1), factor)
-        values = torch.where(is_whole > 0, values.floor(), values)
+        values = torch.addcmul(values, values.frac(), is_whole, value=-1)
         probability = 1 - (1 - strength * p).pow(exponent)
         values = torch.addcmul(neutral, values, (torch.cat(gates, dim=1) < probability) * scale)
         parts = values.split([amount.columns for amount in AMOUNTS.values()], dim=1)
@@ -252,13 +254,12 @@ class AugmentPipe(nn.Module):
     def _inverse_map(self, images: Tensor, amounts: dict[str, Tensor]) -> Affine:
         """From output to input pixels, so every transform enters inverted and the first of them acts last."""
         size_px = per_axis(images.shape[3], images.shape[2], images)
-        scale, aniso = amounts["scale"], amounts["aniso"]
         return compose(
             flip=amounts["xflip"],
             turn=amounts["rotate90"],
             shift_px=(amounts["xint"] * size_px).round(),
             rotation=amounts["rotate"],
-            stretch=torch.exp2(torch.cat([scale - aniso, scale + aniso], dim=1)),
+            stretch=torch.exp2(torch.addcmul(amounts["scale"], amounts["aniso"], self.stretched_axes.to(images.dtype))),
             rotation_again=amounts["rotate_again"],
             shift_again_px=amounts["xfrac"] * size_px,
         )

@@ -20,14 +20,16 @@ _PASSES = 2  # the second one finds gradients to add to
 
 
 def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) -> list[int]:
-    """Return how many pictures a forward pass may have, largest first.
+    """Return how many images a forward pass may have, largest first.
+
+    None of them cuts a minibatch-std group: a GPU with little memory trains by the same algorithm as a large one.
 
     Raises:
         ConfigError: No number divides the batch and suits the other settings.
     """
     share = max(config.schedule.batch // num_processes, 1)
     found = []
-    for count in range(share, 0, -1):
+    for count in range(share, min(config.discriminator.mbstd_group, share) - 1, -1):
         with contextlib.suppress(ValueError):
             if share % count == 0:
                 with_micro_batch(config, count).check(dataset.spec, num_processes)

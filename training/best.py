@@ -1,6 +1,5 @@
 """Keeps a copy of the best snapshot of a run by each metric that is computed meanwhile."""
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from dnnlib.files import atomic_write
 from metrics.registry import get
-from metrics.results import MetricResult
+from metrics.results import MetricResult, read_rows
 
 _SAME = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")  # values are comparable only where these agree
 
@@ -23,7 +22,7 @@ def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
     written = []
     for result in results:
         path = snapshot.with_name(f"network-snapshot-best-{result.metric}.pkl")
-        if is_best(result, _recorded(snapshot.parent, result)):
+        if is_best(result, read_rows(snapshot.parent, result.metric)):
             with open(snapshot, "rb") as source, atomic_write(path) as target:
                 shutil.copyfileobj(source, target)
             written.append(path)
@@ -42,8 +41,3 @@ def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
         if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in _SAME)
     ]
     return all(sign * result.value > sign * value for value in others if math.isfinite(value))
-
-
-def _recorded(folder: Path, result: MetricResult) -> list[dict[str, Any]]:
-    path = folder / f"metric-{result.metric}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

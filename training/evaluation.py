@@ -15,10 +15,11 @@ from dnnlib.parallel import available_cpus
 from dnnlib.picture_tree import PictureTree
 from metrics.images import EPSILON, ImageBatch, Sample
 from metrics.registry import check_suitable, evaluate, prepare, see_training
-from metrics.results import MetricResult, append_rows
+from metrics.results import MetricResult, append_rows, read_rows
 from metrics.weights import INCEPTION, Source, command, find
 from torch_utils import distributed
 from torch_utils.rng import derive_seed
+from training.checkpoint import CheckpointError, read_snapshot
 from training.dataset import ImageDataset
 from training.networks.generator import Generator
 from training.preview import to_uint8
@@ -258,6 +259,21 @@ def evaluate_snapshot(
     for result in results:
         print(result.summary(), flush=True)
     return results
+
+
+def missed_metrics(names: Sequence[str], snapshot: Path, cur_nimg: int) -> tuple[str, ...]:
+    """Return those of the metrics that no row beside a snapshot is about; none where it is not of so many images seen."""
+    try:
+        if not names or not cur_nimg or read_snapshot(snapshot)[2]["cur_nimg"] != cur_nimg:
+            return ()
+    except CheckpointError:  # not there, or damaged
+        return ()
+    content_hash = file_sha256(snapshot)
+    return tuple(
+        name
+        for name in names
+        if all(row.get("snapshot_hash") != content_hash for row in read_rows(snapshot.parent, name))
+    )
 
 
 def _announce(what: str, done: int, total: int) -> None:

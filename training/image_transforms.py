@@ -48,11 +48,11 @@ def compose(
     """
     angles = torch.cat([turn, turn + rotation, rotation_again], dim=1)
     cos, sin = angles.cos(), angles.sin()
-    turned, rotated, first = torch.stack([cos, -sin, sin, cos], dim=2).unflatten(2, (2, 2)).unbind(dim=1)
-    rows = F.pad(flip, [0, 1], value=1.0).unsqueeze(2)
-    columns = rows * rotated * stretch.unsqueeze(1)  # a turn and a rotation that only a shift stands between
-    linear = (columns.unsqueeze(3) * first.unsqueeze(1)).sum(dim=2)
-    offset = (rows * turned * shift_px.unsqueeze(1) + linear * shift_again_px.unsqueeze(1)).sum(dim=2)
+    turns = torch.stack([cos, -sin, sin, cos], dim=2).unflatten(2, (2, 2))  # [batch, 3, 2, 2]
+    flipped = turns[:, :2] * F.pad(flip, [0, 1], value=1.0)[:, None, :, None]
+    columns = flipped[:, 1] * stretch.unsqueeze(1)  # a turn and a rotation that only a shift stands between
+    linear = (columns.unsqueeze(3) * turns[:, 2:]).sum(dim=2)
+    offset = (flipped[:, 0] * shift_px.unsqueeze(1) + linear * shift_again_px.unsqueeze(1)).sum(dim=2)
     return Affine(linear, offset)
 
 
@@ -67,8 +67,8 @@ def reflect_pad(images: Tensor, x_px: int, y_px: int) -> Tensor:
             if size == 1:
                 raise ValueError(f"an image of shape {tuple(images.shape[2:])} can't be reflected; it needs 2 pixels")
             step = min(margin, size - 1)
-            before = images.narrow(dim, 1, step).flip(dim)
-            after = images.narrow(dim, size - 1 - step, step).flip(dim)
+            mirrored = images.flip(dim)
+            before, after = mirrored.narrow(dim, size - 1 - step, step), mirrored.narrow(dim, 1, step)
             images = torch.cat([before, images, after], dim=dim)
             margin -= step
     return images
@@ -103,13 +103,18 @@ def warp(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
 def _sampling_points(inverse: Affine, width: int, height: int, border: int) -> Tensor:
     """Where the pixels of the result at twice its size lie on the canvas, from -1 to 1 across it, [batch, y, x, 2]."""
     like = inverse.linear
-    x, y = (torch.arange(1 - n, 1 + n, dtype=like.dtype, device=like.device)  # the filter delays by half a pixel
-            for n in (width + 2 * border, height + 2 * border))  # fmt: skip
+    x = _delayed_pixels(width + 2 * border, like)
+    y = x if height == width else _delayed_pixels(height + 2 * border, like)
     unit = 1 / per_axis(3 * width - 2, 3 * height - 2, like)  # half the canvas
     by_x, by_y = (inverse.linear.mT * unit).unbind(dim=1)
     offset = (2 * inverse.offset - 0.5) * unit
     row = by_y[:, None] * y[:, None] + offset[:, None]  # [batch, y, 2]
     return torch.addcmul(row.unsqueeze(2), by_x[:, None, None], x[:, None])
+
+
+def _delayed_pixels(size: int, like: Tensor) -> Tensor:
+    """Pixel centres at twice the resolution from the middle of the image, half a pixel later, as the filter delays."""
+    return torch.arange(1 - size, 1 + size, dtype=like.dtype, device=like.device)
 
 
 def per_axis(x: float, y: float, like: Tensor) -> Tensor | float:
@@ -137,7 +142,8 @@ def _sample_parts(images: Tensor, inverse: Affine, points: Tensor, f: Tensor) ->
     sizes = [len(group) for group in groups]
     largest = [group.max(axis=0).tolist() for group in groups]
     parts = zip(largest, images.split(sizes), points.split(sizes), strict=True)
-    return torch.cat([grid_sample(_canvas(part, x_px, y_px, f), at) for (x_px, y_px), part, at in parts])
+    samples = [grid_sample(_canvas(part, x_px, y_px, f), at) for (x_px, y_px), part, at in parts]
+    return samples[0] if num_parts == 1 else torch.cat(samples)
 
 
 def _margins(images: Tensor, inverse: Affine, f: Tensor) -> np.ndarray:

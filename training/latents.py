@@ -1,4 +1,4 @@
-"""The latents and labels of a step's generated pictures: drawn for the whole batch alike on every rank, then shared out."""
+"""The latents and labels of a step's generated images, the same on however many ranks the batch is spread."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from torch_utils.rng import derive_seed, step_generator
+
+_OTHER_STREAM, _MIXING_STREAM = 4, 6  # first numbers of the seeds derived here
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,23 @@ class LatentSource:
         generator = step_generator(self.seed, cur_nimg, stream)
         z = torch.randn(self.batch_size, self.z_dim, generator=generator)
         c = self.labels[torch.randint(len(self.labels), [self.batch_size], generator=generator)]
-        mixes = torch.rand([], generator=generator).item() < self.mixing_prob
-        mix_z = torch.randn(self.batch_size, self.z_dim, generator=generator) if mixes else None
+        batches = []
+        for part in self.parts():
+            mix_z, mix_from = self.mixing(cur_nimg, stream, part.start // self.micro_batch)
+            seed = derive_seed(self.seed, _OTHER_STREAM, cur_nimg, stream, part.start)
+            mix_z = None if mix_z is None else send(mix_z, device)
+            batches.append(Latents(send(z[part], device), send(c[part], device), mix_z, mix_from, seed))
+        return batches
+
+    def mixing(self, cur_nimg: int, stream: int, index: int) -> tuple[Tensor | None, int]:
+        """The second latents, [micro_batch, z_dim], or None, and the first style taken from them, of one micro-batch.
+
+        They follow from its index in the whole batch, whichever rank computes it.
+        """
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, _MIXING_STREAM, cur_nimg, stream, index))
+        is_mixed = torch.rand([], generator=generator).item() < self.mixing_prob
         mix_from = int(torch.randint(1, self.num_ws, [], generator=generator))
-        return [
-            Latents(
-                send(z[part], device),
-                send(c[part], device),
-                None if mix_z is None else send(mix_z[part], device),
-                mix_from,
-                derive_seed(self.seed, 4, cur_nimg, stream, part.start),
-            )
-            for part in self.parts()
-        ]
+        return torch.randn(self.micro_batch, self.z_dim, generator=generator) if is_mixed else None, mix_from
 
     def parts(self) -> list[slice]:
         """Where this rank's micro-batches lie in the batch: micro-batch k belongs to rank k modulo the world size."""

@@ -24,7 +24,7 @@ from training.checkpoint import (
 from training.config import RunConfig
 from training.dataset import DataError, ImageDataset, stream
 from training.ema import ema_beta, update_ema
-from training.evaluation import check_metrics, evaluate_snapshot
+from training.evaluation import check_metrics, evaluate_snapshot, missed_metrics
 from training.latents import LatentSource
 from training.phases import MicroBatch, build_phases
 from training.picture_cache import keep_decoded
@@ -114,6 +114,8 @@ class TrainingLoop:
 
     def train(self) -> Stop:
         """What `run` does, without a word on how it ended in the report."""
+        if not self.is_fresh:
+            self.measure_missed()
         batches = self.real_batches()
         while True:
             if self.is_diverged():
@@ -174,7 +176,7 @@ class TrainingLoop:
         if self.is_state_due(is_snapshot):
             self.save()
         if is_snapshot and is_good and self.state.cur_nimg > 0:
-            self.measure()
+            self.measure(self.schedule.metrics)
         if is_snapshot and not self.is_done:  # at the end the report says how the run ended
             self.run_report.renew()
         self.report.upkeep_sec += time.monotonic() - started_sec
@@ -248,14 +250,20 @@ class TrainingLoop:
             f"{self.schedule.max_rollbacks} times."
         )
 
-    def measure(self) -> None:
-        """Compute the metrics of the snapshot just written; what goes wrong there does not end the training."""
-        if not self.schedule.metrics:
+    def measure_missed(self) -> None:
+        """Compute what a stop kept from being computed: the metrics of a snapshot as old as the state resumed from."""
+        with distributed.together():
+            missed = (
+                missed_metrics(self.schedule.metrics, self.snapshot_path, self.state.cur_nimg) if self.rank == 0 else ()
+            )
+        self.measure(distributed.share(missed))
+
+    def measure(self, names: tuple[str, ...]) -> None:
+        """Compute metrics of the snapshot of this moment; what goes wrong there does not end the training."""
+        if not names:
             return
         try:
-            results = evaluate_snapshot(
-                self.schedule.metrics, self.state.G_ema, self.dataset, self.snapshot_path, self.schedule.seed
-            )
+            results = evaluate_snapshot(names, self.state.G_ema, self.dataset, self.snapshot_path, self.schedule.seed)
             for path in keep_best(results, self.snapshot_path):
                 self.report.say(f"The best so far: {path.name}")
         except (ValueError, OSError, RuntimeError) as error:

@@ -46,16 +46,16 @@ def _phases(
         few = micro_batch // config.loss.pl_batch_shrink
         ws = G.mapping(z[:few], c[:few])
         with sdpa_kernel(SDPBackend.MATH):
-            fakes = G.synthesis(ws, dtype=precision.regularizer_dtype)
+            fakes = G.synthesis(ws)
             return path_lengths(fakes, ws, torch.empty_like(fakes))
 
     def d_r1() -> Tensor:
         reals = images.clone().requires_grad_()
-        return r1_penalty(reals, D(reals, c, precision.regularizer_dtype))
+        return r1_penalty(reals, D(reals, c))
 
     phases: dict[str, Callable[[], int]] = {
         "G_main": lambda: saved_bytes(networks, g_main, recomputed),
-        "D_main": lambda: 2 * saved_bytes(networks, lambda: D(images, c, precision.dtype)),  # real and generated
+        "D_main": lambda: saved_bytes(networks, lambda: D(images, c, precision.dtype)),  # generated, then real ones
     }
     if config.loss.pl_weight > 0:
         phases["G_pl"] = lambda: saved_bytes(networks, g_pl)

@@ -1,6 +1,6 @@
 """The optimizer steps of an iteration: what each one minimises, how often, and for which network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from torch_utils.distributed import all_reduce_mean, all_reduce_sum, average_gradients
+from torch_utils.distributed import all_reduce_mean, average_gradients
 from training.augment import AugmentPipe
 from training.compilation import forward_pass, resolve_compile
 from training.health import Health
@@ -22,7 +22,7 @@ from training.loss import (
     path_lengths,
     r1_penalty,
 )
-from training.precision import resolve_precision
+from training.precision import resolve_precision, tf32_where
 from training.state import TrainState
 
 
@@ -41,10 +41,11 @@ class MicroBatch:
 
 
 class Losses:
-    """What each phase minimises, for one micro-batch; also reports the statistics.
+    """What each phase minimises, for one micro-batch, and its statistics.
 
-    The main phases run compiled networks where that is asked for. The regularisers take derivatives of derivatives,
-    which compiled code has not: they run the networks themselves.
+    A loss yields terms that add up. Each is back-propagated before the next one is computed, so that activations of one at
+    a time are stored. The main phases run compiled networks where that is asked for. The regularisers take derivatives of
+    derivatives, which compiled code has not, and which half precision spoils: they run the networks themselves in float32.
     """
 
     def __init__(self, state: TrainState) -> None:
@@ -56,7 +57,6 @@ class Losses:
         self.precision = resolve_precision(performance.precision, state.device)
         stages = performance.recomputed_stages
         self.synthesis_settings = synthesis_settings(self.precision.dtype, stages)
-        self.regularizer_settings = synthesis_settings(self.precision.regularizer_dtype, 0)  # more would save nothing
         self.has_graphs = performance.cuda_graphs and resolve_compile(performance.compile, state.device)[0]
         self.synthesis = forward_pass(state.G.synthesis, performance, state.device)
         self.discriminator = forward_pass(state.D, performance, state.device)
@@ -87,15 +87,15 @@ class Losses:
         self.state.stats.report(f"Loss/scores/{kind}", logits)
         self.state.stats.report(f"Loss/signs/{kind}", logits.sign())
 
-    def g_main(self, batch: MicroBatch) -> Tensor:
+    def g_main(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The generator makes pictures that are judged real."""
         logits = self.judge(self.generate(batch.latents), batch.latents.c)
         self.report_logits("fake", logits)
         loss = generator_loss(logits)
         self.state.stats.report("Loss/G/loss", loss)
-        return loss.mean()
+        yield loss.mean()
 
-    def g_path_length(self, batch: MicroBatch) -> Tensor:
+    def g_path_length(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The generator moves its pictures evenly with the styles (StyleGAN2, section 3.2)."""
         count = len(batch.images) // self.config.pl_batch_shrink
         whole = batch.latents
@@ -103,7 +103,7 @@ class Losses:
         latents = Latents(whole.z[:count], whole.c[:count], mix_z, whole.mix_from, whole.seed)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             ws = self.styles(latents)
-            images = self.state.G.synthesis(ws, noise_mode=self.noise_mode, **self.regularizer_settings)
+            images = self.state.G.synthesis(ws, noise_mode=self.noise_mode)
             direction = torch.Generator(images.device).manual_seed(whole.seed)
             noise = torch.randn(images.shape, generator=direction, device=images.device)
             lengths = path_lengths(images, ws, noise)
@@ -111,38 +111,47 @@ class Losses:
         self.pl_means.append(pl_mean)
         self.state.stats.report("Loss/pl_penalty", penalty)
         self.state.stats.report("Loss/path_length", lengths)
-        return (penalty * self.config.pl_weight).mean()
+        yield (penalty * self.config.pl_weight).mean()
 
     def update_pl_mean(self) -> None:
-        """Move the running mean path length by all micro-batches of a step alike, on whatever rank they were."""
-        self.state.pl_mean = all_reduce_mean(torch.stack(self.pl_means).mean())
+        """Move the running mean path length by all micro-batches of a step alike, on whatever rank they were.
+
+        It stays, on every rank, where a length on any rank is not finite: from NaN it would never come back.
+        """
+        mean = all_reduce_mean(torch.stack(self.pl_means).mean())
+        self.state.pl_mean = torch.where(mean.isfinite(), mean, self.state.pl_mean)
         self.pl_means.clear()
 
-    def d_main(self, batch: MicroBatch) -> Tensor:
-        """The discriminator tells generated pictures from real ones."""
+    def d_main(self, batch: MicroBatch) -> Iterator[Tensor]:
+        """The discriminator tells generated images from real ones: two terms, of which one at a time is in memory."""
         with torch.no_grad():
             fakes = self.generate(batch.latents)
-        fake_logits = self.judge(fakes, batch.latents.c)
-        real_logits = self.judge(batch.images, batch.labels)
-        self.report_logits("fake", fake_logits)
-        self.report_logits("real", real_logits)
-        self.state.strength.report(real_logits)
-        loss = discriminator_fake_loss(fake_logits) + discriminator_real_loss(real_logits)
-        self.state.stats.report("Loss/D/loss", loss)
-        return loss.mean()
+        logits = self.judge(fakes, batch.latents.c)
+        self.report_logits("fake", logits)
+        fake_loss = discriminator_fake_loss(logits)
+        yield fake_loss.mean()
+        logits = self.judge(batch.images, batch.labels)
+        self.report_logits("real", logits)
+        self.state.strength.report(logits)
+        real_loss = discriminator_real_loss(logits)
+        self.state.stats.report("Loss/D/loss", fake_loss.detach() + real_loss)
+        yield real_loss.mean()
 
-    def d_r1(self, batch: MicroBatch) -> Tensor:
+    def d_r1(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The discriminator is flat around real pictures (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
         augmented = images if self.pipe is None else self.pipe(images, self.state.strength.effective_p)
-        logits = self.state.D(augmented, batch.labels, self.precision.regularizer_dtype)
+        logits = self.state.D(augmented, batch.labels)
         self.report_logits("real", logits)
         self.state.strength.report(logits)
         penalty = r1_penalty(images, logits)
         loss = penalty * (self.config.r1_gamma / 2)
         self.state.stats.report("Loss/r1_penalty", penalty)
         self.state.stats.report("Loss/D/reg", loss)
-        return loss.mean()
+        yield loss.mean()
+
+
+NO_SCALER = torch.amp.GradScaler(enabled=False)
 
 
 @dataclass(frozen=True)
@@ -154,12 +163,15 @@ class Phase:
     other: nn.Module
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
-    loss: Callable[[MicroBatch], Tensor]
+    loss: Callable[
+        [MicroBatch], Iterable[Tensor]
+    ]  # terms that add up, each back-propagated before the next is computed
     interval: int  # batches between two steps
     gain: float  # a lazily applied loss counts for all the batches between two steps
     finish: Callable[[], None]  # called after the optimizer step
     health: Health  # told whether loss and gradients were finite
-    loss_scale: float = 1.0  # factor on the loss that its gradients are divided by again
+    scaler: torch.amp.GradScaler = NO_SCALER  # of the loss, where gradients pass through float16
+    allow_tf32: bool = False  # float32 products are rounded to TF32
     has_graphs: bool = False  # CUDA graphs write to memory of their own: gradients are added to buffers that stay
 
     def is_due(self, batch_index: int) -> bool:
@@ -172,22 +184,38 @@ class Phase:
         for parameter in self.parameters:  # frozen layers stay without
             parameter.requires_grad_(True)
         self.clear_gradients()
-        total = torch.zeros([], device=self.parameters[0].device)
+        with tf32_where(self.allow_tf32):
+            loss = self.accumulate(batches)
+        if self.scaler.is_enabled():
+            self.update_scaled(loss)
+        else:
+            self.health.report(average_gradients(self.parameters, loss)[1])
+            self.optimizer.step()
+        self.finish()
+
+    def accumulate(self, batches: Sequence[MicroBatch]) -> Tensor:
+        """Add the gradients of all micro-batches to the parameters; returns the loss, [], without its scale."""
+        share, total = self.gain / len(batches), torch.zeros([], device=self.parameters[0].device)
         for batch in batches:
             if self.has_graphs:
                 torch.compiler.cudagraph_mark_step_begin()
-            loss = self.loss(batch) * (self.gain / len(batches))
-            (loss * self.loss_scale).backward()
-            total += loss.detach()
-        if self.loss_scale != 1:
-            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], self.loss_scale)
-        is_finite = average_gradients(self.parameters, total)
-        self.health.report(is_finite)
-        if self.loss_scale != 1:  # in half precision single gradients may overflow: leave such a step out
-            self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.found_inf = None  # type: ignore[attr-defined]
-        self.finish()
+            for term in self.loss(batch):
+                loss = term if share == 1 else term * share
+                self.scaler.scale(loss).backward()
+                total += loss.detach()
+        return total
+
+    def update_scaled(self, loss: Tensor) -> None:
+        """Update the weights by gradients of the scaled loss, unless some overflowed, and adapt the scale.
+
+        Gradients are averaged as they are, so that all ranks see the overflow of any. A step left out for that is no fault:
+        the next one has a smaller scale. It is one where the loss itself is not finite or the scale has nothing to give.
+        """
+        scale = self.scaler.scale(torch.ones_like(loss))
+        loss, is_finite = average_gradients(self.parameters, loss, replace=False)
+        self.health.report(is_finite | (loss.isfinite() & (scale > 1)))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the step before."""
@@ -200,12 +228,12 @@ class Phase:
 def build_phases(state: TrainState) -> list[Phase]:
     """The phases of this configuration, in the order in which an iteration runs them."""
     losses, config = Losses(state), state.config.loss
-    main_phase = partial(Phase, loss_scale=losses.precision.loss_scale, has_graphs=losses.has_graphs)
+    main_phase = partial(Phase, has_graphs=losses.has_graphs)
+    regularizer = partial(Phase, allow_tf32=losses.precision.regularizer_tf32)
 
     def update_w_avg() -> None:
         mapping = state.G.mapping_network
-        all_reduce_sum(mapping.w_sum)
-        all_reduce_sum(mapping.w_count)
+        all_reduce_mean(mapping.w_sum)  # of as many w on every rank
         mapping.update_w_avg()
 
     def finish_path_length() -> None:
@@ -214,14 +242,16 @@ def build_phases(state: TrainState) -> list[Phase]:
 
     generator = (state.G, state.D, state.g_parameters, state.g_optimizer)
     discriminator = (state.D, state.G, state.d_parameters, state.d_optimizer)
-    phases = [main_phase("G_main", *generator, losses.g_main, 1, 1.0, update_w_avg, state.health)]
+    phases = [main_phase("G_main", *generator, losses.g_main, 1, 1.0, update_w_avg, state.health, state.g_scaler)]
     if config.pl_weight > 0:
         every = config.pl_interval
         phases.append(
-            Phase("G_pl", *generator, losses.g_path_length, every, float(every), finish_path_length, state.health)
+            regularizer("G_pl", *generator, losses.g_path_length, every, float(every), finish_path_length, state.health)
         )
-    phases.append(main_phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg, state.health))
+    phases.append(
+        main_phase("D_main", *discriminator, losses.d_main, 1, 1.0, update_w_avg, state.health, state.d_scaler)
+    )
     if config.r1_gamma > 0:
         every = config.r1_interval
-        phases.append(Phase("D_r1", *discriminator, losses.d_r1, every, float(every), lambda: None, state.health))
+        phases.append(regularizer("D_r1", *discriminator, losses.d_r1, every, float(every), lambda: None, state.health))
     return phases

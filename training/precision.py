@@ -1,12 +1,14 @@
 """Which numbers the large products are computed in on a device; weights and what is delicate stay float32."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from dnnlib.dataclass_values import require
 
-FLOAT16_LOSS_SCALE = 2.0**12  # keeps gradients of single pixels, about 1e-7, clear of float16's smallest numbers
+INITIAL_LOSS_SCALE = 2.0**12  # keeps gradients of single pixels, about 1e-7, clear of float16's smallest numbers
 
 
 @dataclass(frozen=True)
@@ -14,17 +16,16 @@ class Precision:
     """A choice of --precision as one device carries it out."""
 
     name: str  # bf16, fp16, fp32 or tf32
-    dtype: torch.dtype | None = None  # of tokens, feature maps and their products; None = that of the weights
-    regularizer_dtype: torch.dtype | None = None  # the same where second derivatives are taken
-    loss_scale: float = 1.0  # factor on the loss that its gradients are divided by again
-    allow_tf32: bool = False  # float32 products are rounded to TF32
+    dtype: torch.dtype | None = None  # of tokens, feature maps and their products in the main phases; None = float32
+    allow_tf32: bool = False  # all float32 products are rounded to TF32
+    regularizer_tf32: bool = False  # those of the phases with second derivatives are
 
 
 KNOWN = {
     "fp32": Precision("fp32"),
     "tf32": Precision("tf32", allow_tf32=True),
-    "bf16": Precision("bf16", torch.bfloat16, torch.bfloat16),
-    "fp16": Precision("fp16", torch.float16, None, FLOAT16_LOSS_SCALE),  # gradients of gradients would underflow
+    "bf16": Precision("bf16", torch.bfloat16, regularizer_tf32=True),
+    "fp16": Precision("fp16", torch.float16, regularizer_tf32=True),
 }
 
 
@@ -58,3 +59,22 @@ def describe_precision(name: str, device: torch.device) -> str:
 def allow_tf32(is_allowed: bool) -> None:
     """Let float32 matrix products and convolutions on the GPU be rounded to TF32, or not."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_allowed
+
+
+@contextlib.contextmanager
+def tf32_where(is_allowed: bool) -> Iterator[None]:
+    """Let float32 products be rounded to TF32 meanwhile; where not allowed, leave PyTorch's switches as they are."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    if is_allowed:
+        allow_tf32(True)
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def loss_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
+    """The scale of the loss while training; one that does nothing unless gradients pass through float16."""
+    is_needed = precision.dtype == torch.float16
+    return torch.amp.GradScaler(device.type, init_scale=INITIAL_LOSS_SCALE, enabled=is_needed)

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torch_utils.distributed import all_reduce_sum, broadcast
 from torch_utils.rng import derive_seed
@@ -13,6 +13,7 @@ from training.config import DatasetSpec, OptimizerConfig, RunConfig
 from training.health import Health
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.precision import loss_scaler, resolve_precision
 from training.strength import AugmentStrength
 
 
@@ -55,6 +56,8 @@ class TrainState:
         self.d_parameters = trainable(self.D, config.discriminator.freeze_layers)
         self.g_optimizer = lazy_adam(self.g_parameters, optimizer.g_lr, optimizer, loss.pl_interval)
         self.d_optimizer = lazy_adam(self.d_parameters, optimizer.d_lr, optimizer, loss.r1_interval)
+        precision = resolve_precision(config.performance.precision, device)
+        self.g_scaler, self.d_scaler = loss_scaler(precision, device), loss_scaler(precision, device)
         self.pl_mean = torch.zeros([], device=device)
         augment = config.augment
         self.strength = AugmentStrength(
@@ -72,7 +75,9 @@ class TrainState:
     @property
     def components(self) -> dict[str, Any]:
         """Name -> what has `state_dict` and `load_state_dict`."""
-        names = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "strength", "stats", "health")
+        names = (
+            "G", "D", "G_ema", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler", "strength", "stats", "health",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,8 +88,11 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         for name, component in self.components.items():
-            component.load_state_dict(state[name])
-        self.pl_mean = state["pl_mean"].to(self.device)
+            if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
+                component.load_state_dict(state[name])
+        self.pl_mean = (
+            state["pl_mean"].to(self.device).nan_to_num(0.0, 0.0, 0.0)
+        )  # older versions saved what had diverged
         self.cur_nimg = state["cur_nimg"]
         self.num_rollbacks = state["num_rollbacks"]
 
@@ -94,10 +102,17 @@ class TrainState:
         seed = self.config.schedule.seed
         return derive_seed(seed, 5, self.num_rollbacks) if self.num_rollbacks else seed
 
+    def tensors(self) -> list[Tensor]:
+        """All that is saved and that training reads again: weights, buffers, moments, running mean, probability."""
+        found = [t for net in (self.G, self.D, self.G_ema) for t in net.state_dict().values()]
+        for optimizer in (self.g_optimizer, self.d_optimizer):
+            found += [t for values in optimizer.state.values() for t in values.values() if isinstance(t, Tensor)]
+        return [*found, self.pl_mean, self.strength.p]
+
     def is_good(self) -> bool:
-        """Whether the last step was finite, and all weights are; waits for the device."""
-        weights = [p.detach() for name in ("G", "D", "G_ema") for p in getattr(self, name).parameters()]
-        return self.health.streak == 0 and bool(torch.stack([p.isfinite().all() for p in weights]).all())
+        """Whether the last step was finite, and everything that is saved is (`tensors`); waits for the device."""
+        are_finite = [t.isfinite().all().to(self.device) for t in self.tensors()]
+        return self.health.streak == 0 and bool(torch.stack(are_finite).all())
 
     def checksums(self) -> list[int]:
         """A number for each network that tells its weights from others, down to the last bit."""

@@ -53,8 +53,8 @@ class AugmentStrength:
         """Add what D said about real images, any shape, to the totals for the next adjustment."""
         if self.adaptive:
             signs = real_logits.detach().sign().nan_to_num(nan=0.0)  # one NaN would stay in p for good
-            self._totals[0] += signs.sum(dtype=torch.float64)
-            self._totals[1] += signs.numel()
+            self._totals[0].add_(signs.sum(dtype=torch.float64))
+            self._totals[1].add_(signs.numel())
 
     def adjust(self, batch_size: int, interval: int, target: float, speed_nimg: float) -> None:
         """Move p up if the mean sign of D's outputs on real images exceeds the target, else down; start a new mean.

@@ -1,6 +1,6 @@
 """The phases report the published values and leave the published gradients on the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -49,8 +49,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[Losses, MicroBatch, dict[
 
 def run(losses: Losses, batch: MicroBatch, terms: dict[str, float]) -> None:
     for name, gain in terms.items():
-        loss: Callable[[MicroBatch], Tensor] = getattr(losses, name)
-        (loss(batch) * gain).backward()
+        loss: Callable[[MicroBatch], Iterable[Tensor]] = getattr(losses, name)
+        for term in loss(batch):
+            (term * gain).backward()
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from golden_data import DATA
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metrics.frechet import FeatureMoments, frechet_distance, moments_distance
 
@@ -51,6 +52,22 @@ def test_two_dimensions_in_closed_form() -> None:
     expected = (cov_a.trace() + cov_b.trace() - 2 * trace_of_root).item()
     zero = torch.zeros(2)
     assert frechet_distance(zero, cov_a, zero, cov_b) == pytest.approx(expected, rel=1e-10)
+
+
+def test_eigenvalues_are_found_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the moments are: here on a GPU that need not be there, as tensors without values."""
+    devices = []
+
+    def note(matrix: torch.Tensor) -> None:
+        devices.append(matrix.device.type)
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.linalg, "eigh", note)
+    with FakeTensorMode():
+        mean, cov = (torch.empty(*shape, dtype=torch.float64, device="cuda") for shape in ((3,), (3, 3)))
+        with pytest.raises(InterruptedError):
+            frechet_distance(mean, cov, mean, cov)
+    assert devices == ["cpu"]
 
 
 def test_distance_to_itself_is_zero() -> None:

@@ -1,14 +1,83 @@
+"""Averaged gradients become finite, tensor by tensor on the CPU and through one flat tensor, as on every GPU."""
+
+from collections.abc import Callable
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_utils.distributed import average_gradients
+from torch_utils.distributed import average_flat_gradients, average_gradients
+
+NAN, INF = float("nan"), float("inf")
+Average = Callable[..., tuple[Tensor, Tensor]]
+BOTH = pytest.mark.parametrize("average", [average_gradients, average_flat_gradients])
 
 
-def test_gradients_become_finite_and_missing_ones_stay_missing() -> None:
-    parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1))]
-    parameters[0].grad = torch.tensor([[1.0, float("nan")], [float("inf"), -float("inf")]])
-    parameters[2].grad = torch.tensor([7.0])
-    average_gradients(parameters, torch.zeros([]))
-    assert parameters[0].grad.tolist() == [[1.0, 0.0], [1e5, -1e5]]
-    assert parameters[1].grad is None
-    assert parameters[2].grad.tolist() == [7.0]
+def parameters_with(*grads: list[float] | None) -> list[nn.Parameter]:
+    """Parameters of two dimensions with these gradients."""
+    parameters = [nn.Parameter(torch.zeros(1, len(values or [0]))) for values in grads]
+    for parameter, values in zip(parameters, grads, strict=True):
+        parameter.grad = None if values is None else torch.tensor([values])
+    return parameters
+
+
+@BOTH
+def test_gradients_become_finite_and_missing_ones_stay_missing(average: Average) -> None:
+    parameters = parameters_with([1.0, NAN, INF, -INF], None, [7.0], [2.0, 3.0])
+    _, is_finite = average(parameters, torch.zeros([]))
+    grads = [None if p.grad is None else p.grad.tolist() for p in parameters]
+    assert grads == [[[1.0, 0.0, 1e5, -1e5]], None, [[7.0]], [[2.0, 3.0]]]
+    assert not is_finite
+
+
+@BOTH
+def test_left_as_they_are_for_a_scaler(average: Average) -> None:
+    parameters = parameters_with([1.0, INF], [NAN])
+    loss, is_finite = average(parameters, torch.tensor(5.0), replace=False)
+    assert parameters[0].grad is not None and parameters[0].grad.tolist() == [[1.0, INF]]
+    assert parameters[1].grad is not None and parameters[1].grad.isnan().all()
+    assert loss == 5 and not is_finite
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("grads", "loss", "expected"),
+    [
+        ([[1.0, -3e38], [3e38]], 2.0, True),  # the largest numbers are finite, and so is what is said of them
+        ([[1.0, 2.0], [NAN]], 2.0, False),
+        ([[1.0, -INF], [2.0]], 2.0, False),
+        ([[1.0, 2.0], [3.0]], NAN, False),
+        ([[1.0, 2.0], [3.0]], INF, False),
+    ],
+)
+def test_what_is_finite(average: Average, grads: list[list[float]], loss: float, expected: bool) -> None:
+    parameters = parameters_with(*grads)
+    found = average(parameters, torch.tensor(loss))[1]
+    assert found.shape == () and found.dtype == torch.bool and bool(found) is expected
+
+
+def test_the_flat_tensor_takes_few_kernels_however_many_gradients() -> None:
+    """One to copy, two to look, one to replace: no copy back, since the gradients become parts of it."""
+    launched = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if not function.is_view:
+                launched.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.zeros(3, size, 5)) for size in (4, 7, 1) * 20]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    expected = [p.grad.clone() for p in parameters if p.grad is not None]
+    loss = torch.zeros([])
+    with Count():
+        average_flat_gradients(parameters, loss)
+    assert len(launched) <= 4, launched
+    grads = [p.grad for p in parameters if p.grad is not None]
+    assert all(torch.equal(a, b) for a, b in zip(grads, expected, strict=True))
+    assert len({grad.untyped_storage().data_ptr() for grad in grads}) == 1
+    whole_blocks = [grad.storage_offset() for grad in grads if grad.numel() % 4 == 0]
+    assert all(offset % 4 == 0 for offset in whole_blocks)

@@ -44,11 +44,11 @@ def changed(config: RunConfig, group: str, **values: Any) -> RunConfig:
 @pytest.mark.parametrize(
     ("batch", "group", "pl_weight", "processes", "expected"),
     [
-        (32, 4, 0.0, 1, [32, 16, 8, 4, 2, 1]),
-        (32, 4, 0.0, 2, [16, 8, 4, 2, 1]),
-        (24, 4, 0.0, 1, [24, 12, 8, 4, 3, 2, 1]),  # 6 is no multiple of the minibatch-std group
-        (48, 32, 0.0, 1, [24, 16, 12, 8, 6, 4, 3, 2, 1]),
-        (24, 4, 2.0, 1, [24, 12, 8, 4, 2]),  # path length looks at half of them
+        (32, 4, 0.0, 1, [32, 16, 8, 4]),  # fewer would be a smaller minibatch-std group
+        (32, 4, 0.0, 2, [16, 8, 4]),
+        (24, 4, 0.0, 1, [24, 12, 8, 4]),  # 6 is no multiple of the minibatch-std group
+        (32, 32, 0.0, 4, [8]),  # the share of a process is smaller than the group
+        (12, 3, 2.0, 1, [12, 6]),  # path length looks at half of them
     ],
 )
 def test_numbers_that_suit(
@@ -70,6 +70,9 @@ def test_numbers_that_suit(
 def test_no_number_suits(tiny_config: RunConfig, dataset: ImageDataset) -> None:
     with pytest.raises(ConfigError, match="--gpus"):
         micro_batches(tiny_config, dataset, 3)
+    config = changed(changed(tiny_config, "schedule", batch=48), "discriminator", mbstd_group=32)
+    with pytest.raises(ConfigError, match="minibatch-std group 32"):  # 24 and fewer would divide, but cut the group
+        micro_batches(config, dataset, 1)
 
 
 def search(config: RunConfig, dataset: ImageDataset, reserved_bytes: int = 0) -> MemorySearch:
@@ -103,7 +106,7 @@ def test_largest_number_that_fits(tiny_config: RunConfig, dataset: ImageDataset)
     assert search(tiny_config, dataset).largest(lines.append) == 8
     assert lines == ["--batch-gpu=auto: 8 pictures a forward pass fit into the memory of cuda:0"]
     assert search(tiny_config, dataset, 2 * GIB).largest(lines.append) == 4
-    with pytest.raises(ValueError, match=r"not even 2 pictures a forward pass fit into the memory of cuda:0"):
+    with pytest.raises(ValueError, match=r"not even 4 pictures a forward pass fit into the memory of cuda:0"):
         search(tiny_config, dataset, 8 * GIB).largest()
 
 

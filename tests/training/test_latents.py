@@ -39,6 +39,25 @@ def test_mixing_happens_as_often_as_asked_and_anywhere() -> None:
     assert {latents.mix_from for latents in draws} == {1, 2, 3, 4}
 
 
+def test_each_micro_batch_mixes_by_itself() -> None:
+    """Of one step some mix and others do not, from different layers on, with latents of their own."""
+    source = replace(SOURCE, batch_size=300)
+    drawn = source.draw(0, 0, CPU)
+    mixed = [latents for latents in drawn if latents.mix_z is not None]
+    assert 25 < len(mixed) < 75  # 5 standard deviations of 100 draws
+    assert {latents.mix_from for latents in mixed} == {1, 2, 3, 4}
+    assert (
+        torch.stack([latents.mix_z for latents in mixed if latents.mix_z is not None]).unique().numel()
+        == len(mixed) * 12
+    )
+
+
+def test_without_mixing_nothing_else_changes() -> None:
+    for plain, mixed in zip(replace(SOURCE, mixing_prob=0.0).draw(8, 0, CPU), SOURCE.draw(8, 0, CPU), strict=True):
+        assert plain.mix_z is None
+        assert torch.equal(plain.z, mixed.z) and torch.equal(plain.c, mixed.c) and plain.seed == mixed.seed
+
+
 def test_labels_are_those_of_the_data() -> None:
     source = replace(SOURCE, labels=torch.eye(3)[[0, 0, 0, 2]])
     classes = torch.cat([latents.c for step in range(100) for latents in source.draw(step, 0, CPU)]).argmax(dim=1)

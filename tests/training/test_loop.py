@@ -8,19 +8,31 @@ from typing import Any
 import pytest
 import torch
 
+from metrics.results import read_rows
 from training.checkpoint import find_state, load_discriminator, load_generator
 from training.config import RunConfig
 from training.dataset import ImageDataset
+from training.evaluation import missed_metrics
 from training.loop import TrainingLoop
 
 CPU = torch.device("cpu")
+METRIC = "proxy_fd_randconv_v1"
 
-# Mean losses of each tick of the tiny run. Recorded once; a change of these numbers is a change of what is computed.
+# Mean losses of each tick of the tiny run, by the probability of style mixing. Recorded once; a change of these numbers is a
+# change of what is computed.
 RECORDED = {
-    "Loss/G/loss": [0.816352431, 0.760016378, 0.805900946],
-    "Loss/D/loss": [1.35669015, 1.3484766, 1.34980944],
-    "Loss/r1_penalty": [0.00648059756, 0.00486417134, 0.00561137259],
-    "Loss/pl_penalty": [1.71505972, 2.10877953, 1.12712298],
+    0.0: {
+        "Loss/G/loss": [0.852373742, 0.791200701, 0.807113487],
+        "Loss/D/loss": [1.34712311, 1.35209712, 1.35489437],
+        "Loss/r1_penalty": [0.00600538079, 0.00437884562, 0.0059099822],
+        "Loss/pl_penalty": [1.50729221, 2.01574761, 1.19296968],
+    },
+    0.5: {
+        "Loss/G/loss": [0.792853381, 0.839083601, 0.871934902],
+        "Loss/D/loss": [1.34200097, 1.31661921, 1.33733117],
+        "Loss/r1_penalty": [0.00600538079, 0.00528292925, 0.0057457471],
+        "Loss/pl_penalty": [1.50729221, 1.27592538, 1.55867749],
+    },
 }
 
 
@@ -59,10 +71,12 @@ def assert_same(ours: Any, theirs: Any, where: str = "state") -> None:
         assert ours == theirs, where
 
 
-def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_config, tiny_data, tmp_path / "run")
+@pytest.mark.parametrize("mixing_prob", RECORDED)
+def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, mixing_prob: float) -> None:
+    config = replace(tiny_config, loss=replace(tiny_config.loss, mixing_prob=mixing_prob))
+    train(config, tiny_data, tmp_path / "run")
     found = rows(tmp_path / "run")[1:]
-    for name, expected in RECORDED.items():
+    for name, expected in RECORDED[mixing_prob].items():
         assert [row[name]["mean"] for row in found] == pytest.approx(expected, rel=1e-5), name
 
 
@@ -154,3 +168,43 @@ def test_failing_metrics_do_not_end_the_training(
     assert loop.state.cur_nimg == 16
     assert "failed, training goes on: out of memory" in capsys.readouterr().out
     assert find_state(tmp_path / "run")["cur_nimg"] == 16  # type: ignore[index]
+
+
+def metric_rows(run_dir: Path) -> list[dict[str, Any]]:
+    return [{**row, "seconds": 0, "timestamp": 0, "real_cached": False} for row in read_rows(run_dir, METRIC)]
+
+
+@pytest.mark.filterwarnings("ignore:a Frechet distance")
+def test_metrics_that_a_stop_prevented_are_computed_on_resume(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.016, metrics=(METRIC,)))
+    train(config, tiny_data, tmp_path / "whole")
+    expected = metric_rows(tmp_path / "whole")
+    assert [row["snapshot"] for row in expected] == ["network-snapshot-000000.pkl"]
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr("training.loop.evaluate_snapshot", stop)
+        train(config, tiny_data, parts)
+    saved = find_state(parts)
+    assert saved is not None and saved["cur_nimg"] == 16 and metric_rows(parts) == []
+    train(config, tiny_data, parts, saved)
+    assert metric_rows(parts) == expected
+    train(config, tiny_data, parts, find_state(parts))  # nothing is missing now
+    assert metric_rows(parts) == expected
+
+
+def test_only_a_snapshot_of_the_same_moment_is_measured_on_resume(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Names of snapshots count thousands of images: that of this thousand may be older than the state."""
+    loop = train(shorter(tiny_config, 0.016), tiny_data, tmp_path / "run")
+    assert missed_metrics((METRIC,), loop.snapshot_path, 16) == (METRIC,)
+    assert missed_metrics((METRIC,), loop.snapshot_path, 24) == ()
+    assert missed_metrics((), loop.snapshot_path, 16) == ()
+    assert missed_metrics((METRIC,), loop.run_dir / "network-snapshot-000007.pkl", 16) == ()

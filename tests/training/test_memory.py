@@ -35,7 +35,7 @@ def test_estimate_is_what_a_pass_stores(tiny_config: RunConfig, tiny_spec: Datas
     config = replace(tiny_config, generator=replace(tiny_config.generator, widths=(64, 64)))
     G = Generator(config.generator, tiny_spec)
     ws = torch.randn(8, G.num_ws, G.w_dim)
-    D_part = estimate(config, tiny_spec)["D_main"] / 2
+    D_part = estimate(config, tiny_spec)["D_main"]
     mapping = saved_bytes(G, lambda: G.mapping(torch.randn(8, 8)))
     for dtype, name in ((None, "fp32"), (torch.bfloat16, "bf16")):
         real = saved_bytes(G, lambda dtype=dtype: G.synthesis(ws, dtype=dtype)) + mapping

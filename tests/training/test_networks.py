@@ -248,6 +248,22 @@ def test_minibatch_std_of_odd_batches() -> None:
         minibatch_std(torch.randn(6, 2, 4, 4), 4)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("resnet", ["from_rgb", "conv0", "conv1", "skip", "conv0", "conv1", "skip"]),
+        ("skip", ["from_rgb", "conv0", "conv1", "from_rgb", "conv0", "conv1"]),
+        ("orig", ["from_rgb", "conv0", "conv1", "conv0", "conv1"]),
+    ],
+)
+def test_frozen_layers_are_counted_as_in_stylegan2_ada(architecture: str, expected: list[str]) -> None:
+    D = Discriminator(DiscriminatorConfig(architecture, channel_base=128, channel_max=16), DatasetSpec(16, 16, 3))
+    names = {module: name for name, module in D.named_modules()}
+    order = [names[layer].split(".") for layer in D.layers_from_image()]
+    assert [name for *_, name in order] == expected
+    assert [block for _, block, _ in order] == sorted(block for _, block, _ in order)
+
+
 def test_skip_discriminator_sees_the_image_at_every_size() -> None:
     network = Discriminator(DiscriminatorConfig("skip", channel_base=128, channel_max=16), DatasetSpec(16, 16, 3))
     readers = [block.from_rgb for block in network.blocks] + [network.epilogue.from_rgb]

@@ -1,8 +1,16 @@
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+from weakref import finalize
 
 import pytest
 import torch
+from torch import Tensor
 
+from torch_utils import distributed
+from torch_utils.distributed import average_gradients, spawn
+from training import phases
 from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.phases import Losses, MicroBatch, build_phases
@@ -74,11 +82,108 @@ def test_mixed_styles_come_from_the_second_latents(state: TrainState) -> None:
 def test_path_length_bookkeeping(state: TrainState) -> None:
     """The penalty sees half the batch; the running mean moves by 1 % of the mean length."""
     losses = Losses(state)
-    losses.g_path_length(micro_batch(state))
+    list(losses.g_path_length(micro_batch(state)))
     losses.update_pl_mean()
     stats = state.stats.collect()
     assert stats["Loss/path_length"].num == 2
     assert state.pl_mean.item() == pytest.approx(0.01 * stats["Loss/path_length"].mean)
+
+
+def spoil_lengths(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets the first path length of each micro-batch be what is given."""
+    factor, measure = [1.0], phases.path_lengths
+
+    def spoiled(*arguments: Tensor) -> Tensor:
+        lengths = measure(*arguments)
+        return torch.cat([lengths[:1] * factor[0], lengths[1:]])
+
+    monkeypatch.setattr(phases, "path_lengths", spoiled)
+    return lambda value: factor.__setitem__(0, value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_path_length_that_is_not_finite_does_not_move_the_mean(
+    state: TrainState, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    spoil = spoil_lengths(monkeypatch)
+    phase = next(phase for phase in build_phases(state) if phase.name == "G_pl")
+    means = []
+    for factor in (1.0, bad, 1.0):
+        spoil(factor)
+        phase.step([micro_batch(state), micro_batch(state)])
+        state.health.end_step()
+        means.append(state.pl_mean.item())
+    assert 0 < means[0] == means[1] < means[2]
+    assert state.health.total == 1 and state.health.streak == 0
+
+
+def test_styles_that_are_not_finite_do_not_move_their_mean(state: TrainState) -> None:
+    mapping = state.G.mapping_network
+    phase = next(phase for phase in build_phases(state) if phase.name == "D_main")
+    phase.step([micro_batch(state)])
+    before, bad = mapping.w_avg.clone(), micro_batch(state)
+    bad.latents.z[0, 0] = math.nan
+    phase.step([bad])
+    assert torch.equal(mapping.w_avg, before) and before.any()
+    phase.step([micro_batch(state)])
+    assert mapping.w_avg.isfinite().all() and not torch.equal(mapping.w_avg, before)
+
+
+def agree_on_what_is_not_finite(config: RunConfig) -> None:
+    distributed.join(torch.device("cpu"))
+    is_bad = distributed.rank() == 1
+    losses = Losses(TrainState(config, DatasetSpec(16, 16, 3), torch.device("cpu")))
+    for length, expected in ((3.0, 3.0), (math.nan if is_bad else 5.0, 3.0), (4.0 + 2 * is_bad, 5.0)):
+        losses.pl_means.append(torch.tensor(length))
+        losses.update_pl_mean()
+        assert losses.state.pl_mean == expected
+    for replaced in (True, False):
+        parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+        for p in parameters:
+            p.grad = torch.tensor([1.0 + 2 * is_bad, math.inf if is_bad else 0.0])
+        loss, is_finite = average_gradients(parameters, torch.tensor(1.0 + 2 * is_bad), replaced)
+        assert loss == 2 and not is_finite
+        assert [p.grad.tolist() for p in parameters if p.grad is not None] == [[2.0, 1e5 if replaced else math.inf]] * 2
+    distributed.leave()
+
+
+def test_two_ranks_agree_on_what_is_not_finite(tiny_config: RunConfig) -> None:
+    spawn(agree_on_what_is_not_finite, 2, tiny_config)
+
+
+def poison(state: TrainState, name: str) -> None:
+    bad = torch.tensor(math.nan)
+    places: dict[str, Callable[[], Any]] = {
+        "weight": lambda: state.D.epilogue.out.weight.data[0, 0].copy_(bad),
+        "buffer": lambda: state.G.mapping_network.w_avg[0].copy_(bad),
+        "average's buffer": lambda: state.G_ema.mapping_network.w_avg[0].copy_(bad),
+        "mean path length": lambda: state.pl_mean.copy_(bad),
+        "probability": lambda: state.strength.p.copy_(bad),
+        "first moment": lambda: state.g_optimizer.state[state.g_parameters[-1]]["exp_avg"].view(-1)[0].copy_(bad),
+        "second moment": lambda: state.d_optimizer.state[state.d_parameters[0]]["exp_avg_sq"].view(-1)[0].copy_(bad),
+    }
+    places[name]()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weight", "buffer", "average's buffer", "mean path length", "probability", "first moment", "second moment",
+    ],
+)  # fmt: skip
+def test_a_state_is_good_only_where_all_that_is_saved_is_finite(state: TrainState, name: str) -> None:
+    for phase in build_phases(state):
+        phase.step([micro_batch(state)])
+    state.health.end_step()
+    assert state.is_good()
+    poison(state, name)
+    assert not state.is_good()
+
+
+def test_a_mean_path_length_that_an_older_version_saved_as_nan_begins_anew(state: TrainState) -> None:
+    values = state.state_dict()
+    state.load_state_dict({**values, "pl_mean": torch.tensor(math.nan)})
+    assert state.pl_mean == 0
 
 
 def test_non_finite_gradients_do_not_reach_the_weights(state: TrainState) -> None:
@@ -104,9 +209,69 @@ def test_steps_that_overflow_are_left_out_in_half_precision(tiny_config: RunConf
     phase.step([bad])
     assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
     state.health.end_step()
-    assert state.health.streak == 1
+    assert state.health.streak == 1  # the loss itself is not finite
     phase.step([good])
     assert not any(torch.equal(a, b) for a, b in zip(before, everything(), strict=True) if a.any())
+
+
+def stored_bytes(state: TrainState, run: Callable[[], None]) -> int:
+    """The most bytes that backward passes wait for at one time, the networks' own left out; a storage counts once."""
+    own = {t.untyped_storage().data_ptr() for net in (state.G, state.D) for t in net.state_dict().values()}
+    holders: dict[int, int] = {}
+    held, most = 0, 0
+
+    class Packed:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+
+    def drop(key: int, size: int) -> None:
+        nonlocal held
+        holders[key] -= 1
+        held -= 0 if holders[key] else size
+
+    def pack(tensor: Tensor) -> Packed:
+        nonlocal held, most
+        packed, storage = Packed(tensor), tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if key not in own:
+            holders[key] = holders.get(key, 0) + 1
+            held += size if holders[key] == 1 else 0
+            most = max(most, held)
+            finalize(packed, drop, key, size)
+        return packed
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda packed: packed.tensor):
+        run()
+    return most
+
+
+def test_the_discriminator_differentiates_fakes_and_reals_one_after_the_other(state: TrainState) -> None:
+    """Half of what is stored, and the gradients of the sum."""
+    losses, batch, found = Losses(state), micro_batch(state), []
+    state.D.requires_grad_(True)
+
+    def jointly() -> None:
+        torch.stack(list(losses.d_main(batch))).sum().backward()
+
+    def in_turn() -> None:
+        next(phase for phase in build_phases(state) if phase.name == "D_main").accumulate([batch])
+
+    for run in (jointly, in_turn):
+        torch.manual_seed(0)
+        state.D.zero_grad()
+        size = stored_bytes(state, run)
+        found.append((size, [p.grad for p in state.D.parameters() if p.grad is not None]))
+    (size_jointly, expected), (size_in_turn, grads) = found
+    assert 0.4 * size_jointly < size_in_turn < 0.6 * size_jointly
+    for grad, other in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad, other, rtol=1e-5, atol=1e-7)
+
+
+def test_the_reported_loss_is_that_of_both_kinds_for_each_image(state: TrainState) -> None:
+    list(Losses(state).d_main(micro_batch(state)))
+    stats = state.stats.collect()
+    assert stats["Loss/D/loss"].num == 4
+    assert stats["Loss/D/loss"].mean == pytest.approx(2 * math.log(2), rel=0.1)  # it knows nothing yet
 
 
 def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:

@@ -51,6 +51,7 @@ def made_up_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], **settings
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
     monkeypatch.setattr(nn.Module, "to", moved)
     monkeypatch.setattr(torch.autograd, "grad", made_up_grad)
@@ -80,6 +81,7 @@ def test_nothing_mixes_devices_or_waits(
     batches = [MicroBatch(images, c, Latents(z, c, z, mix_from=2, seed=0))] * 2
     for phase in build_phases(state):
         phase.step(batches)
+    assert state.g_scaler.is_enabled() == state.d_scaler.is_enabled() == (precision == "fp16")
     state.health.end_step()
     state.strength.adjust(8, 4, target=0.6, speed_nimg=1000.0)
     state.stats.sum_up()

@@ -29,7 +29,7 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
         raise ValueError(f"a batch of {len(x)} pictures cannot be cut into minibatch-std groups of {group}")
     grouped = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(0, (group, -1))  # float16 squares overflow
     std = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=[1, 2, 3])  # [batch / group]
-    channel = std.to(x.dtype).repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+    channel = std.to(x.dtype).expand(group, -1).reshape(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])
     return torch.cat([x, channel], dim=1)
 
 
@@ -79,11 +79,15 @@ class Epilogue(nn.Module):
         self.out = EqualizedLinear(channels, out_features)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """Features [batch, channels, height, width] to [batch, out_features] in the dtype of the weights."""
+        """Features [batch, channels, height, width] to [batch, out_features].
+
+        Computed in the dtype of the weights: the minibatch-std channel is a small signal, which half precision would round.
+        """
+        x = x.to(self.conv.weight.dtype)
         if self.from_rgb is not None:
-            x = x + self.from_rgb(image)
+            x = x + self.from_rgb(image.to(x.dtype))
         x = self.conv(minibatch_std(x, self.mbstd_group))
-        return self.out(self.fc(x.flatten(1).to(self.fc.weight.dtype)))
+        return self.out(self.fc(x.flatten(1)))
 
 
 class Discriminator(nn.Module):
@@ -115,7 +119,7 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Images [batch, channels, height, width], -1..1, and labels [batch, c_dim] to logits [batch, 1].
 
-        `dtype` is that of the feature maps and convolutions, None = that of the images; logits have that of the weights.
+        `dtype` is that of the blocks' feature maps, None = that of the images; the epilogue and logits have that of the weights.
         """
         if dtype is not None and dtype != image.dtype:  # tensor cores take channels last; float32 stays as it is
             image = image.to(dtype, memory_format=torch.channels_last if image.is_cuda else torch.preserve_format)
@@ -131,7 +135,7 @@ class Discriminator(nn.Module):
         return (logits * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
 
     def layers_from_image(self) -> Iterator[nn.Module]:
-        """The convolution layers in the order the image meets them, as --freezed counts them."""
+        """The convolution layers of the blocks, from the image on, in StyleGAN2-ADA's order, as --freezed counts them."""
         for block in self.blocks:
-            layers = (getattr(block, name) for name in ("from_rgb", "skip", "conv0", "conv1"))
+            layers = (getattr(block, name) for name in ("from_rgb", "conv0", "conv1", "skip"))
             yield from (layer for layer in layers if layer is not None)

@@ -46,7 +46,7 @@ class ToRGB(nn.Module):
         `w` are style vectors, [batch, w_dim], or what `rgb_weights` made of them, [batch, img_channels, width].
         """
         weight = w if w.ndim == 3 else rgb_weights([self], [w])[0]
-        return torch.bmm(x, weight.to(x.dtype).mT).to(self.bias.dtype) + self.bias
+        return torch.baddbmm(self.bias.to(x.dtype), x, weight.to(x.dtype).mT).to(self.bias.dtype)
 
 
 def rgb_weights(layers: Sequence[ToRGB], ws: Sequence[Tensor]) -> list[Tensor]:

@@ -5,6 +5,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from torch_utils.finite import is_all_finite
 from training.networks.layers import EqualizedLinear
 
 
@@ -22,7 +23,6 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
     w_sum: Tensor
-    w_count: Tensor
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class MappingNetwork(nn.Module):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.w_avg_beta = w_avg_beta
+        self.w_count = 0  # w in the sum
         self.embed = EqualizedLinear(c_dim, w_dim) if c_dim > 0 else None
         widths = [z_dim + (w_dim if c_dim > 0 else 0)] + [w_dim] * num_layers
         self.layers = nn.ModuleList(
@@ -44,7 +45,6 @@ class MappingNetwork(nn.Module):
         if w_avg_beta is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
             self.register_buffer("w_sum", torch.zeros(w_dim), persistent=False)
-            self.register_buffer("w_count", torch.zeros([]), persistent=False)
 
     def forward(self, z: Tensor | None, c: Tensor | None = None, track_mean: bool = True) -> Tensor:
         """The style of each latent.
@@ -71,14 +71,13 @@ class MappingNetwork(nn.Module):
         return w
 
     def update_w_avg(self) -> None:
-        """Move the running mean towards the mean of all w since the last call."""
-        if self.w_avg_beta is None:
+        """Move the running mean towards the mean of all w since the last call; it stays where one of them is not finite."""
+        if self.w_count == 0:
             return
-        mean = self.w_sum / self.w_count.clamp(min=1)
-        moved = mean.lerp(self.w_avg, self.w_avg_beta)
-        self.w_avg.copy_(torch.where(self.w_count > 0, moved, self.w_avg))
+        moved = (self.w_sum / self.w_count).lerp(self.w_avg, self.w_avg_beta)
+        self.w_avg.copy_(torch.where(is_all_finite(moved), moved, self.w_avg))
         self.w_sum.zero_()
-        self.w_count.zero_()
+        self.w_count = 0
 
 
 def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None) -> Tensor:

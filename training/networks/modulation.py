@@ -33,7 +33,8 @@ def affine_styles(affines: Sequence[EqualizedLinear], ws: Sequence[Tensor]) -> T
     """
     weight = torch.stack([affine.weight for affine in affines])
     bias = torch.stack([affine.bias for affine in affines])
-    return torch.baddbmm(bias.unsqueeze(1), torch.stack(list(ws)) * affines[0].weight_gain, weight.mT)
+    w = torch.stack(list(ws)) * affines[0].weight_gain
+    return torch.baddbmm(bias.unsqueeze(2), weight, w.mT).mT.contiguous()  # gradients of the weights need no copy so
 
 
 def demodulation(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
