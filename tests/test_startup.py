@@ -95,6 +95,21 @@ def test_without_the_note_every_header_is_read_once(counts: Counter[str], tmp_pa
     assert counts == OPENED_ONCE | {"PictureTree.layout": COUNT}
 
 
+def test_each_of_several_processes_opens_it_once(
+    counts: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, jobs, datasets = packed(tmp_path / "data.zip", None), list[train.Job](), list[ImageDataset]()
+    monkeypatch.setattr("torch_utils.distributed.spawn", lambda function, count, job, **_: jobs.append(job))
+    result = train_one_step(data, tmp_path / "runs", "--gpus=2")
+    assert result.exit_code == 0, result.output
+    assert counts["PictureTree.__init__"] == 1
+    counts.clear()
+    monkeypatch.setattr(train, "train", lambda job, dataset: datasets.append(dataset))
+    train.train_spawned(pickle.loads(pickle.dumps(jobs[0])))
+    assert counts["PictureTree.__init__"] == 1 and counts["PictureTree.layout"] == COUNT
+    assert datasets[0].spec.label_dim == 2
+
+
 def test_metrics_and_other_views_use_what_is_open(counts: Counter[str], tmp_path: Path) -> None:
     dataset = ImageDataset(packed(tmp_path / "data.zip", None), max_images=5)
     check_metrics(["proxy_fd_randconv_v1"], dataset)
