@@ -12,14 +12,15 @@ ENV := .venv/.installed
 DEV := .venv/.installed-dev
 endif
 
-.PHONY: help install demo test test-slow test-gpu bench check format slides clean
+.PHONY: help install demo test test-slow test-gpu test-newest bench check format slides clean
 
 help:
 	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 20 minutes on 2 cores)"
 	@echo "make test       the quick tests     make test-slow   the others too"
 	@echo "make test-gpu   what needs a GPU    make bench       speed and memory against the published formulation"
+	@echo "make test-newest  the quick tests on the PyTorch of constraints-newest.txt, in .venv-newest"
 	@echo "make check      ruff and mypy       make format      ruff format"
-	@echo "make install    create .venv        make clean       remove .venv and $(DEMO)"
+	@echo "make install    create .venv        make clean       remove .venv, .venv-newest and $(DEMO)"
 	@echo "make slides     docs/slides.pdf from docs/slides.html, printed by Chromium (make slides CHROMIUM=google-chrome)"
 
 install: $(ENV)
@@ -56,6 +57,15 @@ test-slow: $(DEV)
 test-gpu: $(DEV)
 	$(PY) -m pytest -q -m gpu
 
+.venv-newest/.installed: requirements.txt requirements-dev.txt constraints-newest.txt
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt \
+	    -c constraints-newest.txt
+	touch $@
+
+test-newest: .venv-newest/.installed
+	.venv-newest/bin/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not gpu"
+
 bench: $(ENV)
 	@mkdir -p $(BENCH)
 	@for name in train_step attention ops loader sampling; do \
@@ -77,4 +87,4 @@ format: $(DEV)
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-newest $(DEMO)

@@ -225,7 +225,7 @@ def measure(job: Job) -> None:
                 job.names,
                 RealSet(dataset, workers),
                 fake,
-                real_as_trained=flipped_set(job.names, job.data, job.mirror, workers),
+                real_as_trained=flipped_set(job.names, dataset.files, job.mirror, workers),
                 device=device,
                 batch_size=job.batch,
                 seed=seed,

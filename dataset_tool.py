@@ -134,7 +134,7 @@ def pack(options: dict[str, Any]) -> None:
     packer = Packer(images, recipe, workers, options["on_error"] == "skip", show_progress)
     layout = packer.find_layout()
     warn_of_refusal(layout)
-    with write_dataset(dest, images.class_names, options["force"]) as writer:
+    with write_dataset(dest, images.class_names, options["force"], layout) as writer:
         for png, label in packer.encoded(layout):
             writer.add(png, label)
     list_skipped(packer.skipped, images.count)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from training.batch_size import Trial
     from training.dataset import ImageDataset
+    from training.image_files import ImageFiles
     from training.stop import StopRequest
 
 
@@ -231,8 +232,9 @@ def launch(options: dict[str, Any]) -> None:
     outdir = Path(options["outdir"]).expanduser()
     is_auto, trial = options["batch_gpu"] == "auto", None
     settled = {**options, "batch_gpu": None} if is_auto else options
-    config = configure(settled, path, open_data(DataConfig(path)).spec, gpus)
-    dataset = open_data(config.data, config.schedule.seed)
+    files = open_files(path)
+    config = configure(settled, path, open_data(files, DataConfig(path)).spec, gpus)
+    dataset = open_data(files, config.data, config.schedule.seed)
     if is_auto:
         config, trial = first_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
     check(config, dataset, gpus, options["resume"])
@@ -244,16 +246,23 @@ def launch(options: dict[str, Any]) -> None:
         not options["nobench"], trial,
     )  # fmt: skip
     if gpus > 1 and torchrun is None:
-        distributed.spawn(train, gpus, job, with_traceback=options["debug"])
+        distributed.spawn(train_spawned, gpus, job, with_traceback=options["debug"])
     else:
-        train(job)
+        train(job, dataset)
 
 
-def open_data(data: DataConfig, seed: int = 0) -> "ImageDataset":
+def open_files(path: str) -> "ImageFiles":
+    """The files of a data set, to be opened once per process; raises ValueError where they cannot be used."""
+    from training.image_files import ImageFiles
+
+    return ImageFiles(path)
+
+
+def open_data(files: "ImageFiles", data: DataConfig, seed: int = 0) -> "ImageDataset":
     """The data set of a configuration; raises ValueError where it cannot be used."""
     from training.dataset import ImageDataset
 
-    return ImageDataset(data.path, data.cond, data.mirror, data.subset, seed=seed)
+    return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
 
 
 def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | None) -> None:
@@ -282,7 +291,12 @@ def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "Trial
     print("This was a dry run: nothing was written.")
 
 
-def train(job: Job) -> None:
+def train_spawned(job: Job) -> None:
+    """Train in a process of its own, which has to open the data set for itself."""
+    train(job, open_data(open_files(job.config.data.path), job.config.data, job.config.schedule.seed))
+
+
+def train(job: Job, dataset: "ImageDataset") -> None:
     """Train in this process, on its GPU or on the CPU where there is none."""
     import torch
 
@@ -299,32 +313,30 @@ def train(job: Job) -> None:
         native.set_mode(job.ops)
     if job.trial and distributed.is_main():  # before the other processes would take part in its steps
         native.prepare(device)
-        dataset = open_data(job.config.data, job.config.schedule.seed)
         job = replace(job, config=fitting_batch_gpu(job.config, dataset, job.trial, device))
     distributed.join(device)
     native.prepare(device)
-    run_dir, is_resumed, config = choose_run(job)
+    run_dir, is_resumed, config = choose_run(job, dataset)
     log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
     with log, distributed.losses_explained(), StopRequest(job.stop_after_sec) as stop:
-        run(replace(job, config=config), run_dir, is_resumed, device, stop)
+        run(replace(job, config=config), dataset, run_dir, is_resumed, device, stop)
     distributed.leave()
 
 
-def choose_run(job: Job) -> tuple[Path, bool, RunConfig]:
+def choose_run(job: Job, dataset: "ImageDataset") -> tuple[Path, bool, RunConfig]:
     """The folder to train in, whether a run goes on there, and its settings; the same on every rank."""
     from torch_utils import distributed
 
     with distributed.together():
-        chosen = find_or_create_run(job) if distributed.rank() == 0 else None
+        chosen = find_or_create_run(job, dataset) if distributed.rank() == 0 else None
     return distributed.share(chosen)
 
 
-def find_or_create_run(job: Job) -> tuple[Path, bool, RunConfig]:
+def find_or_create_run(job: Job, dataset: "ImageDataset") -> tuple[Path, bool, RunConfig]:
     """What `choose_run` returns, for the first rank to find out."""
     from training.runs import new_run, newest_matching_run, write_options
 
     if job.resume == "latest":
-        dataset = open_data(job.config.data, job.config.schedule.seed)
         found = newest_matching_run(job.outdir, job.config, dataset.spec, dataset.content_hash(), job.force)
         if found is not None:
             write_options(*found)
@@ -337,7 +349,9 @@ def find_or_create_run(job: Job) -> tuple[Path, bool, RunConfig]:
     return new_run(job.outdir, job.config), False, job.config
 
 
-def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device", stop: "StopRequest") -> None:
+def run(
+    job: Job, dataset: "ImageDataset", run_dir: Path, is_resumed: bool, device: "torch.device", stop: "StopRequest"
+) -> None:
     """Say what is about to happen, and train."""
     from torch_utils.distributed import print0, world_size
     from training.checkpoint import find_state
@@ -347,7 +361,6 @@ def run(job: Job, run_dir: Path, is_resumed: bool, device: "torch.device", stop:
     from training.stop import Stop
 
     config = job.config
-    dataset = open_data(config.data, config.schedule.seed)
     if device.type == "cpu":
         print0("PyTorch sees no GPU: training on the CPU.")
     spec = dataset.spec

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from dnnlib import label_table
 from dnnlib.files import atomic_folder, atomic_write
+from dnnlib.image_format import KEY, format_note
 from dnnlib.label_table import Label
+from dnnlib.picture import Layout
 
 _FOLDER_SIZE = 1000  # pictures
 
@@ -30,14 +32,16 @@ class DatasetWriter:
         if label is not None:
             self._labels.append((name, label))
 
-    def finish(self, class_names: Sequence[str]) -> None:
-        """Store dataset.json."""
+    def finish(self, class_names: Sequence[str], layout: Layout | None) -> None:
+        """Store dataset.json; with a layout it says that all pictures have it."""
         if self._labels and len(self._labels) != self.count:
             raise ValueError(f"{len(self._labels)} of {self.count} pictures have a label; label every picture or none")
         label_table.check_labels(self._labels, class_names, "the new data set")
         content: dict[str, object] = {"labels": self._labels or None}
         if class_names:
             content["class_names"] = list(class_names)
+        if layout:
+            content[KEY] = format_note(layout, self.count)
         self._put(label_table.FILE_NAME, json.dumps(content).encode())
 
 
@@ -59,13 +63,16 @@ def check_dest(dest: str | Path, force: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def write_dataset(dest: str | Path, class_names: Sequence[str] = (), force: bool = False) -> Iterator[DatasetWriter]:
+def write_dataset(
+    dest: str | Path, class_names: Sequence[str] = (), force: bool = False, layout: Layout | None = None
+) -> Iterator[DatasetWriter]:
     """Give a writer whose pictures are at `dest` when the block ends; after an error nothing is there.
 
     Args:
         dest: A zip file if it ends in .zip (stored, not compressed: PNG already is), else a folder.
         class_names: By class index; empty = none.
         force: Replace a data set that is there already.
+        layout: Of every picture that will be added; None = unknown, whoever opens the data set reads their headers.
     """
     dest = Path(dest)
     check_dest(dest, force)
@@ -74,7 +81,7 @@ def write_dataset(dest: str | Path, class_names: Sequence[str] = (), force: bool
         with _zip_file(dest) if dest.suffix.lower() == ".zip" else _folder(dest) as put:
             writer = DatasetWriter(put)
             yield writer
-            writer.finish(class_names)
+            writer.finish(class_names, layout)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"{dest} cannot be written: {reason}; make room there, or give another place") from error

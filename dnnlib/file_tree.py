@@ -7,11 +7,14 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
 from dnnlib.zip_reader import MAX_FILE_BYTES, READ_ERRORS, ChangedError, Identity, ZipReader, check_size, describe_error
+
+_DIGITS = re.compile(r"([0-9]+)")
+_ALL_ZERO = str.maketrans("123456789", "000000000")
 
 
 class FileTree:
@@ -95,6 +98,13 @@ class FileTree:
         """Open a file for reading."""
         return self._zip.open(name) if self._zip else _open_file(self.path / name)
 
+    def start(self, name: str, num_bytes: int) -> bytes:
+        """Return the first bytes of a file, fewer of a shorter one."""
+        if self._zip:
+            return self._zip.start(name, num_bytes)
+        with _open_file(self.path / name) as file:
+            return file.read(num_bytes)
+
     def sizes(self, names: Sequence[str]) -> list[int]:
         """Return how many bytes each file has; a zip has that in its table."""
         if self._zip:
@@ -131,14 +141,30 @@ class FileTree:
         files = []
         for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
             subfolders[:] = [name for name in subfolders if not _leads_back(folder, name)]
-            files += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/") for name in names]
+            inside = "" if folder == root else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+            files += [inside + name for name in names]
         return files
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Return names sorted by `natural_key`."""
+    names = list(names)
+    if len({name.translate(_ALL_ZERO) for name in names}) < 2:  # digits at the same places: 2 comes before 10 as text
+        return sorted(names)
+    return sorted(names, key=natural_key)
 
 
 def natural_key(name: str) -> tuple[list[list[str | int]], str]:
     """Return a sort key that compares folder by folder and takes runs of digits as numbers."""
-    parts = [re.split(r"([0-9]+)", part) for part in name.split("/")]
-    return [[int(text) if index % 2 else text for index, text in enumerate(part)] for part in parts], name
+    *folders, last = name.split("/")
+    return [*map(_folder_key, folders), _part_key(last)], name
+
+
+def _part_key(part: str) -> list[str | int]:
+    return [int(text) if index % 2 else text for index, text in enumerate(_DIGITS.split(part))]
+
+
+_folder_key = functools.lru_cache(maxsize=1024)(_part_key)
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from dnnlib.file_tree import FileTree, natural_key
 
 FILE_NAME = "dataset.json"
+MAX_BYTES = 2**28  # of the file: some five million labels
 
-_MAX_BYTES = 2**28  # of the file: some five million labels
 _MAX_CLASSES = 2**16  # each picture gets a vector of so many numbers
 _MAX_FLOAT32 = 3.4e38  # labels are held as such
 
@@ -45,7 +45,7 @@ def read_label_table(tree: FileTree) -> LabelTable | None:
         return None
     origin = tree.origin(FILE_NAME)
     with tree.named_errors(FILE_NAME):
-        text = tree.read(FILE_NAME, _MAX_BYTES)
+        text = tree.read(FILE_NAME, MAX_BYTES)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

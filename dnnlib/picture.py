@@ -10,9 +10,11 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageColor
 
+from dnnlib.quick_header import quick_header
 from dnnlib.sixteen_bit import mode_16_bits, reduced_to_8_bits
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+HEADER_BYTES = 1024  # of a file, in which a plain PNG or JPEG says what it is
 
 Color = tuple[int, int, int]  # red, green, blue, 0..255
 
@@ -22,8 +24,6 @@ _WORDS_OF_MODE = {
     "CMYK": "CMYK", "YCbCr": "YCbCr",
 }  # fmt: skip
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no PostScript, which Pillow has Ghostscript run
-_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-_CHANNELS_OF_PNG = {b"\x08\x00": 1, b"\x08\x02": 3}  # bit depth and colour type of 8-bit grey and RGB
 _RESAVE = "save it again with an image editor"
 _SURELY_ALLOWED_PX = 10_000_000  # below Pillow's limit against decompression bombs
 _LOW_COMPRESSION = 1  # far faster than the default and hardly larger
@@ -51,6 +51,10 @@ class Layout:
         return f"{self.width}x{self.height} {'grey' if self.channels == 1 else 'RGB'}"
 
 
+class LayoutError(ValueError):
+    """A picture that is whole, but of another size or kind than it has to be."""
+
+
 @dataclass(frozen=True)
 class FileKind:
     """How a picture is stored, in words for people."""
@@ -68,6 +72,12 @@ def parse_color(text: str) -> Color:
     raise ValueError(f"{text!r} is not a colour; give a name such as white or grey, or #rrggbb such as #808080")
 
 
+def plain_layout(start: bytes) -> Layout | None:
+    """Return the layout of a plain PNG or JPEG file by its first HEADER_BYTES; None where `read_layout` has to look."""
+    found = quick_header(start)
+    return Layout(*found) if found and found[0] * found[1] <= _SURELY_ALLOWED_PX else None
+
+
 def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
     """Return the layout that a picture file declares; its pixels are not read.
 
@@ -78,11 +88,9 @@ def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
     Raises:
         ValueError: Not a picture, too large, or of a kind that a data set cannot hold.
     """
-    start = file.read(41)
-    if start.startswith(_PNG_START) and start[24:26] in _CHANNELS_OF_PNG and start[37:] == b"IDAT":  # a plain one
-        width, height = int.from_bytes(start[16:20]), int.from_bytes(start[20:24])
-        if width * height <= _SURELY_ALLOWED_PX:
-            return Layout(width, height, _CHANNELS_OF_PNG[start[24:26]])
+    plain = plain_layout(file.read(HEADER_BYTES))
+    if plain:
+        return plain
     file.seek(0)
     with _open(file) as image:
         width, height = image.size
@@ -151,7 +159,7 @@ def decode(
     """
     with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
         if layout and sorted(image.size) != sorted((layout.width, layout.height)):  # it may lie on its side
-            raise ValueError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
+            raise LayoutError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
         own_channels = _channels(image, background)
         if channels == 1 and own_channels == 3:
             raise ValueError("is in colour, among grey pictures")
@@ -169,10 +177,10 @@ def decode(
 
 
 def check_layout(pixels: np.ndarray, layout: Layout) -> None:
-    """Raise ValueError unless a picture, uint8 [height, width, channels], has become what its header declared."""
+    """Raise LayoutError unless a picture, uint8 [height, width, channels], has become what its header declared."""
     if pixels.shape != (layout.height, layout.width, layout.channels):
-        decoded = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise ValueError(f"is {decoded} once decoded, not {layout}; {_RESAVE}")
+        kind = "" if pixels.shape[2] == layout.channels else " grey" if pixels.shape[2] == 1 else " RGB"
+        raise LayoutError(f"is {pixels.shape[1]}x{pixels.shape[0]}{kind} once decoded, not {layout}; {_RESAVE}")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dnnlib import picture
-from dnnlib.file_tree import FileTree, natural_key
+from dnnlib.file_tree import FileTree, natural_order
 from dnnlib.picture import Color, FileKind, Layout
 
 
@@ -12,15 +12,19 @@ class PictureTree(FileTree):
 
     def picture_names(self) -> list[str]:
         """Return the files that are pictures by their names, in natural order (2 before 10); at least one."""
-        names = sorted((name for name in self.names() if name.lower().endswith(picture.SUFFIXES)), key=natural_key)
+        names = natural_order(name for name in self.names() if name.lower().endswith(picture.SUFFIXES))
         if not names:
             raise ValueError(f"{self.path} contains no pictures; looked for names in {', '.join(picture.SUFFIXES)}")
         return names
 
     def layout(self, name: str, background: Color | None = None) -> Layout:
         """Return what the header of a file declares."""
-        with self.named_errors(name), self.open(name) as file:
-            return picture.read_layout(file, background)
+        with self.named_errors(name):
+            plain = picture.plain_layout(self.start(name, picture.HEADER_BYTES))
+            if plain:
+                return plain
+            with self.open(name) as file:
+                return picture.read_layout(file, background)
 
     def kind(self, name: str) -> FileKind:
         """Return how a file says it is stored."""
@@ -32,13 +36,14 @@ class PictureTree(FileTree):
         with self.named_errors(name):
             return picture.decode(self.read(name), channels, background)
 
-    def pixels(self, name: str, layout: Layout, num_bytes: int) -> np.ndarray:
+    def pixels(self, name: str, layout: Layout, num_bytes: int, is_exact: bool = False) -> np.ndarray:
         """Return a picture, uint8 [height, width, channels], of just this layout and size of the file.
 
-        Grey becomes RGB if need be.
+        Grey becomes RGB if need be, unless `is_exact`. The cause of the ValueError is a LayoutError where it is another
+        layout that is wrong.
         """
         with self.named_errors(name):
             data = self.read(name)
             if len(data) != num_bytes:
                 raise ValueError(f"has {len(data):,} bytes, not {num_bytes:,} as at first; put the original back")
-            return picture.decode(data, layout.channels, layout=layout)
+            return picture.decode(data, None if is_exact else layout.channels, layout=layout)

@@ -285,7 +285,7 @@ class NotANumber(torch.nn.Module):
 
 
 def save_script(network: torch.nn.Module, path: Path) -> None:
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    with warnings.catch_warnings(action="ignore"):
         torch.jit.save(torch.jit.script(network), path)
 
 

@@ -140,7 +140,7 @@ def test_folder_without_labels(tmp_path: Path) -> None:
     expected = {name: _save(tmp_path / "in" / name, index) for index, name in enumerate(["10.png", "9.bmp", "a/1.png"])}
     (tmp_path / "in" / "readme.txt").touch()
     pictures, content = _pack(tmp_path / "in", tmp_path / "d.zip")
-    assert content == {"labels": None}
+    assert content["labels"] is None and content.keys() == {"labels", "image_format"}
     for picture, name in zip(pictures, ["9.bmp", "10.png", "a/1.png"], strict=True):
         assert np.array_equal(picture, expected[name])
 
@@ -179,7 +179,7 @@ def test_zip_source_equals_folder_source(pets: Path, tmp_path: Path) -> None:
 def test_vector_labels_are_kept(tmp_path: Path) -> None:
     _save(tmp_path / "in" / "1.png", 1)
     (tmp_path / "in" / "dataset.json").write_text(json.dumps({"labels": [["1.png", [0.5, -1.0]]]}))
-    assert _pack(tmp_path / "in", tmp_path / "d.zip")[1] == {"labels": [["00000/img00000000.png", [0.5, -1.0]]]}
+    assert _pack(tmp_path / "in", tmp_path / "d.zip")[1]["labels"] == [["00000/img00000000.png", [0.5, -1.0]]]
 
 
 def test_grey_stays_grey_unless_mixed_with_colour(tmp_path: Path) -> None:

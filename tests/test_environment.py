@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from torch_utils.doctor.gpu import OLDER_CUDA
+from torch_utils.doctor.packages import matching_torchvision
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -22,6 +25,27 @@ def test_every_package_is_pinned_in_the_tested_set() -> None:
     assert names("requirements.txt") | names("requirements-dev.txt") == names("constraints.txt")
     pins = read("constraints.txt")
     assert all("==" in line for line in pins.splitlines() if not line.startswith("#"))
+
+
+def pinned(path: str) -> dict[str, str]:
+    return dict(line.split("==") for line in read(path).splitlines() if "==" in line)
+
+
+def test_the_newer_set_differs_in_pytorch_alone() -> None:
+    tested, newest = pinned("constraints.txt"), pinned("constraints-newest.txt")
+    assert tested.keys() == newest.keys()
+    assert {name for name in tested if tested[name] != newest[name]} == {"torch", "torchvision"}
+    assert numbers(newest["torch"]) > numbers(tested["torch"])
+    assert newest["torchvision"].startswith(f"{matching_torchvision(newest['torch'])}.")
+
+
+def test_the_build_for_an_older_cuda_is_the_tested_one() -> None:
+    pins = pinned("constraints.txt")
+    packages = f"torch=={pins['torch']} torchvision=={pins['torchvision']} "
+    line = f"pip install --force-reinstall {packages}--index-url https://download.pytorch.org/whl/cu126"
+    assert f"python -m {line}" == OLDER_CUDA
+    assert f"`{line}`" in read("README.md")
+    assert f"`{OLDER_CUDA}`" in read("docs/wsl.md")
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from training.data_order import micro_batches, order
 from training.decoded import Place, send
-from training.image_dataset import MAX_BROKEN, BrokenPicture, ImageDataset, too_many
+from training.image_dataset import BrokenPicture, ImageDataset
+from training.image_files import MAX_BROKEN, too_many
 from training.read_ahead import DataError, read_ahead
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from dnnlib.download import file_sha256
-from dnnlib.label_table import read_label_table
 from dnnlib.parallel import available_cpus
-from dnnlib.picture_tree import PictureTree
 from metrics.images import EPSILON, ImageBatch, Sample
 from metrics.registry import check_suitable, evaluate, prepare, see_training
 from metrics.results import MetricResult, append_rows, read_rows
@@ -21,6 +20,7 @@ from torch_utils import distributed
 from torch_utils.rng import derive_seed
 from training.checkpoint import CheckpointError, read_snapshot
 from training.dataset import ImageDataset
+from training.image_files import ImageFiles
 from training.networks.generator import Generator
 from training.preview import to_uint8
 
@@ -38,11 +38,15 @@ class RealSet:
         self.workers = workers  # processes that read pictures ahead; 0 = read them in this one
         self.name = dataset.path.name
         self.count = len(dataset)
-        self.content_hash = dataset.content_hash()
         spec = dataset.spec
         self.image_shape = (spec.channels, spec.height, spec.width)
         self._classes = class_indices(dataset.labels())
         self.num_classes = 0 if self._classes is None else spec.label_dim
+
+    @cached_property
+    def content_hash(self) -> str:
+        """A SHA-256 over the pictures; of a folder every file is read for it, once."""
+        return self.dataset.content_hash()
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
         """Yield the pictures of these indices in the order of the data set."""
@@ -59,7 +63,11 @@ class FakeSet:
     def __init__(self, real: RealSet) -> None:
         self.pictures = real
         self.name = real.name
-        self.content_hash = real.content_hash
+
+    @property
+    def content_hash(self) -> str:
+        """That of the pictures."""
+        return self.pictures.content_hash
 
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError where there are fewer pictures, and for pairs, which only a generator makes."""
@@ -191,18 +199,24 @@ def class_indices(labels: np.ndarray) -> Tensor | None:
     return torch.from_numpy(labels.argmax(axis=1)) if is_one_hot else None
 
 
-def reference_dataset(path: str | Path, mirror: bool = False, left_out: Collection[str] = ()) -> ImageDataset:
+def reference_dataset(
+    source: str | Path | ImageFiles, mirror: bool = False, left_out: Collection[str] = ()
+) -> ImageDataset:
     """Return the data set that metrics compare with: all its pictures, unflipped unless asked for, with labels if any.
 
-    It is the same for conditional and unconditional training, on a subset and on all pictures.
+    It is the same for conditional and unconditional training, on a subset and on all pictures. Its source is a path, or
+    the files of a data set that is open already.
     """
-    has_labels = read_label_table(PictureTree(path)) is not None
-    return ImageDataset(path, use_labels=has_labels, mirror=mirror, left_out=left_out)
+    files = source if isinstance(source, ImageFiles) else ImageFiles(source)
+    has_labels = files.label_table is not None
+    return ImageDataset(files, use_labels=has_labels, mirror=mirror, left_out=left_out)
 
 
-def flipped_set(names: Sequence[str], path: str | Path, mirror: bool, workers: int = 0) -> RealSet | None:
+def flipped_set(
+    names: Sequence[str], source: str | Path | ImageFiles, mirror: bool, workers: int = 0
+) -> RealSet | None:
     """Return the pictures of a data set as training sees them if it flips them and a metric asks for that; else None."""
-    return RealSet(reference_dataset(path, mirror=True), workers) if mirror and see_training(names) else None
+    return RealSet(reference_dataset(source, mirror=True), workers) if mirror and see_training(names) else None
 
 
 def reading_workers(device: torch.device) -> int:
@@ -216,7 +230,7 @@ def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
     Missing weights are downloaded, by the first process: call it on every rank or outside of runs.
     """
     if names:
-        check_suitable(names, RealSet(reference_dataset(dataset.path)))
+        check_suitable(names, RealSet(reference_dataset(dataset.files)))
         prepare(names, Source(), _announce)
 
 
@@ -242,7 +256,7 @@ def evaluate_snapshot(
     Call it on every process: each looks at its part of the pictures. The first one returns the results, the others none.
     The seed is that of the run.
     """
-    reference, device = reference_dataset(dataset.path), next(G.parameters()).device
+    reference, device = reference_dataset(dataset.files), next(G.parameters()).device
     with distributed.together():
         content_hash = file_sha256(snapshot) if distributed.rank() == 0 else ""
     fake = FakeSampler(G, reference, device, snapshot.name, content_hash)
@@ -251,7 +265,7 @@ def evaluate_snapshot(
         names,
         RealSet(reference, workers),
         fake,
-        real_as_trained=flipped_set(names, dataset.path, len(dataset) > dataset.num_files, workers),
+        real_as_trained=flipped_set(names, dataset.files, len(dataset) > dataset.num_files, workers),
         device=device,
         seed=seed,
     )

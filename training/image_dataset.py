@@ -1,5 +1,6 @@
 """The pictures and labels of a data set."""
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Collection, Iterator
@@ -12,15 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dnnlib.label_table import FILE_NAME, Label, read_label_table
-from dnnlib.picture import Layout, common_layout
-from dnnlib.picture_tree import PictureTree
+from dnnlib.label_table import FILE_NAME, Label
+from dnnlib.picture import LayoutError
 from dnnlib.zip_reader import ChangedError
 from training.config import DatasetSpec
 from training.decoded import Decoded
+from training.image_files import MAX_BROKEN, ImageFiles, too_many
 from training.read_ahead import DataError
-
-MAX_BROKEN = 10  # different pictures that others may stand in for
 
 
 class BrokenPicture(NamedTuple):
@@ -36,6 +35,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
 
     Attributes:
         spec: What the networks must know.
+        files: All files of the zip or folder; other data sets can be made of them, without opening it again.
         path: The zip or folder.
         num_files: Pictures in use, before mirroring.
         shape: Of the pictures in use, [files, channels, height, width], before mirroring.
@@ -49,24 +49,25 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
 
     def __init__(
         self,
-        path: str | Path,
+        source: str | Path | ImageFiles,  # a path, or what is opened already
         use_labels: bool = False,  # otherwise labels have length 0
         mirror: bool = False,  # add every picture flipped left to right, after all others
         max_images: int | None = None,  # use only so many, drawn by the seed; None = all
         seed: int = 0,  # of that draw only
         left_out: Collection[str] = (),  # names of pictures that do not belong to it
     ) -> None:
-        self._tree = PictureTree(path)
+        self.files = source if isinstance(source, ImageFiles) else ImageFiles(source)
+        self._tree, self.path = self.files.tree, self.files.path
         self._mirror = mirror
-        self.path = self._tree.path
-        names = [name for name in self._tree.picture_names() if name not in left_out]
-        labels, class_names = _read_labels(self._tree, names) if use_labels else (_no_labels(len(names)), ())
+        positions = [position for position, name in enumerate(self.files.names) if name not in left_out]
+        names = [self.files.names[position] for position in positions]
+        labels, class_names = _labels_of(self.files, names) if use_labels else (_no_labels(len(names)), ())
         chosen = _subset(len(names), max_images, seed, self.path)
         self._names = [names[index] for index in chosen]
         self._labels = labels[chosen]
         self.num_files = len(self._names)
-        self._layout = _find_layout(self._tree, self._names)
-        self._num_bytes = np.array(self._tree.sizes(self._names))
+        self._layout = self.files.common_layout(self._names)
+        self._num_bytes = self.files.num_bytes[positions][chosen]
         self.shape = (self.num_files, self._layout.channels, self._layout.height, self._layout.width)
         self.kept: Decoded | None = None
         self.broken: dict[str, str] = {}
@@ -113,7 +114,8 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         picture follows from the data set alone.
 
         Raises:
-            DataError: All are broken, or more than `max_broken` in a row, or the zip or folder is gone or another one.
+            DataError: All are broken, or more than `max_broken` in a row, or the zip or folder is gone or another one, or
+            a picture is not what dataset.json declares.
         """
         first, flipped = self._file_index(index), index >= self.num_files
         once_around = itertools.chain(range(first, self.num_files), range(first))
@@ -123,7 +125,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
             try:
                 image, label = self[candidate]
             except ValueError as error:
-                self._require_unchanged(error)
+                self._require_sound_data_set(error)
                 broken[self._names[file_index]] = " ".join(str(error).split())
             else:
                 stand_in = self._names[file_index]
@@ -153,12 +155,19 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return digest.hexdigest()
 
     def _content_lines(self) -> Iterator[bytes]:
-        for name, crc in zip(self._names, self._tree.crcs(self._names), strict=True):
+        for name, crc in zip(self._names, self._crcs, strict=True):
             yield f"{crc:08x} {name}\n".encode(errors="surrogateescape")
+
+    @functools.cached_property
+    def _crcs(self) -> list[int]:
+        """The CRC-32 of each file's content, for which those of a folder are read from end to end, once."""
+        return self._tree.crcs(self._names)
 
     def _decode(self, file_index: int) -> np.ndarray:
         """Return the picture of a file, uint8 [channels, height, width], and keep it where pictures are kept."""
-        pixels = self._tree.pixels(self._names[file_index], self._layout, self._num_bytes[file_index])
+        is_exact = self.files.declared is not None  # else grey among RGB is allowed
+        name, num_bytes = self._names[file_index], self._num_bytes[file_index]
+        pixels = self._tree.pixels(name, self._layout, num_bytes, is_exact)
         image = np.array(pixels.transpose(2, 0, 1), order="C")
         if self.kept is not None:
             self.kept.keep(file_index, image)
@@ -169,23 +178,16 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
             raise IndexError(f"there is no picture {index} in {self.path}, only 0..{len(self) - 1}")
         return index % self.num_files
 
-    def _require_unchanged(self, error: ValueError) -> None:
-        """Raise DataError if what went wrong is a matter of the whole data set."""
+    def _require_sound_data_set(self, error: ValueError) -> None:
+        """Raise DataError if what went wrong is a matter of the whole data set, not of one picture."""
+        if self.files.declared and isinstance(error.__cause__, LayoutError):
+            raise self.files.contradiction(error) from error
         try:
             if isinstance(error, ChangedError):
                 raise error
             self._tree.check()
         except ChangedError as changed:
             raise DataError(str(changed)) from changed
-
-
-def too_many(path: Path, broken: dict[str, str], max_broken: int) -> DataError:
-    what = "all pictures are broken" if len(broken) <= max_broken else f"more than {max_broken} pictures are broken"
-    names = " ".join(", ".join(broken).split())
-    return DataError(
-        f"{what} in {path}: {names} (the first: {next(iter(broken.values()))}). Copy the data set again from where it is "
-        f"whole, or pack it again with dataset_tool.py --on-error=skip and start a new run"
-    )
 
 
 def _subset(length: int, max_images: int | None, seed: int, path: Path) -> np.ndarray:
@@ -197,31 +199,16 @@ def _subset(length: int, max_images: int | None, seed: int, path: Path) -> np.nd
     return np.sort(np.random.default_rng(np.random.SeedSequence(seed)).permutation(length)[:max_images])
 
 
-def _find_layout(tree: PictureTree, names: list[str]) -> Layout:
-    """Return the layout of the pictures; some members of a zip may be damaged, as others will stand in for them."""
-    layouts, damaged = {}, {}
-    for name in names:
-        try:
-            layouts[name] = tree.layout(name)
-        except ValueError as error:
-            if not tree.is_damaged(name):
-                raise
-            damaged[name] = str(error)
-    if len(damaged) > MAX_BROKEN or not layouts:
-        raise too_many(tree.path, damaged, MAX_BROKEN)
-    return common_layout(map(tree.origin, layouts), layouts.values())
-
-
 def _no_labels(length: int) -> np.ndarray:
     return np.zeros((length, 0), np.float32)
 
 
-def _read_labels(tree: PictureTree, names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels_of(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the labels of these files, float [files, label_dim], and the class names."""
-    table = read_label_table(tree)
+    table = files.label_table
     if table is None:
         raise ValueError(
-            f"{tree.path} has no labels in a {FILE_NAME}, but training on labels (--cond) was asked for; pack the "
+            f"{files.path} has no labels in a {FILE_NAME}, but training on labels (--cond) was asked for; pack the "
             f"pictures, one folder a class, with dataset_tool.py --labels-from-folders"
         )
     return _label_array(table.labels_of(names), len(table.class_names)), table.class_names

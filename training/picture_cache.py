@@ -19,7 +19,8 @@ from dnnlib.text import format_bytes
 from metrics.cache import default_folder
 from torch_utils.distributed import local_world_size
 from training.decoded import Decoded, Place, empty, from_file
-from training.image_dataset import MAX_BROKEN, ImageDataset
+from training.image_dataset import ImageDataset
+from training.image_files import MAX_BROKEN
 from training.picture_file import file_bytes, write_pictures
 from training.read_ahead import DataError, read_ahead
 

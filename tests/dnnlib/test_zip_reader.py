@@ -224,3 +224,37 @@ def test_checksum_of_the_content_is_compared(tmp_path: Path) -> None:
     tree = FileTree(path)
     with pytest.raises(ValueError, match=r"a in .*d.zip cannot be read: Bad CRC-32"), tree.named_errors("a"):
         tree.read("a")
+
+
+def test_start_is_what_reading_gives(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "data.zip"
+    extra = b"\x99\x99" + (300).to_bytes(2, "little") + bytes(300)  # longer than what is read at once
+    with zipfile.ZipFile(path, "w") as archive:
+        for index, (name, size) in enumerate(
+            [("a.png", 5000), ("b/ü.png", 700), ("short", 3), ("empty", 0), ("c", 600)]
+        ):
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED if index % 2 else zipfile.ZIP_STORED
+            info.extra = extra if name == "c" else b""
+            archive.writestr(info, rng.bytes(size))
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())  # something before it, as in a self-extracting one
+    reader = ZipReader(path)
+    for name in reader.members():
+        assert reader.start(name, 512) == reader.read(name, 10**6)[:512]
+
+
+def test_start_refuses_what_open_refuses(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("link.png")
+    info.create_system, info.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr(info, b"/etc/passwd")
+    with pytest.raises(ValueError, match="is a link"):
+        ZipReader(tmp_path / "data.zip").start("link.png", 8)
+
+
+def test_start_checks_what_it_has_read_whole(tmp_path: Path) -> None:
+    path = _zip(tmp_path / "data.zip", ("a.png", b"x" * 3000))
+    path.write_bytes(path.read_bytes().replace(b"xxx", b"xyx", 1))
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        ZipReader(path).start("a.png", 8)

@@ -102,6 +102,6 @@ def archive_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempP
                 module.add_module(name, torch.nn.Module())
             module = module.get_submodule(name)
         module.register_buffer(leaf, random_state[ours])
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    with warnings.catch_warnings(action="ignore"):
         torch.jit.save(torch.jit.script(root), path)
     return path

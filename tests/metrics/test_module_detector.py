@@ -72,7 +72,7 @@ class Pair(nn.Module):
 
 
 def save_script(network: nn.Module, path: Path) -> Path:
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    with warnings.catch_warnings(action="ignore"):
         torch.jit.save(torch.jit.script(network), path)
     return path
 

@@ -38,7 +38,7 @@ def archive(folder: Path, tensors: Mapping[str, Tensor]) -> Path:
                 module.add_module(parent, torch.nn.Module())
             module = module.get_submodule(parent)
         module.register_buffer(leaf, tensor)
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    with warnings.catch_warnings(action="ignore"):
         torch.jit.save(torch.jit.script(root), folder / "weights.pt")
     return folder / "weights.pt"
 

@@ -116,10 +116,27 @@ def test_the_pair_of_the_tested_set_matches() -> None:
 
 
 def test_driver_there_missing_and_broken() -> None:
-    assert only(gpu.check_driver(DRIVER, False)).level == OK
-    assert "docker run --gpus=all" in only(gpu.check_driver(Driver(), False)).remedy
-    broken = only(gpu.check_driver(Driver("/usr/lib/wsl/lib/nvidia-smi", "Failed to initialize NVML"), True))
+    assert only(gpu.check_driver(DRIVER, CUDA, False)).level == OK
+    assert "docker run --gpus=all" in only(gpu.check_driver(Driver(), BLIND, False)).remedy
+    broken = only(gpu.check_driver(Driver("/usr/lib/wsl/lib/nvidia-smi", "Failed to initialize NVML"), BLIND, True))
     assert "NVML" in broken.text and "on Windows" in broken.remedy
+
+
+@pytest.mark.parametrize(
+    "cuda, version, is_too_old",
+    [("13.0", "579.9", True), ("13.0", "580.65", False), ("12.6", "535.54", False), ("12.6", "470.82", True),
+     ("13.3", "535.54", True), (None, "470.82", False)],
+)  # fmt: skip
+def test_a_driver_too_old_for_the_cuda_of_pytorch(cuda: str | None, version: str, is_too_old: bool) -> None:
+    driver = replace(DRIVER, version=version)
+    verdict = only(gpu.check_driver(driver, replace(BLIND, cuda=cuda), is_wsl=False))
+    assert verdict.level == (WARN if is_too_old else OK)
+    if is_too_old and version != "470.82":
+        assert f"{version} is too old, PyTorch's CUDA {cuda} needs 580 or newer" in verdict.text
+        assert gpu.OLDER_CUDA in verdict.remedy
+    assert (
+        only(gpu.check_driver(driver, replace(CUDA, cuda=cuda), False)).level == OK
+    )  # it works, as PyTorch sees the GPU
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stands in for nvidia-smi by a shell script")

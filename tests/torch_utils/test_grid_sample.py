@@ -5,7 +5,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_utils.ops import grid_sample as module
 from torch_utils.ops.grid_sample import grid_sample
+
+pytestmark = pytest.mark.usefixtures("is_native")
+
+
+@pytest.fixture(params=[False, True], ids=["ours", "native"])
+def is_native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run a test with our autograd functions, and with PyTorch's own derivatives where it has all of them."""
+    if request.param and not module.HAS_SECOND_DERIVATIVE:
+        pytest.skip(f"PyTorch {torch.__version__} has no second derivative of grid_sample")
+    monkeypatch.setattr(module, "HAS_SECOND_DERIVATIVE", request.param)
+    return request.param
 
 
 @pytest.fixture
@@ -18,6 +30,16 @@ def grid() -> Tensor:
 def images() -> Tensor:
     torch.manual_seed(1)
     return torch.randn(2, 3, 7, 5, dtype=torch.float64, requires_grad=True)
+
+
+def test_pytorch_lacks_the_second_derivative_where_ours_are_used(images, grid):
+    total = F.grid_sample(images, grid, align_corners=False).pow(2).sum()
+    (derivative,) = torch.autograd.grad(total, images, create_graph=True)
+    if torch.__version__ >= "2.12":
+        assert torch.autograd.grad(derivative.sum(), images)[0].isfinite().all()
+    else:
+        with pytest.raises(RuntimeError, match="grid_sampler_2d_backward is not implemented"):
+            torch.autograd.grad(derivative.sum(), images)
 
 
 def test_equals_pytorch_forward_and_backward(images, grid):
@@ -40,7 +62,9 @@ def test_derivatives_up_to_the_third(images, grid):
     torch.testing.assert_close(total, expected.sum())
 
 
-def test_the_images_are_not_stored_for_backward(images, grid):
+def test_the_images_are_not_stored_for_backward(images, grid, is_native):
+    if is_native:
+        pytest.skip("PyTorch's own stores them")
     stored = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: stored.append(x.shape), lambda x: x):
         grid_sample(images, grid)

@@ -63,7 +63,7 @@ def verdicts(paths: list[str], build: bool = False) -> Iterator[Verdict]:
     is_hidden = not facts.gpus and has_linux_driver()
     yield from guarded("PyTorch", lambda: packages.check_pytorch(facts, requirements, constraints))
     yield from guarded("WSL", lambda: places.check_wsl(kernel, exists("/dev/dxg"), is_hidden))
-    yield from guarded("NVIDIA driver", lambda: gpu.check_driver(driver, is_wsl))
+    yield from guarded("NVIDIA driver", lambda: gpu.check_driver(driver, facts, is_wsl))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     yield from guarded("GPU", lambda: gpu.check_gpus(facts, driver, visible, is_wsl))
     yield from guarded(

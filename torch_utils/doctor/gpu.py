@@ -13,8 +13,9 @@ from torch_utils.doctor.packages import INSTALL
 from torch_utils.doctor.torch_facts import ROOT, Gpu, TorchFacts
 from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict, first_line
 
-OLDER_CUDA = (
-    "python -m pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cu126"
+OLDER_CUDA = (  # the versions of constraints.txt, built with CUDA 12.6
+    "python -m pip install --force-reinstall torch==2.11.0 torchvision==0.26.0 "
+    "--index-url https://download.pytorch.org/whl/cu126"
 )
 ON_WINDOWS = (
     "update NVIDIA's driver on Windows (never inside WSL), then `wsl --update` and `wsl --shutdown` in PowerShell"
@@ -51,9 +52,12 @@ def ask_driver(which: Callable[[str], str | None]) -> Driver:
     return Driver(program, version=rows[0][0] if rows else "", gpus=tuple(name for _, name in rows))
 
 
-def check_driver(driver: Driver, is_wsl: bool) -> list[Verdict]:
-    """Check that NVIDIA's driver is there and works."""
+def check_driver(driver: Driver, facts: TorchFacts, is_wsl: bool) -> list[Verdict]:
+    """Check that NVIDIA's driver is there, works, and is new enough for the CUDA that PyTorch is built with."""
     if driver.gpus:
+        reason = None if facts.gpus else _too_old(driver, facts.cuda, is_wsl)  # with GPUs seen, it is new enough
+        if reason:
+            return [Verdict(WARN, "NVIDIA driver", *reason)]
         return [Verdict(OK, "NVIDIA driver", f"{driver.version}, with {', '.join(driver.gpus)}")]
     remedy = ON_WINDOWS if is_wsl else "install NVIDIA's driver; in a container: docker run --gpus=all"
     if driver.error:
@@ -87,15 +91,23 @@ def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: 
         return "this PyTorch is a build for the CPU alone", f"{INSTALL} --force-reinstall"
     if visible is not None and visible.strip() in ("", "-1"):
         return f"CUDA_VISIBLE_DEVICES={visible} hides it", "unset CUDA_VISIBLE_DEVICES"
-    least, update = _LEAST_DRIVERS.get(_generation(facts.cuda), 0), ON_WINDOWS if is_wsl else "update NVIDIA's driver"
-    if _generation(driver.version) < least:
-        text = f"the driver {driver.version} is too old, PyTorch's CUDA {facts.cuda} needs {least} or newer"
-        has_choice = _generation(driver.version) >= _LEAST_DRIVERS[_OLDER_GENERATION]
-        return text, f"{update}; or take PyTorch for an older CUDA: {OLDER_CUDA}" if has_choice else update
+    if reason := _too_old(driver, facts.cuda, is_wsl):
+        return reason
     remedy = ON_WINDOWS if is_wsl else "after an update of the driver restart the machine"
     if visible is not None:
         remedy = f"unset CUDA_VISIBLE_DEVICES, which is {visible}; if that is not it: {remedy}"
     return facts.complaint or "it does not say why", remedy
+
+
+def _too_old(driver: Driver, cuda: str | None, is_wsl: bool) -> tuple[str, str] | None:
+    """Why a driver does not run PyTorch's CUDA, and the remedy; None where it does."""
+    least, version = _LEAST_DRIVERS.get(_generation(cuda or ""), 0), _generation(driver.version)
+    if version >= least:
+        return None
+    text = f"the driver {driver.version} is too old, PyTorch's CUDA {cuda} needs {least} or newer"
+    update = ON_WINDOWS if is_wsl else "update NVIDIA's driver"
+    has_choice = version >= _LEAST_DRIVERS[_OLDER_GENERATION]
+    return text, f"{update}; or take PyTorch for an older CUDA: {OLDER_CUDA}" if has_choice else update
 
 
 def _check_gpu(index: int, gpu: Gpu, is_fit: bool, without: str) -> list[Verdict]:

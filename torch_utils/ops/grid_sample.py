@@ -7,14 +7,15 @@ from torch import Tensor
 from torch.autograd import Function
 
 _BILINEAR, _ZEROS, _ALIGN_CORNERS = 0, 0, False
+HAS_SECOND_DERIVATIVE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)  # of PyTorch's own
 
 
 def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
     """Sample images bilinearly at points, zero outside; -1 and 1 are the outer edges of the border pixels.
 
-    Equal to torch.nn.functional.grid_sample(align_corners=False), whose second derivative PyTorch 2.11 lacks. It is
-    linear in the images, so they need not be stored for backward, and every further derivative is sampling or its
-    adjoint. No gradient reaches the grid.
+    Equal to torch.nn.functional.grid_sample(align_corners=False), which is used from PyTorch 2.12 on. Before, it lacks
+    the second derivative, and two autograd functions take its place: it is linear in the images, so they need not be
+    stored for backward, and every further derivative is sampling or its adjoint. No gradient reaches the grid.
 
     Args:
         images: [batch, channels, height, width], any float dtype; the result has it too.
@@ -36,7 +37,12 @@ def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
         raise ValueError(f"grid has dtype {grid.dtype}; sampling points need float32 or float64")
     if grid.requires_grad:
         raise ValueError("grid requires a gradient, which this function doesn't compute; pass grid.detach()")
-    return _Sample.apply(images.to(grid.dtype), grid).to(images.dtype)
+    sample = _native if HAS_SECOND_DERIVATIVE else _Sample.apply
+    return sample(images.to(grid.dtype), grid).to(images.dtype)
+
+
+def _native(images: Tensor, grid: Tensor) -> Tensor:
+    return torch.grid_sampler_2d(images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS)
 
 
 class _Sample(Function):
@@ -44,7 +50,7 @@ class _Sample(Function):
     def forward(ctx: Any, images: Tensor, grid: Tensor) -> Tensor:
         ctx.save_for_backward(grid)
         ctx.size = images.shape
-        return torch.grid_sampler_2d(images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS)
+        return _native(images, grid)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -1,0 +1,186 @@
+"""What a start costs: a data set is opened once per process, and no header is read where dataset.json says it all."""
+
+import collections
+import json
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import dataset_tool
+import train
+from dnnlib.dataset_archive import write_dataset
+from dnnlib.image_format import KEY
+from dnnlib.picture import Layout, encode_png
+from dnnlib.picture_tree import PictureTree
+from dnnlib.zip_reader import ZipReader
+from training.dataset import DataError, stream
+from training.evaluation import check_metrics, reference_dataset
+from training.image_dataset import ImageDataset
+from training.image_files import ImageFiles
+
+COUNT = 24
+TINY = ["--cfg=demo", "--g_dict=8,8,8", "--num_layers=1,1,1", "--batch=8", "--workers=0", "--set=generator.z_dim=8",
+        "--set=generator.w_dim=8", "--set=discriminator.channel_base=128", "--set=discriminator.channel_max=8",
+        "--metrics=none", "--cond=1"]  # fmt: skip
+
+
+def pixels(index: int, size: int = 32, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (size, size, channels), dtype=np.uint8)
+
+
+def packed(dest: Path, declared: Layout | None, *, size: int = 32, grey_at: int | None = None) -> Path:
+    """A data set that declares a layout, which may be wrong, or none."""
+    with write_dataset(dest, ["even", "odd"], layout=declared) as writer:
+        for index in range(COUNT):
+            writer.add(encode_png(pixels(index, size, 1 if index == grey_at else 3)), index % 2)
+    return dest
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each step of opening a data set was done."""
+    found: Counter[str] = collections.Counter()
+
+    def count(owner: type, name: str) -> None:
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            found[f"{owner.__name__}.{name}"] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(PictureTree, "__init__")
+    count(PictureTree, "picture_names")
+    count(PictureTree, "layout")
+    count(PictureTree, "crcs")
+    count(ZipReader, "_open")
+    return found
+
+
+def train_one_step(data: Path, outdir: Path, *options: str) -> Result:
+    arguments = [f"--data={data}", f"--outdir={outdir}", "--kimg=0.008", *TINY, *options]
+    return CliRunner().invoke(train.main, arguments)
+
+
+OPENED_ONCE = {
+    "PictureTree.__init__": 1,
+    "PictureTree.picture_names": 1,
+    "PictureTree.crcs": 1,  # the content hash
+    "ZipReader._open": 1,
+}
+
+
+def test_training_opens_a_packed_set_once_and_reads_no_header(counts: Counter[str], tmp_path: Path) -> None:
+    data = packed(tmp_path / "data.zip", Layout(32, 32, 3))
+    result = train_one_step(data, tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    assert counts == OPENED_ONCE
+    counts.clear()
+    result = train_one_step(data, tmp_path / "runs", "--resume=latest")
+    assert result.exit_code == 0 and "Going on" in result.output, result.output
+    assert counts == OPENED_ONCE
+
+
+def test_without_the_note_every_header_is_read_once(counts: Counter[str], tmp_path: Path) -> None:
+    result = train_one_step(packed(tmp_path / "data.zip", None), tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    assert counts == OPENED_ONCE | {"PictureTree.layout": COUNT}
+
+
+def test_each_of_several_processes_opens_it_once(
+    counts: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, jobs, datasets = packed(tmp_path / "data.zip", None), list[train.Job](), list[ImageDataset]()
+    monkeypatch.setattr("torch_utils.distributed.spawn", lambda function, count, job, **_: jobs.append(job))
+    result = train_one_step(data, tmp_path / "runs", "--gpus=2")
+    assert result.exit_code == 0, result.output
+    assert counts["PictureTree.__init__"] == 1
+    counts.clear()
+    monkeypatch.setattr(train, "train", lambda job, dataset: datasets.append(dataset))
+    train.train_spawned(pickle.loads(pickle.dumps(jobs[0])))
+    assert counts["PictureTree.__init__"] == 1 and counts["PictureTree.layout"] == COUNT
+    assert datasets[0].spec.label_dim == 2
+
+
+def test_metrics_and_other_views_use_what_is_open(counts: Counter[str], tmp_path: Path) -> None:
+    dataset = ImageDataset(packed(tmp_path / "data.zip", None), max_images=5)
+    check_metrics(["proxy_fd_randconv_v1"], dataset)
+    assert len(reference_dataset(dataset.files, mirror=True)) == 2 * COUNT
+    assert counts["PictureTree.__init__"] == 1
+    assert counts["PictureTree.layout"] == COUNT
+    assert counts["PictureTree.crcs"] == 0  # asked for by nobody: of a folder it takes reading all
+
+
+def test_packing_notes_the_format(tmp_path: Path) -> None:
+    for index in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(pixels(index)).save(tmp_path / "in" / f"{index}.bmp")
+    arguments = [f"--source={tmp_path / 'in'}", "--width=16", "--height=16", "--workers=1"]
+    for name in ("new", "new.zip"):
+        result = CliRunner().invoke(dataset_tool.main, [*arguments, f"--dest={tmp_path / name}"])
+        assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "new" / "dataset.json").read_text())
+    assert content == {"labels": None, KEY: {"width": 16, "height": 16, "channels": 3, "bits": 8, "count": 3}}
+    assert ImageFiles(tmp_path / "new").declared == ImageFiles(tmp_path / "new.zip").declared == Layout(16, 16, 3)
+
+
+@pytest.mark.parametrize("name", ["data", "data.zip"])
+def test_wrong_note_is_an_error_that_names_the_file(tmp_path: Path, name: str) -> None:
+    data = packed(tmp_path / name, Layout(32, 32, 3), size=64)
+    result = train_one_step(data, tmp_path / "runs")
+    assert result.exit_code == 1
+    assert f"in {data} is 64x64, not 32x32 RGB" in result.output
+    assert f"dataset.json in {data} declares 32x32 RGB" in result.output
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_single_picture_of_another_kind_is_no_broken_one(tmp_path: Path, workers: int) -> None:
+    dataset = ImageDataset(packed(tmp_path / "data.zip", Layout(32, 32, 3), grey_at=5))
+    batches = stream(dataset, seed=0, start_nimg=0, batch_size=COUNT, micro_batch=COUNT, num_workers=workers)
+    with pytest.raises(DataError, match=r"img00000005.png in .* is 32x32 grey once decoded, not 32x32 RGB.* declares"):
+        next(batches)
+    with pytest.raises(ValueError, match=r"img00000005.png in .* is 32x32 grey"):
+        dataset.image(5)
+    undeclared = ImageDataset(packed(tmp_path / "mixed.zip", None, grey_at=5))
+    assert undeclared.image(5).shape == (3, 32, 32)  # as ever: read as RGB
+
+
+def test_note_of_another_count_is_not_believed(counts: Counter[str], tmp_path: Path) -> None:
+    data = packed(tmp_path / "data", Layout(32, 32, 3))
+    (data / "00000" / "more.png").write_bytes(encode_png(pixels(0, 16)))
+    with pytest.raises(ValueError, match=r"more.png in .* is 16x16"):
+        ImageDataset(data)
+    (data / "00000" / "more.png").unlink()
+    (data / "00000" / "img00000003.png").unlink()
+    counts.clear()
+    assert len(ImageDataset(data)) == COUNT - 1
+    assert counts["PictureTree.layout"] == COUNT - 1
+
+
+@pytest.mark.parametrize(
+    "note",
+    [None, [], "png", {}, {"width": 32}, *({"width": 32, "height": 32, "channels": 3, "bits": 8, "count": COUNT} | wrong
+     for wrong in ({"width": 0}, {"height": "32"}, {"channels": 2}, {"bits": 16}, {"count": True}, {"width": 32.5}))],
+)  # fmt: skip
+def test_damaged_note_is_named(tmp_path: Path, note: object) -> None:
+    data = packed(tmp_path / "data", None)
+    content = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(content | {KEY: note}))
+    with pytest.raises(ValueError, match=rf'dataset.json in {data}: "{KEY}" is .* remove it'):
+        ImageFiles(data)
+
+
+def test_copies_for_other_processes_carry_no_headers(tmp_path: Path) -> None:
+    dataset = ImageDataset(packed(tmp_path / "data.zip", None), use_labels=True)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.content_hash() == dataset.content_hash()
+    assert (copy.image(3) == dataset.image(3)).all()
+    assert b"Layout" not in pickle.dumps(dataset.files)
