@@ -4,6 +4,8 @@ PYTHON ?= python3
 DEMO   ?= demo-output
 SEED   ?= 0
 BENCH  ?= bench-output
+REPORT ?= gpu-report
+MINUTES ?= 10
 JOBS   ?= auto
 CHROMIUM ?= chromium
 ifndef PY
@@ -12,13 +14,14 @@ ENV := .venv/.installed
 DEV := .venv/.installed-dev
 endif
 
-.PHONY: help install demo test test-slow test-gpu test-newest bench check format slides clean
+.PHONY: help install demo test test-slow test-gpu test-newest gpu-report bench check format slides clean
 
 help:
 	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 20 minutes on 2 cores)"
 	@echo "make test       the quick tests     make test-slow   the others too"
 	@echo "make test-gpu   what needs a GPU    make bench       speed and memory against the published formulation"
 	@echo "make test-newest  the quick tests on the PyTorch of constraints-newest.txt, in .venv-newest"
+	@echo "make gpu-report what this program does on this GPU, in ten minutes: $(REPORT)/report.md (DATA=cifar10.zip: train on that)"
 	@echo "make check      ruff and mypy       make format      ruff format"
 	@echo "make install    create .venv        make clean       remove .venv, .venv-newest and $(DEMO)"
 	@echo "make slides     docs/slides.pdf from docs/slides.html, printed by Chromium (make slides CHROMIUM=google-chrome)"
@@ -65,6 +68,9 @@ test-gpu: $(DEV)
 
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not gpu"
+
+gpu-report: $(DEV)
+	$(PY) -m benchmarks.gpu_report --outdir=$(REPORT) --minutes=$(MINUTES) $(if $(DATA),--data="$(DATA)")
 
 bench: $(ENV)
 	@mkdir -p $(BENCH)

@@ -135,16 +135,20 @@ def run_benchmark(
         torch.backends.cudnn.benchmark = True
         click.echo(", ".join(f"{name} {value}" for name, value in machine(settings.device).items()))
         click.echo(HEADER)
-        rows = [show(row) for row in measure(settings)]
+        rows: list[Row] = []
         raised: list[Row] = []
+        for row in measure(settings):
+            rows.append(show(row))
+            if settings.json_path:  # with every row, so that a run that is ended leaves what it had
+                write_rows(settings.json_path, settings.device, rows, raised)
         if settings.with_malloc:
             click.echo(
                 f"\nThe same with {' '.join(f'{name}={value}' for name, value in RAISED.items())}: the last column"
             )
             raised = rows_with_raised_thresholds()
             show_beside(rows, raised)
-        if settings.json_path:
-            write_rows(settings.json_path, settings.device, rows, raised)
+            if settings.json_path:
+                write_rows(settings.json_path, settings.device, rows, raised)
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import attention, loader, sampling, train_step
+from benchmarks.common import Settings, run_benchmark
 from benchmarks.kernels import largest, where_it_waits
 from benchmarks.modes import Mode, parse_mode
 from benchmarks.rows import Row, read_rows, write_rows
@@ -186,6 +188,21 @@ def test_rows_come_back_from_json(tmp_path: Path) -> None:
     row = Row("demo", "load", "baseline", "cpu", 2, 10.0, None, None, None)
     write_rows(tmp_path / "rows.json", CPU, [row], [])
     assert read_rows(tmp_path / "rows.json") == [row]
+
+
+def test_an_ended_benchmark_leaves_the_rows_it_had(tmp_path: Path) -> None:
+    row = Row("demo", "load", "baseline", "cpu", 2, 10.0, None, None, None)
+    path = tmp_path / "new" / "rows.json"
+
+    def measure(settings: Settings) -> Iterator[Row]:
+        yield row
+        assert read_rows(path) == [row]  # while the next one is being measured
+        raise ValueError("too large")
+
+    options = {"device": "cpu", "quick": True, "presets": None, "batch": None, "malloc": False, "rounds": None}
+    with pytest.raises(click.ClickException, match="too large"):
+        run_benchmark({**options, "threads": None, "json_path": str(path)}, measure, ["demo"])
+    assert read_rows(path) == [row]
 
 
 def test_largest_operators() -> None:
