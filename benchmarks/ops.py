@@ -16,9 +16,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.timing import now
 from torch_utils.ops import native
 from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.native.selftest import milliseconds
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
 MODES = ("native", "reference", "compiled")
@@ -75,6 +75,18 @@ def cases(is_gpu: bool) -> Iterator[Case]:
     yield Case("bias_act tokens, noise", tokens, biased(2, with_noise=True))
     yield Case("upfirdn2d up 2, 12 taps", pictures, filtered(up=2, taps=12))
     yield Case("upfirdn2d down 2, 12 taps", pictures, filtered(down=2, taps=12))
+
+
+def milliseconds(function: Callable[[], object], device: torch.device, least_sec: float = 0.2) -> float:
+    """Return the mean time of a call after three unmeasured ones."""
+    for _ in range(3):
+        function()
+    calls, start = 0, now(device)
+    while (elapsed := now(device) - start) < least_sec:
+        for _ in range(10):
+            function()
+        calls += 10
+    return elapsed / calls * 1000
 
 
 def measure(case: Case, mode: str, device: torch.device, dtype: torch.dtype) -> Iterator[dict[str, object]]:

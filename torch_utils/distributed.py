@@ -5,6 +5,7 @@ import datetime
 import os
 import signal
 import socket
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -18,6 +19,7 @@ from torch_utils.finite import is_all_finite
 
 SPAWNED = "STYLEFORMER_SPAWNED"  # environment variable of the processes that `spawn` starts
 TIMEOUT = datetime.timedelta(minutes=30)  # of a collective: the first process may be computing a distance meanwhile
+SIGN_OF_LIFE_SEC = 5.0  # how long a process is silent at most in `take_time_together`
 
 
 _PARENT = os.getppid()  # looked at early: it may be gone soon
@@ -216,6 +218,35 @@ def together() -> Iterator[None]:
     for number, message in enumerate(messages):
         if message is not None:
             raise PeerError(f"process {number}: {message}")
+
+
+def take_time_together(function: Callable[[], object]) -> None:
+    """Call a function that may take longer in one process than a collective may wait, then raise errors as `together`.
+
+    It runs in a thread, while the processes tell each other every few seconds that they are alive: one that is killed is
+    missed at once. No collectives inside.
+    """
+    if world_size() == 1:
+        function()
+        return
+    failures: list[Exception] = []
+
+    def call() -> None:
+        try:
+            function()
+        except Exception as error:
+            failures.append(error)
+
+    worker = threading.Thread(target=call, daemon=True)
+    worker.start()
+    still_busy = [True]
+    while any(still_busy):
+        worker.join(SIGN_OF_LIFE_SEC)
+        still_busy = [True] * world_size()
+        dist.all_gather_object(still_busy, worker.is_alive())
+    with together():
+        if failures:
+            raise failures[0]
 
 
 def gather_rows(x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.bias_act_reference import ACTIVATIONS
 
 CONFIG, _, DATA = golden_data.load("bias_act")
 CASES = CONFIG["cases"]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_utils.ops.bias_act import ACTIVATIONS, bias_act, bias_act_reference
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.bias_act_reference import ACTIVATIONS, bias_act_reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -172,6 +173,43 @@ def test_infinities_and_not_a_number_go_the_way_of_the_reference() -> None:
                 function(leaf, *arguments).backward(torch.full_like(leaf, 3.0))
                 grads.append(leaf.grad)
             torch.testing.assert_close(*grads, equal_nan=True)
+
+
+LIMITS = (256 * 0.5**0.5, 180.6, 100.06, 1.3, 0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("clamp", LIMITS, ids=str)
+@pytest.mark.parametrize(("act", "below"), [("linear", 1.0), ("relu", 0.0), ("lrelu", 0.2)])
+def test_a_saturated_result_passes_no_gradient_however_its_limit_is_rounded(act, below, clamp, dtype) -> None:
+    """The result is stored as the limit in its dtype, which may lie below the limit; at 8 elements packs of 16 bytes."""
+    x = (torch.tensor([2, -12, 0.5, -0.5] * 2) * clamp).to(dtype)
+    weight, again = torch.full_like(x, 2.0), torch.full_like(x, 3.0)
+    slope = torch.tensor([0, 0 if below else below, 1, below] * 2).to(dtype)
+    for part in (x, x[:3]):
+        y, first, second, of_x = derivatives(
+            lambda x: bias_act(x, None, 0, act, 0.2, 1.0, clamp), part, weight[: len(part)], again[: len(part)]
+        )
+        assert y[0] == torch.tensor(clamp).to(dtype)
+        torch.testing.assert_close(first, 2 * slope[: len(part)])
+        torch.testing.assert_close(second, 3 * slope[: len(part)])
+        assert not of_x.any()
+
+
+def test_limits_are_rounded_down_and_up_by_each_half_type() -> None:
+    """What the test above relies on."""
+    for dtype in (torch.float16, torch.bfloat16):
+        moved = [torch.tensor(clamp).to(dtype).item() - clamp for clamp in LIMITS]
+        assert min(moved) < 0 < max(moved), dtype
+
+
+def test_the_limit_of_a_resnet_discriminator_in_float16() -> None:
+    grads = []
+    for function in (bias_act, bias_act_reference):
+        x = torch.tensor([300.0, -2000.0], dtype=torch.float16, requires_grad=True)
+        function(x, None, 0, "lrelu", 0.2, 1.0, 256 * 0.5**0.5, None, None).sum().backward()
+        grads.append(x.grad.tolist())
+    assert grads == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS)

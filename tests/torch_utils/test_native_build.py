@@ -1,5 +1,8 @@
 """Finding compilers, building once, and stepping aside with one line where that cannot be done."""
 
+import ast
+import datetime
+import graphlib
 import os
 import re
 import signal
@@ -23,6 +26,7 @@ from torch_utils.ops.native.toolchain import OperatorsUnavailable
 ROOT = Path(__file__).parents[2]
 CPU = build.Target()
 GPU_LIST = "7.5,8.0,8.6,9.0,12.0"
+KERNELS = 91  # of the library
 
 
 @pytest.fixture
@@ -197,50 +201,111 @@ def test_gpus_that_pytorch_has_no_code_for_are_left_out(monkeypatch: pytest.Monk
         loading.target_for("cuda")
 
 
-def test_compiled_code_uses_what_is_faster_there(cpu_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_ready", {"cpu": True})
-    monkeypatch.setattr(native, "_faster", {"cpu": frozenset({"bias_act", "upfirdn2d+compile"})})
-    monkeypatch.setattr(native, "mode", lambda: "auto")
-    x = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cpu"))
-    assert [native.is_used_for(x, name) for name in ("bias_act", "upfirdn2d")] == [True, False]
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert [native.is_used_for(x, name) for name in ("bias_act", "upfirdn2d")] == [False, True]
+@pytest.mark.parametrize("mode", ["auto", "native", "reference"])
+def test_what_is_used_depends_on_no_measurement(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In auto both, but for what torch.compile fuses itself; whether they are built is not even asked then."""
+    asked = []
+    monkeypatch.setattr(native, "_prepared", lambda device_type, is_checked: asked.append(device_type) is None)
+    monkeypatch.setattr(native, "_ready", {})
+    monkeypatch.setattr(native, "_chosen", mode)
+    x = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cuda"))
+    is_on = mode != "reference"
+    with monkeypatch.context() as compiling:
+        compiling.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert native.is_used_for(x, "bias_act") == (mode == "native")
+        assert asked == (["cuda"] if mode == "native" else [])
+        assert native.is_used_for(x, "upfirdn2d") == is_on
+    assert [native.is_used_for(x, name) for name in ("bias_act", "upfirdn2d")] == [is_on, is_on]
+    assert asked == ["cuda"] * is_on
 
 
-@pytest.mark.slow
-def test_both_kinds_of_code_are_timed(cpu_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    native.set_mode("native")
-    native.require("cpu")
-    ratios = [list(selftest._time_ratios("bias_act", compiled, torch.device("cpu"))) for compiled in (False, True)]
-    assert [len(found) for found in ratios] == [2, 1] and all(ratio > 0 for found in ratios for ratio in found)
-    monkeypatch.setattr(selftest, "_time_ratios", lambda name, compiled, device: [0.5 if compiled else 2.0])
-    assert selftest.faster(torch.device("cpu"), with_compiled=True) == ["bias_act+compile", "upfirdn2d+compile"]
-    assert selftest.faster(torch.device("cpu"), with_compiled=False) == []
+def test_a_library_that_disagrees_is_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(loading, "load", lambda device_type: None)
+
+    def fail(device_type: str) -> None:
+        raise OperatorsUnavailable("bias_act linear differs from the reference by 2")
+
+    monkeypatch.setattr(loading, "check_once", fail)
+    assert not native.is_ready("cuda")
+    assert "plain PyTorch" in capsys.readouterr().out
+
+
+def test_no_module_of_the_operators_imports_in_a_circle() -> None:
+    """Where a module of a package is named, the package itself is not taken for imported."""
+    paths = [ROOT / "torch_utils" / "distributed.py", *(ROOT / "torch_utils" / "ops").rglob("*.py")]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    imported: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {one if one in names else str(node.module) for one in whole}
+        imported[name] = found & names.keys()
+    assert imported["torch_utils.ops.bias_act"] >= {"torch_utils.ops.native", "torch_utils.ops.bias_act_reference"}
+    assert set(graphlib.TopologicalSorter(imported).static_order()) == names.keys()  # CycleError names a circle
 
 
 def prepare_by_two(folder: Path) -> None:
     distributed.join(torch.device("cpu"))
     native.set_mode("auto")
     asked = folder / str(distributed.rank())
-    native._prepared = lambda device_type: asked.write_text("asked") < 0  # fails
+    native._prepared = lambda device_type, is_checked: asked.write_text("asked") < 0  # fails
     native.prepare(torch.device("cuda"))
     assert not native.is_ready("cuda")
     native.set_mode("auto")
 
-    def succeed(device_type: str) -> bool:
-        native._faster[device_type] = frozenset({"upfirdn2d"})
+    def succeed(device_type: str, is_checked: bool) -> bool:
+        asked.with_suffix(".loaded" if is_checked else ".checked").touch()
         return True
 
-    native._prepared, loading.load = succeed, lambda device_type: asked.with_suffix(".loaded").touch()
+    native._prepared = succeed
     native.prepare(torch.device("cuda"))
     assert native.is_ready("cuda")
-    assert native.is_faster("cuda", "upfirdn2d") and not native.is_faster("cuda", "bias_act")
     distributed.leave()
 
 
 def test_the_first_process_of_a_machine_finds_out_for_the_others(tmp_path: Path) -> None:
     distributed.spawn(prepare_by_two, 2, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"0", "1.loaded"}
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "0.checked", "1.loaded"}
+
+
+def prepare_slowly(folder: Path) -> None:
+    """The first process builds for longer than a collective may wait; then it fails, which reaches the other."""
+    distributed.TIMEOUT, distributed.SIGN_OF_LIFE_SEC = datetime.timedelta(seconds=4), 0.5
+    distributed.join(torch.device("cpu"))
+    native.set_mode("native")
+
+    def build_for_long(device_type: str, is_checked: bool) -> bool:
+        if not is_checked:
+            time.sleep(8)
+        return True
+
+    native._prepared = build_for_long
+    native.prepare(torch.device("cpu"))
+    assert native.is_ready("cpu")
+
+    def fail(device_type: str, is_checked: bool) -> bool:
+        raise OperatorsUnavailable("compiling failed")
+
+    native.set_mode("native")
+    native._prepared = fail
+    with pytest.raises((OperatorsUnavailable, distributed.PeerError), match="compiling failed") as raised:
+        native.prepare(torch.device("cpu"))
+    (folder / str(distributed.rank())).write_text(raised.type.__name__)
+    distributed.leave()
+
+
+def test_a_build_may_take_longer_than_a_collective_waits(tmp_path: Path) -> None:
+    distributed.spawn(prepare_slowly, 2, tmp_path)
+    assert [(tmp_path / name).read_text() for name in "01"] == ["OperatorsUnavailable", "PeerError"]
+
+
+def test_a_build_before_the_processes_join_ends_before_the_others_give_up() -> None:
+    """--batch-gpu=auto tries batch sizes in the first process while the others wait to join it."""
+    assert distributed.TIMEOUT.total_seconds() > build.TIMEOUT_SEC + loading.CHECK_TIMEOUT_SEC
 
 
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:
@@ -301,6 +366,17 @@ def test_a_failed_check_is_a_reason_to_step_aside(quick_compiler: Path, monkeypa
     assert "their check failed (" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("compiled")
+def test_the_self_test_runs_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = library.library_of(torch.device("cpu"))
+    assert len(kernels.launches()) == KERNELS
+    assert selftest.compare(torch.device("cpu")) > 1000
+    assert all(kernels.launches().values())
+    monkeypatch.setattr(selftest, "_GEOMETRIES", selftest._GEOMETRIES[:3])
+    with pytest.raises(OperatorsUnavailable, match=r"has not run 13 kernels, .*Upfirdn"):
+        selftest.compare(torch.device("cpu"))
+
+
 def test_prepare_in_a_run_of_one(quick_compiler: Path) -> None:
     native.prepare(torch.device("cpu"))
     assert not quick_compiler.exists()
@@ -335,7 +411,7 @@ def test_doctor_from_an_empty_cache_after_a_killed_compiler(cache: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert "results agree with the reference on cpu" in done.stdout
-    assert all(f"{word}:" in done.stdout for word in ("compiler", "cache", "built", "build log", "speed"))
+    assert all(f"{word}:" in done.stdout for word in ("compiler", "cache", "built", "build log", "self-test"))
 
 
 @pytest.mark.slow
@@ -344,8 +420,7 @@ def test_the_check_of_a_fresh_library_runs_once(quick_compiler: Path, monkeypatc
     monkeypatch.setattr(subprocess, "run", None)
     monkeypatch.setattr(native, "_ready", {})
     assert native.is_ready("cpu")
-    (marker,) = build.library_path(CPU).parent.glob("checked-*")
-    assert native._faster["cpu"] == set(marker.read_text(encoding="utf-8").split()) <= set(native.OPERATORS)
+    assert len(list(build.library_path(CPU).parent.glob("checked-*"))) == 1
 
 
 @pytest.mark.slow
@@ -363,3 +438,6 @@ def test_nvcc_compiles_for_all_gpus_without_warnings_and_spills(tmp_path: Path, 
     assert all(f"'sm_{a}'" in log for a in architectures)
     assert not re.search("warning", log, re.IGNORECASE)
     assert not [line for line in log.splitlines() if "spill" in line and " 0 bytes spill stores, 0 bytes" not in line]
+    registers = [int(number) for number in re.findall(r"Used (\d+) registers", log)]
+    assert len(registers) == KERNELS * len(architectures)
+    assert max(registers) <= 64

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from torch_utils.ops import native
-from torch_utils.ops.bias_act import bias_act, bias_act_reference
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.bias_act_reference import bias_act_reference
 from torch_utils.ops.native import build, loading, toolchain
 from torch_utils.ops.native.selftest import compare
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_reference
@@ -191,8 +192,8 @@ def test_compiled_code_passes_through() -> None:
 
 def test_auto_uses_them_after_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_chosen", "auto")
-    for operator in ("bias_act", "upfirdn2d"):  # whichever is faster
-        assert native.is_used_for(torch.zeros(1, device="cuda"), operator) == native.is_faster("cuda", operator)
+    for operator in ("bias_act", "upfirdn2d"):
+        assert native.is_used_for(torch.zeros(1, device="cuda"), operator)
         assert not native.is_used_for(torch.zeros(1), operator)
     assert list(build.library_path(loading.target_for("cuda")).parent.glob("checked-*"))
 

@@ -8,7 +8,7 @@
 
 namespace styleformer {
 
-// The order of ACTIVATIONS in torch_utils/ops/bias_act.py. The first three are straight on either side of zero.
+// The order of ACTIVATIONS in torch_utils/ops/bias_act_reference.py. The first three are straight on either side of zero.
 enum Act { kLinear, kRelu, kLrelu, kTanh, kSigmoid, kElu, kSelu, kSoftplus, kSwish, kNumActs };
 
 constexpr double kSoftplusStraight = 20;  // beyond it PyTorch takes softplus(v) for v
@@ -109,6 +109,7 @@ HD M clamped(M v, M limit) {  // a negative limit is none; not-a-number stays
 }
 
 // The factor from the gradient of y to that of the input, read off y = clamp(gain * straight(v)): no input is stored.
+// As y was rounded when it was stored, so has the limit to be; a saturated y may else lie below it.
 template <class M>
 HD M straight_factor(M y, M slope, M gain, M limit) {
     bool above = gain > 0 ? y > 0 : y < 0;

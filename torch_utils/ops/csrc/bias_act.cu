@@ -106,7 +106,7 @@ struct BiasActBody {
     }
 
     HD static Values straight_values(const BiasActCall& call, const M* v, const Inputs& inputs) {
-        const M gain = M(call.gain), limit = M(call.clamp), slope = slope_below(call.act, M(call.alpha));
+        const M gain = M(call.gain), limit = stored<T>(M(call.clamp)), slope = slope_below(call.act, M(call.alpha));
         Values values;
         UNROLL for (int i = 0; i < kPack; i++) {
             if constexpr (ORDER == 0) values.item[i].set(clamped(gain * straight(v[i], slope), limit));
@@ -132,11 +132,10 @@ struct BiasActBody {
     }
 };
 
-Access access_of(const BiasActCall& call, int pack) {
+Access access_of(const BiasActCall& call, int pack, bool adds) {
     bool aligned = is_aligned(call.input) && is_aligned(call.grad) && is_aligned(call.grad_grad) &&
                    is_aligned(call.result);
-    bool shifts = call.bias || call.noise;
-    if (aligned && !shifts) return kOneChannel;
+    if (aligned && !(adds && (call.bias || call.noise))) return kOneChannel;
     if (aligned && call.inner % pack == 0 && is_aligned(call.noise)) return kOneChannel;
     if (aligned && call.inner == 1 && call.channels % pack == 0 && is_aligned(call.bias)) return kManyChannels;
     return kSingle;
@@ -150,11 +149,12 @@ int launch_bias_act(const BiasActParams& p) {
 
 template <class T, int ORDER, bool CURVED>
 int with_access(const BiasActParams& p) {
-    switch (access_of(p.call, kPackOf<T>)) {
-        case kOneChannel: return launch_bias_act<BiasActBody<T, ORDER, CURVED, kOneChannel>>(p);
-        case kManyChannels: return launch_bias_act<BiasActBody<T, ORDER, CURVED, kManyChannels>>(p);
-        default: return launch_bias_act<BiasActBody<T, ORDER, CURVED, kSingle>>(p);
-    }
+    using Single = BiasActBody<T, ORDER, CURVED, kSingle>;
+    const Access access = access_of(p.call, kPackOf<T>, Single::kShifted);
+    if (access == kOneChannel) return launch_bias_act<BiasActBody<T, ORDER, CURVED, kOneChannel>>(p);
+    if constexpr (Single::kShifted)  // else no channel differs from the others
+        if (access == kManyChannels) return launch_bias_act<BiasActBody<T, ORDER, CURVED, kManyChannels>>(p);
+    return launch_bias_act<Single>(p);
 }
 
 template <class T>
@@ -183,4 +183,13 @@ EXPORT int styleformer_bias_act(const styleformer::BiasActCall* call) {
         case kFloat64: return with_order<Float64>(p);
         default: return -1;
     }
+}
+
+// The name of a kernel of the library, counted from 0, and how often it was launched; null beyond the last one.
+EXPORT const char* styleformer_kernel(int index, int64_t* launches) {
+    const styleformer::Kernel* kernel = styleformer::Kernel::list();
+    while (kernel && index-- > 0) kernel = kernel->next;
+    if (!kernel) return nullptr;
+    *launches = kernel->launches.load(std::memory_order_relaxed);
+    return kernel->name;
 }

@@ -2,6 +2,8 @@
 // So the host build executes what the kernels do, index by index.
 #pragma once
 
+#include <atomic>
+
 #include "scalar.h"
 
 namespace styleformer {
@@ -13,6 +15,33 @@ struct Thread {
     int64_t block, blocks;
     int index, count;  // in the block
 };
+
+// One kernel of the library. All are listed when it is loaded, so that the self-test can tell which ones it has run.
+struct Kernel {
+    const char* name;
+    Kernel* next;
+    std::atomic<int64_t> launches;
+
+    static Kernel*& list() {
+        static Kernel* first = nullptr;
+        return first;
+    }
+    explicit Kernel(const char* name) : name(name), next(list()), launches(0) { list() = this; }
+};
+
+template <class Body>
+struct KernelOf {
+    static const char* name() { return __PRETTY_FUNCTION__; }
+    static Kernel kernel;
+};
+
+template <class Body>
+Kernel KernelOf<Body>::kernel(name());
+
+template <class Body>
+void count_launch() {
+    KernelOf<Body>::kernel.launches.fetch_add(1, std::memory_order_relaxed);
+}
 
 // Body::run(p, thread): threads that know nothing of each other. `blocks` may be any number from 1 on.
 // Body::fetch, ::first_pass and ::last_pass(p, place, shared, thread index): threads that share the memory of a block.
@@ -41,12 +70,14 @@ __global__ void __launch_bounds__(kThreads) tiled(const P p) {
 
 template <class Body, class P>
 int launch_elementwise(const P& p, int64_t blocks, void* stream) {
+    count_launch<Body>();
     elementwise<Body><<<unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0, cudaStream_t(stream)>>>(p);
     return int(cudaGetLastError());
 }
 
 template <class Body, class P>
 int launch_tiled(const P& p, int shared_bytes, void* stream) {
+    count_launch<Body>();
     unsigned blocks = unsigned(p.tiles < kMaxBlocks ? p.tiles : kMaxBlocks);
     tiled<Body><<<blocks, kThreads, shared_bytes, cudaStream_t(stream)>>>(p);
     return int(cudaGetLastError());
@@ -56,6 +87,7 @@ int launch_tiled(const P& p, int shared_bytes, void* stream) {
 
 template <class Body, class P>
 int launch_elementwise(const P& p, int64_t blocks, void*) {
+    count_launch<Body>();
     constexpr int kHostBlocks = 3;  // fewer than the work asks for, so that the further rounds are run too
     blocks = blocks < kHostBlocks ? blocks : kHostBlocks;
     for (int64_t block = 0; block < blocks; block++)
@@ -65,6 +97,7 @@ int launch_elementwise(const P& p, int64_t blocks, void*) {
 
 template <class Body, class P>
 int launch_tiled(const P& p, int shared_bytes, void*) {
+    count_launch<Body>();
     unsigned char* shared = static_cast<unsigned char*>(__builtin_malloc(size_t(shared_bytes)));
     if (!shared) return 1;
     for (int64_t tile = 0; tile < p.tiles; tile++) {

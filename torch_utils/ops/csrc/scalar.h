@@ -101,6 +101,14 @@ struct Bfloat16 {
     HD void set(Math value) { stored = bfloat16_of_float(value); }
 };
 
+// What is left of a number that is stored as a T.
+template <class T>
+HD typename T::Math stored(typename T::Math value) {
+    T rounded;
+    rounded.set(value);
+    return rounded.get();
+}
+
 // N neighbours that are read and written in one access; N = kPackOf<T> makes it 16 bytes.
 template <class T>
 constexpr int kPackOf = 16 / int(sizeof(T));

@@ -19,9 +19,11 @@ struct UpfirdnCall {
 
 constexpr int kStripOutputs = 8;      // results in a column that one thread makes where the factors are known
 constexpr int kTileOutputs = 4096;    // at most
+constexpr int kFewOutputs = 1024;     // a tile with no more is not made smaller for the sake of more tiles
 constexpr int kTileWidth = 64;        // at most
 constexpr int kTileLanes = 32;        // channels of a pixel that a tile takes, at most
 constexpr int kEnoughTiles = 512;     // for the largest GPUs; where there are fewer, tiles are made smaller
+constexpr int kSectorBytes = 32;      // what a GPU reads from memory at least
 constexpr int kSharedBytes = 24576;   // of a block, where possible: six of them fit into a multiprocessor with 164 KB
 constexpr int kSharedLimit = 49152;   // what every GPU grants
 
@@ -144,40 +146,6 @@ inline int power_of_two_from(int64_t n, int limit) {
     return power;
 }
 
-inline int least_width(int strip) { return strip > 1 ? 4 : 1; }  // a multiple of the factors that strips know
-
-// The largest tile that seems sensible: wide rows where pixels are small, and several planes where those are small.
-inline void start_large(UpfirdnPlan& p, int strip) {
-    const UpfirdnCall& call = p.call;
-    p.tile_lanes = int(p.lanes <= kTileLanes ? p.lanes : kTileLanes);
-    int width = 2 * kTileWidth;
-    while (width > kTileWidth || (width > kTileWidth / 8 && width * p.tile_lanes > 8 * kTileWidth)) width /= 2;
-    p.x.outputs = power_of_two_from(call.out_width + p.x.shift, width);
-    if (p.x.outputs < least_width(strip)) p.x.outputs = least_width(strip);
-    int64_t height = kTileOutputs / (p.x.outputs * p.tile_lanes) / strip * strip;
-    if (height < strip) height = strip;
-    int64_t all = round_up(call.out_height + p.y.shift, strip);
-    p.y.outputs = int(all < height ? all : height);
-    int64_t planes = kTileOutputs / (int64_t(p.x.outputs) * p.y.outputs * p.tile_lanes);
-    p.tile_planes = int(planes < 1 ? 1 : planes < p.planes ? planes : p.planes);
-}
-
-inline bool make_smaller(UpfirdnPlan& p, int size, int strip) {
-    if (p.tile_planes > 1) {
-        p.tile_planes /= 2;
-    } else if (p.y.outputs > strip) {
-        p.y.outputs = int(round_up(p.y.outputs / 2, strip));
-    } else if (p.x.outputs > least_width(strip)) {
-        p.x.outputs /= 2;
-    } else if (p.tile_lanes > 1 && strip == 1) {
-        int pack = 16 / size;
-        p.tile_lanes = p.tile_lanes > pack ? int(round_up(p.tile_lanes / 2, pack)) : 1;
-    } else {
-        return false;
-    }
-    return true;
-}
-
 // Everything that follows from the size of a tile, except how to divide by it.
 inline void lay_out(UpfirdnPlan& p, int size, int math_size) {
     const UpfirdnCall& call = p.call;
@@ -203,6 +171,76 @@ inline void lay_out(UpfirdnPlan& p, int size, int math_size) {
     p.tiles = p.x.tiles * p.y.tiles * p.lane_tiles * ceil_div(p.planes, p.tile_planes);
 }
 
+// How many rows of results a tile of this width and so many lanes can have within `limit` bytes; 0 if not even a strip.
+inline int tallest(const UpfirdnPlan& p, int size, int math_size, int strip, int limit) {
+    int row_bytes = p.pitch * size + (p.call.separable ? p.x.outputs * p.tile_lanes * math_size : 0);
+    int64_t rows = (limit - p.between_offset - 32) / row_bytes;  // 32: what rounding to 16 bytes may add
+    if (rows * p.y.up < p.y.taps) return 0;
+    int64_t outputs = (rows * p.y.up - p.y.taps) / p.y.down + 1;
+    int64_t most = kTileOutputs / (p.x.outputs * p.tile_lanes), all = round_up(p.call.out_height + p.y.shift, strip);
+    outputs = outputs < most ? outputs : most;
+    return int(outputs < all ? outputs / strip * strip : all);
+}
+
+// Bytes fetched for a result, in whole sectors of memory.
+inline double fetch_cost(const UpfirdnPlan& p, int size) {
+    int64_t pixel = round_up(p.tile_lanes * size, kSectorBytes);
+    int64_t line = p.is_whole ? p.line_length * size + kSectorBytes : p.x.inputs * pixel;
+    return double(line * p.y.inputs) / (double(p.x.outputs) * p.y.outputs * p.tile_lanes);
+}
+
+// Chooses the tile that fetches the least among all widths, and all numbers of lanes where they are free, whose input fits
+// into `limit` bytes. False if none does.
+inline bool choose_tile(UpfirdnPlan& p, int size, int math_size, int strip, int limit) {
+    const int sector = kSectorBytes / size, least = strip > 1 ? 4 : 1;  // 4: a multiple of the factors that are known
+    double least_cost = -1;
+    UpfirdnPlan best = p;
+    for (int lanes = at_most(p.lanes, kTileLanes);;) {
+        const int widest = power_of_two_from(p.call.out_width + p.x.shift, kTileWidth);
+        for (int width = widest > least ? widest : least; width >= least; width /= 2) {
+            p.tile_lanes = lanes;
+            p.x.outputs = width;
+            p.y.outputs = strip;
+            lay_out(p, size, math_size);
+            p.y.outputs = tallest(p, size, math_size, strip, limit);
+            if (p.y.outputs == 0) continue;
+            lay_out(p, size, math_size);
+            double cost = fetch_cost(p, size);
+            if (least_cost < 0 || cost < least_cost) {
+                least_cost = cost;
+                best = p;
+            }
+        }
+        if (strip > 1 || lanes == 1) break;
+        lanes = lanes > sector ? int(round_up(lanes / 2, sector)) : (lanes + 1) / 2;
+    }
+    p = best;
+    return least_cost >= 0;
+}
+
+// Several planes where those are small.
+inline void take_planes(UpfirdnPlan& p, int limit) {
+    int64_t planes = kTileOutputs / (int64_t(p.x.outputs) * p.y.outputs * p.tile_lanes);
+    int64_t fitting = (limit - p.between_offset) / (p.shared_bytes - p.between_offset);
+    planes = planes < fitting ? planes : fitting;
+    p.tile_planes = int(planes < 1 ? 1 : planes < p.planes ? planes : p.planes);
+}
+
+// Halves the planes of a tile, or its larger side. False where it should stay as it is.
+inline bool make_smaller(UpfirdnPlan& p, int strip) {
+    const int larger = p.x.outputs > p.y.outputs ? p.x.outputs : p.y.outputs;
+    if (p.tile_planes > 1) {
+        p.tile_planes /= 2;
+    } else if (p.x.outputs * p.y.outputs * p.tile_lanes <= kFewOutputs || larger <= 2 * kStripOutputs) {
+        return false;
+    } else if (p.x.outputs > p.y.outputs) {
+        p.x.outputs /= 2;
+    } else {
+        p.y.outputs = int(round_up(p.y.outputs / 2, strip));
+    }
+    return true;
+}
+
 // `known`: are factors, taps and lanes known to the compiler? Then a thread makes strips of kStripOutputs.
 inline UpfirdnPlan make_plan(const UpfirdnCall& call, int size, int math_size, bool known) {
     const int strip = known ? kStripOutputs : 1;
@@ -212,14 +250,14 @@ inline UpfirdnPlan make_plan(const UpfirdnCall& call, int size, int math_size, b
     p.planes = call.channels_last ? call.batch : call.batch * call.channels;
     p.x = make_axis(call.up_x, call.down_x, call.taps_x, call.pad_x0, known);
     p.y = make_axis(call.up_y, call.down_y, call.taps_y, call.pad_y0, known);
-    start_large(p, strip);
-    lay_out(p, size, math_size);
-    while (p.shared_bytes > kSharedBytes && make_smaller(p, size, strip)) lay_out(p, size, math_size);
-    while (p.tiles < kEnoughTiles && (p.tile_planes > 1 || p.y.outputs > 2 * kStripOutputs)) {
-        make_smaller(p, size, strip);
-        lay_out(p, size, math_size);
-    }
-    if (p.shared_bytes > kSharedLimit) p.tiles = 0;
+    p.tile_planes = 1;
+    int limit = kSharedBytes;
+    bool fits = choose_tile(p, size, math_size, strip, limit);
+    if (!fits) fits = choose_tile(p, size, math_size, strip, limit = kSharedLimit);
+    if (!fits) return p;  // no tiles
+    take_planes(p, limit);
+    do lay_out(p, size, math_size);
+    while (p.tiles < kEnoughTiles && make_smaller(p, strip));
     p.by_tiles_x = Divider(p.x.tiles);
     p.by_tiles_y = Divider(p.y.tiles);
     p.by_lane_tiles = Divider(p.lane_tiles);

@@ -1,4 +1,4 @@
-"""`python -m torch_utils.ops.native`: looks for what the compiled operators need, builds, checks and times them."""
+"""`python -m torch_utils.ops.native`: looks for what the compiled operators need, builds and checks them."""
 
 import os
 import time
@@ -8,14 +8,11 @@ from pathlib import Path
 
 import click
 import torch
-from torch import Tensor
 
 from torch_utils.ops import native
-from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.native import build, toolchain
-from torch_utils.ops.native.loading import FASTER, target_for
-from torch_utils.ops.native.selftest import compare, faster, milliseconds
-from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
+from torch_utils.ops.native.loading import target_for
+from torch_utils.ops.native.selftest import compare
 
 
 @click.command()
@@ -23,11 +20,10 @@ from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 @click.option("--arch", metavar="LIST", help="Compute capabilities, such as 7.5,9.0.  [default: the GPUs present]")
 @click.option("--self-test", type=click.Choice(["cpu", "cuda"]), help="Only compare with the reference on this device.")
 def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
-    """Say whether the compiled operators can be used here, why not, and what they gain."""
+    """Say whether the compiled operators can be used here, or why not."""
     try:
         if self_test:
             check(self_test)
-            click.echo(f"{FASTER} {' '.join(faster(torch.device(self_test), with_compiled=self_test == 'cuda'))}")
             return
         if arch and not compile_only:
             raise click.UsageError("--arch goes with --compile-only")
@@ -41,7 +37,6 @@ def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
         device_type = "cuda" if architectures else "cpu"
         compile_for(target_for(device_type))
         check(device_type)
-        compare_speed(torch.device(device_type))
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -79,30 +74,6 @@ def check(device_type: str) -> None:
     for index in toolchain.present_gpus() if device_type == "cuda" else (0,):
         device = torch.device(device_type, index)
         report("self-test", f"{compare(device)} results agree with the reference on {device}")
-
-
-def compare_speed(device: torch.device) -> None:
-    """Time both operators and their reference on one tensor."""
-    is_gpu = device.type == "cuda"
-    x = torch.randn(64 if is_gpu else 1, 256, 64, 64, device=device, dtype=torch.float16 if is_gpu else torch.float32)
-    bias, f = torch.randn(256, device=device, dtype=x.dtype), setup_filter([1, 3, 3, 1]).to(device)
-    operators = {
-        "bias_act lrelu": lambda x: bias_act(x, bias, act="lrelu", clamp=256.0),
-        "upfirdn2d 4x4": lambda x: upfirdn2d(x, f, padding=[2, 1]),
-        "upfirdn2d 4x4, down 2": lambda x: upfirdn2d(x, f, down=2, padding=1),
-    }
-    for name, operator in operators.items():
-        times = {mode: timed(operator, x, mode) for mode in ("native", "reference")}
-        report("speed", f"{name}: " + ", ".join(f"{mode} {ms:.3f} ms" for mode, ms in times.items()))
-    if not is_gpu:
-        report("note", "on the CPU the compiled operators serve tests; training uses the reference there")
-
-
-def timed(operator: Callable[[Tensor], Tensor], x: Tensor, mode: str) -> float:
-    """Milliseconds of a call in this mode."""
-    native.set_mode(mode)
-    with torch.no_grad():
-        return milliseconds(lambda: operator(x), x.device)
 
 
 def nvcc_version(origin: str, path: Path) -> str:

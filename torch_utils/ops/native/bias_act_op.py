@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from torch_utils.ops.bias_act import ACTIVATIONS, bias_act_reference
+from torch_utils.ops.bias_act_reference import ACTIVATIONS, bias_act_reference
 from torch_utils.ops.native.library import (
     DEVICES,
     DTYPES,

@@ -39,7 +39,7 @@ UNITS = ("bias_act", "upfirdn2d")
 LIBRARY_NAME = "libstyleformer_ops.so"
 _CXX_FLAGS = "-std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra"
 _NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
-_TIMEOUT_SEC = 1800
+TIMEOUT_SEC = 1200  # with that of the check, less than processes wait for one that is late to join them
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ def _compile(target: Target, folder: Path) -> None:
         file.write(text)
         file.flush()
         try:
-            code = subprocess.run(command, stdout=file, stderr=file, timeout=_TIMEOUT_SEC).returncode
+            code = subprocess.run(command, stdout=file, stderr=file, timeout=TIMEOUT_SEC).returncode
         except subprocess.TimeoutExpired:
-            raise OperatorsUnavailable(f"compiling took more than {_TIMEOUT_SEC // 60} minutes: see {log}") from None
+            raise OperatorsUnavailable(f"compiling took more than {TIMEOUT_SEC // 60} minutes: see {log}") from None
     if code != 0:
         message = first_error(log.read_text(encoding="utf-8", errors="replace"))
         raise OperatorsUnavailable(f"compiling failed ({message}): see {log}")

@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 from collections.abc import Callable
-from ctypes import c_double, c_int32, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_int32, c_int64, c_void_p
 from pathlib import Path
 
 import torch
@@ -55,9 +55,19 @@ class Library:
                 getattr(functions, f"styleformer_{name}").argtypes = [ctypes.POINTER(call)]
                 if size() != ctypes.sizeof(call):
                     raise Unloadable(f"{path} is of another version")
+            self._kernel = functions.styleformer_kernel
         except (OSError, AttributeError) as error:
             raise Unloadable(f"{path} cannot be loaded ({error})") from error
         self._bias_act, self._upfirdn2d = functions.styleformer_bias_act, functions.styleformer_upfirdn2d
+        self._kernel.argtypes, self._kernel.restype = [c_int32, ctypes.POINTER(c_int64)], c_char_p
+
+    def launches(self) -> dict[str, int]:
+        """Return the names of all kernels of the library and how often each was launched."""
+        found: dict[str, int] = {}
+        launches = c_int64()
+        while name := self._kernel(len(found), launches):
+            found[name.decode()] = launches.value
+        return found
 
     def bias_act(self, call: BiasActCall, device: torch.device) -> None:
         """Run it on the current stream of the device."""
