@@ -314,9 +314,8 @@ def average_gradients(
     loss = loss.detach().to(parameters[0].dtype)
     if world_size() > 1 or loss.device.type != "cpu":
         return average_flat_gradients(parameters, loss, replace)
-    grads = [
-        p.grad for p in parameters if p.grad is not None
-    ]  # spares the copies that save a GPU its many small kernels
+    # Tensor by tensor: the copies that save a GPU its many small kernels would only cost time here.
+    grads = [p.grad for p in parameters if p.grad is not None]
     extremes = [x for grad in grads if grad.numel() for x in grad.aminmax()]
     is_finite = torch.stack([loss, *extremes]).isfinite().all()
     if replace and not is_finite:
