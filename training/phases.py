@@ -163,9 +163,7 @@ class Phase:
     other: nn.Module
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
-    loss: Callable[
-        [MicroBatch], Iterable[Tensor]
-    ]  # terms that add up, each back-propagated before the next is computed
+    loss: Callable[[MicroBatch], Iterable[Tensor]]  # terms that add up, back-propagated one by one
     interval: int  # batches between two steps
     gain: float  # a lazily applied loss counts for all the batches between two steps
     finish: Callable[[], None]  # called after the optimizer step
@@ -208,8 +206,9 @@ class Phase:
     def update_scaled(self, loss: Tensor) -> None:
         """Update the weights by gradients of the scaled loss, unless some overflowed, and adapt the scale.
 
-        Gradients are averaged as they are, so that all ranks see the overflow of any. A step left out for that is no fault:
-        the next one has a smaller scale. It is one where the loss itself is not finite or the scale has nothing to give.
+        Gradients are averaged as they are, so that all ranks see the overflow of any. A step left out for an overflow is no
+        fault, since the next one has a smaller scale. It is a fault where the loss itself is not finite, or the scale is down
+        to 1 and gradients overflow all the same.
         """
         scale = self.scaler.scale(torch.ones_like(loss))
         loss, is_finite = average_gradients(self.parameters, loss, replace=False)

@@ -90,9 +90,8 @@ class TrainState:
         for name, component in self.components.items():
             if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
                 component.load_state_dict(state[name])
-        self.pl_mean = (
-            state["pl_mean"].to(self.device).nan_to_num(0.0, 0.0, 0.0)
-        )  # older versions saved what had diverged
+        pl_mean = state["pl_mean"].to(self.device)
+        self.pl_mean = pl_mean.nan_to_num(0.0, 0.0, 0.0)  # older versions saved what had diverged
         self.cur_nimg = state["cur_nimg"]
         self.num_rollbacks = state["num_rollbacks"]
 

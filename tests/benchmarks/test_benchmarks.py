@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,12 +13,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import attention, loader, sampling, train_step
+from benchmarks import attention, loader, precision, sampling, train_step
 from benchmarks.common import Settings, run_benchmark
 from benchmarks.kernels import largest, where_it_waits
 from benchmarks.modes import Mode, parse_mode
 from benchmarks.rows import Row, read_rows, write_rows
 from benchmarks.timing import interleaved, matrix_rate, peak_bytes, speed_up, warm_up
+from training.config import RunConfig
+from training.dataset import ImageDataset
+from training.loop import TrainingLoop
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -218,3 +222,22 @@ def test_waiting_for_the_gpu_is_found() -> None:
     assert where_it_waits(lambda: x * 2) is None
     place = where_it_waits(lambda: x.sum().item())
     assert place is not None and "test_benchmarks.py" in place
+
+
+def test_precision(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    """Errors of the gradients: those of regularisers are float32's in every mode, the others grow with what is rounded."""
+    config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.008))
+    (tmp_path / "run").mkdir()
+    loop = TrainingLoop(config, ImageDataset(tiny_data), tmp_path / "run", CPU)
+    loop.run()
+    options = [f"--snapshot={loop.snapshot_path}", f"--data={tiny_data}", "--batch=8", "--batches=1", "--device=cpu"]
+    result = CliRunner().invoke(precision.main, options)
+    assert result.exit_code == 0, result.output
+    names, _, *lines = [[word.strip() for word in line.split("|")[1:-1]] for line in result.output.splitlines()]
+    found = {line[0]: dict(zip(names[1:], map(float, line[1:]), strict=True)) for line in lines}
+    assert list(found) == ["fp32", "bf16", "fp16"] and names[1:] == ["G_main", "G_pl", "D_main", "D_r1"]
+    assert all(0 < error < 1e-4 for error in found["fp32"].values())
+    for phase in ("G_main", "D_main"):
+        assert found["fp32"][phase] < found["fp16"][phase] < found["bf16"][phase] < 0.2
+    for phase in ("G_pl", "D_r1"):
+        assert found["bf16"][phase] == found["fp16"][phase] == found["fp32"][phase]
