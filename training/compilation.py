@@ -31,9 +31,8 @@ class Compiled:
         from torch._functorch import config as functorch_config
 
         native.answer_as_constants()
-        if hasattr(functorch_config, "force_non_lazy_backward_lowering"):
-            # What fails to compile in the backward pass fails in the forward pass, where it is caught.
-            functorch_config.force_non_lazy_backward_lowering = True
+        # What fails to compile in the backward pass fails in the forward pass, where it is caught.
+        set_where_known(functorch_config, "force_non_lazy_backward_lowering", True)
         mode = "reduce-overhead" if has_graphs else None
         self.name = type(network).__name__
         self.eager: Run = network
@@ -42,19 +41,27 @@ class Compiled:
         self.must_compile = performance.compile == "1"
 
     def __call__(self, *arguments: Any, **settings: Any) -> Tensor:
-        """What the network returns."""
-        if self.run is not self.eager:
-            announce()
+        """What the network returns. Each layout of its inputs would be compiled for itself: all are made contiguous."""
+        if self.run is self.eager:
+            return self.run(*arguments, **settings)
+        announce()
+        arguments = tuple(x.contiguous() if isinstance(x, Tensor) else x for x in arguments)
         try:
             return self.run(*arguments, **settings)
         except self.failure as error:
-            if self.must_compile or self.run is self.eager:
+            if self.must_compile:
                 raise
             print0(
                 f"{self.name} runs without the compiler, which failed ({first_line(error)}). --compile=0 hides this."
             )
             self.run = self.eager
             return self.run(*arguments, **settings)
+
+
+def set_where_known(config: Any, name: str, value: object) -> None:
+    """Set one of PyTorch's private options, which its versions may lack."""
+    if hasattr(config, name):
+        setattr(config, name, value)
 
 
 def forward_pass(network: nn.Module, performance: PerformanceConfig, device: torch.device) -> Run:

@@ -10,6 +10,7 @@ import torch
 from test_loop import rows, train
 from torch._dynamo.exc import TorchDynamoException
 
+import train as train_script
 from dnnlib.dataclass_values import ConfigError, override
 from training import compilation
 from training.augment import AugmentPipe
@@ -166,6 +167,15 @@ def test_graphs_can_be_forced_forbidden_or_left_to_the_program(text: str) -> Non
     config = override(override(RunConfig(), "performance.compile", "1"), "performance.cuda_graphs", text)
     assert RunConfig.from_dict(config.to_dict()).performance.cuda_graphs is {"false": False, "true": True}.get(text)
     assert RunConfig().performance.cuda_graphs is False  # what runs have that were started before
+
+
+def test_train_py_leaves_graphs_to_the_program(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RunConfig] = []
+    monkeypatch.setattr(train_script, "dry_run", lambda config, *rest: seen.append(config))
+    options = [f"--data={tiny_data}", "--outdir=unused", "--metrics=none", "--dry-run"]
+    for more in ([], ["--compile=0"], ["--set", "performance.cuda_graphs=false"]):
+        train_script.main([*options, *more], standalone_mode=False)
+    assert [config.performance.cuda_graphs for config in seen] == [None, None, False]
 
 
 def test_graphs_are_used_where_compiled_networks_are(monkeypatch: pytest.MonkeyPatch) -> None:

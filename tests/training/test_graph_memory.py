@@ -56,6 +56,7 @@ class GraphMemory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> GraphMemory:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     memory, real = GraphMemory(), torch.compile
     backend = aot_autograd(fw_compiler=memory.compiler, bw_compiler=memory.compiler)
     monkeypatch.setattr(compilation, "resolve_compile", lambda choice, device: (choice == "1", ""))
@@ -91,6 +92,7 @@ def test_nothing_of_a_graph_is_used_after_the_next_began(
 ) -> None:
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
     kept = trained(config, tiny_data, tmp_path / "kept", None)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 6  # three networks, trained and not
     memory.storages.clear()
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", memory.replay)
     written_over = trained(config, tiny_data, tmp_path / "written_over", memory)
