@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dnnlib.dataclass_values import require
+from training.compilation import set_where_known
 from training.config import PerformanceConfig
 from training.precision import allow_tf32, is_ampere
 
@@ -72,8 +73,8 @@ def forget_compiled(modes: list[Mode]) -> None:
     """Let PyTorch start afresh, which beyond a number of versions of a network would run it uncompiled without a word."""
     if any(mode.compiled for mode in modes):
         torch.compiler.reset()
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
-        torch._dynamo.config.recompile_limit = MAX_VERSIONS
+        set_where_known(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+        set_where_known(torch._dynamo.config, "recompile_limit", MAX_VERSIONS)
 
 
 def multiplies_bf16() -> bool:

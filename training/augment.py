@@ -4,6 +4,7 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import NormalDist
@@ -155,6 +156,7 @@ class AugmentPipe(nn.Module):
                 raise ValueError(f"augmentation pipe {pipe!r} is not known; use one of {', '.join(PIPES)}")
             pipe = PIPES[pipe]
         self.transforms = pipe
+        self.runs = random_runs({name for name, amount in AMOUNTS.items() if getattr(pipe, amount.transform) > 0})
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
@@ -231,21 +233,18 @@ class AugmentPipe(nn.Module):
         Each number is drawn before its gate; what follows one another from one distribution is drawn at once.
         """
         batch, zero = len(images), images.new_zeros([len(images), 1])
-        used = {name: amount for name, amount in AMOUNTS.items() if getattr(self.transforms, amount.transform) > 0}
-        draws = [draw for name, amount in used.items() for draw in ((name, amount), (name, None))]
-        found: dict[tuple[str, Amount | None], Tensor] = {}
-        for distribution, run in groupby(draws, lambda draw: "uniform" if draw[1] is None else source(draw[1])):
-            wanted = list(run)
-            sizes = [batch * (amount.columns if amount else 1) for _, amount in wanted]
+        found: dict[tuple[str, bool], Tensor] = {}
+        for distribution, wanted, columns in self.runs:
+            sizes = [batch * count for count in columns]
             numbers = random_numbers(distribution, sum(sizes), zero).split(sizes)
             found |= zip(wanted, (part.view(batch, -1) for part in numbers), strict=True)
         numbers, gates = [], []
         for name, amount in AMOUNTS.items():
-            number = found.get((name, amount), zero)
+            number = found.get((name, False), zero)
             if percentile is not None:
                 number = torch.full_like(number, number_at(percentile, name, amount))
             numbers.append(number.expand(-1, amount.columns))
-            gates.append(found.get((name, None), zero).expand(-1, amount.columns))
+            gates.append(found.get((name, True), zero).expand(-1, amount.columns))
         return numbers, gates
 
     def _move(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
@@ -283,6 +282,18 @@ class AugmentPipe(nn.Module):
         """Where the cut-out rectangle lies, as shares of width and height, [batch, 2]."""
         size = [len(images), 2]
         return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
+
+
+def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
+    """In which order random numbers are drawn: of each amount that is used its numbers, then one for its gate.
+
+    Those that follow one another from one distribution make one run: its name, (amount, whether it is the gate) of each
+    draw, and the numbers per image of each.
+    """
+    draws = [(name, is_gate) for name in AMOUNTS if name in names for is_gate in (False, True)]
+    runs = groupby(draws, lambda draw: "uniform" if draw[1] else source(AMOUNTS[draw[0]]))
+    listed = [(distribution, list(run)) for distribution, run in runs]
+    return [(which, run, [1 if is_gate else AMOUNTS[name].columns for name, is_gate in run]) for which, run in listed]
 
 
 def source(amount: Amount) -> str:

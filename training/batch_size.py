@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from training.compilation import resolve_graphs
 from training.config import RunConfig
 from training.dataset import ImageDataset
 from training.picture_cache import device_bytes
@@ -131,7 +132,8 @@ class MemorySearch:
         """Return whether steps of so many pictures a forward pass leave some memory free."""
         self._clean_up()
         limit = FITTING_SHARE * (torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
-        shares = 2 if self.config.performance.cuda_graphs else 1  # graphs keep memory that other phases cannot use
+        has_graphs = resolve_graphs(self.config.performance, self.device)
+        shares = 2 if has_graphs else 1  # graphs keep memory that other phases cannot use
         is_small = shares * self._peak_bytes(count) + self.reserved_bytes <= limit
         self._clean_up()
         return is_small

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.dataclass_values import require
+from metrics.cache import default_folder
 from torch_utils.distributed import print0
 from torch_utils.ops import native
 from training.config import PerformanceConfig
@@ -24,14 +26,14 @@ class Compiled:
     The network itself stays as it is: names, copies, files and phases with second derivatives know nothing of this.
     """
 
-    def __init__(self, network: nn.Module, performance: PerformanceConfig) -> None:
+    def __init__(self, network: nn.Module, performance: PerformanceConfig, has_graphs: bool = False) -> None:
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
         from torch._functorch import config as functorch_config
 
         native.answer_as_constants()
         # What fails to compile in the backward pass fails in the forward pass, where it is caught.
-        functorch_config.force_non_lazy_backward_lowering = True
-        mode = "reduce-overhead" if performance.cuda_graphs else None
+        set_where_known(functorch_config, "force_non_lazy_backward_lowering", True)
+        mode = "reduce-overhead" if has_graphs else None
         self.name = type(network).__name__
         self.eager: Run = network
         self.run: Run = torch.compile(network, dynamic=False, mode=mode)
@@ -39,11 +41,15 @@ class Compiled:
         self.must_compile = performance.compile == "1"
 
     def __call__(self, *arguments: Any, **settings: Any) -> Tensor:
-        """What the network returns."""
+        """What the network returns. Each layout of its inputs would be compiled for itself: all are made contiguous."""
+        if self.run is self.eager:
+            return self.run(*arguments, **settings)
+        announce()
+        arguments = tuple(x.contiguous() if isinstance(x, Tensor) else x for x in arguments)
         try:
             return self.run(*arguments, **settings)
         except self.failure as error:
-            if self.must_compile or self.run is self.eager:
+            if self.must_compile:
                 raise
             print0(
                 f"{self.name} runs without the compiler, which failed ({first_line(error)}). --compile=0 hides this."
@@ -52,9 +58,55 @@ class Compiled:
             return self.run(*arguments, **settings)
 
 
+def set_where_known(config: Any, name: str, value: object) -> None:
+    """Set one of PyTorch's private options, which its versions may lack."""
+    if hasattr(config, name):
+        setattr(config, name, value)
+
+
 def forward_pass(network: nn.Module, performance: PerformanceConfig, device: torch.device) -> Run:
     """How the phases without second derivatives run a network: compiled where that is asked for and possible."""
-    return Compiled(network, performance) if resolve_compile(performance.compile, device)[0] else network
+    if not resolve_compile(performance.compile, device)[0]:
+        return network
+    return Compiled(network, performance, resolve_graphs(performance, device))
+
+
+@functools.cache
+def announce() -> None:
+    """Say once that the networks are being compiled, and where what comes of it is kept."""
+    print0(f"Compiling the networks: minutes at the first start, less later (kept in {use_cache_folder()}).")
+
+
+def use_cache_folder() -> str:
+    """Have PyTorch keep what it compiles in our cache folder, unless the user named another; returns which it is."""
+    folder = default_folder() / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
+    return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # Triton's cache lies in it
+
+
+def resolve_graphs(performance: PerformanceConfig, device: torch.device) -> bool:
+    """Whether the compiled networks are replayed as CUDA graphs; where nobody asked for them, if a small one works."""
+    if device.type != "cuda" or performance.cuda_graphs is False or not resolve_compile(performance.compile, device)[0]:
+        return False
+    return performance.cuda_graphs is True or replays(device)
+
+
+@functools.cache
+def replays(device: torch.device) -> bool:
+    """Whether a small CUDA graph gives there what it should; says so where not."""
+    run = torch.compile(_probe, dynamic=False, mode="reduce-overhead")
+    try:
+        for value in range(4):  # run, recorded, and replayed twice
+            torch.compiler.cudagraph_mark_step_begin()
+            x = torch.full([8], float(value), device=device)
+            torch.testing.assert_close(run(x), _probe(x))
+    except Exception as error:  # without graphs everything goes on
+        print0(f"The networks run without CUDA graphs: a first small one failed ({first_line(error)}).")
+        return False
+    return True
 
 
 @functools.cache
@@ -82,6 +134,7 @@ def obstacle(device: torch.device) -> str:
     variable, names = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", ("g++", "clang++", "c++"))
     if not any(shutil.which(name) for name in (os.environ.get(variable) or "", *names)):
         return f"it needs a C compiler: install {names[0]}, or name yours in the environment variable {variable}"
+    use_cache_folder()
     try:
         torch.compile(_probe, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # the tools below it fail in many ways, and without it everything goes on

@@ -217,7 +217,7 @@ class PerformanceConfig:
 
     precision: str = "fp32"              # of the large products: bf16, fp16, fp32, tf32; auto = what suits the device
     compile: str = "0"                   # compile both networks: 1, 0; auto = on GPUs where that works
-    cuda_graphs: bool = False            # replay the compiled networks as CUDA graphs: fewer launches, more memory
+    cuda_graphs: bool | None = False     # replay compiled networks as CUDA graphs: fewer launches; None = where possible
     recomputed_stages: int = 0           # last generator stages that the backward pass computes again: less memory
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ def check_options(options: dict[str, Any]) -> None:
 def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) -> RunConfig:
     """The preset with what the command line changes. Raises ConfigError."""
     config = preset(options["cfg"], spec, gpus)
+    config = replace(config, performance=replace(config.performance, cuda_graphs=None))
     for group, names in FIELDS.items():
         given = {field: options[name] for name, field in names.items() if options[name] is not None}
         config = replace(config, **{group: replace(getattr(config, group), **given)})

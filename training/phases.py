@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_utils.distributed import all_reduce_mean, average_gradients
 from training.augment import AugmentPipe
-from training.compilation import forward_pass, resolve_compile
+from training.compilation import forward_pass, resolve_graphs
 from training.health import Health
 from training.latents import Latents
 from training.loss import (
@@ -57,7 +57,7 @@ class Losses:
         self.precision = resolve_precision(performance.precision, state.device)
         stages = performance.recomputed_stages
         self.synthesis_settings = synthesis_settings(self.precision.dtype, stages)
-        self.has_graphs = performance.cuda_graphs and resolve_compile(performance.compile, state.device)[0]
+        self.has_graphs = resolve_graphs(performance, state.device)
         self.synthesis = forward_pass(state.G.synthesis, performance, state.device)
         self.discriminator = forward_pass(state.D, performance, state.device)
         self.pipe = None if augment.mode == "noaug" else AugmentPipe(augment.pipe).to(state.device)
@@ -218,10 +218,11 @@ class Phase:
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the step before."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.has_graphs)
         if self.has_graphs:
             for parameter in self.parameters:
-                parameter.grad = torch.zeros_like(parameter)
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
 
 def build_phases(state: TrainState) -> list[Phase]:

@@ -118,9 +118,13 @@ def test_on_the_cpu_all_at_once(tiny_config: RunConfig, dataset: ImageDataset, t
 
 
 @pytest.mark.usefixtures("gpu")
-def test_graphs_keep_memory_of_their_own(tiny_config: RunConfig, dataset: ImageDataset) -> None:
+def test_graphs_keep_memory_of_their_own(
+    tiny_config: RunConfig, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.compilation.resolve_compile", lambda choice, device: (True, ""))
     config = changed(tiny_config, "performance", compile="1", cuda_graphs=True)
     assert search(config, dataset).largest() == 4
+    assert search(changed(config, "performance", cuda_graphs=False), dataset).largest() == 8
 
 
 @pytest.mark.usefixtures("gpu")

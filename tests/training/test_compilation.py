@@ -1,6 +1,7 @@
 """Compiled networks: one graph each, the same results, and no trace of it in weights, copies and files."""
 
 import copy
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,21 +10,32 @@ import torch
 from test_loop import rows, train
 from torch._dynamo.exc import TorchDynamoException
 
-from dnnlib.dataclass_values import ConfigError
+import train as train_script
+from dnnlib.dataclass_values import ConfigError, override
 from training import compilation
 from training.augment import AugmentPipe
-from training.compilation import Compiled, obstacle, resolve_compile
+from training.compilation import (
+    Compiled,
+    announce,
+    obstacle,
+    replays,
+    resolve_compile,
+    resolve_graphs,
+    use_cache_folder,
+)
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
 CPU = torch.device("cpu")
+GPU = torch.device("cuda", 0)
 SPEC = DatasetSpec(16, 16, 3)
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    resolve_compile.cache_clear()
+    for function in (resolve_compile, replays, announce):
+        function.cache_clear()
     torch._dynamo.reset()
 
 
@@ -91,7 +103,7 @@ def test_without_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_compile("1", CPU)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(compilation.importlib.util, "find_spec", lambda name: object())
-    is_used, line = resolve_compile("auto", torch.device("cuda", 0))
+    is_used, line = resolve_compile("auto", GPU)
     assert not is_used
     assert line.startswith("The networks run without the compiler: it needs a C compiler: install gcc")
     assert "\n" not in line
@@ -148,3 +160,87 @@ def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(
 def test_graphs_need_the_compiler() -> None:
     with pytest.raises(ConfigError, match="add --compile=1"):
         PerformanceConfig(compile="0", cuda_graphs=True)
+
+
+@pytest.mark.parametrize("text", ["false", "true", "none"])
+def test_graphs_can_be_forced_forbidden_or_left_to_the_program(text: str) -> None:
+    config = override(override(RunConfig(), "performance.compile", "1"), "performance.cuda_graphs", text)
+    assert RunConfig.from_dict(config.to_dict()).performance.cuda_graphs is {"false": False, "true": True}.get(text)
+    assert RunConfig().performance.cuda_graphs is False  # what runs have that were started before
+
+
+def test_train_py_leaves_graphs_to_the_program(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RunConfig] = []
+    monkeypatch.setattr(train_script, "dry_run", lambda config, *rest: seen.append(config))
+    options = [f"--data={tiny_data}", "--outdir=unused", "--metrics=none", "--dry-run"]
+    for more in ([], ["--compile=0"], ["--set", "performance.cuda_graphs=false"]):
+        train_script.main([*options, *more], standalone_mode=False)
+    assert [config.performance.cuda_graphs for config in seen] == [None, None, False]
+
+
+def test_graphs_are_used_where_compiled_networks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "resolve_compile", lambda choice, device: (choice == "1", ""))
+    monkeypatch.setattr(compilation, "replays", lambda device: True)
+    choices = [("1", None), ("1", True), ("1", False), ("0", None)]
+    performances = [PerformanceConfig(compile=choice, cuda_graphs=graphs) for choice, graphs in choices]
+    assert [resolve_graphs(performance, GPU) for performance in performances] == [True, True, False, False]
+    assert not any(resolve_graphs(performance, CPU) for performance in performances)
+    monkeypatch.setattr(compilation, "replays", lambda device: False)
+    assert [resolve_graphs(performance, GPU) for performance in performances] == [False, True, False, False]
+
+
+def test_graphs_that_do_not_replay_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda x: function(torch.zeros_like(x)))
+    assert not replays(CPU)  # the first result stays, whatever is put in
+    assert "The networks run without CUDA graphs: a first small one failed (" in capsys.readouterr().out
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    replays.cache_clear()
+    assert replays(CPU)
+    assert capsys.readouterr().out == ""
+
+
+def test_only_the_mode_of_graphs_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda network, mode, **_: modes.append(mode))
+    for has_graphs in (True, False):
+        Compiled(torch.nn.Identity(), PerformanceConfig(compile="1"), has_graphs)
+    assert modes == ["reduce-overhead", None]
+
+
+def test_options_that_this_pytorch_lacks_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._functorch.config", object())  # takes no attribute it has not
+    Compiled(torch.nn.Identity(), PerformanceConfig(compile="1"))
+
+
+def test_compiled_code_is_kept_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert use_cache_folder() == os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "compiled")
+    assert (tmp_path / "cache" / "compiled").is_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
+    assert use_cache_folder() == os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "own")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert Path(use_cache_folder()).is_dir()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_compiling_is_said_once_and_only_where_it_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network.forward)
+    runs = [Compiled(torch.nn.Linear(2, 3), PerformanceConfig(compile="1")) for _ in range(2)]
+    assert capsys.readouterr().out == ""
+    for run in [*runs, *runs]:
+        run(torch.ones(1, 2))
+    assert (
+        capsys.readouterr().out
+        == f"Compiling the networks: minutes at the first start, less later (kept in {tmp_path}).\n"
+    )

@@ -1,0 +1,123 @@
+"""CUDA graphs without a GPU: what a compiled pass returned is written over as soon as the next micro-batch begins.
+
+Graphs own the memory of their results, of the activations and of the gradients that their backward passes return. Here
+compiled networks run as they are, and what would belong to graphs turns into NaN where a replay would write over it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from functorch.compile import make_boxed_func
+from test_loop import assert_same
+from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+
+from training import compilation, phases
+from training.config import PerformanceConfig, RunConfig
+from training.dataset import ImageDataset
+from training.loop import TrainingLoop
+from training.phases import Phase, build_phases
+from training.state import TrainState
+
+CPU = torch.device("cpu")
+
+
+class GraphMemory:
+    """The results of compiled passes since the last `replay`."""
+
+    def __init__(self) -> None:
+        self.storages: list[torch.UntypedStorage] = []  # not the tensors: autograd would see that somebody holds them
+        self.num_replays = 0
+
+    def compiler(self, graph: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+        """A compiler for `aot_autograd` that runs a graph as it is."""
+
+        def run(*arguments: Any) -> Any:
+            outputs = graph(*arguments)
+            given = {x.untyped_storage().data_ptr() for x in arguments if isinstance(x, Tensor)}
+            storages = [x.untyped_storage() for x in outputs if isinstance(x, Tensor)]
+            self.storages += [storage for storage in storages if storage.data_ptr() not in given]
+            return outputs
+
+        return make_boxed_func(run)
+
+    def replay(self) -> None:
+        """Write over everything: the bits of NaN in any float dtype."""
+        self.num_replays += 1
+        for storage in self.storages:
+            storage.fill_(255)
+        self.storages.clear()
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> GraphMemory:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    memory, real = GraphMemory(), torch.compile
+    backend = aot_autograd(fw_compiler=memory.compiler, bw_compiler=memory.compiler)
+    monkeypatch.setattr(compilation, "resolve_compile", lambda choice, device: (choice == "1", ""))
+    for module in (compilation, phases):
+        monkeypatch.setattr(module, "resolve_graphs", lambda performance, device: performance.cuda_graphs is not False)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend=backend, dynamic=False))
+    return memory
+
+
+def trained(config: RunConfig, data: Path, run_dir: Path, memory: GraphMemory | None) -> TrainState:
+    """The state after four steps of every phase, of two micro-batches each."""
+    run_dir.mkdir()
+    loop = TrainingLoop(config, ImageDataset(data), run_dir, CPU)
+    batches = loop.real_batches()
+    for _ in range(4):
+        loop.step(next(batches))
+    if memory is not None:
+        memory.replay()
+    return loop.state
+
+
+@pytest.fixture
+def config(tiny_config: RunConfig) -> RunConfig:
+    return replace(
+        tiny_config,
+        schedule=replace(tiny_config.schedule, batch_gpu=4),
+        performance=PerformanceConfig(compile="1", cuda_graphs=None),
+    )
+
+
+def test_nothing_of_a_graph_is_used_after_the_next_began(
+    config: RunConfig, tiny_data: Path, tmp_path: Path, memory: GraphMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
+    kept = trained(config, tiny_data, tmp_path / "kept", None)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 6  # three networks, trained and not
+    memory.storages.clear()
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", memory.replay)
+    written_over = trained(config, tiny_data, tmp_path / "written_over", memory)
+    assert memory.num_replays == 4 * 2 * 2 + 1  # steps, main phases, micro-batches
+    assert kept.is_good()
+    assert_same(written_over.state_dict(), kept.state_dict())
+
+
+def test_gradients_of_a_graph_that_were_kept_would_be_found(
+    config: RunConfig, tiny_data: Path, tmp_path: Path, memory: GraphMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", memory.replay)
+    monkeypatch.setattr(Phase, "clear_gradients", lambda phase: phase.optimizer.zero_grad(set_to_none=True))
+    assert not trained(config, tiny_data, tmp_path / "run", memory).is_good()
+
+
+def test_gradient_buffers_stay_where_they_are(config: RunConfig, tiny_data: Path, memory: GraphMemory) -> None:
+    dataset = ImageDataset(tiny_data)
+    phase = build_phases(TrainState(config, dataset.spec, CPU))[0]
+    phase.clear_gradients()
+    addresses = []
+    for _ in range(2):
+        addresses.append([p.grad.data_ptr() for p in phase.parameters if p.grad is not None])
+        assert len(addresses[-1]) == len(phase.parameters)
+        torch._foreach_add_([p.grad for p in phase.parameters], 1.0)
+        phase.clear_gradients()
+        assert not any(p.grad is None or p.grad.any() for p in phase.parameters)
+    assert addresses[0] == addresses[1]
