@@ -301,12 +301,15 @@ def train(job: Job, dataset: "ImageDataset") -> None:
     import torch
 
     from torch_utils import distributed
+    from torch_utils.allocator import keep_freed_memory
     from torch_utils.ops import native
     from training.batch_size import fitting_batch_gpu
     from training.precision import allow_tf32, resolve_precision
     from training.stop import StopRequest
 
     device = distributed.local_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
     if job.ops:

@@ -18,6 +18,7 @@ from benchmarks.kernels import largest, where_it_waits
 from benchmarks.modes import BASELINE, Mode, forget_compiled
 from benchmarks.rows import Row, device_name
 from benchmarks.timing import Call, interleaved, matrix_rate, peak_bytes, speed_up, warm_up
+from torch_utils import allocator
 from training.config import DatasetSpec, RunConfig
 from training.memory import saved_bytes
 from training.speed import forward_flops
@@ -62,6 +63,8 @@ class Comparison:
         simple = {"g_forward": contender.forward, "generate": contender.generate, "iteration": contender.iteration}
 
         def run() -> None:
+            if self.settings.device.type == "cpu" and not allocator.is_set_by_user():  # as train.py has it
+                allocator.set_thresholds(allocator.DEFAULT if name == BASELINE else allocator.KEEP)
             with mode.active():
                 if phase in simple:
                     simple[phase]()

@@ -29,10 +29,13 @@ class Compiled:
     def __init__(self, network: nn.Module, performance: PerformanceConfig, has_graphs: bool = False) -> None:
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
         from torch._functorch import config as functorch_config
+        from torch._inductor import config as inductor_config
 
         native.answer_as_constants()
         # What fails to compile in the backward pass fails in the forward pass, where it is caught.
         set_where_known(functorch_config, "force_non_lazy_backward_lowering", True)
+        # One kernel for each stack and concatenation, instead of one for each of its parts.
+        set_where_known(inductor_config, "force_pointwise_cat", True)
         mode = "reduce-overhead" if has_graphs else None
         self.name = type(network).__name__
         self.eager: Run = network

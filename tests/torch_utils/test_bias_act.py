@@ -107,7 +107,7 @@ def test_noise_is_added_before_the_bias(batch):
     x, bias = torch.randn(2, 5, 3), torch.randn(3)
     noise, strength = torch.randn(batch, 5, 1), torch.tensor(0.7)
     y = bias_act(x, bias, dim=2, act="lrelu", clamp=1.0, noise=noise, noise_strength=strength)
-    assert torch.equal(y, bias_act(x + noise * strength, bias, dim=2, act="lrelu", clamp=1.0))
+    torch.testing.assert_close(y, bias_act(x + noise * strength, bias, dim=2, act="lrelu", clamp=1.0))
     half = bias_act(x.bfloat16(), bias, dim=2, noise=noise, noise_strength=strength)
     assert half.dtype == torch.bfloat16
 

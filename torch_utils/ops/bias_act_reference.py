@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def bias_act_reference(
     """`bias_act` of checked arguments in plain PyTorch: what the operator means, on every device and in every dtype."""
     owned = inplace or bias is not None
     if noise is not None and strength is not None:
-        x = x + noise.to(x.dtype) * strength
+        x = torch.addcmul(x, noise.to(x.dtype), strength.to(x.dtype))
         owned = True
     if bias is not None:
         x = x + bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])

@@ -126,11 +126,14 @@ class _Scaled(Function):
     @staticmethod
     def forward(ctx: Any, factors: list[float], *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.factors = factors
+        ctx.set_materialize_grads(False)  # what takes no part in a loss is left out of the optimizer's step
         results = torch._foreach_mul(tensors, factors)
         frozen = [result for result, needs in zip(results, ctx.needs_input_grad[1:], strict=True) if not needs]
         ctx.mark_non_differentiable(*frozen)
         return tuple(results)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return None, *scaled(grads, ctx.factors)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        present = [(grad, factor) for grad, factor in zip(grads, ctx.factors, strict=True) if grad is not None]
+        found = iter(scaled([grad for grad, _ in present], [factor for _, factor in present]))
+        return None, *(None if grad is None else next(found) for grad in grads)

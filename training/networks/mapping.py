@@ -72,7 +72,7 @@ class MappingNetwork(nn.Module):
 
     def update_w_avg(self) -> None:
         """Move the running mean towards the mean of all w since the last call; it stays where one of them is not finite."""
-        if self.w_count == 0:
+        if self.w_avg_beta is None or self.w_count == 0:
             return
         moved = (self.w_sum / self.w_count).lerp(self.w_avg, self.w_avg_beta)
         self.w_avg.copy_(torch.where(is_all_finite(moved), moved, self.w_avg))

@@ -49,8 +49,8 @@ def demodulation(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
     Returns:
         [n, batch, k * out].
     """
-    if torch.compiler.is_compiling():  # which decides itself what to store
-        return _row_gain(style.square(), _stacked(style, weights).square())
+    if torch.compiler.is_compiling():  # which decides itself what to store, and would copy transposed weights
+        return (torch.bmm(_stacked(style, weights).square(), style.square().mT) + EPS).rsqrt().mT
     return _Demodulation.apply(style, *weights)
 
 
@@ -88,16 +88,12 @@ def _stacked(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(weights)).view(style.shape[0], -1, style.shape[2])
 
 
-def _row_gain(style_sq: Tensor, weight_sq: Tensor) -> Tensor:
-    return (torch.bmm(style_sq, weight_sq.mT) + EPS).rsqrt()
-
-
 class _Demodulation(Function):
     """Stores the weights themselves, not their squares."""
 
     @staticmethod
     def forward(ctx: Any, style: Tensor, *weights: Tensor) -> Tensor:
-        gain = _row_gain(style.square(), _stacked(style, weights).square_())
+        gain = (torch.bmm(style.square(), _stacked(style, weights).square_().mT) + EPS).rsqrt()
         ctx.save_for_backward(style, gain, *weights)
         return gain
 
