@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from metrics.images import FakeImages
     from metrics.results import MetricResult
-    from metrics.weights import Source
-    from training.dataset import ImageDataset
+    from metrics.weights.published import Source
+    from training.data.stream import ImageDataset
 
 PROXY_NOTE = " Its value is not comparable to published numbers."
 WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparable to published numbers."
@@ -152,7 +152,7 @@ def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
     from metrics.registry import parse_names, prepare
     from torch_utils import distributed
-    from training.judged_pictures import real_pictures
+    from training.evaluation.inputs import real_pictures
 
     check_sources(options)
     names = parse_names(options["metrics"])
@@ -185,8 +185,8 @@ def check_pictures(job: Job) -> None:
     Says which of the pictures to judge are left out.
     """
     from metrics.registry import check_suitable
-    from training.evaluation import RealSet, reference_dataset
-    from training.judged_pictures import grids_in
+    from training.evaluation.inputs import grids_in
+    from training.evaluation.snapshots import RealSet, reference_dataset
 
     dataset = reference_dataset(job.data)
     check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
@@ -196,7 +196,7 @@ def check_pictures(job: Job) -> None:
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
     """Return what is to be judged."""
-    from training.judged_pictures import open_images, open_network
+    from training.evaluation.inputs import open_images, open_network
 
     if job.images:
         return open_images(job.images, dataset, workers)
@@ -209,7 +209,7 @@ def measure(job: Job) -> None:
 
     from metrics.registry import evaluate
     from torch_utils import distributed
-    from training.evaluation import RealSet, flipped_set, reading_workers, reference_dataset
+    from training.evaluation.snapshots import RealSet, flipped_set, reading_workers, reference_dataset
 
     device = torch.device(job.device) if job.device else distributed.local_device()
     distributed.join(device)
@@ -295,7 +295,7 @@ def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str
 def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path | None) -> "Source":
     """Return where weights come from; raises UsageError for a --detector that no metric uses, or that is unclear."""
     from metrics.registry import uses_module, weights_files
-    from metrics.weights import FILES, Source
+    from metrics.weights.published import FILES, Source
 
     needed, paths = weights_files(names), {}
     for text in options["detectors"]:

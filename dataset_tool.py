@@ -11,19 +11,19 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
+from dnnlib.archive.writer import check_dest, write_dataset
 from dnnlib.command_line import memory_shortage
 from dnnlib.dataclass_values import ConfigError
-from dnnlib.dataset_archive import check_dest, write_dataset
-from dnnlib.image_sources import SourceOptions, open_source
-from dnnlib.inspection import inspect_source, sample_columns
-from dnnlib.inspection_text import report
-from dnnlib.packing import Packer, Recipe
+from dnnlib.images.codec import Layout, parse_color
+from dnnlib.images.grid import draw_grid
+from dnnlib.images.writer import write_picture
+from dnnlib.packing.inspection import inspect_source, sample_columns
+from dnnlib.packing.inspection_text import report
+from dnnlib.packing.packer import Packer, Recipe
+from dnnlib.packing.transform import FILTERS, KINDS, PictureTransform
 from dnnlib.parallel import available_cpus
-from dnnlib.picture import Layout, parse_color
-from dnnlib.picture_grid import draw_grid
-from dnnlib.picture_transform import FILTERS, KINDS, PictureTransform
-from dnnlib.picture_writer import write_picture
-from dnnlib.source_pictures import ImageSource
+from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.source_images import ImageSource
 from dnnlib.text import format_bytes, format_duration
 from training.config import DatasetSpec
 

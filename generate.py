@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.command_line import SETTINGS, Script
-from training.config import COMPILE_CHOICES, PRECISIONS
-from training.sampling import network_commands, picture_commands
-from training.sampling.command_options import (
+from sampling.commands import image_commands as picture_commands
+from sampling.commands import network_commands
+from sampling.commands.options import (
     COMPILE_FROM,
     batch_option,
     check_folder,
@@ -31,6 +31,7 @@ from training.sampling.command_options import (
     parse_grid,
     trunc_option,
 )
+from training.config import COMPILE_CHOICES, PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,7 @@ def pictures(**chosen: Any) -> None:
         export(chosen)
         return
     check_sources(chosen)
-    from training.sampling.picture_files import write_pictures
+    from sampling.image_files import write_pictures
 
     if chosen["styles_file"]:
         batches, names, columns = pictures_of_styles(chosen)
@@ -118,9 +119,9 @@ def check_sources(chosen: dict[str, Any]) -> None:
 
 def pictures_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
     """The pictures of --seeds in batches, their names, and the columns of their grid; writes their styles if asked to."""
-    from training.sampling.style_file import save_styles
-    from training.sampling.styles import styles_in_batches
-    from training.sampling.tables import table_path
+    from sampling.style_file import save_styles
+    from sampling.styles import styles_in_batches
+    from sampling.tables import table_path
 
     seeds = list(dict.fromkeys(chosen["seeds"]))  # a seed has one file
     grid = grid_shape(chosen["grid"], len(seeds))
@@ -137,9 +138,9 @@ def pictures_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[s
 
 def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
     """The pictures of --w in batches, their names, and the columns of their grid."""
+    from sampling.style_file import load_styles
+    from sampling.tables import table_path
     from training.networks.mapping import truncate
-    from training.sampling.style_file import load_styles
-    from training.sampling.tables import table_path
 
     generator = load(chosen["network"])
     ws, noise_seeds = load_styles(chosen["styles_file"], generator)
@@ -153,7 +154,7 @@ def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[
 
 def export(chosen: dict[str, Any]) -> None:
     """Rewrite a snapshot as --export says; raises ValueError where pictures are asked for too."""
-    from training.checkpoint import export_snapshot
+    from training.checkpoint.files import export_snapshot
 
     target = Path(chosen["export"]).expanduser()
     meant = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}

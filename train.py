@@ -30,10 +30,10 @@ from training.presets import ALIASES, PRESETS
 if TYPE_CHECKING:
     import torch
 
-    from training.batch_size import Trial
-    from training.dataset import ImageDataset
-    from training.image_files import ImageFiles
-    from training.stop import StopRequest
+    from training.data.files import ImageFiles
+    from training.data.stream import ImageDataset
+    from training.plan.batch_size import Trial
+    from training.run.stop import StopRequest
 
 
 def int_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -221,7 +221,7 @@ class Job:
 def launch(options: dict[str, Any]) -> None:
     """Check everything, then train in as many processes as asked for."""
     from torch_utils import distributed
-    from training.batch_size import first_batch_gpu
+    from training.plan.batch_size import first_batch_gpu
 
     check_options(options)
     torchrun = distributed.torchrun_world_size()
@@ -253,22 +253,22 @@ def launch(options: dict[str, Any]) -> None:
 
 def open_files(path: str) -> "ImageFiles":
     """The files of a data set, to be opened once per process; raises ValueError where they cannot be used."""
-    from training.image_files import ImageFiles
+    from training.data.files import ImageFiles
 
     return ImageFiles(path)
 
 
 def open_data(files: "ImageFiles", data: DataConfig, seed: int = 0) -> "ImageDataset":
     """The data set of a configuration; raises ValueError where it cannot be used."""
-    from training.dataset import ImageDataset
+    from training.data.stream import ImageDataset
 
     return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
 
 
 def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | None) -> None:
     """Raise ValueError where settings, pictures, metrics and snapshot do not suit each other, before any long work."""
-    from training.checkpoint import check_fits
-    from training.evaluation import check_metrics
+    from training.checkpoint.files import check_fits
+    from training.evaluation.snapshots import check_metrics
 
     config.check(dataset.spec, gpus)
     check_metrics(config.schedule.metrics, dataset)
@@ -279,9 +279,9 @@ def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | N
 def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "Trial | None") -> None:
     """Print the settings and what they cost."""
     from torch_utils.distributed import local_device
-    from training.batch_size import fitting_batch_gpu
-    from training.speed import speed
-    from training.summary import summary
+    from training.plan.batch_size import fitting_batch_gpu
+    from training.plan.speed import speed
+    from training.plan.summary import summary
 
     if trial:
         config = fitting_batch_gpu(config, dataset, trial, local_device())
@@ -303,9 +303,9 @@ def train(job: Job, dataset: "ImageDataset") -> None:
     from torch_utils import distributed
     from torch_utils.allocator import keep_freed_memory
     from torch_utils.ops import native
-    from training.batch_size import fitting_batch_gpu
+    from training.plan.batch_size import fitting_batch_gpu
     from training.precision import allow_tf32, resolve_precision
-    from training.stop import StopRequest
+    from training.run.stop import StopRequest
 
     device = distributed.local_device()
     if device.type == "cpu":
@@ -337,7 +337,7 @@ def choose_run(job: Job, dataset: "ImageDataset") -> tuple[Path, bool, RunConfig
 
 def find_or_create_run(job: Job, dataset: "ImageDataset") -> tuple[Path, bool, RunConfig]:
     """What `choose_run` returns, for the first rank to find out."""
-    from training.runs import new_run, newest_matching_run, write_options
+    from training.run.folder import new_run, newest_matching_run, write_options
 
     if job.resume == "latest":
         found = newest_matching_run(job.outdir, job.config, dataset.spec, dataset.content_hash(), job.force)
@@ -357,11 +357,11 @@ def run(
 ) -> None:
     """Say what is about to happen, and train."""
     from torch_utils.distributed import print0, world_size
-    from training.checkpoint import find_state
+    from training.checkpoint.files import find_state
     from training.compilation import resolve_compile
     from training.loop import TrainingLoop
     from training.precision import describe_precision
-    from training.stop import Stop
+    from training.run.stop import Stop
 
     config = job.config
     if device.type == "cpu":

@@ -20,10 +20,10 @@ from benchmarks.modes import BASELINE, Mode, forget_compiled
 from benchmarks.rows import Row
 from training.compilation import forward_pass
 from training.config import GeneratorConfig
-from training.memory import saved_bytes
 from training.networks.attention import EncoderLayer
+from training.plan.memory import saved_bytes
+from training.plan.summary import count_flops
 from training.presets import preset
-from training.summary import count_flops
 
 PRESETS = ("cifar", "celeba64", "church128")
 BACKWARD_FLOPS = 3  # of forward and backward together by those of forward

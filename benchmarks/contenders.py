@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import baseline
-from training.augment import AugmentPipe
+from training.augment.pipe import AugmentPipe
 from training.compilation import forward_pass
 from training.config import DatasetSpec, RunConfig
 from training.ema import ema_beta, update_ema

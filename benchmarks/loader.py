@@ -28,10 +28,10 @@ from benchmarks.rows import Row
 from benchmarks.timing import Call
 from dnnlib.dataclass_values import require
 from training.config import CACHE_MODES
-from training.data_order import order
-from training.dataset import stream
-from training.image_dataset import ImageDataset
-from training.picture_cache import keep_decoded
+from training.data.cache import keep_decoded
+from training.data.dataset import ImageDataset
+from training.data.order import order
+from training.data.stream import stream
 
 PRESETS = ("cifar", "church128")
 BATCH = {"cpu": "32", "cuda": "32"}

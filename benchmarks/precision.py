@@ -18,9 +18,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.common import words
-from training.checkpoint import load_networks, read_snapshot
+from training.checkpoint.files import load_networks, read_snapshot
 from training.config import PerformanceConfig, RunConfig
-from training.dataset import ImageDataset, stream
+from training.data.stream import ImageDataset, stream
 from training.latents import LatentSource
 from training.phases import Losses, MicroBatch
 from training.precision import KNOWN, allow_tf32, loss_scaler, tf32_where

@@ -22,15 +22,15 @@ from benchmarks.common import Settings, modes_option, pictures_of, run_benchmark
 from benchmarks.compare import Way, compared
 from benchmarks.modes import BASELINE, Mode
 from benchmarks.rows import Row
+from dnnlib.images.writer import PictureWriter
 from dnnlib.parallel import available_cpus
-from dnnlib.picture_writer import PictureWriter
+from sampling.image_files import MAX_THREADS, write_pictures
+from sampling.renderer import Renderer
+from sampling.styles import Request
 from training.compilation import Run, forward_pass
 from training.networks.generator import Generator
 from training.presets import preset
-from training.preview import to_uint8
-from training.sampling.picture_files import MAX_THREADS, write_pictures
-from training.sampling.renderer import Renderer
-from training.sampling.styles import Request
+from training.run.preview import to_uint8
 
 PRESETS = ("cifar", "celeba64")
 BATCH = {"cpu": "32", "cuda": "256"}

@@ -20,8 +20,8 @@ from benchmarks.rows import Row, device_name
 from benchmarks.timing import Call, interleaved, matrix_rate, peak_bytes, speed_up, warm_up
 from torch_utils import allocator
 from training.config import DatasetSpec, RunConfig
-from training.memory import saved_bytes
-from training.speed import forward_flops
+from training.plan.memory import saved_bytes
+from training.plan.speed import forward_flops
 
 PRESETS = ("cifar", "celeba64")
 PASSES = {  # forward passes of G and D that a phase is worth: a backward pass counts one for each gradient it computes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metrics.images import Progress, RealImages
-from metrics.weights import Source, WeightsFile
+from metrics.weights.published import Source, WeightsFile
 
 
 class Detector(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metrics import cache
 from metrics.detectors import Detector, full_precision
-from metrics.frechet import FeatureMoments
+from metrics.distances.frechet import FeatureMoments
 from metrics.images import ImageBatch, Progress, RealImages
 from torch_utils import distributed
 

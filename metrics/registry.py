@@ -7,17 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from metrics import (
-    cache,
-    dct_proxy,
-    dinov2_metrics,
-    inception_metrics,
-    module_metrics,
-    neighbour_metrics,
-    path_length,
-    proxy,
-)
+from metrics import cache
 from metrics.detectors import BuildContext, Detector, DetectorKind
+from metrics.families import dct_proxy, path_length, proxy
+from metrics.families import dinov2 as dinov2_metrics
+from metrics.families import inception as inception_metrics
+from metrics.families import module as module_metrics
+from metrics.families import neighbours as neighbour_metrics
 from metrics.features import (
     FeatureRecord,
     Keep,
@@ -32,7 +28,7 @@ from metrics.features import (
 from metrics.images import FakeImages, ImageBatch, Progress, RealImages, Sample, no_progress
 from metrics.metric import Inputs, Measurement, Metric
 from metrics.results import MetricResult
-from metrics.weights import Source
+from metrics.weights.published import Source
 from torch_utils import distributed
 
 DETECTORS: dict[str, DetectorKind] = {
@@ -153,7 +149,7 @@ def evaluate(
         batch_size: Pictures at once; does not change a value.
         seed: Of the generated pictures.
         cache_folder: None = `cache.default_folder()`.
-        weights: Where those of the detectors are; None = wherever `metrics.weights.find` finds them.
+        weights: Where those of the detectors are; None = wherever `metrics.weights.published.find` finds them.
         progress: Told about every pass.
 
     Raises:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib.demo_digits import digits
+from dnnlib.sources.demo_digits import digits
 from metrics.images import Sample
 
 

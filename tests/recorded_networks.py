@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from golden_data import load
 
+from training.checkpoint.published import discriminator_weights, generator_weights
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.published import discriminator_weights, generator_weights
 
 
 def recorded_generator(name: str) -> tuple[Generator, dict[str, torch.Tensor]]:

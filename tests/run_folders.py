@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.config import DatasetSpec
 from training.presets import preset
-from training.run_files import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
+from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 
 FACTS = {
     "command": "python train.py --outdir=runs --data=digits.zip --cfg=demo --cond=1 --resume=latest",

@@ -19,14 +19,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import calc_metrics
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.picture import encode_png
+from dnnlib.archive.writer import write_dataset
+from dnnlib.images.codec import encode_png
 from metrics import registry
-from metrics.inception import InceptionV3
-from metrics.weights import FILES, INCEPTION, MIRROR_VARIABLE
-from training.checkpoint import save_snapshot
+from metrics.networks.inception import InceptionV3
+from metrics.weights.published import FILES, INCEPTION, MIRROR_VARIABLE
+from training.checkpoint.files import save_snapshot
 from training.config import DiscriminatorConfig, GeneratorConfig, RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.state import TrainState
 
 NAME, DCT = "proxy_fd_randconv_v1", "proxy_fd_dct_v1"

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 import dataset_tool
 import train
-from dnnlib.picture import encode_png
-from training.dataset import ImageDataset
+from dnnlib.images.codec import encode_png
+from training.data.stream import ImageDataset
 
 COUNT = 12
 LAST = f"{COUNT - 1}.png"

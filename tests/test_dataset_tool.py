@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import dataset_tool
-from dnnlib import packing
-from dnnlib.demo_digits import digits
-from dnnlib.picture import decode
+from dnnlib.images.codec import decode
+from dnnlib.packing import packer as packing
+from dnnlib.sources.demo_digits import digits
 
 ROOT = Path(__file__).parent.parent
 

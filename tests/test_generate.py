@@ -13,7 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 import generate
-from training.checkpoint import save_snapshot
+from sampling.commands import options as command_options
+from sampling.image_files import write_pictures
+from sampling.renderer import Renderer
+from sampling.styles import Request
+from training.checkpoint.files import save_snapshot
 from training.config import (
     DatasetSpec,
     DiscriminatorConfig,
@@ -23,10 +27,6 @@ from training.config import (
     ScheduleConfig,
 )
 from training.networks.generator import Generator
-from training.sampling import command_options
-from training.sampling.picture_files import write_pictures
-from training.sampling.renderer import Renderer
-from training.sampling.styles import Request
 from training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
@@ -214,7 +214,7 @@ def test_network_is_compiled_for_many_pictures(
         seen.append(performance.compile)
         return network
 
-    monkeypatch.setattr("training.sampling.renderer.forward_pass", forward_pass)
+    monkeypatch.setattr("sampling.renderer.forward_pass", forward_pass)
     monkeypatch.setattr("training.compilation.resolve_compile", lambda choice, device: (choice != "0", ""))
     chosen = {"compile": compiling, "precision": "fp32", "noise_mode": "const", "batch": 4}
     renderer = generate.make_renderer(generator, chosen, count)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from torch_utils.ops import native
-from training.checkpoint import find_state, load_discriminator, load_generator
+from training.checkpoint.files import find_state, load_discriminator, load_generator
 from training.config import DatasetSpec, RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.loop import TrainingLoop
 from training.networks.discriminator import Discriminator
 

@@ -15,15 +15,15 @@ from PIL import Image
 
 import dataset_tool
 import train
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.image_format import KEY
-from dnnlib.picture import Layout, encode_png
-from dnnlib.picture_tree import PictureTree
-from dnnlib.zip_reader import ZipReader
-from training.dataset import DataError, stream
-from training.evaluation import check_metrics, reference_dataset
-from training.image_dataset import ImageDataset
-from training.image_files import ImageFiles
+from dnnlib.archive.image_format import KEY
+from dnnlib.archive.image_tree import PictureTree
+from dnnlib.archive.writer import write_dataset
+from dnnlib.archive.zip_reader import ZipReader
+from dnnlib.images.codec import Layout, encode_png
+from training.data.dataset import ImageDataset
+from training.data.files import ImageFiles
+from training.data.stream import DataError, stream
+from training.evaluation.snapshots import check_metrics, reference_dataset
 
 COUNT = 24
 TINY = ["--cfg=demo", "--g_dict=8,8,8", "--num_layers=1,1,1", "--batch=8", "--workers=0", "--set=generator.z_dim=8",

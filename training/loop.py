@@ -11,8 +11,7 @@ from torch import Tensor
 
 from torch_utils import distributed
 from torch_utils.rng import seed_step
-from training.best import keep_best
-from training.checkpoint import (
+from training.checkpoint.files import (
     STATE_LATEST,
     find_state,
     load_networks,
@@ -22,19 +21,20 @@ from training.checkpoint import (
     write_state,
 )
 from training.config import RunConfig
-from training.dataset import DataError, ImageDataset, stream
+from training.data.cache import keep_decoded
+from training.data.stream import DataError, ImageDataset, stream
 from training.ema import ema_beta, update_ema
-from training.evaluation import check_metrics, evaluate_snapshot, missed_metrics
+from training.evaluation.snapshots import check_metrics, evaluate_snapshot, missed_metrics
 from training.latents import LatentSource
 from training.phases import MicroBatch, build_phases
-from training.picture_cache import keep_decoded
-from training.preview import Preview
-from training.report import Reporter
+from training.run.best import keep_best
+from training.run.disk_full import Patience
+from training.run.preview import Preview
+from training.run.reporter import Reporter
+from training.run.stop import Stop, StopRequest
 from training.run_report.facts import gather
 from training.run_report.renewal import RunReport
 from training.state import TrainState
-from training.stop import Stop, StopRequest
-from training.storage import Patience
 
 STATE_SEC = 300.0  # between two state files, unless --state-kimg says otherwise
 CLOCK_BATCHES = 8  # batches between two looks at the clock, which the ranks share

@@ -80,7 +80,7 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
 def metric_names(text: str) -> tuple[str, ...]:
     """The metrics of --metrics; raises ValueError for one that is not known. Says what auto leaves out and why."""
     from metrics.registry import parse_names
-    from training.evaluation import default_metrics
+    from training.evaluation.snapshots import default_metrics
 
     if text.lower() == "auto":
         names, reason = default_metrics()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_utils.distributed import all_reduce_mean, average_gradients
-from training.augment import AugmentPipe
+from training.augment.pipe import AugmentPipe
 from training.compilation import forward_pass, resolve_graphs
 from training.health import Health
 from training.latents import Latents

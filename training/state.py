@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch_utils.distributed import all_reduce_sum, broadcast
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
+from training.augment.ada import AugmentStrength
 from training.config import DatasetSpec, OptimizerConfig, RunConfig
 from training.health import Health
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.precision import loss_scaler, resolve_precision
-from training.strength import AugmentStrength
 
 
 def lazy_adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig, interval: int) -> torch.optim.Adam:

@@ -17,8 +17,8 @@ from benchmarks.gpu_report.page import summary
 from benchmarks.gpu_report.parts import Part, Parts, Settings
 from benchmarks.gpu_report.record import FILES, Entry, Record
 from benchmarks.gpu_report.session import Session
+from dnnlib.archive.image_tree import PictureTree
 from dnnlib.dataclass_values import require
-from dnnlib.picture_tree import PictureTree
 
 PROGRAM = ["python", "-m", "benchmarks.gpu_report"]
 AMPERE = (8, 0)  # the first GPUs that multiply bf16

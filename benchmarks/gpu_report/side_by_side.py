@@ -18,11 +18,11 @@ from torch_utils.ops import native
 from torch_utils.rng import seed_step
 from torch_utils.stats import Scalar
 from training.config import RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.ema import ema_beta, update_ema
+from training.plan.probe import Probe
 from training.precision import allow_tf32, resolve_precision
 from training.presets import preset
-from training.probe import Probe
 
 EVERY = 5  # steps between two rows
 WARM_UP_STEPS = EVERY  # in which networks are compiled, algorithms chosen and graphs recorded

@@ -20,7 +20,7 @@ from benchmarks.modes import Mode, parse_mode
 from benchmarks.rows import Row, read_rows, write_rows
 from benchmarks.timing import interleaved, matrix_rate, peak_bytes, speed_up, warm_up
 from training.config import RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.loop import TrainingLoop
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.animation import check_animation, durations, enlarged, write_animation
+from dnnlib.images.animation import check_animation, durations, enlarged, write_animation
 
 SHAPES = [(24, 16, 3), (15, 9, 1)]
 

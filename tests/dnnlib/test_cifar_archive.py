@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnnlib.cifar_archive import read_cifar10
-from dnnlib.tar_files import TarFiles
+from dnnlib.sources.cifar_archive import read_cifar10
+from dnnlib.sources.tar_files import TarFiles
 
 RNG = np.random.default_rng(0)
 PIXELS = [RNG.integers(0, 256, (2, 3072), dtype=np.uint8) for _ in range(5)]

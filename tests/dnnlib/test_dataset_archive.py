@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.dataset_archive import check_dest, write_dataset
+from dnnlib.archive.writer import check_dest, write_dataset
 
 
 def _write(dest: Path, count: int, labelled: bool = True, force: bool = False) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.demo_digits import SPLITS, digits, draw_digit
+from dnnlib.sources.demo_digits import SPLITS, digits, draw_digit
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.file_tree import FileTree, natural_key, natural_order
-from dnnlib.zip_reader import ChangedError
+from dnnlib.archive.file_tree import FileTree, natural_key, natural_order
+from dnnlib.archive.zip_reader import ChangedError
 
 
 @pytest.fixture(params=["folder", "zip", "compressed zip"])

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnnlib.image_sources import SourceOptions, open_source
-from dnnlib.source_pictures import ImageSource
+from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.source_images import ImageSource
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 28, 20), dtype=np.uint8)
 LABELS = np.array([3, 0, 9, 1, 1], np.uint8)

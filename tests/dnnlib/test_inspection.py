@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.image_sources import SourceOptions, open_source
-from dnnlib.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect_source, sample_columns
-from dnnlib.inspection_text import report
-from dnnlib.label_table import Label
-from dnnlib.packing import Result
-from dnnlib.picture_grid import Column, draw_grid
-from dnnlib.source_pictures import ArrayPicture, ImageSource
+from dnnlib.archive.label_table import Label
+from dnnlib.images.grid import Column, draw_grid
+from dnnlib.packing.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect_source, sample_columns
+from dnnlib.packing.inspection_text import report
+from dnnlib.packing.packer import Result
+from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.source_images import ArrayPicture, ImageSource
 
 RNG = np.random.default_rng(0)
 

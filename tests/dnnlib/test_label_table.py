@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.file_tree import FileTree
-from dnnlib.label_table import LabelTable, labels_from_folders, read_label_table
+from dnnlib.archive.file_tree import FileTree
+from dnnlib.archive.label_table import LabelTable, labels_from_folders, read_label_table
 
 
 def _read(folder: Path, content: object) -> LabelTable | None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.image_sources import SourceOptions, open_source
 from dnnlib.parallel import ordered_map
-from dnnlib.source_pictures import ImageSource, SourcePicture
+from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.source_images import ImageSource, SourcePicture
 
 lmdb = pytest.importorskip("lmdb")
 

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.image_sources import open_source
-from dnnlib.packing import Packer, Recipe, Result
-from dnnlib.picture import encode_png
-from dnnlib.picture_transform import PictureTransform
-from dnnlib.zip_reader import ChangedError
+from dnnlib.archive.writer import write_dataset
+from dnnlib.archive.zip_reader import ChangedError
+from dnnlib.images.codec import encode_png
+from dnnlib.packing.packer import Packer, Recipe, Result
+from dnnlib.packing.transform import PictureTransform
+from dnnlib.sources.image_sources import open_source
 
 
 def _write(dest: Path, value: int) -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from dnnlib.picture import Layout, check_layout, common_layout, decode, encode_png, parse_color, read_layout
+from dnnlib.images.codec import Layout, check_layout, common_layout, decode, encode_png, parse_color, read_layout
 
 RGB = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.picture import Layout
-from dnnlib.picture_transform import PictureTransform
+from dnnlib.images.codec import Layout
+from dnnlib.packing.transform import PictureTransform
 
 RNG = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib import picture_writer
-from dnnlib.picture_writer import PICTURES_AHEAD, PictureWriter, write_picture
+from dnnlib.images import writer as picture_writer
+from dnnlib.images.writer import PICTURES_AHEAD, PictureWriter, write_picture
 
 
 def _pixels(index: int, channels: int = 3) -> np.ndarray:

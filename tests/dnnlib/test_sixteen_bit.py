@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.picture import Layout, decode, read_layout
+from dnnlib.images.codec import Layout, decode, read_layout
 
 RNG = np.random.default_rng(0)
 EVERY_VALUE = np.arange(65536, dtype=np.uint16)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnnlib.image_sources import SourceOptions, open_source
-from dnnlib.source_pictures import ImageSource
+from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.source_images import ImageSource
 
 SIDE = 96
 COUNTS = {"train": 3, "test": 2, "unlabeled": 4}

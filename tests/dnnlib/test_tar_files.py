@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.tar_files import TarFiles, is_tar
+from dnnlib.sources.tar_files import TarFiles, is_tar
 
 CONTENT = bytes(range(256)) * 200
 

@@ -8,10 +8,10 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from dnnlib import torchvision_sets
-from dnnlib.image_sources import SourceOptions, open_source
 from dnnlib.parallel import ordered_map
-from dnnlib.source_pictures import ImageSource, SourcePicture
+from dnnlib.sources import torchvision_sets
+from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.source_images import ImageSource, SourcePicture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
 

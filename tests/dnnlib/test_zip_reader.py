@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnnlib.file_tree import FileTree
-from dnnlib.picture import encode_png, read_layout
-from dnnlib.zip_reader import ChangedError, ZipReader
+from dnnlib.archive.file_tree import FileTree
+from dnnlib.archive.zip_reader import ChangedError, ZipReader
+from dnnlib.images.codec import encode_png, read_layout
 
 
 def _zip(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_STORED) -> Path:

@@ -14,12 +14,12 @@ from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor
 
 from metrics import registry
+from metrics.families.inception import DETECTOR, InceptionDetector
 from metrics.features import Keep
-from metrics.inception import InceptionV3
-from metrics.inception_metrics import DETECTOR, InceptionDetector
-from metrics.inception_weights import torchscript_names
 from metrics.metric import Inputs, Measurement, Metric, RealUse
-from metrics.weights import Source
+from metrics.networks.inception import InceptionV3
+from metrics.weights.inception import torchscript_names
+from metrics.weights.published import Source
 
 
 @pytest.fixture(scope="session")

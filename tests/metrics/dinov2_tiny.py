@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.dinov2 import Dinov2, TransformerSize
+from metrics.networks.dinov2 import Dinov2, TransformerSize
 
 SIZES = {
     "native": TransformerSize(width=32, depth=2, heads=4, patch_px=4, trained_grid=4, input_px=16),

@@ -11,8 +11,8 @@ import torch
 from golden_data import DATA
 from torch import Tensor
 
-from metrics.inception import InceptionV3
-from metrics.inception_metrics import InceptionDetector
+from metrics.families.inception import InceptionDetector
+from metrics.networks.inception import InceptionV3
 from metrics.results import MetricResult
 
 DIGEST = "69961a1d2772c41561d50307936d9a9561a4903cef4537f87d216a89d6af3193"

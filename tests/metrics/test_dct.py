@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from picture_sets import demo_pictures
 from torch import Tensor
 
-from metrics.dct import DctSpectrum, band_edges, band_matrix, dct_matrix
-from metrics.dct_proxy import DETECTORS, METRICS
 from metrics.detectors import full_precision
+from metrics.families.dct_proxy import DETECTORS, METRICS
 from metrics.features import FeatureRecord
 from metrics.metric import Inputs, Measurement
+from metrics.networks.dct import DctSpectrum, band_edges, band_matrix, dct_matrix
 
 CPU = torch.device("cpu")
 NAME = "proxy_fd_dct_v1"

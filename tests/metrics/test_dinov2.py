@@ -13,9 +13,9 @@ from golden_data import DATA
 from PIL import Image
 from torch import Tensor
 
-from metrics import dinov2
 from metrics.detectors import full_precision
-from metrics.dinov2 import VIT_L14, Dinov2, load_dinov2, normalise, read_dinov2
+from metrics.networks import dinov2
+from metrics.networks.dinov2 import VIT_L14, Dinov2, load_dinov2, normalise, read_dinov2
 
 LAYER = "blocks.1.mlp.fc1.weight"
 

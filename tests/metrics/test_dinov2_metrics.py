@@ -11,15 +11,16 @@ from inception_golden import recorded_images
 from picture_sets import FixedPictures, GeneratedPictures
 
 from dnnlib.download import file_sha256
-from metrics import dinov2_metrics, registry
+from metrics import registry
 from metrics.detectors import BuildContext, full_precision
-from metrics.dinov2 import load_dinov2, read_dinov2
-from metrics.dinov2_metrics import DETECTOR, DETECTORS, FAMILIES
+from metrics.distances.kernel import kernel_distance
+from metrics.families import dinov2 as dinov2_metrics
+from metrics.families.dinov2 import DETECTOR, DETECTORS, FAMILIES
 from metrics.images import no_progress
-from metrics.kernel import kernel_distance
 from metrics.metric import Metric
+from metrics.networks.dinov2 import load_dinov2, read_dinov2
 from metrics.registry import evaluate
-from metrics.weights import DINOV2, MissingWeights, Source
+from metrics.weights.published import DINOV2, MissingWeights, Source
 
 TINY = SIZES["resized"]
 NAMES = ["fd_dinov2_60_full", "kd_dinov2_60_full"]

@@ -8,7 +8,7 @@ import torch
 from golden_data import DATA
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from metrics.frechet import FeatureMoments, frechet_distance, moments_distance
+from metrics.distances.frechet import FeatureMoments, frechet_distance, moments_distance
 
 
 def moments_of(features: np.ndarray | torch.Tensor, chunk: int = 37) -> FeatureMoments:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import resource, time, torch
 from metrics.features import FeatureRecord, Pass, Task, collect
-from metrics.frechet import moments_distance
+from metrics.distances.frechet import moments_distance
 
 class Given:
     name, digest, dim = "given", "none", 2048

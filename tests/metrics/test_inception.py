@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from inception_golden import Evaluation, recorded_images
 from torch import Tensor
 
-from metrics import inception
 from metrics.detectors import full_precision
-from metrics.inception import InceptionV3, resize_as_tensorflow
+from metrics.networks import inception
+from metrics.networks.inception import InceptionV3, resize_as_tensorflow
 
 Recorded = dict[str, np.ndarray]
 

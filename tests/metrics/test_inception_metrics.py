@@ -13,13 +13,13 @@ from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor
 
 import calc_metrics
-from dnnlib.dataset_archive import write_dataset
+from dnnlib.archive.writer import write_dataset
 from dnnlib.download import file_sha256
-from dnnlib.picture import encode_png
+from dnnlib.images.codec import encode_png
 from metrics import registry
-from metrics.frechet import FeatureMoments, moments_distance
-from metrics.inception_score import inception_score
-from metrics.kernel import kernel_distance, mean_discrepancy
+from metrics.distances.frechet import FeatureMoments, moments_distance
+from metrics.distances.inception_score import inception_score
+from metrics.distances.kernel import kernel_distance, mean_discrepancy
 from metrics.registry import evaluate, find, parse_names, see_training
 
 pytestmark = pytest.mark.filterwarnings("ignore:a Frechet distance")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden_data import DATA
 
-from metrics.inception_score import inception_score
+from metrics.distances.inception_score import inception_score
 
 
 @pytest.mark.parametrize("num_splits", [1, 10])

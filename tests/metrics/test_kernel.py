@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_data import DATA
 
-from metrics.kernel import kernel_distance, mean_discrepancy
+from metrics.distances.kernel import kernel_distance, mean_discrepancy
 
 
 def recorded(case: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:

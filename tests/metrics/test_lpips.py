@@ -10,9 +10,9 @@ import vgg_golden
 from golden_data import DATA
 from torch import Tensor
 
-from metrics import lpips
 from metrics.detectors import full_precision
-from metrics.lpips import CHANNELS, Lpips, read_channel_weights
+from metrics.networks import lpips
+from metrics.networks.lpips import CHANNELS, Lpips, read_channel_weights
 
 
 def distances(network: Lpips, images: Tensor, others: Tensor) -> np.ndarray:

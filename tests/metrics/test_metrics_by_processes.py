@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from inception_golden import recorded_images
 
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.picture import encode_png
+from dnnlib.archive.writer import write_dataset
+from dnnlib.images.codec import encode_png
 
 ROOT = Path(__file__).parents[2]
 RANDCONV = "proxy_fd_randconv_v1"

@@ -13,14 +13,15 @@ from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor, nn
 
 from dnnlib.download import file_sha256
-from metrics import module_metrics, registry
+from metrics import registry
 from metrics.detectors import BuildContext, full_precision
+from metrics.distances.kernel import kernel_distance
+from metrics.families import module as module_metrics
+from metrics.families.module import DETECTORS, FAMILIES, build_module, prepare_module
+from metrics.families.module_detector import ModuleDetector, open_module
 from metrics.images import no_progress
-from metrics.kernel import kernel_distance
 from metrics.metric import Metric
-from metrics.module_detector import ModuleDetector, open_module
-from metrics.module_metrics import DETECTORS, FAMILIES, build_module, prepare_module
-from metrics.weights import Source
+from metrics.weights.published import Source
 
 CPU = torch.device("cpu")
 SHAPE = (3, 32, 32)

@@ -14,12 +14,9 @@ from picture_sets import FixedPictures
 from torch import Tensor
 
 from dnnlib.download import file_sha256
-from metrics import inception_metrics
 from metrics.detectors import BuildContext
-from metrics.features import Keep
-from metrics.images import Sample, no_progress
-from metrics.metric import Inputs
-from metrics.neighbour_metrics import (
+from metrics.families import inception as inception_metrics
+from metrics.families.neighbours import (
     DETECTORS,
     FAMILIES,
     build_vgg16,
@@ -27,7 +24,10 @@ from metrics.neighbour_metrics import (
     measure_precision_recall,
     prepare_vgg16,
 )
-from metrics.weights import VGG16, MissingWeights, Source
+from metrics.features import Keep
+from metrics.images import Sample, no_progress
+from metrics.metric import Inputs
+from metrics.weights.published import VGG16, MissingWeights, Source
 
 CPU = torch.device("cpu")
 PRECISION_RECALL, DENSITY_COVERAGE = FAMILIES

@@ -8,8 +8,8 @@ import torch
 from golden_data import DATA
 from torch import Tensor
 
-from metrics import neighbours
-from metrics.neighbours import density_coverage, precision_recall
+from metrics.distances import neighbours
+from metrics.distances.neighbours import density_coverage, precision_recall
 
 CPU = torch.device("cpu")
 

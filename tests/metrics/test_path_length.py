@@ -12,9 +12,7 @@ from picture_sets import FixedPictures
 from torch import Tensor
 
 from metrics.detectors import BuildContext, full_precision
-from metrics.features import Keep
-from metrics.images import EPSILON, Sample, no_progress
-from metrics.path_length import (
+from metrics.families.path_length import (
     DETECTORS,
     FAMILIES,
     PathLengthDetector,
@@ -23,7 +21,9 @@ from metrics.path_length import (
     prepare_path_length,
     trimmed,
 )
-from metrics.weights import LPIPS, VGG16, MissingWeights, Source
+from metrics.features import Keep
+from metrics.images import EPSILON, Sample, no_progress
+from metrics.weights.published import LPIPS, VGG16, MissingWeights, Source
 
 CPU = torch.device("cpu")
 
@@ -73,7 +73,7 @@ def test_batches_of_any_size(detector: PathLengthDetector) -> None:
 def test_large_pictures_are_averaged_down_by_a_whole_factor(
     detector: PathLengthDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metrics.path_length._LARGEST_PX", 32)
+    monkeypatch.setattr("metrics.families.path_length._LARGEST_PX", 32)
     small = recorded_pairs()[:2, :, :, :32, :32]
     large = small.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
     np.testing.assert_allclose(features(detector, large), features(detector, small), rtol=1e-6)

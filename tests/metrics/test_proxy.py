@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from picture_sets import FixedPictures, demo_pictures
 from torch import Tensor
 
-from metrics import demo_classifier, proxy
-from metrics.demo_classifier import DemoClassifier, TrainingSettings, load_or_train
 from metrics.detectors import BuildContext, Detector, full_precision
+from metrics.families import proxy
 from metrics.features import FeatureRecord, Keep
 from metrics.images import no_progress
 from metrics.metric import Inputs
-from metrics.random_convolutions import RandomConvolutions
-from metrics.weights import Source
+from metrics.networks import demo_classifier
+from metrics.networks.demo_classifier import DemoClassifier, TrainingSettings, load_or_train
+from metrics.networks.random_convolutions import RandomConvolutions
+from metrics.weights.published import Source
 
 CPU = torch.device("cpu")
 QUICK = TrainingSettings(epochs=1, count=640, min_accuracy=0.0)

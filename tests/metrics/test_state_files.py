@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics.state_files import read_state
+from metrics.weights.state_files import read_state
 
 
 def picture(path: Path) -> None:

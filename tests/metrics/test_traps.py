@@ -18,21 +18,16 @@ import torch.nn.functional as F
 from inception_golden import Evaluation, recorded_images
 from torch import Tensor
 
-from metrics import (
-    frechet,
-    inception,
-    inception_metrics,
-    inception_score,
-    kernel,
-    neighbour_metrics,
-    neighbours,
-    registry,
-)
+from metrics import registry
 from metrics.detectors import full_precision
+from metrics.distances import frechet, inception_score, kernel, neighbours
+from metrics.distances.frechet import FeatureMoments
+from metrics.families import inception as inception_metrics
+from metrics.families import neighbours as neighbour_metrics
 from metrics.features import FeatureRecord, Keep
-from metrics.frechet import FeatureMoments
-from metrics.inception import InceptionV3
 from metrics.metric import Inputs
+from metrics.networks import inception
+from metrics.networks.inception import InceptionV3
 
 pytestmark = pytest.mark.filterwarnings("ignore:a Frechet distance")
 

@@ -10,10 +10,10 @@ import vgg_golden
 from inception_golden import recorded_images
 from torch import Tensor
 
-from metrics import vgg16
 from metrics.detectors import full_precision
-from metrics.inception import resize_as_tensorflow
-from metrics.vgg16 import VGG16, activations, normalise
+from metrics.networks import vgg16
+from metrics.networks.inception import resize_as_tensorflow
+from metrics.networks.vgg16 import VGG16, activations, normalise
 
 Resize = Callable[[Tensor, int], Tensor]
 

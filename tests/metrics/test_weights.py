@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from metrics import weights
 from metrics.registry import prepare
-from metrics.weights import INCEPTION, MissingWeights, Source, WeightsFile, command, find, obtain, require
+from metrics.weights import published as weights
+from metrics.weights.published import INCEPTION, MissingWeights, Source, WeightsFile, command, find, obtain, require
 
 CONTENT = b"weights" * 1000
 FILE = WeightsFile(

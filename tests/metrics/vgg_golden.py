@@ -12,8 +12,8 @@ import torch
 from golden_data import DATA
 from torch import Tensor, nn
 
-from metrics.lpips import Lpips
-from metrics.vgg16 import VGG16
+from metrics.networks.lpips import Lpips
+from metrics.networks.vgg16 import VGG16
 
 DIGEST = "c6f147a15c0d0a7d9028f6074acd089f81cf45df1ed5ce1936955a1f87e4147f"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import train
-from training import checkpoint
+from training.checkpoint import files as checkpoint
 
 PAUSE_SEC = 0.1
 

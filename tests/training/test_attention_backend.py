@@ -9,8 +9,8 @@ from torch import Tensor
 
 from training.config import DatasetSpec, RunConfig
 from training.latents import Latents
-from training.memory import activation_bytes
 from training.phases import MicroBatch, build_phases
+from training.plan.memory import activation_bytes
 from training.precision import Precision, resolve_precision
 from training.state import TrainState
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from training.augment import PIPES, AugmentPipe, Transforms, band_filters
+from training.augment.pipe import PIPES, AugmentPipe, Transforms, band_filters
 
 CONFIG, _, ARRAYS = golden_data.load("augment")
 DATA = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}

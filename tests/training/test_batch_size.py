@@ -11,9 +11,12 @@ from click.testing import CliRunner
 
 import train
 from dnnlib.dataclass_values import ConfigError
-from training import batch_size, probe
-from training import speed as speed_module
-from training.batch_size import (
+from training.config import LossConfig, RunConfig
+from training.data.cache import keep_decoded
+from training.data.stream import ImageDataset
+from training.plan import batch_size, probe
+from training.plan import speed as speed_module
+from training.plan.batch_size import (
     MemorySearch,
     Trial,
     first_batch_gpu,
@@ -21,12 +24,9 @@ from training.batch_size import (
     micro_batches,
     with_micro_batch,
 )
-from training.config import LossConfig, RunConfig
-from training.dataset import ImageDataset
-from training.picture_cache import keep_decoded
-from training.probe import Probe
-from training.runs import new_run, read_options, with_batch_gpu_of_newest
-from training.speed import speed, training_flops
+from training.plan.probe import Probe
+from training.plan.speed import speed, training_flops
+from training.run.folder import new_run, read_options, with_batch_gpu_of_newest
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 GIB = 2**30

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metrics.results import MetricResult, append_rows
-from training.best import keep_best
+from training.run.best import keep_best
 
 RESULT = MetricResult(
     metric="fid5k_full", value=0.0, floor=None, details={}, settings={}, num_real=50, num_gen=5000, seed=0,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import (
+from training.checkpoint.files import (
     STATE_LATEST,
     STATE_PREVIOUS,
     CheckpointError,
@@ -130,7 +130,7 @@ def test_a_kill_between_the_renamings_loses_nothing(
     state.cur_nimg = 16
     for name in ("keep_as", "os.replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"training.checkpoint.{name}", killed)
+            patch.setattr(f"training.checkpoint.files.{name}", killed)
             with pytest.raises(KeyboardInterrupt):
                 write_state(tmp_path, state_values(state))
         assert find_state(tmp_path)["cur_nimg"] >= 8  # type: ignore[index]

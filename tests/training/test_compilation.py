@@ -13,7 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 import train as train_script
 from dnnlib.dataclass_values import ConfigError, override
 from training import compilation
-from training.augment import AugmentPipe
+from training.augment.pipe import AugmentPipe
 from training.compilation import (
     Compiled,
     announce,

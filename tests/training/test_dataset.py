@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.picture import encode_png
+from dnnlib.archive.writer import write_dataset
+from dnnlib.images.codec import encode_png
 from training.config import DatasetSpec
-from training.dataset import ImageDataset, order, stream
+from training.data.stream import ImageDataset, order, stream
 
 COUNT = 10
 

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.file_tree import _opened
-from dnnlib.picture import encode_png
-from training.dataset import MAX_BROKEN, DataError, ImageDataset, stream
+from dnnlib.archive.file_tree import _opened
+from dnnlib.archive.writer import write_dataset
+from dnnlib.images.codec import encode_png
+from training.data.stream import MAX_BROKEN, DataError, ImageDataset, stream
 
 COUNT = 24
 EPOCH = 2 * COUNT  # flipped pictures too

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.picture import encode_png
+from dnnlib.archive.writer import write_dataset
+from dnnlib.images.codec import encode_png
 from metrics import registry
 from metrics.images import Sample
-from metrics.weights import INCEPTION, MIRROR_VARIABLE
+from metrics.weights.published import INCEPTION, MIRROR_VARIABLE
 from training.config import DatasetSpec, GeneratorConfig
-from training.dataset import ImageDataset
-from training.evaluation import (
+from training.data.stream import ImageDataset
+from training.evaluation.snapshots import (
     FakeSampler,
     FakeSet,
     RealSet,

@@ -18,7 +18,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 from training import compilation, phases
 from training.config import PerformanceConfig, RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.loop import TrainingLoop
 from training.phases import Phase, build_phases
 from training.state import TrainState

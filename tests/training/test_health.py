@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from training import phases
-from training.checkpoint import find_state
+from training.checkpoint.files import find_state
 from training.config import RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.health import Health
 from training.loop import DivergedError, TrainingLoop
 

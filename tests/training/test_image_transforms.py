@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augment import AugmentPipe
-from training.image_transforms import Affine, _margins, compose, recolor, reflect_pad, warp
+from training.augment.pipe import AugmentPipe
+from training.augment.transforms import Affine, _margins, compose, recolor, reflect_pad, warp
 
 
 def inverse_map(

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augment import AugmentPipe
+from sampling.renderer import Renderer
+from training.augment.pipe import AugmentPipe
 from training.compilation import resolve_compile
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.latents import Latents
@@ -22,7 +23,6 @@ from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.phases import MicroBatch, Phase, build_phases
 from training.presets import preset
-from training.sampling.renderer import Renderer
 from training.state import TrainState
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from metrics.results import read_rows
-from training.checkpoint import find_state, load_discriminator, load_generator
+from training.checkpoint.files import find_state, load_discriminator, load_generator
 from training.config import RunConfig
-from training.dataset import ImageDataset
-from training.evaluation import missed_metrics
+from training.data.stream import ImageDataset
+from training.evaluation.snapshots import missed_metrics
 from training.loop import TrainingLoop
 
 CPU = torch.device("cpu")

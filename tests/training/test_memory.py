@@ -7,11 +7,11 @@ import torch
 from test_loop import assert_same, train
 
 from training.config import DatasetSpec, PerformanceConfig, RunConfig
-from training.memory import activation_bytes, saved_bytes
 from training.networks.generator import Generator
+from training.plan.memory import activation_bytes, saved_bytes
+from training.plan.summary import summary
 from training.precision import KNOWN
 from training.presets import preset
-from training.summary import summary
 
 
 def test_recomputed_stages_give_the_same_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:

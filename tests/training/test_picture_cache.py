@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dnnlib.dataset_archive import write_dataset
-from dnnlib.picture import encode_png
-from training import picture_cache
-from training.dataset import MAX_BROKEN, DataError, ImageDataset, stream
-from training.decoded import Decoded, Place
-from training.picture_cache import choose, device_bytes, keep_decoded
-from training.picture_file import file_bytes, map_pictures, write_pictures
+from dnnlib.archive.writer import write_dataset
+from dnnlib.images.codec import encode_png
+from training.data import cache as picture_cache
+from training.data.cache import choose, device_bytes, keep_decoded
+from training.data.decoded import Decoded, Place
+from training.data.decoded_file import file_bytes, map_pictures, write_pictures
+from training.data.stream import MAX_BROKEN, DataError, ImageDataset, stream
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 COUNT = 24
@@ -207,7 +207,7 @@ def test_unasked_nothing_is_written(data: Path, cache: Path) -> None:
 
 def test_several_processes_make_one_file(data: Path, cache: Path) -> None:
     code = (
-        "import sys, torch; from training.dataset import ImageDataset; from training.picture_cache import keep_decoded;"
+        "import sys, torch; from training.data.stream import ImageDataset; from training.data.cache import keep_decoded;"
         "d = ImageDataset(sys.argv[1]); keep_decoded(d, 'ram', torch.device('cpu')); print(d.kept.is_there.sum())"
     )
     command = [sys.executable, "-c", code, str(data)]

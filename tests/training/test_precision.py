@@ -11,7 +11,7 @@ from test_loop import assert_same, train
 from torch import Tensor, nn
 
 from dnnlib.dataclass_values import ConfigError
-from training.checkpoint import find_state, load_generator
+from training.checkpoint.files import find_state, load_generator
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.networks.discriminator import Discriminator
@@ -19,7 +19,7 @@ from training.networks.generator import Generator, ToRGB
 from training.networks.layers import EqualizedConv2d, EqualizedLinear
 from training.phases import Losses, MicroBatch, build_phases
 from training.precision import INITIAL_LOSS_SCALE, allow_tf32, describe_precision, resolve_precision, tf32_where
-from training.runs import differences
+from training.run.folder import differences
 from training.state import TrainState
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

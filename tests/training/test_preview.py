@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training.dataset import ImageDataset
-from training.preview import Preview, save_grid, to_uint8
+from training.data.stream import ImageDataset
+from training.run.preview import Preview, save_grid, to_uint8
 
 
 def test_quantisation_truncates() -> None:

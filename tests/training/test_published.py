@@ -16,10 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from training.checkpoint import CheckpointError, export_snapshot, load_discriminator, load_generator, read_snapshot
+from training.checkpoint.files import (
+    CheckpointError,
+    export_snapshot,
+    load_discriminator,
+    load_generator,
+    read_snapshot,
+)
+from training.checkpoint.published import data_config
+from training.checkpoint.published_pickle import PublishedFileError, read_published
 from training.config import DataConfig
-from training.published import data_config
-from training.published_pickle import PublishedFileError, read_published
 
 DATA = Path(__file__).parents[1] / "data" / "published"
 ROOT = Path(__file__).parents[2]
@@ -148,7 +154,7 @@ def test_hostile_files(folder: Path, tmp_path: Path, kind: str) -> None:
 
 
 def test_a_tensor_cannot_reach_beyond_its_storage() -> None:
-    from training.published_pickle import rebuild_tensor
+    from training.checkpoint.published_pickle import rebuild_tensor
 
     numbers = torch.arange(6.0)
     assert torch.equal(rebuild_tensor(numbers, 1, (2, 2), (2, 1)), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
@@ -166,7 +172,7 @@ def test_a_tensor_cannot_reach_beyond_its_storage() -> None:
 def test_networks_of_other_programs_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = read_published(folder / "official_small.pkl")
     del content["G_ema"].state["_init_kwargs"]["synthesis_kwargs"]["G_dict"]
-    monkeypatch.setattr("training.published.read_published", lambda path: content)
+    monkeypatch.setattr("training.checkpoint.published.read_published", lambda path: content)
     with pytest.raises(CheckpointError, match="not a Styleformer"):
         read_snapshot(folder / "official_small.pkl")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from torch_utils.stats import Scalar
-from training.report import STATS_FILE, Reporter, forget_later_rows
+from training.run.reporter import STATS_FILE, Reporter, forget_later_rows
 
 CPU = torch.device("cpu")
 

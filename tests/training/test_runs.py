@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dnnlib.dataclass_values import ConfigError
-from training.checkpoint import STATE_LATEST, CheckpointError, state_values, write_state
+from training.checkpoint.files import STATE_LATEST, CheckpointError, state_values, write_state
 from training.config import DatasetSpec, RunConfig
-from training.runs import OPTIONS_FILE, new_run, newest_matching_run, read_options
+from training.run.folder import OPTIONS_FILE, new_run, newest_matching_run, read_options
 from training.state import TrainState
 
 

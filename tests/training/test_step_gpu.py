@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.augment import AugmentPipe
+from training.augment.pipe import AugmentPipe
 from training.compilation import forward_pass
 from training.config import PerformanceConfig, RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.loop import TrainingLoop
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

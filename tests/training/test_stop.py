@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import find_state
+from training.checkpoint.files import find_state
 from training.config import RunConfig
-from training.dataset import DataError, ImageDataset
+from training.data.stream import DataError, ImageDataset
 from training.loop import TrainingLoop
-from training.stop import Stop, StopRequest
+from training.run.stop import Stop, StopRequest
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.strength import AugmentStrength
+from training.augment.ada import AugmentStrength
 
 ADA = {"batch_size": 32, "interval": 4, "target": 0.6, "speed_nimg": 500_000}
 STEP = 32 * 4 / 500_000

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnnlib.files import atomic_write
-from training.run_files import FACTS_FILE
+from training.run.names import FACTS_FILE
 
 if TYPE_CHECKING:
     import torch
 
-    from training.image_dataset import ImageDataset
+    from training.data.dataset import ImageDataset
     from training.state import TrainState
 
 

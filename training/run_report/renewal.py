@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.files import atomic_write
-from training.run_files import REPORT_FILE
+from training.run.names import REPORT_FILE
 from training.run_report.facts import write_facts
 from training.run_report.page import make_page
 

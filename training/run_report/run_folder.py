@@ -9,7 +9,7 @@ from typing import Any
 from dnnlib.dataclass_values import ConfigError
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
-from training.run_files import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
+from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 
 _LOG_BYTES = 1_000_000  # of the end of a log that are looked at
 _LOGGED_DATA = re.compile(r": ([\d,]+) pictures of (\d+)x(\d+) px(?:, (\d+) classes)?, ")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from run_folders import FACTS, make_run
 
-from training.run_files import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
+from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 from training.run_report.document import digest, embedded, read_part
 from training.run_report.page import folded, make_page
 from training.run_report.run_folder import read_run

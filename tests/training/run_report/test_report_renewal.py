@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import find_state
+from training.checkpoint.files import find_state
 from training.config import RunConfig
-from training.dataset import ImageDataset
+from training.data.stream import ImageDataset
 from training.loop import TrainingLoop
-from training.run_files import FACTS_FILE, REPORT_FILE
+from training.run.names import FACTS_FILE, REPORT_FILE
+from training.run.stop import Stop, StopRequest
 from training.run_report.renewal import RunReport, write_report
-from training.stop import Stop, StopRequest
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,227 @@
+"""A folder or a zip file, read the same way."""
+
+import contextlib
+import functools
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NoReturn
+
+from dnnlib.archive.zip_reader import (
+    MAX_FILE_BYTES,
+    READ_ERRORS,
+    ChangedError,
+    Identity,
+    ZipReader,
+    check_size,
+    describe_error,
+)
+
+_DIGITS = re.compile(r"([0-9]+)")
+_ALL_ZERO = str.maketrans("123456789", "000000000")
+
+
+class FileTree:
+    """The files of a folder or of a zip, by their names relative to its root, with / between the parts.
+
+    May be pickled and used after a fork: each process opens the zip for itself, once. A zip that was replaced or changed
+    since it was opened first raises ChangedError, in all of them.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path).expanduser()
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; give a folder or a zip file")
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"{path} cannot be read: permission denied; make it readable with chmod")
+        is_zip = not path.is_dir()
+        if is_zip:
+            _require_zip(path)
+        self._attach(path, ZipReader(path) if is_zip else None)
+
+    def _attach(self, path: Path, reader: ZipReader | None) -> None:
+        self.path = path
+        self._zip = reader  # None = a folder
+
+    def __reduce__(self) -> tuple[Callable[..., "FileTree"], tuple[object, ...]]:
+        return _opened, (type(self), self.path, self._zip.identity() if self._zip else None)
+
+    def names(self) -> list[str]:
+        """Return all files, in no particular order; hidden ones and macOS's extra folder are left out.
+
+        Raises:
+            ValueError: A folder in it cannot be read, or a zip has two members of one name, or one with an absolute
+                path or "..".
+        """
+        if self._zip:
+            names = [name for name, member in self._zip.members().items() if not member.is_dir()]
+        else:
+            names = self._folder_names()
+        return [name for name in names if not _is_hidden(name)]
+
+    def origin(self, name: str) -> str:
+        """Return what to call a file in a message."""
+        return f"{name if name.isprintable() else ascii(name)} in {self.path}"
+
+    @contextlib.contextmanager
+    def named_errors(self, name: str) -> Iterator[None]:
+        """Turn whatever goes wrong when this file is read into a ValueError that names it."""
+        try:
+            yield
+        except ChangedError:  # names the whole zip
+            raise
+        except (ValueError, *READ_ERRORS) as error:
+            is_known = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
+            reason = str(error) if is_known else f"cannot be read: {describe_error(error)}"
+            raise ValueError(f"{self.origin(name)} {reason}") from error
+
+    def check(self) -> None:
+        """Raise ChangedError if the zip or folder is gone, or another zip is in its place."""
+        if self._zip:
+            self._zip.check()
+        elif not self.path.is_dir():
+            raise ChangedError(f"{self.path} is gone; put it back")
+
+    def is_damaged(self, name: str) -> bool:
+        """Tell whether a member of a zip is no longer what was packed; a folder has no checksums to know that by."""
+        if not self._zip:
+            return False
+        try:
+            self.read(name)
+        except READ_ERRORS:
+            return True
+        except ValueError as error:
+            return isinstance(error, UnicodeError)
+        return False
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        return name in self._zip.members() if self._zip else (self.path / name).is_file()
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading."""
+        return self._zip.open(name) if self._zip else _open_file(self.path / name)
+
+    def start(self, name: str, num_bytes: int) -> bytes:
+        """Return the first bytes of a file, fewer of a shorter one."""
+        if self._zip:
+            return self._zip.start(name, num_bytes)
+        with _open_file(self.path / name) as file:
+            return file.read(num_bytes)
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        """Return how many bytes each file has; a zip has that in its table."""
+        if self._zip:
+            members = self._zip.members()
+            return [members[name].file_size for name in names]
+        return [self._file_size(name) for name in names]
+
+    def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        """Return the content of a file; ValueError if it is larger than so many bytes."""
+        if self._zip:
+            return self._zip.read(name, max_bytes)
+        with _open_file(self.path / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            check_size(size, max_bytes)
+            return file.read(size)
+
+    def crcs(self, names: Sequence[str]) -> list[int]:
+        """Return the CRC-32 of each file's content; a zip has that in its table."""
+        if self._zip:
+            members = self._zip.members()
+            return [members[name].CRC for name in names]
+        return [self._file_crc(name) for name in names]
+
+    def _file_size(self, name: str) -> int:
+        with self.named_errors(name):
+            return (self.path / name).stat().st_size
+
+    def _file_crc(self, name: str) -> int:
+        with self.named_errors(name):
+            return zlib.crc32(self.read(name))
+
+    def _folder_names(self) -> list[str]:
+        root = str(self.path)
+        files = []
+        for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
+            subfolders[:] = [name for name in subfolders if not _leads_back(folder, name)]
+            inside = "" if folder == root else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+            files += [inside + name for name in names]
+        return files
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Return names sorted by `natural_key`."""
+    names = list(names)
+    if len({name.translate(_ALL_ZERO) for name in names}) < 2:  # digits at the same places: 2 comes before 10 as text
+        return sorted(names)
+    return sorted(names, key=natural_key)
+
+
+def natural_key(name: str) -> tuple[list[list[str | int]], str]:
+    """Return a sort key that compares folder by folder and takes runs of digits as numbers."""
+    *folders, last = name.split("/")
+    return [*map(_folder_key, folders), _part_key(last)], name
+
+
+def _part_key(part: str) -> list[str | int]:
+    return [int(text) if index % 2 else text for index, text in enumerate(_DIGITS.split(part))]
+
+
+_folder_key = functools.lru_cache(maxsize=1024)(_part_key)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(kind: type[FileTree], path: Path, identity: Identity | None) -> FileTree:
+    """Return the tree that a pickle stands for: one for all pickles, as reading the table of a large zip takes long."""
+    tree = kind.__new__(kind)
+    tree._attach(path, ZipReader(path, identity) if identity else None)
+    return tree
+
+
+def _require_zip(path: Path) -> None:
+    if path.is_file() and zipfile.is_zipfile(path):
+        return
+    if path.is_file() and _starts_like_a_zip(path):
+        raise ValueError(f"{path} is a damaged zip file (its end is missing); copy or download it again")
+    raise ValueError(f"{path} is neither a folder nor a readable zip file; give one of the two")
+
+
+def _starts_like_a_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4"
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    """Open a file, but nothing that may keep its reader waiting."""
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - for the caller to close
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError("is no ordinary file; move it away")
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else a named pipe would wait for its writer
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise ValueError(f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it away") from error
+
+
+def _is_hidden(name: str) -> bool:
+    if "/." not in name and not name.startswith((".", "__MACOSX")) and "/__MACOSX" not in name:
+        return False
+    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Tell whether a sub-folder is a link to a folder that it lies in."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path):
+        return False
+    return os.path.join(os.path.realpath(folder), "").startswith(os.path.join(os.path.realpath(path), ""))

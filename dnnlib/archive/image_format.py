@@ -1,0 +1,55 @@
+"""What dataset.json says about the images of a data set, so that nobody has to read every header at the start."""
+
+import json
+
+from dnnlib.archive.file_tree import FileTree
+from dnnlib.archive.label_table import FILE_NAME, MAX_BYTES
+from dnnlib.images.codec import Layout
+
+KEY = "image_format"  # in dataset.json; StyleGAN2-ADA's readers look at "labels" alone
+BITS = 8  # per channel
+
+_MAX_SIDE_PX = 2**16
+
+
+def format_note(layout: Layout, count: int) -> dict[str, int]:
+    """Return the value of KEY for so many images of one layout."""
+    return {"width": layout.width, "height": layout.height, "channels": layout.channels, "bits": BITS, "count": count}
+
+
+def declared_layout(tree: FileTree, count: int) -> Layout | None:
+    """Return the layout that dataset.json declares for all `count` images of a folder or zip.
+
+    None where it declares none, or for another number of images: then files were added or removed since it was written,
+    and the headers have to be read. A dataset.json that is no JSON is left to whoever reads its labels.
+
+    Raises:
+        ValueError: The note is there, but not one that `format_note` makes.
+    """
+    if not tree.exists(FILE_NAME):
+        return None
+    with tree.named_errors(FILE_NAME):
+        text = tree.read(FILE_NAME, MAX_BYTES)
+    if KEY.encode() not in text:
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or KEY not in content:
+        return None
+    layout, noted_count = _parse(content[KEY], tree.origin(FILE_NAME))
+    return layout if noted_count == count else None
+
+
+def _parse(note: object, origin: str) -> tuple[Layout, int]:
+    """Return the layout and the number of images of a note; ValueError if it is not one."""
+    limits = {"width": _MAX_SIDE_PX, "height": _MAX_SIDE_PX, "channels": 3, "bits": BITS, "count": 2**31}
+    values = note if isinstance(note, dict) else {}
+    is_sound = all(type(values.get(name)) is int and 1 <= values[name] <= limit for name, limit in limits.items())
+    if not (is_sound and values["channels"] in (1, 3) and values["bits"] == BITS):
+        raise ValueError(
+            f'{origin}: "{KEY}" is {str(note)[:120]}; it must be like {json.dumps(format_note(Layout(32, 32, 3), 9))}: '
+            f"remove it, and the headers of all images are read instead"
+        )
+    return Layout(values["width"], values["height"], values["channels"]), values["count"]

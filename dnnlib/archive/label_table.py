@@ -1,0 +1,146 @@
+"""The labels of a data set: what dataset.json says about its pictures."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dnnlib.archive.file_tree import FileTree, natural_key
+
+FILE_NAME = "dataset.json"
+MAX_BYTES = 2**28  # of the file: some five million labels
+
+_MAX_CLASSES = 2**16  # each picture gets a vector of so many numbers
+_MAX_FLOAT32 = 3.4e38  # labels are held as such
+
+Label = int | tuple[float, ...]  # class index, or any vector
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels by file name, all of one kind, and the names of the classes."""
+
+    by_name: dict[str, Label]
+    class_names: tuple[str, ...] = ()  # () = the data set names none
+    origin: str = FILE_NAME  # for messages
+
+    def __post_init__(self) -> None:
+        check_labels(list(self.by_name.items()), self.class_names, self.origin)
+
+    def labels_of(self, names: Sequence[str]) -> list[Label]:
+        """Return the labels of these files, which must be exactly those of the table."""
+        missing = [name for name in names if name not in self.by_name]
+        if missing:
+            raise ValueError(
+                f'{self.origin} has no label for {some_of(missing)}; label every picture or none ("labels": null)'
+            )
+        unknown = sorted(self.by_name.keys() - set(names))
+        if unknown:
+            raise ValueError(f"{self.origin} has labels for files that do not exist: {some_of(unknown)}; remove them")
+        return [self.by_name[name] for name in names]
+
+
+def read_label_table(tree: FileTree) -> LabelTable | None:
+    """Return the labels in a folder's or zip's dataset.json; None if there is no such file or it holds no labels."""
+    if not tree.exists(FILE_NAME):
+        return None
+    origin = tree.origin(FILE_NAME)
+    with tree.named_errors(FILE_NAME):
+        text = tree.read(FILE_NAME, MAX_BYTES)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{origin} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{origin} must hold an object {{"labels": [[file name, label], ...]}}')
+    if content.get("labels") is None:
+        return None
+    class_names = content.get("class_names") or []
+    if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
+        raise ValueError(f'{origin}: "class_names" must be a list of texts, one a class')
+    return LabelTable(_by_name(content["labels"], origin), tuple(class_names), origin)
+
+
+def labels_from_folders(names: Sequence[str], origin: str) -> LabelTable:
+    """Return labels that say in which folder a file lies; folders that all files share do not count.
+
+    Of "train/cat/1.png" and "train/dog/a/2.png" the classes are cat and dog. Their indexes follow the natural order of
+    the names.
+    """
+    folders = [name.split("/")[:-1] for name in names]
+    depth = _shared_depth(folders)
+    loose = [name for name, folder in zip(names, folders, strict=True) if len(folder) == depth]
+    if loose:
+        raise ValueError(
+            f"--labels-from-folders needs every picture of {origin} in the folder of its class, and two classes or "
+            f"more; {some_of(loose)} is in none"
+        )
+    class_names = sorted({folder[depth] for folder in folders}, key=natural_key)
+    index = {name: number for number, name in enumerate(class_names)}
+    by_name: dict[str, Label] = {name: index[folder[depth]] for name, folder in zip(names, folders, strict=True)}
+    return LabelTable(by_name, tuple(class_names), origin)
+
+
+def check_labels(labels: Sequence[tuple[str, Label]], class_names: Sequence[str], origin: str) -> None:
+    """Raise ValueError unless these (file name, label) pairs agree in kind and length, and with the class names."""
+    if not labels:
+        return
+    if len(class_names) > _MAX_CLASSES:
+        raise ValueError(f"{origin} has {len(class_names):,} classes; the limit is {_MAX_CLASSES:,}")
+    first_name, first = labels[0]
+    for name, label in labels:
+        if _kind(label) != _kind(first):
+            raise ValueError(
+                f"{origin}: the label of {name} is {_kind(label)}, that of {first_name} {_kind(first)}; "
+                "all labels must be class indexes or vectors of one length"
+            )
+        if isinstance(label, int) and not 0 <= label < (len(class_names) or _MAX_CLASSES):
+            raise ValueError(
+                f"{origin}: the class index of {name} is {str(label)[:80]}, outside 0..{_last(class_names)}"
+            )
+
+
+def _shared_depth(folders: list[list[str]]) -> int:
+    """Return how many of the first parts all paths share."""
+    for depth, parts in enumerate(zip(*folders, strict=False)):
+        if len(set(parts)) > 1:
+            return depth
+    return min(len(folder) for folder in folders)
+
+
+def _by_name(pairs: object, origin: str) -> dict[str, Label]:
+    if not isinstance(pairs, list):
+        raise ValueError(f'{origin}: "labels" must be a list of [file name, label] pairs, or null')
+    by_name: dict[str, Label] = {}
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise ValueError(f"{origin}: {str(pair)[:80]} is not a [file name, label] pair")
+        name = pair[0].replace("\\", "/")
+        if name in by_name:
+            raise ValueError(f"{origin}: {name} is labelled twice; remove one of the entries")
+        by_name[name] = _parse(pair[1], name, origin)
+    return by_name
+
+
+def _parse(label: object, name: str, origin: str) -> Label:
+    if isinstance(label, int) and not isinstance(label, bool):
+        return label
+    if isinstance(label, list) and label and all(_is_finite_number(value) for value in label):
+        return tuple(float(value) for value in label)
+    raise ValueError(f"{origin}: the label of {name} is {str(label)[:80]}; write a class index or a list of numbers")
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_FLOAT32
+
+
+def _kind(label: Label) -> str:
+    return "a class index" if isinstance(label, int) else f"a vector of length {len(label)}"
+
+
+def _last(class_names: Sequence[str]) -> str:
+    return f'{len(class_names) - 1}, the classes in "class_names"' if class_names else f"{_MAX_CLASSES - 1:,}"
+
+
+def some_of(names: Sequence[str]) -> str:
+    rest = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,125 @@
+"""Writes data sets: PNG files and dataset.json, in a zip file or a folder that appears when it is complete."""
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from dnnlib.archive import label_table
+from dnnlib.archive.image_format import KEY, format_note
+from dnnlib.archive.label_table import Label
+from dnnlib.files import atomic_folder, atomic_write
+from dnnlib.images.codec import Layout
+
+_FOLDER_SIZE = 1000  # pictures
+
+
+class DatasetWriter:
+    """Receives the pictures of a data set one after the other."""
+
+    def __init__(self, put: Callable[[str, bytes], None]) -> None:
+        self.count = 0
+        self._put = put
+        self._labels: list[tuple[str, Label]] = []
+
+    def add(self, png: bytes, label: Label | None) -> None:
+        """Store the next picture, under the next name."""
+        name = f"{self.count // _FOLDER_SIZE:05d}/img{self.count:08d}.png"
+        self._put(name, png)
+        self.count += 1
+        if label is not None:
+            self._labels.append((name, label))
+
+    def finish(self, class_names: Sequence[str], layout: Layout | None) -> None:
+        """Store dataset.json; with a layout it says that all pictures have it."""
+        if self._labels and len(self._labels) != self.count:
+            raise ValueError(f"{len(self._labels)} of {self.count} pictures have a label; label every picture or none")
+        label_table.check_labels(self._labels, class_names, "the new data set")
+        content: dict[str, object] = {"labels": self._labels or None}
+        if class_names:
+            content["class_names"] = list(class_names)
+        if layout:
+            content[KEY] = format_note(layout, self.count)
+        self._put(label_table.FILE_NAME, json.dumps(content).encode())
+
+
+def check_dest(dest: str | Path, force: bool = False) -> None:
+    """Raise ValueError if a data set must not be written to `dest`, because something of worth is there already."""
+    dest = Path(dest)
+    if dest.suffix.lower() == ".zip":
+        if dest.is_dir():
+            raise ValueError(f"{dest} is a folder; give a zip file that can be written, or a folder name without .zip")
+        if dest.exists() and not force:
+            raise ValueError(f"{dest} exists; give another name, or --force to replace it")
+    elif dest.exists() and not dest.is_dir():
+        raise ValueError(f"{dest} is a file; give a name ending in .zip, or a folder")
+    elif dest.exists() and not _holds_only_a_dataset(dest):
+        raise ValueError(f"{dest} holds files that are no part of a data set; give an empty or a new folder")
+    elif dest.exists() and any(dest.iterdir()) and not force:
+        raise ValueError(f"{dest} already holds a data set; give another name, or --force to replace it")
+    _check_writable(dest)
+
+
+@contextlib.contextmanager
+def write_dataset(
+    dest: str | Path, class_names: Sequence[str] = (), force: bool = False, layout: Layout | None = None
+) -> Iterator[DatasetWriter]:
+    """Give a writer whose pictures are at `dest` when the block ends; after an error nothing is there.
+
+    Args:
+        dest: A zip file if it ends in .zip (stored, not compressed: PNG already is), else a folder.
+        class_names: By class index; empty = none.
+        force: Replace a data set that is there already.
+        layout: Of every picture that will be added; None = unknown, whoever opens the data set reads their headers.
+    """
+    dest = Path(dest)
+    check_dest(dest, force)
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with _zip_file(dest) if dest.suffix.lower() == ".zip" else _folder(dest) as put:
+            writer = DatasetWriter(put)
+            yield writer
+            writer.finish(class_names, layout)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"{dest} cannot be written: {reason}; make room there, or give another place") from error
+
+
+@contextlib.contextmanager
+def _zip_file(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
+    with atomic_write(dest) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+
+        def put(name: str, content: bytes) -> None:
+            info = zipfile.ZipInfo(name)  # its date is 1980: the same pictures give the same bytes
+            info.create_system, info.external_attr = 3, 0o644 << 16
+            archive.writestr(info, content)
+
+        yield put
+
+
+@contextlib.contextmanager
+def _folder(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
+    with atomic_folder(dest) as folder:
+
+        def put(name: str, content: bytes) -> None:
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+
+        yield put
+
+
+def _check_writable(dest: Path) -> None:
+    """Raise ValueError if no file can be made beside `dest`, or no folder on the way to it."""
+    folder = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise ValueError(f"{dest} cannot be written, as {folder} is no folder; give another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{dest} cannot be written, as {folder} is write-protected; give another place")
+
+
+def _holds_only_a_dataset(folder: Path) -> bool:
+    names = [path.name for path in folder.iterdir()]
+    return all(name == label_table.FILE_NAME or (len(name) == 5 and name.isdecimal()) for name in names)

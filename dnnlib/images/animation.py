@@ -1,0 +1,73 @@
+"""Animations as WebP and GIF, through Pillow, or as MP4, through the program ffmpeg."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dnnlib.files import atomic_write
+from dnnlib.images.ffmpeg import require_ffmpeg, write_mp4
+
+SUFFIXES = (".webp", ".gif", ".mp4")
+MAX_PX = {".webp": 16383, ".gif": 65535, ".mp4": 16384}  # what the formats can hold, or H.264 encoders take
+GIF_MAX_FPS = 50  # browsers slow down what is faster
+_UNIT_MS = {".webp": 1, ".gif": 10}  # in which the files count time
+_PALETTE_FRAMES = 64  # that a GIF's colours are chosen from
+
+
+def check_animation(path: Path, fps: float, width: int, height: int) -> None:
+    """Raise ValueError, before anything is made, unless an animation of this kind can be written."""
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise ValueError(f"{path}: the name of an animation ends in {', '.join(SUFFIXES)}")
+    if kind == ".gif" and fps > GIF_MAX_FPS:
+        raise ValueError(
+            f"{path}: GIF shows at most {GIF_MAX_FPS} pictures a second; --fps={fps:g} needs .webp or .mp4"
+        )
+    if max(width, height) > MAX_PX[kind]:
+        raise ValueError(
+            f"{path}: {width}x{height} px is too large, {kind} has at most {MAX_PX[kind]}; enlarge less, or show fewer"
+        )
+    if kind == ".mp4":
+        require_ffmpeg(path)
+
+
+def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames, uint8 [height, width, 1 or 3], under a name that says the format; WebP and GIF repeat for ever.
+
+    WebP is lossless. GIF has one palette for all frames, so that colours do not flicker.
+    """
+    kind = path.suffix.lower()
+    if kind == ".mp4":
+        write_mp4(path, frames, fps)
+        return
+    images = [Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame) for frame in frames]
+    if kind == ".gif" and images[0].mode == "RGB":
+        images = with_one_palette(images)
+    times = durations(len(images), fps, _UNIT_MS[kind])
+    settings = {"lossless": True, "method": 4} if kind == ".webp" else {"optimize": False}
+    with atomic_write(path) as file:
+        images[0].save(
+            file, kind[1:].upper(), save_all=True, append_images=images[1:], duration=times, loop=0, **settings
+        )
+
+
+def durations(count: int, fps: float, unit_ms: int) -> list[int]:
+    """How long each frame is shown, ms: whole units whose sum is right, so that nothing drifts."""
+    ends = [round(frame * 1000 / fps / unit_ms) * unit_ms for frame in range(count + 1)]
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+def with_one_palette(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Pictures in 256 colours that suit all of them."""
+    step = -(-len(images) // _PALETTE_FRAMES)
+    sample = np.concatenate([np.asarray(image) for image in images[::step]])
+    palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)
+    return [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]  # dots would crawl
+
+
+def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
+    """A picture [height, width, channels] with every pixel as a square of `scale` pixels."""
+    return pixels if scale == 1 else pixels.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,0 +1,242 @@
+"""Pictures: from the bytes of any common format to pixels as a data set wants them, and to PNG."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageColor
+
+from dnnlib.archive.quick_header import quick_header
+from dnnlib.images.sixteen_bit import mode_16_bits, reduced_to_8_bits
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+HEADER_BYTES = 1024  # of a file, in which a plain PNG or JPEG says what it is
+
+Color = tuple[int, int, int]  # red, green, blue, 0..255
+
+_CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3}
+_WORDS_OF_MODE = {
+    "1": "black and white", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "colour", "RGBA": "colour",
+    "CMYK": "CMYK", "YCbCr": "YCbCr",
+}  # fmt: skip
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no PostScript, which Pillow has Ghostscript run
+_RESAVE = "save it again with an image editor"
+_SURELY_ALLOWED_PX = 10_000_000  # below Pillow's limit against decompression bombs
+_LOW_COMPRESSION = 1  # far faster than the default and hardly larger
+_TURNS = {  # from the EXIF orientation to upright; from 5 on the picture lies on its side
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in Image.info
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Size and kind of a picture as it is seen, that is after its EXIF rotation."""
+
+    width: int
+    height: int
+    channels: int  # 1 = grey, 3 = colour
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} {'grey' if self.channels == 1 else 'RGB'}"
+
+
+class LayoutError(ValueError):
+    """A picture that is whole, but of another size or kind than it has to be."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """How a picture is stored, in words for people."""
+
+    file_format: str  # "PNG"; "pixels" = not as a file
+    mode: str  # "grey", "colour with alpha", ...
+
+
+def parse_color(text: str) -> Color:
+    """Return a colour given by its CSS name or as #rrggbb."""
+    with contextlib.suppress(ValueError):
+        color = ImageColor.getrgb(text)
+        if len(color) == 3:
+            return color
+    raise ValueError(f"{text!r} is not a colour; give a name such as white or grey, or #rrggbb such as #808080")
+
+
+def plain_layout(start: bytes) -> Layout | None:
+    """Return the layout of a plain PNG or JPEG file by its first HEADER_BYTES; None where `read_layout` has to look."""
+    found = quick_header(start)
+    return Layout(*found) if found and found[0] * found[1] <= _SURELY_ALLOWED_PX else None
+
+
+def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
+    """Return the layout that a picture file declares; its pixels are not read.
+
+    Args:
+        file: Open at its start.
+        background: What `decode` will put behind transparent pictures; None = refuse them.
+
+    Raises:
+        ValueError: Not a picture, too large, or of a kind that a data set cannot hold.
+    """
+    plain = plain_layout(file.read(HEADER_BYTES))
+    if plain:
+        return plain
+    file.seek(0)
+    with _open(file) as image:
+        width, height = image.size
+        if _orientation(image) >= 5:
+            width, height = height, width
+        return Layout(width, height, _channels(image, background))
+
+
+def read_kind(file: IO[bytes]) -> FileKind:
+    """Return how a picture file, open at its start, says it is stored; ValueError if it is none."""
+    with _open(file) as image:
+        mode = mode_16_bits(image)
+        words = _WORDS_OF_MODE.get(mode or image.mode, f"mode {image.mode}")
+        depth = "16-bit " if mode else ""
+        alpha = " with alpha" if image.has_transparency_data else ""
+        return FileKind(image.format or "unknown", f"{depth}{words}{alpha}")
+
+
+def common_layout(
+    origins: Iterable[str],
+    layouts: Iterable[Layout],
+    resized: Callable[[Layout], Layout] = lambda layout: layout,
+) -> Layout:
+    """Return the layout for all pictures: the size they share; grey if all are grey, else RGB.
+
+    Args:
+        origins: What to call each picture in a message.
+        layouts: As they are.
+        resized: What they become before they are compared.
+
+    Raises:
+        ValueError: Pictures of two sizes.
+    """
+    pairs = zip(origins, layouts, strict=True)
+    first_origin, first = next(pairs)
+    common = resized(first)
+    for origin, layout in pairs:
+        result = resized(layout)
+        if (result.width, result.height) != (common.width, common.height):
+            raise ValueError(
+                f"pictures must be of one size, but {first_origin} is {first.width}x{first.height} and {origin} is "
+                f"{layout.width}x{layout.height}; resize them with dataset_tool.py --width=W --height=H, or crop them "
+                f"to squares before with --transform=center-crop as well"
+            )
+        if result.channels > common.channels:
+            common = Layout(common.width, common.height, result.channels)
+    return common
+
+
+def decode(
+    data: bytes, channels: int | None = None, background: Color | None = None, layout: Layout | None = None
+) -> np.ndarray:
+    """Return the pixels of a picture file, upright, uint8 [height, width, channels].
+
+    16 bits a channel become 8: the value / 257, rounded. CMYK becomes RGB without its colour profile. Of several
+    frames it is the first one.
+
+    Args:
+        data: Content of the file.
+        channels: 1 or 3; None = as many as the file has. Grey becomes RGB where 3 are asked for.
+        background: Put behind a transparent picture; None = refuse it.
+        layout: What it has to be; another size is refused before the pixels take up memory. None = any size.
+
+    Raises:
+        ValueError: Damaged, of an unsupported kind, of another layout, or colour where 1 channel is asked for.
+    """
+    with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
+        if layout and sorted(image.size) != sorted((layout.width, layout.height)):  # it may lie on its side
+            raise LayoutError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
+        own_channels = _channels(image, background)
+        if channels == 1 and own_channels == 3:
+            raise ValueError("is in colour, among grey pictures")
+        try:
+            upright = _upright_8_bits(image, data)
+            if background is not None and upright.has_transparency_data:
+                upright = _on_background(upright, background)
+            pixels = np.asarray(upright.convert("L" if (channels or own_channels) == 1 else "RGB"))
+        except Exception as error:  # decoders raise nearly anything on damaged data
+            raise ValueError(f"is damaged ({error or type(error).__name__})") from error
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if layout:
+        check_layout(pixels, layout)
+    return pixels
+
+
+def check_layout(pixels: np.ndarray, layout: Layout) -> None:
+    """Raise LayoutError unless a picture, uint8 [height, width, channels], has become what its header declared."""
+    if pixels.shape != (layout.height, layout.width, layout.channels):
+        kind = "" if pixels.shape[2] == layout.channels else " grey" if pixels.shape[2] == 1 else " RGB"
+        raise LayoutError(f"is {pixels.shape[1]}x{pixels.shape[0]}{kind} once decoded, not {layout}; {_RESAVE}")
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Return a PNG file of uint8 [height, width, channels]; 1 channel is stored as grey, 3 as RGB."""
+    output = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
+        output, format="png", compress_level=_LOW_COMPRESSION
+    )
+    return output.getvalue()
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"is too large, perhaps a decompression bomb: {error}; make it smaller first") from error
+    except Exception as error:  # readers of headers, too, raise nearly anything
+        raise ValueError("is not a picture, or damaged") from error
+
+
+def _channels(image: Image.Image, background: Color | None) -> int:
+    """Return how many channels an opened file will have in a data set; ValueError if that cannot hold it."""
+    mode = mode_16_bits(image)
+    channels = _CHANNELS_OF_MODE.get(mode or image.mode)
+    if channels is None or (mode and "transparency" in image.info):  # a colour that stands for transparency
+        raise ValueError(f"has pixels of kind {image.mode!r}; convert it to 8 bits a channel, grey or RGB, first")
+    if not image.has_transparency_data:
+        return channels
+    if background is None:
+        raise ValueError(
+            "has transparency (an alpha channel), which a data set cannot hold; pack it with dataset_tool.py "
+            "--background=white, or any other colour to put behind it"
+        )
+    return channels if len(set(background)) == 1 else 3
+
+
+def _upright_8_bits(image: Image.Image, data: bytes) -> Image.Image:
+    loaded = reduced_to_8_bits(data) if mode_16_bits(image) else image
+    loaded.load()  # now the orientation is known even where it stands behind the pixels
+    turn = _TURNS.get(_orientation(loaded))
+    return loaded if turn is None else loaded.transpose(turn)
+
+
+def _on_background(image: Image.Image, background: Color) -> Image.Image:
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8; 1 where there is none, or it cannot be read."""
+    if image.format == "TIFF" or not any(key in image.info for key in _EXIF_KEYS):  # Pillow turns TIFF by itself
+        return 1
+    try:
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # that of PNG would read the pixels
+    except Exception:  # damaged EXIF, which does not keep anybody from looking at the picture
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1

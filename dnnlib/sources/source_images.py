@@ -1,0 +1,119 @@
+"""What a source of pictures is: so many pictures, each cheap to hold and to send to another process."""
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from dnnlib.archive.image_tree import PictureTree
+from dnnlib.archive.label_table import Label
+from dnnlib.images import codec as picture
+from dnnlib.images.codec import Color, FileKind, Layout
+
+Result = TypeVar("Result")
+
+
+class SourcePicture(Protocol):
+    """A picture of a source: cheap to hold and to send to another process."""
+
+    @property
+    def label(self) -> Label | None: ...
+
+    @property
+    def origin(self) -> str:
+        """What to call it in a message."""
+
+    def kind(self) -> FileKind:
+        """Return how it is stored."""
+
+    def layout(self, background: Color | None) -> Layout:
+        """Return its size and kind, without reading pixels; ValueError if transparent and there is no background."""
+
+    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
+        """Return uint8 [height, width, channels], in its own size."""
+
+
+@dataclass(frozen=True)
+class FilePicture:
+    """A picture file in a folder or zip, read when asked for."""
+
+    tree: PictureTree
+    name: str
+    label: Label | None = None
+
+    @property
+    def origin(self) -> str:
+        return self.tree.origin(self.name)
+
+    def kind(self) -> FileKind:
+        return self.tree.kind(self.name)
+
+    def layout(self, background: Color | None) -> Layout:
+        return self.tree.layout(self.name, background)
+
+    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
+        return self.tree.decode(self.name, channels, background)
+
+
+@dataclass(frozen=True)
+class ArrayPicture:
+    """A picture that exists as pixels, uint8 [height, width, 1 or 3]."""
+
+    origin: str
+    array: np.ndarray
+    label: Label | None = None
+
+    def kind(self) -> FileKind:
+        return FileKind("pixels", "grey" if self.array.shape[2] == 1 else "colour")
+
+    def layout(self, background: Color | None = None) -> Layout:
+        height, width, channels = self.array.shape
+        return Layout(width, height, channels)
+
+    def pixels(self, channels: int, background: Color | None = None) -> np.ndarray:
+        assert self.array.shape[2] == channels
+        return self.array
+
+
+class EncodedPicture:
+    """The part that pictures share whose content is that of a picture file, but not a file."""
+
+    @property
+    def origin(self) -> str:
+        raise NotImplementedError
+
+    def content(self) -> bytes:
+        """Return the bytes of a picture file; ValueError that names it if they cannot be read."""
+        raise NotImplementedError
+
+    def kind(self) -> FileKind:
+        return self._named(lambda data: picture.read_kind(io.BytesIO(data)))
+
+    def layout(self, background: Color | None) -> Layout:
+        return self._named(lambda data: picture.read_layout(io.BytesIO(data), background))
+
+    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
+        return self._named(lambda data: picture.decode(data, channels, background))
+
+    def _named(self, read: Callable[[bytes], Result]) -> Result:
+        data = self.content()
+        try:
+            return read(data)
+        except ValueError as error:
+            raise ValueError(f"{self.origin} {error}") from error
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """The pictures to pack."""
+
+    count: int
+    pictures: Callable[[], Iterable[SourcePicture]]  # each call starts at the first
+    labelled: bool
+    class_names: tuple[str, ...] = ()  # () = none
+    layout: Layout | None = None  # of all pictures; None = to be found by looking at them
+    num_others: int = 0  # files that are no pictures by their names
+    check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or another one
+    packing_reason: str = "it is neither a folder nor a zip of pictures"  # why train.py cannot take it; "" = it can

@@ -1,0 +1,156 @@
+"""FID, KID and the Inception score, for any number of generated pictures."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from metrics.detectors import BuildContext, DetectorKind, full_precision
+from metrics.distances import inception_score, kernel
+from metrics.distances.frechet import moments_distance
+from metrics.features import Keep
+from metrics.images import Progress, RealImages
+from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
+from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3
+from metrics.weights.inception import load_inception, read_inception
+from metrics.weights.published import INCEPTION, Source, Weights, obtain, require
+
+DETECTOR = "inception_2015"
+FID_DDOF = 0  # as in StyleGAN2's and Styleformer's programs; pytorch-fid and torch-fidelity have 1
+FID_REAL = 50_000  # of the FID without `_full`
+
+_ROWS_AT_ONCE = 1000
+
+
+class InceptionDetector:
+    """The network of 2015 with the weights of one file."""
+
+    name = DETECTOR
+    dim = FEATURES
+    resize = f"tensorflow1_bilinear_{INPUT_PX}"
+
+    def __init__(self, network: InceptionV3, weights: Weights) -> None:
+        self.network = network
+        self.digest = weights.sha256  # of the file: what other programs' users know it by
+        self.is_published = weights.is_published
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features, float32 [n, 2048], of pictures, uint8 [n, 1 or 3, height, width]."""
+        return self.network(images)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return class scores without bias, float32 [n, 1008] on the CPU, of any number of features, [n, 2048]."""
+        with full_precision():
+            return torch.cat([self.network.logits(rows).cpu() for rows in features.split(_ROWS_AT_ONCE)])
+
+
+def prepare_inception(source: Source, progress: Progress) -> None:
+    """Put the weights in place and read them once; raises ValueError where that fails."""
+    read_inception(obtain(INCEPTION, source, progress).path)
+
+
+def build_inception(context: BuildContext) -> InceptionDetector:
+    """Return the detector; raises ValueError where its weights are not here or unusable."""
+    weights = require(INCEPTION, context.weights)
+    network = load_inception(weights.path).to(context.device)
+    if context.device.type == "cpu":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster there
+    return InceptionDetector(network, weights)
+
+
+def measure_fid(inputs: Inputs) -> Measurement:
+    """Return the Frechet distance of the features of real and generated pictures."""
+    real, fake = inputs.both
+    return Measurement(moments_distance(real.moments, fake.moments, FID_DDOF), settings={"ddof": FID_DDOF})
+
+
+def measure_kid(inputs: Inputs) -> Measurement:
+    """Return the kernel distance of the features of real and generated pictures."""
+    real, fake = inputs.both
+    mean, std = kernel.kernel_distance(fake.rows, real.rows)
+    settings: dict[str, Setting] = {
+        "subsets": kernel.NUM_SUBSETS,
+        "subset_size": min(fake.count, real.count, kernel.MAX_SUBSET),
+        "subset_seed": kernel.SEED,
+        "degree": kernel.DEGREE,
+    }
+    return Measurement(mean, details={"std": std}, settings=settings)
+
+
+def measure_is(inputs: Inputs) -> Measurement:
+    """Return the Inception score of the generated pictures."""
+    assert isinstance(inputs.detector, InceptionDetector)
+    mean, std = inception_score.inception_score(inputs.detector.logits(inputs.fake.rows))
+    settings: dict[str, Setting] = {"splits": inception_score.NUM_SPLITS, "shuffled": False, "bias": False, "ddof": 0}
+    return Measurement(mean, details={"std": std}, settings=settings)
+
+
+def check_two(real: RealImages) -> None:
+    """Raise ValueError unless there are two real pictures."""
+    if real.count < 2:
+        raise ValueError(f"the real set has {real.count} pictures; distances compare distributions, of 2 or more")
+
+
+def check_nothing(real: RealImages) -> None:
+    """Accept any real pictures: the metric does not look at them."""
+
+
+def _fid_full(num_gen: int) -> Metric:
+    return Metric(
+        definition=f"Frechet distance (covariance with ddof {FID_DDOF}) of {FEATURES:,} Inception features; all real "
+        f"pictures, none flipped, against {num_gen:,} generated ones",
+        detector=DETECTOR,
+        num_gen=num_gen,
+        keep=Keep.MOMENTS,
+        real=RealUse(Keep.MOMENTS),
+        check=check_two,
+        measure=measure_fid,
+    )
+
+
+def _fid(num_gen: int) -> Metric:
+    return replace(
+        _fid_full(num_gen),
+        definition=f"Frechet distance (covariance with ddof {FID_DDOF}) of {FEATURES:,} Inception features; the first "
+        f"{FID_REAL:,} real pictures, flipped ones after the others where training flips, against {num_gen:,} generated "
+        f"ones",
+        real=RealUse(Keep.MOMENTS, as_trained=True, max_count=FID_REAL),
+    )
+
+
+def _kid_full(num_gen: int) -> Metric:
+    return Metric(
+        definition=f"kernel distance (cubic, unbiased, mean of {kernel.NUM_SUBSETS} subsets of up to "
+        f"{kernel.MAX_SUBSET:,}) of {FEATURES:,} Inception features; all real pictures, none flipped, against "
+        f"{num_gen:,} generated ones",
+        detector=DETECTOR,
+        num_gen=num_gen,
+        keep=Keep.ROWS,
+        real=RealUse(Keep.ROWS),
+        check=check_two,
+        measure=measure_kid,
+    )
+
+
+def _is(num_gen: int) -> Metric:
+    return Metric(
+        definition=f"Inception score (no bias, mean of {inception_score.NUM_SPLITS} contiguous splits) of {num_gen:,} "
+        f"generated pictures; higher is better",
+        detector=DETECTOR,
+        num_gen=num_gen,
+        keep=Keep.ROWS,
+        real=None,
+        check=check_nothing,
+        measure=measure_is,
+        higher_is_better=True,
+    )
+
+
+DETECTORS = {DETECTOR: DetectorKind(build_inception, prepare_inception, (INCEPTION,))}
+
+FAMILIES = (
+    Family("fid{count}_full", min_gen=2, make=_fid_full),
+    Family("fid{count}", min_gen=2, make=_fid),
+    Family("kid{count}_full", min_gen=2, make=_kid_full),
+    Family("is{count}", min_gen=inception_score.NUM_SPLITS, make=_is),
+)

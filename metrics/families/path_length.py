@@ -1,0 +1,124 @@
+"""The perceptual path length: how much pictures change along short steps through W."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metrics.detectors import BuildContext, DetectorKind
+from metrics.features import Keep
+from metrics.images import EPSILON, Progress, RealImages, Sample
+from metrics.metric import Family, Inputs, Measurement, Metric, Setting
+from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
+from metrics.weights.published import LPIPS, VGG16, Source, obtain, require
+from metrics.weights.vgg16 import is_proven, load_vgg16, read_vgg16
+
+DETECTOR = "vgg16_lpips"
+NUM_GEN = 50_000  # pairs, as published
+
+_LOWEST, _HIGHEST = 1, 99  # percentiles
+_LARGEST_PX = 256  # that VGG16 is to see
+_PAIRS_AT_ONCE = 8  # at 256 px their embeddings and what leads to them take a gigabyte
+
+
+class PathLengthDetector:
+    """Describes each pair of pictures by the perceptual distance of the two over the squared step between them."""
+
+    name = DETECTOR
+    dim = 1
+    resize = f"average_by_size_over_{_LARGEST_PX}"
+
+    def __init__(self, lpips: Lpips, digest: str, is_published: bool) -> None:
+        self._lpips = lpips
+        self.digest = digest  # of two files
+        self.is_published = is_published
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return squared LPIPS speeds, float32 [n, 1], of pairs, float 0..255, [n, 2, 1 or 3, height, width]."""
+        distances = [self._lpips.distance(*_shrink(pairs).unbind(1)) for pairs in images.split(_PAIRS_AT_ONCE)]
+        return (torch.cat(distances) / EPSILON**2).float().unsqueeze(1)
+
+
+def prepare_path_length(source: Source, progress: Progress) -> None:
+    """Put the weights in place and read them once; raises ValueError where that fails."""
+    read_channel_weights(obtain(LPIPS, source, progress).path)
+    read_vgg16(obtain(VGG16, source, progress).path)
+
+
+def build_path_length(context: BuildContext) -> PathLengthDetector:
+    """Return the detector; raises ValueError where its weights are not here or unusable."""
+    vgg16, channels = require(VGG16, context.weights), require(LPIPS, context.weights)
+    channel_weights = [weights.to(context.device) for weights in read_channel_weights(channels.path)]
+    lpips = Lpips(load_vgg16(vgg16.path).features.to(context.device), channel_weights)
+    return PathLengthDetector(lpips, f"{vgg16.sha256}+{channels.sha256}", is_proven(vgg16) and channels.is_published)
+
+
+def measure_path_length(inputs: Inputs) -> Measurement:
+    """Return the mean over the pairs without the extreme ones."""
+    mean, std = trimmed(inputs.fake.rows)
+    settings: dict[str, Setting] = {
+        "epsilon": EPSILON,
+        "space": "w",
+        "sampling": "end",
+        "crop": False,
+        "lowest_percentile": _LOWEST,
+        "highest_percentile": _HIGHEST,
+    }
+    return Measurement(mean, details={"std": std}, settings=settings)
+
+
+def trimmed(values: Tensor) -> tuple[float, float]:
+    """Return mean and standard deviation (ddof 0), float64, of the values from the 1st to the 99th percentile.
+
+    Where a percentile lies between two values it is the outer one; both percentiles belong to what is averaged.
+    """
+    array = values.flatten().double().numpy()
+    lowest = np.percentile(array, _LOWEST, method="lower")
+    highest = np.percentile(array, _HIGHEST, method="higher")
+    kept = array[(lowest <= array) & (array <= highest)]
+    return float(kept.mean()), float(kept.std())
+
+
+def _shrink(pairs: Tensor) -> Tensor:
+    """Return pairs, [n, 2, channels, height, width], with pictures of 512 px and more averaged to about 256 px."""
+    factor = min(pairs.shape[3:]) // _LARGEST_PX
+    if factor < 2:
+        return pairs
+    return F.avg_pool2d(pairs.flatten(0, 1), factor).unflatten(0, pairs.shape[:2])
+
+
+def check_size(real: RealImages) -> None:
+    """Raise ValueError unless pictures of the real ones' size outlast the poolings of VGG16."""
+    _, height, width = real.image_shape
+    if min(height, width) < SMALLEST_PX:
+        raise ValueError(
+            f"pictures of {width}x{height} px are too small for the perceptual path length; LPIPS takes at least "
+            f"{SMALLEST_PX}x{SMALLEST_PX} px"
+        )
+
+
+def _path_length(num_gen: int) -> Metric:
+    return Metric(
+        definition=f"perceptual path length in W at the end points, of {num_gen:,} pairs of pictures: squared LPIPS "
+        f"(VGG16) speed at a step of {EPSILON:g}, mean between percentiles {_LOWEST} and {_HIGHEST}",
+        detector=DETECTOR,
+        num_gen=num_gen,
+        keep=Keep.ROWS,
+        real=None,
+        check=check_size,
+        measure=measure_path_length,
+        sample=Sample.PAIRS,
+    )
+
+
+class PathLengthFamily(Family):
+    """Names a number of pairs as ppl2_5k_wend; the published name has none: ppl2_wend is 50,000 pairs."""
+
+    def standard(self) -> tuple[str, Metric]:
+        """Return name and metric for the published number of pairs."""
+        return "ppl2_wend", self.make(NUM_GEN)
+
+
+FAMILIES = (PathLengthFamily("ppl2_{count}_wend", min_gen=2, make=_path_length),)
+
+DETECTORS = {DETECTOR: DetectorKind(build_path_length, prepare_path_length, (VGG16, LPIPS))}

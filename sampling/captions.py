@@ -1,0 +1,56 @@
+"""Sheets: small pictures side by side, enlarged and with short captions above them."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dnnlib.images.animation import enlarged
+
+MIN_CELL_PX = 96  # a picture's longer side is enlarged by a whole factor to at least this
+_CAPTION_PX, _TEXT_PX, _GAP_PX = 15, 11, 4
+_PAPER, _INK = 255, 0
+
+Cell = tuple[np.ndarray, str] | None  # uint8 [height, width, 1 or 3] and its caption; None = left empty
+
+
+def enlargement(height: int, width: int) -> int:
+    """The whole factor by which pictures of this size are enlarged; it keeps every pixel a square of one colour."""
+    return -(-MIN_CELL_PX // max(height, width))
+
+
+def as_colour(pixels: np.ndarray) -> np.ndarray:
+    """A picture [height, width, 1 or 3] with three channels."""
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def sheet(rows: Sequence[Sequence[Cell]]) -> np.ndarray:
+    """Pictures in rows, with their captions above; rows without any caption are closed up.
+
+    Args:
+        rows: All pictures of one size; rows may differ in length.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    first = next(cell for row in rows for cell in row if cell is not None)[0]
+    factor = enlargement(*first.shape[:2])
+    font = ImageFont.load_default(_TEXT_PX)
+    caption_width = max(math.ceil(font.getlength(cell[1])) for row in rows for cell in row if cell is not None)
+    height, width = first.shape[0] * factor, max(first.shape[1] * factor, caption_width)
+    captions_px = [_CAPTION_PX if any(cell and cell[1] for cell in row) else 0 for row in rows]
+    columns = max(len(row) for row in rows)
+    size = (columns * (width + _GAP_PX) + _GAP_PX, len(rows) * (height + _GAP_PX) + _GAP_PX + sum(captions_px))
+    page = Image.new("RGB", size, (_PAPER,) * 3)
+    draw = ImageDraw.Draw(page)
+    top = _GAP_PX
+    for row, caption_px in zip(rows, captions_px, strict=True):
+        for column, cell in enumerate(row):
+            if cell is None:
+                continue
+            left = _GAP_PX + column * (width + _GAP_PX)
+            draw.text((left, top), cell[1], fill=(_INK,) * 3, font=font)
+            page.paste(Image.fromarray(as_colour(enlarged(cell[0], factor))), (left, top + caption_px))
+        top += height + caption_px + _GAP_PX
+    return np.asarray(page)

@@ -1,0 +1,99 @@
+"""Ways through the latents of seeds, and the frames of an animation along them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sampling.renderer import Renderer
+from sampling.styles import Request, device_of, labels, latents, styles
+from training.networks.generator import Generator
+from training.run.preview import grid_pixels
+
+Space = Literal["z", "w"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a frame is: at `t`, 0..1, between two of the seeds, which are given by their index."""
+
+    start: int
+    end: int
+    t: float
+
+
+def timeline(seeds: int, frames: int, is_loop: bool) -> list[Moment]:
+    """The moments of all frames: `frames` from one seed to the next; a loop goes from the last one back to the first."""
+    gaps = seeds if is_loop else seeds - 1
+    moments = [Moment(gap, (gap + 1) % seeds, frame / frames) for gap in range(gaps) for frame in range(frames)]
+    return moments if is_loop else [*moments, Moment(seeds - 1, seeds - 1, 0.0)]
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Spherical interpolation of vectors [batch, n]; t = 0 gives exactly a, and t = 1 exactly b.
+
+    Args:
+        a: Starts, [batch, n].
+        b: Ends, [batch, n].
+        t: How far, 0..1, [batch, 1].
+    """
+    cosine = torch.cosine_similarity(a.double(), b.double(), dim=1).clamp(-1, 1)
+    angle = cosine.acos().unsqueeze(1)
+    is_straight = angle.sin() < 1e-6  # the same direction, or opposite ones, between which no way is the shortest
+    sine = torch.where(is_straight, torch.ones_like(angle), angle.sin())
+    weight_a = torch.where(is_straight, 1 - t, ((1 - t) * angle).sin() / sine)
+    weight_b = torch.where(is_straight, t, (t * angle).sin() / sine)
+    return weight_a.to(a.dtype) * a + weight_b.to(b.dtype) * b
+
+
+class Way:
+    """The styles along a way from seed to seed.
+
+    In z, latents are interpolated on the sphere and labels linearly (which blends the embeddings of the classes); the
+    mapping network follows. In w, the seeds' styles are interpolated linearly.
+    """
+
+    def __init__(self, generator: Generator, seeds: Sequence[int], request: Request, space: Space) -> None:
+        self.generator, self.request, self.space = generator, request, space
+        self.z = latents(seeds, generator.z_dim, device_of(generator))
+        self.c = labels(generator, seeds, request.class_index)
+        self.ws = styles(generator, seeds, request)
+
+    @torch.no_grad()
+    def styles(self, moments: Sequence[Moment]) -> Tensor:
+        """The styles at some moments, [moments, num_ws, w_dim]."""
+        a, b = [moment.start for moment in moments], [moment.end for moment in moments]
+        t = torch.tensor([moment.t for moment in moments], dtype=torch.float64, device=self.z.device).unsqueeze(1)
+        if self.space == "w":
+            return self.ws[a].lerp(self.ws[b], t.to(self.ws.dtype).unsqueeze(2))
+        z, c = slerp(self.z[a], self.z[b], t), self.c[a].lerp(self.c[b], t.to(self.c.dtype))
+        ws = self.generator.mapping(z, c, self.request.psi, self.request.cutoff)
+        at_seed = (t == 0).unsqueeze(2)
+        return torch.where(at_seed, self.ws[a], ws)  # the seeds' own, to the last bit
+
+
+def split_seeds(seeds: Sequence[int], cells: int) -> list[list[int]]:
+    """The seeds of each animation of a grid, consecutive ones. Raises ValueError where they do not share out evenly."""
+    each, rest = divmod(len(seeds), cells)
+    if rest or each < 2:
+        least = max(each + (rest > 0), 2) * cells
+        raise ValueError(
+            f"--seeds has {len(seeds)} seeds, but an animation goes between two or more, and each of {cells} needs as many "
+            f"as the others: name for example {least}"
+        )
+    return [list(seeds[start : start + each]) for start in range(0, len(seeds), each)]
+
+
+def frames(
+    renderer: Renderer, ways: Sequence[Way], moments: Sequence[Moment], noise_seed: int, columns: int
+) -> Iterator[np.ndarray]:
+    """Yield the frames of ways side by side, uint8 [height, width, 1 or 3]; random noise is the same in all of them."""
+    at_once = max(renderer.batch // len(ways), 1)
+    for start in range(0, len(moments), at_once):
+        part = moments[start : start + at_once]
+        ws = torch.stack([way.styles(part) for way in ways], dim=1).flatten(0, 1)
+        for images in renderer.pictures(ws, [noise_seed] * len(ws)).split(len(ways)):
+            yield grid_pixels(images, columns)

@@ -1,0 +1,87 @@
+"""Ways between seeds: they begin and end at the seeds' own pictures, and go straight or along the sphere."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sampling.interpolation import Moment, Way, frames, slerp, split_seeds, timeline
+from sampling.renderer import Renderer
+from sampling.styles import Request, styles
+from training.networks.generator import Generator
+
+
+def test_slerp_of_perpendicular_vectors_is_the_arc() -> None:
+    t = torch.linspace(0, 1, 5, dtype=torch.float64).unsqueeze(1)
+    a, b = torch.tensor([[1.0, 0.0]]).expand(5, -1), torch.tensor([[0.0, 1.0]]).expand(5, -1)
+    angle = t.squeeze(1) * math.pi / 2
+    assert torch.allclose(slerp(a, b, t), torch.stack([angle.cos(), angle.sin()], dim=1).float(), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slerp_is_exact_at_its_ends_and_keeps_the_length(seed: int) -> None:
+    torch.manual_seed(seed)
+    a, b = torch.nn.functional.normalize(torch.randn(2, 64), dim=1).split(1)
+    assert torch.equal(slerp(a, b, torch.zeros(1, 1, dtype=torch.float64)), a)
+    assert torch.equal(slerp(a, b, torch.ones(1, 1, dtype=torch.float64)), b)
+    t = torch.rand(20, 1, dtype=torch.float64)
+    assert torch.allclose(slerp(a.expand(20, -1), b.expand(20, -1), t).norm(dim=1), torch.ones(20), atol=1e-5)
+
+
+def test_slerp_between_equal_vectors_stays() -> None:
+    a = torch.randn(4, 8)
+    assert torch.allclose(slerp(a, a, torch.rand(4, 1, dtype=torch.float64)), a)
+
+
+def test_timeline_has_the_frames_asked_for_and_ends_at_the_last_seed() -> None:
+    assert timeline(2, 2, False) == [Moment(0, 1, 0.0), Moment(0, 1, 0.5), Moment(1, 1, 0.0)]
+    closed = timeline(3, 4, True)
+    assert len(closed) == 12
+    assert closed[-1] == Moment(2, 0, 0.75)
+
+
+@pytest.mark.parametrize("space", ["z", "w"])
+@pytest.mark.parametrize("is_loop", [False, True])
+def test_pictures_at_the_seeds_are_the_seeds_own(generator: Generator, space: str, is_loop: bool) -> None:
+    renderer, seeds, request = Renderer(generator, batch=1), [3, 8, 1], Request(psi=0.9)
+    way = Way(generator, seeds, request, space)  # type: ignore[arg-type]
+    made = list(frames(renderer, [way], timeline(3, 4, is_loop), 3, 1))
+    own = [images[0].permute(1, 2, 0).numpy() for images in renderer.batches(way.ws, seeds)]
+    assert len(made) == (12 if is_loop else 9)
+    for index, picture in enumerate(own):
+        assert np.array_equal(made[4 * index], picture)
+    assert not np.array_equal(made[2], made[4])
+    assert torch.allclose(way.ws, styles(generator, seeds, request))
+
+
+def test_moments_of_w_lie_on_a_line_and_those_of_z_do_not(generator: Generator) -> None:
+    middle = [Moment(0, 1, 0.5)]
+    for space, is_straight in (("w", True), ("z", False)):
+        way = Way(generator, [3, 8], Request(), space)  # type: ignore[arg-type]
+        assert torch.allclose(way.styles(middle)[0], way.ws.mean(dim=0), atol=1e-6) == is_straight
+
+
+def test_labels_blend_between_seeds_of_different_classes(conditional: Generator) -> None:
+    way = Way(conditional, [0, 1], Request(), "z")
+    z = slerp(way.z[:1], way.z[1:], torch.full((1, 1), 0.25, dtype=torch.float64))
+    expected = conditional.mapping(z, torch.tensor([[0.75, 0.25, 0.0]]))
+    assert torch.allclose(way.styles([Moment(0, 1, 0.25)]), expected, atol=1e-6)
+
+
+def test_animations_side_by_side(generator: Generator) -> None:
+    cells = split_seeds(range(8), 4)
+    assert cells == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    ways = [Way(generator, cell, Request(), "w") for cell in cells]
+    made = list(frames(Renderer(generator, batch=8), ways, timeline(2, 3, False), 0, 2))
+    height, width = generator.img_height, generator.img_width
+    assert [frame.shape for frame in made] == [(2 * height, 2 * width, generator.img_channels)] * 4
+    alone = list(frames(Renderer(generator, batch=8), [ways[2]], timeline(2, 3, False), 0, 1))
+    for together, single in zip(made, alone, strict=True):
+        assert abs(together[height:, :width].astype(int) - single.astype(int)).max() <= 1
+
+
+def test_seeds_that_do_not_share_out_are_refused() -> None:
+    for count, cells in ((1, 1), (7, 2), (4, 4)):
+        with pytest.raises(ValueError, match=r"--seeds has \d seeds.*two or more"):
+            split_seeds(range(count), cells)

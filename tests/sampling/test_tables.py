@@ -1,0 +1,113 @@
+"""Tables show what their options promise, with the very styles of the seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sampling.classes import find_classes
+from sampling.mixing import check_col_styles, mix, write_mixing_table
+from sampling.renderer import Renderer
+from sampling.styles import Request, styles
+from sampling.tables import class_grid, draw, table_path, truncation_sweep
+from training.networks.generator import Generator
+
+
+def test_mixing_all_styles_gives_the_column_and_none_the_row(generator: Generator) -> None:
+    rows, cols = styles(generator, [1, 2, 3], Request()), styles(generator, [4, 5], Request())
+    everything = mix(rows, cols, range(generator.num_ws))
+    nothing = mix(rows, cols, [])
+    for i in range(3):
+        for j in range(2):
+            assert torch.equal(everything[i, j], cols[j])
+            assert torch.equal(nothing[i, j], rows[i])
+
+
+def test_mixed_styles_are_the_columns_and_the_rest_the_rows(generator: Generator) -> None:
+    rows, cols = styles(generator, [1], Request()), styles(generator, [4], Request())
+    mixed = mix(rows, cols, [0, 2])[0, 0]
+    assert torch.equal(mixed[[0, 2]], cols[0, [0, 2]])
+    assert torch.equal(mixed[[1, 3]], rows[0, [1, 3]])
+
+
+def test_mixing_table_and_single_pictures(generator: Generator, tmp_path: Path) -> None:
+    renderer = Renderer(generator, batch=1)
+    write_mixing_table(renderer, [1, 2], [3, 4, 5], [0, 1], Request(), tmp_path / "mix.png")
+    own = {path.name for path in tmp_path.iterdir()}
+    assert own == {"mix.png", *(f"{seed}-{seed}.png" for seed in range(1, 6))} | {
+        f"{row}-{col}.png" for row in (1, 2) for col in (3, 4, 5)
+    }
+    height, width = generator.img_height, generator.img_width
+    table = np.asarray(Image.open(tmp_path / "mix.png"))
+    assert table.shape[:2] == (3 * height, 4 * width)
+    assert not table[:height, :width].any()
+
+    def cell(row: int, column: int) -> np.ndarray:
+        return table[row * height : (row + 1) * height, column * width : (column + 1) * width]
+
+    assert np.array_equal(cell(0, 3), np.asarray(Image.open(tmp_path / "5-5.png")))
+    assert np.array_equal(cell(2, 0), np.asarray(Image.open(tmp_path / "2-2.png")))
+    assert np.array_equal(cell(2, 3), np.asarray(Image.open(tmp_path / "2-5.png")))
+    expected = next(renderer.seed_batches([5], Request()))[0].permute(1, 2, 0).squeeze().numpy()
+    assert np.array_equal(cell(0, 3), expected)
+
+
+def test_style_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    assert list(check_col_styles(None, 8)) == [0, 1, 2, 3]
+    assert list(check_col_styles([7], 8)) == [7]
+    with pytest.raises(ValueError, match="--col-styles: there is no style 8; this network has 8: 0-7"):
+        check_col_styles([0, 8], 8)
+
+
+def test_psi_of_one_is_the_seed_and_of_zero_the_same_in_all_rows(generator: Generator) -> None:
+    ws = styles(generator, [1, 2, 3], Request())
+    table = truncation_sweep(generator, ws, [-1, 0, 0.5, 1], None)
+    assert torch.equal(table[:, 3], ws)
+    assert torch.equal(table[0, 1], table[2, 1])
+    pictures = draw(Renderer(generator, batch=1), table, [1, 2, 3])
+    assert torch.equal(pictures[0, 1], pictures[1, 1])
+    assert not torch.equal(pictures[0, 3], pictures[1, 3])
+    own = torch.cat(list(Renderer(generator, batch=1).seed_batches([1, 2, 3], Request(psi=0.5))))
+    assert torch.equal(pictures[:, 2], own)
+    assert torch.allclose(table[:, 0] + table[:, 3], 2 * table[:, 1], atol=1e-5)  # opposite sides of the mean
+
+
+def test_cutoff_leaves_the_last_styles(generator: Generator) -> None:
+    ws = styles(generator, [1, 2], Request())
+    table = truncation_sweep(generator, ws, [0], 1)
+    assert torch.equal(table[:, 0, 1:], ws[:, 1:])
+    assert torch.equal(table[0, 0, 0], table[1, 0, 0])
+
+
+def test_column_of_the_class_grid_is_the_picture_of_that_class(conditional: Generator) -> None:
+    renderer = Renderer(conditional, batch=1)
+    table = class_grid(conditional, [5, 6], [2, 0], Request(psi=0.8), 1)
+    pictures = draw(renderer, table, [5, 6])
+    for column, index in enumerate([2, 0]):
+        own = torch.cat(list(renderer.seed_batches([5, 6], Request(index, 0.8))))
+        assert torch.equal(pictures[:, column], own)
+    assert not torch.equal(pictures[:, 0], pictures[:, 1])
+
+
+def test_classes_by_number_range_and_name(conditional: Generator) -> None:
+    assert find_classes(conditional, None) == [0, 1, 2]
+    assert find_classes(conditional, "blue,0-1") == [2, 0, 1]
+    for text in ("0-3", "yellow", "red,", "1-0"):
+        with pytest.raises(
+            ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of red, green, blue"
+        ):
+            find_classes(conditional, text)
+
+
+def test_class_grid_of_a_network_without_classes_is_refused(generator: Generator) -> None:
+    if generator.c_dim == 0:
+        with pytest.raises(ValueError, match="trained without classes"):
+            find_classes(generator, None)
+
+
+def test_a_table_too_large_for_its_format_is_refused_at_once(generator: Generator, tmp_path: Path) -> None:
+    assert table_path(tmp_path, "t.png", generator, 1, 10**6) == tmp_path / "t.png"
+    with pytest.raises(ValueError, match=r"--format=webp holds at most 16383 px a side"):
+        table_path(tmp_path, "t.webp", generator, 1, 16384 // generator.img_width + 1)

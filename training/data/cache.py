@@ -1,0 +1,199 @@
+"""Decides where a data set keeps its pictures decoded (--cache), and fills that place."""
+
+import contextlib
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dnnlib.parallel import available_cpus
+from dnnlib.text import format_bytes
+from metrics.cache import default_folder
+from torch_utils.distributed import local_world_size
+from training.data.dataset import ImageDataset
+from training.data.decoded import Decoded, Place, empty, from_file
+from training.data.decoded_file import file_bytes, write_pictures
+from training.data.files import MAX_BROKEN
+from training.data.workers import DataError, read_ahead
+
+if sys.platform != "win32":
+    import fcntl
+
+SMALL_BYTES = 64 * 2**20  # goes to the GPU without a file in the cache folder
+MEMORY_BYTES = 256 * 2**20  # that the processes of a run on the CPU may fill
+AUTO_FILE_BYTES = 16 * 2**30  # largest file made without being asked for
+AUTO_DEVICE_SHARE, DEVICE_SHARE = 1 / 8, 1 / 2  # of free memory, unasked and asked for
+AUTO_DISK_SHARE, DISK_SHARE = 1 / 4, 0.9  # of free disk space, likewise
+
+_CHUNK_BYTES = 2**20  # decoded at once; of them, every process has a few in shared memory
+_FEW_BYTES = 32 * 2**20  # decoded faster than processes start
+_MAX_WORKERS = 16
+_KEPT_SEC = 30 * 86_400.0  # an unused file is removed after so long, when another one is made
+
+
+def keep_decoded(
+    dataset: ImageDataset,
+    mode: str,  # auto, gpu, ram or none
+    device: torch.device,
+    workers: int = 0,  # processes that will read ahead
+    say: Callable[[str], None] = print,  # gets lines for people
+) -> None:
+    """Make a data set keep its pictures decoded, where and as far as that is possible; they stay the same.
+
+    auto keeps them on the GPU where they take a small part of its memory, else in a file if it is not too large; without
+    a GPU, small sets in the memory of each process. Pictures that cannot be decoded are left to their reader.
+    """
+    num_bytes = math.prod(dataset.shape)
+    place, reason = choose(mode, num_bytes, device, workers)
+    if reason:
+        say(f"--cache={mode}: {reason}")
+    try:
+        if place is Place.MEMORY:
+            dataset.kept = empty(dataset.shape)
+        elif place is Place.FILE:
+            dataset.kept = _file(dataset, say)
+        elif place is Place.DEVICE:
+            dataset.kept = _on_device(dataset, device, say)
+    except (OSError, ValueError, torch.OutOfMemoryError) as error:
+        text = " ".join(str(error).split())
+        say(f"--cache={mode}: pictures are decoded each time they are read, as they cannot be kept: {text}")
+
+
+def choose(mode: str, num_bytes: int, device: torch.device, workers: int) -> tuple[Place | None, str]:
+    """Return where to keep pictures of so many bytes, None = nowhere, and why it is not where it was asked for."""
+    if mode == "none":
+        return None, ""
+    if mode == "auto" and device.type != "cuda":
+        return (Place.MEMORY if num_bytes * max(workers, 1) <= MEMORY_BYTES else None), ""
+    is_auto, reason = mode == "auto", ""
+    if mode != "ram":
+        if num_bytes <= _free_bytes(device) * (AUTO_DEVICE_SHARE if is_auto else DEVICE_SHARE):
+            return Place.DEVICE, ""
+        reason = f"decoded, the pictures take {format_bytes(num_bytes)}, too much for the memory of {device}"
+    free = _free_disk_bytes(default_folder())
+    if num_bytes > free * (AUTO_DISK_SHARE if is_auto else DISK_SHARE):
+        reason = (
+            f"decoded, the pictures take {format_bytes(num_bytes)}; {default_folder()} has {format_bytes(free)} left"
+        )
+        return None, "" if is_auto else f"{reason}. They are decoded each time they are read"
+    if is_auto and num_bytes > AUTO_FILE_BYTES:
+        return None, ""
+    return Place.FILE, "" if is_auto or not reason else f"{reason}. They are kept in a file"
+
+
+def device_bytes(dataset: ImageDataset, mode: str, device: torch.device) -> int:
+    """Return how much of the device's memory the pictures will take."""
+    num_bytes = math.prod(dataset.shape)
+    return num_bytes if choose(mode, num_bytes, device, 0)[0] is Place.DEVICE else 0
+
+
+def _on_device(dataset: ImageDataset, device: torch.device, say: Callable[[str], None]) -> Decoded:
+    """Return the pictures in the device's memory; large sets come from the file, which is soon read the next time."""
+    num_bytes = math.prod(dataset.shape)
+    if num_bytes > SMALL_BYTES:
+        with contextlib.suppress(OSError):
+            kept = _file(dataset, say)
+            return Decoded(kept.pixels.to(device), kept.is_there, Place.DEVICE)
+    pixels = torch.empty(dataset.shape, dtype=torch.uint8, device=device)
+    masks, start = [], 0
+    for part, is_there in _decoded_parts(dataset, available_cpus() // local_world_size()):
+        pixels[start : start + len(part)] = part.to(device)
+        masks.append(is_there)
+        start += len(part)
+    return Decoded(pixels, np.concatenate(masks), Place.DEVICE)
+
+
+def _file(dataset: ImageDataset, say: Callable[[str], None]) -> Decoded:
+    """Return the pictures of the file in the cache folder; the first process that wants it writes it."""
+    folder = default_folder() / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{dataset.pixel_hash()[:32]}.u8"
+    kept = from_file(path, dataset.shape)
+    if kept is None:
+        with _one_process(folder):
+            kept = from_file(path, dataset.shape) or _new_file(dataset, path, say)
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return kept
+
+
+def _new_file(dataset: ImageDataset, path: Path, say: Callable[[str], None]) -> Decoded:
+    for other in path.parent.glob("*.u8"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > _KEPT_SEC:
+                other.unlink()
+    say(f"Decoding {dataset.num_files:,} pictures once, into {path} ({format_bytes(file_bytes(dataset.shape))})")
+    parts = _decoded_parts(dataset, available_cpus())
+    write_pictures(path, dataset.shape, ((part.numpy(), is_there) for part, is_there in parts))
+    kept = from_file(path, dataset.shape)
+    if kept is None:
+        raise OSError(f"{path} cannot be read back as it was written")
+    return kept
+
+
+class _Decoder(Dataset[tuple[Tensor, Tensor]]):
+    """Decoded pictures, uint8 [count, channels, height, width], of some files, and which of them are there."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, files: range) -> tuple[Tensor, Tensor]:
+        pixels = np.zeros((len(files), *self._dataset.shape[1:]), np.uint8)
+        is_there = np.zeros(len(files), bool)
+        for place, file_index in enumerate(files):
+            with contextlib.suppress(ValueError):  # whoever reads it will say what is wrong
+                pixels[place] = self._dataset.image(file_index)
+                is_there[place] = True
+        return torch.from_numpy(pixels), torch.from_numpy(is_there)
+
+
+def _decoded_parts(dataset: ImageDataset, workers: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Yield all pictures, some at a time, and which of them are there; DataError if too many are not."""
+    count, num_bytes = dataset.num_files, math.prod(dataset.shape)
+    size = max(_CHUNK_BYTES * count // num_bytes, 1)
+    chunks = (range(start, min(start + size, count)) for start in range(0, count, size))
+    workers = 0 if workers < 2 or num_bytes <= _FEW_BYTES else min(workers, _MAX_WORKERS)
+    missing = 0
+    with contextlib.closing(read_ahead(_Decoder(dataset), chunks, workers, pin_memory=False)) as parts:
+        for pixels, is_there in parts:
+            missing += len(pixels) - int(is_there.sum())
+            if missing > min(MAX_BROKEN, count - 1):
+                raise DataError(f"{missing} or more pictures in {dataset.path} cannot be read")
+            yield pixels, is_there.numpy()
+
+
+def _free_bytes(device: torch.device) -> float:
+    """Return the free memory of a device; on the CPU, what the machine has in all."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
+
+
+def _free_disk_bytes(folder: Path) -> int:
+    """Return the free space where a folder is or would be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@contextlib.contextmanager
+def _one_process(folder: Path) -> Iterator[None]:
+    """Let one process in at a time; where folders cannot be locked, all of them."""
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

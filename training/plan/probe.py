@@ -1,0 +1,89 @@
+"""Steps of training without a run, to see what they take."""
+
+import contextlib
+import itertools
+import time
+
+import torch
+
+from torch_utils.rng import seed_step
+from training.config import RunConfig
+from training.data.stream import ImageDataset, stream
+from training.latents import LatentSource
+from training.phases import MicroBatch, build_phases
+from training.state import TrainState
+
+CPU_SEC = 15.0  # after which no other step is begun on the CPU
+_WARM_UP_STEPS = 3  # on a GPU, where algorithms are tried out
+
+
+class Probe:
+    """New networks and optimizers of a configuration, and the first pictures of its data set, used in every step.
+
+    It is for one process that has not joined others yet.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: ImageDataset,
+        device: torch.device,
+        num_processes: int = 1,  # that would share the batch
+        passes: int | None = None,  # forward passes of a phase; None = all that fall to a process
+    ) -> None:
+        schedule = config.schedule
+        micro_batch = schedule.micro_batch(num_processes)
+        self.passes = passes or schedule.batch // (micro_batch * num_processes)
+        self.device, batch = device, self.passes * micro_batch
+        self.state = TrainState(config, dataset.spec, device)
+        self.phases = build_phases(self.state)
+        source = LatentSource(
+            seed=schedule.seed,
+            z_dim=self.state.G.z_dim,
+            num_ws=self.state.G.num_ws,
+            labels=torch.as_tensor(dataset.labels()),
+            mixing_prob=config.loss.mixing_prob,
+            batch_size=batch,
+            micro_batch=micro_batch,
+        )
+        reals = stream(
+            dataset, seed=schedule.seed, start_nimg=0, batch_size=batch, micro_batch=micro_batch, device=device,
+            on_broken=lambda line: None,
+        )  # fmt: skip
+        with contextlib.closing(reals):  # type: ignore[type-var]
+            self.batches = [
+                MicroBatch(images.float() / 127.5 - 1, labels, latents)
+                for (images, labels), latents in zip(
+                    itertools.islice(reals, self.passes), source.draw(0, 0, device), strict=True
+                )
+            ]
+
+    def step(self) -> dict[str, float]:
+        """Run every phase once; returns the seconds that each took."""
+        seed_step(0, 0, 0)
+        seconds = {}
+        for phase in self.phases:
+            started_sec = self._now()
+            phase.step(self.batches)
+            seconds[phase.name] = self._now() - started_sec
+        return seconds
+
+    def iteration_sec(self, steps: int) -> tuple[float, int]:
+        """Return the mean time of an iteration, with each phase as often as it is due, and over how many steps.
+
+        Steps that warm up come before: they are not counted. On the CPU steps are left out that would take too long.
+        """
+        is_cuda = self.device.type == "cuda"
+        end_sec = time.monotonic() + CPU_SEC
+        for _ in range(_WARM_UP_STEPS if is_cuda else 1):
+            self.step()
+        timed: list[dict[str, float]] = []
+        while len(timed) < steps and (is_cuda or not timed or time.monotonic() < end_sec):
+            timed.append(self.step())
+        total_sec = sum(seconds[phase.name] / phase.interval for seconds in timed for phase in self.phases)
+        return total_sec / len(timed), len(timed)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

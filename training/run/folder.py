@@ -1,0 +1,142 @@
+"""Run folders: what they are called, and which one a resumed run goes on in."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from dnnlib.dataclass_values import require, to_plain
+from dnnlib.files import atomic_write
+from dnnlib.rundir import create_run_dir, run_dirs
+from training.checkpoint.files import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
+from training.config import DatasetSpec, RunConfig
+from training.run.names import OPTIONS_FILE
+
+FREE_TO_CHANGE = {  # settings that a run may go on with although they differ
+    "data": ("workers", "cache"),
+    "schedule": (
+        "kimg", "tick_kimg", "snap_ticks", "state_kimg", "keep", "metrics", "disk_retries", "disk_wait_sec", "max_nonfinite",
+        "max_rollbacks",
+    ),
+    "performance": ("compile", "cuda_graphs", "recomputed_stages"),
+}  # fmt: skip
+KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a run that goes on keeps its own
+
+
+def new_run(outdir: Path, config: RunConfig) -> Path:
+    """Create the next numbered folder with the run's settings in it; raises ValueError where that is impossible."""
+    try:
+        run_dir = create_run_dir(outdir, describe(config))
+    except OSError as error:
+        raise ValueError(f"--outdir={outdir}: cannot write there ({error.strerror}); name another folder") from error
+    write_options(run_dir, config)
+    return run_dir
+
+
+def write_options(run_dir: Path, config: RunConfig) -> None:
+    """Write training_options.json."""
+    with atomic_write(run_dir / OPTIONS_FILE, "w") as file:
+        file.write(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def read_options(run_dir: Path) -> RunConfig | None:
+    """The settings of a run folder; None where they cannot be read as ours."""
+    try:
+        return RunConfig.from_dict(json.loads((run_dir / OPTIONS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def describe(config: RunConfig) -> str:
+    """The name of a run folder after its number, such as flowers-cond-mirror-auto-batch32."""
+    data = config.data
+    words = [Path(data.path).stem, "cond" if data.cond else "", "mirror" if data.mirror else ""]
+    words += [f"subset{data.subset}" if data.subset else "", config.preset, f"batch{config.schedule.batch}"]
+    return "-".join(word for word in words if word)
+
+
+def newest_matching_run(
+    outdir: Path, config: RunConfig, spec: DatasetSpec, content_hash: str = "", force: bool = False
+) -> tuple[Path, RunConfig] | None:
+    """The newest run folder with these settings and pictures and a saved state, and the settings to go on with.
+
+    With `force`, the newest one with a saved state whatever its settings. None where no run was begun there that could be
+    meant. Raises ConfigError, which lists the differences, if there are only runs with others.
+    """
+    others = []
+    for run_dir in reversed(run_dirs(outdir)):
+        theirs = read_options(run_dir)
+        if theirs is None or not has_state(run_dir):
+            continue
+        different = differences(theirs, config) or picture_differences(run_dir, spec, content_hash)
+        if not different or force:
+            if different:
+                print(f"--force: going on in {run_dir} although it differs in {'; '.join(different)}")
+            return run_dir, continued(theirs, config)
+        others.append(f"{run_dir.name} differs in {'; '.join(different)}")
+    require(
+        not others,
+        f"--resume=latest: no run in {outdir} has these settings: {others[0] if others else ''}. Type the options of that run, "
+        f"or go on with it and the new ones (--force), or start a new run (without --resume=latest, or in another --outdir)",
+    )
+    return None
+
+
+def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
+    """These settings with the pictures a forward pass of the newest run that differs in nothing else; None without one."""
+    for run_dir in reversed(run_dirs(outdir)):
+        theirs = read_options(run_dir)
+        if theirs is not None and has_state(run_dir):
+            ours = replace(config, schedule=replace(config.schedule, batch_gpu=theirs.schedule.batch_gpu))
+            if not differences(theirs, ours):
+                return ours
+    return None
+
+
+def has_state(run_dir: Path) -> bool:
+    """Whether a run saved something to go on from, readable or not."""
+    return any((run_dir / name).exists() for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS))
+
+
+def picture_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> list[str]:
+    """How the pictures of a run differ from these, as text. Raises CheckpointError if its state cannot be read."""
+    saved = find_state(run_dir)
+    theirs = saved["dataset"] if saved else {}
+    different = [
+        f"{name} ({theirs.get(name)} there, {value} here)"
+        for name, value in to_plain(vars(spec)).items()
+        if theirs.get(name) != value
+    ]
+    if saved and content_hash and saved.get("content_hash", content_hash) not in ("", content_hash) and not different:
+        different.append("the content of the data set (other pictures, labels or names than when its state was saved)")
+    return different
+
+
+def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:
+    """The settings that keep a run from going on, as text; the folder of the data set may change, not its name."""
+    found = []
+    for group, values in comparable(ours).items():
+        for name, value in values.items():
+            other = comparable(theirs)[group][name]
+            if other != value:
+                found.append(f"{group}.{name} ({other} there, {value} here)")
+    return found
+
+
+def comparable(config: RunConfig) -> dict[str, dict[str, object]]:
+    """The settings by group that must be equal for a run to go on."""
+    values = config.to_dict()
+    values["preset"] = {"name": values["preset"]}
+    values["data"]["path"] = Path(values["data"]["path"]).name
+    for free in (FREE_TO_CHANGE, KEPT):
+        for group, names in free.items():
+            for name in names:
+                values[group].pop(name)
+    return values
+
+
+def continued(theirs: RunConfig, ours: RunConfig) -> RunConfig:
+    """Our configuration with what a run keeps of its own."""
+    for group, names in KEPT.items():
+        kept = {name: getattr(getattr(theirs, group), name) for name in names}
+        ours = replace(ours, **{group: replace(getattr(ours, group), **kept)})
+    return ours
