@@ -185,8 +185,8 @@ def check_pictures(job: Job) -> None:
     Says which of the pictures to judge are left out.
     """
     from metrics.registry import check_suitable
+    from training.evaluation.images import RealSet, reference_dataset
     from training.evaluation.inputs import grids_in
-    from training.evaluation.snapshots import RealSet, reference_dataset
 
     dataset = reference_dataset(job.data)
     check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
@@ -209,7 +209,7 @@ def measure(job: Job) -> None:
 
     from metrics.registry import evaluate
     from torch_utils import distributed
-    from training.evaluation.snapshots import RealSet, flipped_set, reading_workers, reference_dataset
+    from training.evaluation.images import RealSet, flipped_set, reading_workers, reference_dataset
 
     device = torch.device(job.device) if job.device else distributed.local_device()
     distributed.join(device)

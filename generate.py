@@ -154,7 +154,7 @@ def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[
 
 def export(chosen: dict[str, Any]) -> None:
     """Rewrite a snapshot as --export says; raises ValueError where pictures are asked for too."""
-    from training.checkpoint.files import export_snapshot
+    from training.checkpoint.snapshot import export_snapshot
 
     target = Path(chosen["export"]).expanduser()
     meant = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}

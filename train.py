@@ -267,7 +267,7 @@ def open_data(files: "ImageFiles", data: DataConfig, seed: int = 0) -> "ImageDat
 
 def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | None) -> None:
     """Raise ValueError where settings, pictures, metrics and snapshot do not suit each other, before any long work."""
-    from training.checkpoint.files import check_fits
+    from training.checkpoint.snapshot import check_fits
     from training.evaluation.snapshots import check_metrics
 
     config.check(dataset.spec, gpus)
@@ -357,7 +357,7 @@ def run(
 ) -> None:
     """Say what is about to happen, and train."""
     from torch_utils.distributed import print0, world_size
-    from training.checkpoint.files import find_state
+    from training.checkpoint.state_file import find_state
     from training.compilation import resolve_compile
     from training.loop import TrainingLoop
     from training.precision import describe_precision

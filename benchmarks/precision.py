@@ -18,7 +18,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.common import words
-from training.checkpoint.files import load_networks, read_snapshot
+from training.checkpoint.snapshot import load_networks, read_snapshot
 from training.config import PerformanceConfig, RunConfig
 from training.data.stream import ImageDataset, stream
 from training.latents import LatentSource

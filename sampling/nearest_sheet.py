@@ -20,7 +20,7 @@ from sampling.real_neighbours import (
     read,
 )
 from sampling.styles import device_of
-from training.checkpoint.files import load_discriminator
+from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
 from training.networks.generator import Generator
 

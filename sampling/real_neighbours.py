@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sampling.embeddings import feature_maps
 from sampling.nearest import nearest
-from training.checkpoint.files import read_snapshot
+from training.checkpoint.snapshot import read_snapshot
 from training.data.dataset import ImageDataset
 from training.evaluation.inputs import training_set
 from training.networks.discriminator import Discriminator

@@ -24,7 +24,7 @@ from dnnlib.images.codec import encode_png
 from metrics import registry
 from metrics.networks.inception import InceptionV3
 from metrics.weights.published import FILES, INCEPTION, MIRROR_VARIABLE
-from training.checkpoint.files import save_snapshot
+from training.checkpoint.snapshot import save_snapshot
 from training.config import DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.data.stream import ImageDataset
 from training.state import TrainState

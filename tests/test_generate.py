@@ -17,7 +17,7 @@ from sampling.commands import options as command_options
 from sampling.image_files import write_pictures
 from sampling.renderer import Renderer
 from sampling.styles import Request
-from training.checkpoint.files import save_snapshot
+from training.checkpoint.snapshot import save_snapshot
 from training.config import (
     DatasetSpec,
     DiscriminatorConfig,

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from generate import main
-from training.checkpoint.files import SNAPSHOT_FORMAT, header, load_generator, write
+from training.checkpoint.files import SNAPSHOT_FORMAT, header, write
+from training.checkpoint.snapshot import load_generator
 from training.config import DataConfig, DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from torch_utils.ops import native
-from training.checkpoint.files import find_state, load_discriminator, load_generator
+from training.checkpoint.snapshot import load_discriminator, load_generator
+from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
 from training.loop import TrainingLoop

@@ -23,7 +23,8 @@ from dnnlib.images.codec import Layout, encode_png
 from training.data.dataset import ImageDataset
 from training.data.files import ImageFiles
 from training.data.stream import DataError, stream
-from training.evaluation.snapshots import check_metrics, reference_dataset
+from training.evaluation.images import reference_dataset
+from training.evaluation.snapshots import check_metrics
 
 COUNT = 24
 TINY = ["--cfg=demo", "--g_dict=8,8,8", "--num_layers=1,1,1", "--batch=8", "--workers=0", "--set=generator.z_dim=8",

@@ -11,15 +11,8 @@ from torch import Tensor
 
 from torch_utils import distributed
 from torch_utils.rng import seed_step
-from training.checkpoint.files import (
-    STATE_LATEST,
-    find_state,
-    load_networks,
-    restore,
-    save_snapshot,
-    state_values,
-    write_state,
-)
+from training.checkpoint.snapshot import load_networks, save_snapshot
+from training.checkpoint.state_file import STATE_LATEST, find_state, restore, state_values, write_state
 from training.config import RunConfig
 from training.data.cache import keep_decoded
 from training.data.stream import DataError, ImageDataset, stream

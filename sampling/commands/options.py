@@ -109,7 +109,7 @@ def load(network: str) -> "Generator":
     """The generator of a snapshot, on a GPU if there is one."""
     import torch
 
-    from training.checkpoint.files import load_generator
+    from training.checkpoint.snapshot import load_generator
 
     return load_generator(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -17,7 +17,7 @@ from sampling.projection.projector import NOISE_MODE, Projector
 from sampling.renderer import Renderer
 from sampling.style_file import save_styles
 from sampling.styles import device_of
-from training.checkpoint.files import load_discriminator
+from training.checkpoint.snapshot import load_discriminator
 from training.networks.generator import Generator
 
 _FPS = 20

@@ -6,19 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint.files import (
-    STATE_LATEST,
-    STATE_PREVIOUS,
-    CheckpointError,
-    find_state,
-    load_discriminator,
-    load_generator,
-    load_networks,
-    read_snapshot,
-    save_snapshot,
-    state_values,
-    write_state,
-)
+from training.checkpoint.files import CheckpointError
+from training.checkpoint.snapshot import load_discriminator, load_generator, load_networks, read_snapshot, save_snapshot
+from training.checkpoint.state_file import STATE_LATEST, STATE_PREVIOUS, find_state, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.state import TrainState
 
@@ -128,9 +118,9 @@ def test_a_kill_between_the_renamings_loses_nothing(
         raise KeyboardInterrupt
 
     state.cur_nimg = 16
-    for name in ("keep_as", "os.replace"):
+    for name in ("state_file.keep_as", "state_file.os.replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"training.checkpoint.files.{name}", killed)
+            patch.setattr(f"training.checkpoint.{name}", killed)
             with pytest.raises(KeyboardInterrupt):
                 write_state(tmp_path, state_values(state))
         assert find_state(tmp_path)["cur_nimg"] >= 8  # type: ignore[index]

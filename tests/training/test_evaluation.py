@@ -17,17 +17,8 @@ from metrics.images import Sample
 from metrics.weights.published import INCEPTION, MIRROR_VARIABLE
 from training.config import DatasetSpec, GeneratorConfig
 from training.data.stream import ImageDataset
-from training.evaluation.snapshots import (
-    FakeSampler,
-    FakeSet,
-    RealSet,
-    check_metrics,
-    class_indices,
-    default_metrics,
-    evaluate_snapshot,
-    flipped_set,
-    reference_dataset,
-)
+from training.evaluation.images import FakeSampler, FakeSet, RealSet, class_indices, flipped_set, reference_dataset
+from training.evaluation.snapshots import check_metrics, default_metrics, evaluate_snapshot
 from training.networks.generator import Generator
 
 COUNT = 12

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from training import phases
-from training.checkpoint.files import find_state
+from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.health import Health

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from metrics.results import read_rows
-from training.checkpoint.files import find_state, load_discriminator, load_generator
+from training.checkpoint.snapshot import load_discriminator, load_generator
+from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.evaluation.snapshots import missed_metrics

@@ -11,7 +11,8 @@ from test_loop import assert_same, train
 from torch import Tensor, nn
 
 from dnnlib.dataclass_values import ConfigError
-from training.checkpoint.files import find_state, load_generator
+from training.checkpoint.snapshot import load_generator
+from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.networks.discriminator import Discriminator

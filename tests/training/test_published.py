@@ -16,15 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.checkpoint.files import (
-    CheckpointError,
-    export_snapshot,
-    load_discriminator,
-    load_generator,
-    read_snapshot,
-)
+from training.checkpoint.files import CheckpointError
 from training.checkpoint.published import data_config
 from training.checkpoint.published_pickle import PublishedFileError, read_published
+from training.checkpoint.snapshot import export_snapshot, load_discriminator, load_generator, read_snapshot
 from training.config import DataConfig
 
 DATA = Path(__file__).parents[1] / "data" / "published"

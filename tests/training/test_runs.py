@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dnnlib.dataclass_values import ConfigError
-from training.checkpoint.files import STATE_LATEST, CheckpointError, state_values, write_state
+from training.checkpoint.files import CheckpointError
+from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.run.folder import OPTIONS_FILE, new_run, newest_matching_run, read_options
 from training.state import TrainState

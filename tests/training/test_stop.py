@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint.files import find_state
+from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import DataError, ImageDataset
 from training.loop import TrainingLoop

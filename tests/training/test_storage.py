@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint.files import STATE_LATEST, find_state, state_values, write_state
+from training.checkpoint.state_file import STATE_LATEST, find_state, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.run.disk_full import DiskFullError, Patience
 from training.state import TrainState

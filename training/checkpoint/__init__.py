@@ -1,5 +1,5 @@
 """Snapshot and state files; the two loaders are imported from here by notebooks."""
 
-from training.checkpoint.files import load_discriminator, load_generator
+from training.checkpoint.snapshot import load_discriminator, load_generator
 
 __all__ = ["load_discriminator", "load_generator"]

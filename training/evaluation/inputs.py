@@ -7,10 +7,10 @@ import torch
 
 from dnnlib.archive.image_tree import PictureTree
 from dnnlib.download import file_sha256
-from training.checkpoint.files import load_generator, read_snapshot
+from training.checkpoint.snapshot import load_generator, read_snapshot
 from training.config import RunConfig
 from training.data.dataset import ImageDataset
-from training.evaluation.snapshots import FakeSampler, FakeSet, RealSet, reference_dataset
+from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_dataset
 
 GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its pictures
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from dnnlib.dataclass_values import require, to_plain
 from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
-from training.checkpoint.files import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
+from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
 from training.config import DatasetSpec, RunConfig
 from training.run.names import OPTIONS_FILE
 

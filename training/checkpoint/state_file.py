@@ -1,0 +1,81 @@
+"""State files, all that a restart needs: the newest and the one before it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dnnlib.files import temporary_name
+from training.checkpoint.files import STATE_FORMAT, CheckpointError, header, read, write
+from training.state import TrainState
+
+STATE_LATEST = "training-state-latest.pt"
+STATE_PREVIOUS = "training-state-previous.pt"
+STATE_NEW = "training-state-new.pt"  # whole, but not yet called the latest: what a kill between two renamings may leave
+
+
+def state_values(state: TrainState, content_hash: str = "") -> dict[str, Any]:
+    """What a state file holds, and which pictures it was trained on; call it on every rank."""
+    head = header(STATE_FORMAT, state.config, state.spec, state.cur_nimg)
+    return head | {"content_hash": content_hash, "state": state.state_dict()}
+
+
+def write_state(run_dir: Path, values: dict[str, Any]) -> None:
+    """Write `state_values` as the latest state, keeping the one before it; at no moment is there none. Raises OSError."""
+    latest, previous, new = (run_dir / name for name in (STATE_LATEST, STATE_PREVIOUS, STATE_NEW))
+    try:
+        write(new, values)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    if latest.exists():
+        keep_as(latest, previous)
+    os.replace(new, latest)
+
+
+def keep_as(latest: Path, previous: Path) -> None:
+    """Give a file a second name, or another one where the file system knows no second names."""
+    link = temporary_name(previous)
+    try:
+        os.link(latest, link)
+        os.replace(link, previous)
+    except OSError:
+        os.replace(latest, previous)
+    finally:
+        link.unlink(missing_ok=True)
+
+
+def find_state(run_dir: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The newest readable training state of a run folder, with its header; None where there is no state file at all.
+
+    Raises CheckpointError if there are some, but all damaged.
+    """
+    problem: CheckpointError | None = None
+    for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS):
+        if not (run_dir / name).exists():
+            continue
+        try:
+            values = read(run_dir / name, STATE_FORMAT)
+        except CheckpointError as error:
+            problem = error
+            say(f"Warning: {error}; looking for an older state")
+            continue
+        if problem is not None:
+            say(f"Going back to {name} of {values['cur_nimg'] / 1000:g} kimg")
+        return values
+    if problem is not None:
+        raise CheckpointError(
+            f"{run_dir}: no training state there can be read; start a new run from its newest snapshot: --resume=FILE"
+        ) from problem
+    return None
+
+
+def restore(state: TrainState, values: dict[str, Any], path: Path) -> None:
+    """Go on from what `find_state` returned; raises CheckpointError where it is not of such networks."""
+    try:
+        state.load_state_dict(values["state"])
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(
+            f"{path}: its training state does not fit these settings or this version ({reason})"
+        ) from error
