@@ -177,6 +177,10 @@ def _spawned(
         name = "" if rank == 0 or isinstance(error, PeerError) else f"process {rank}: "
         failures.put((f"{name}{error}" if is_ours else None, f"process {rank} failed:\n{traceback.format_exc()}"))
         raise SystemExit(1) from error
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)  # all is done: threads of the collectives that are still ending must not abort the process
 
 
 def share(value: Any) -> Any:
