@@ -5,6 +5,7 @@ import datetime
 import os
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
