@@ -320,6 +320,11 @@ def all_reduce_max(x: Tensor) -> Tensor:
     return x
 
 
+def all_ranks_have(value: bool) -> bool:
+    """Whether it is true in every process."""
+    return all_reduce_max(torch.tensor(int(not value))).item() == 0
+
+
 def all_reduce_mean(x: Tensor) -> Tensor:
     """The mean of x over the processes, in place."""
     if world_size() > 1:
