@@ -28,8 +28,9 @@ def is_set_by_user() -> bool:
 
 
 def set_thresholds(values: dict[int, int]) -> bool:
-    """Set parameters of glibc's allocator; False where it is another C library or refuses one."""
+    """Set parameters of glibc's allocator; False where it is another C library or refuses one, as older ones do large blocks."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(parameter, value) == 1 for parameter, value in values.items())
+    accepted = [mallopt(parameter, value) for parameter, value in values.items()]
+    return all(accepted)

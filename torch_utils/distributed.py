@@ -5,6 +5,7 @@ import datetime
 import os
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -177,6 +178,10 @@ def _spawned(
         name = "" if rank == 0 or isinstance(error, PeerError) else f"process {rank}: "
         failures.put((f"{name}{error}" if is_ours else None, f"process {rank} failed:\n{traceback.format_exc()}"))
         raise SystemExit(1) from error
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)  # all is done: threads of the collectives that are still ending must not abort the process
 
 
 def share(value: Any) -> Any:
@@ -313,6 +318,11 @@ def all_reduce_max(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x, dist.ReduceOp.MAX)
     return x
+
+
+def all_ranks_have(value: bool) -> bool:
+    """Whether it is true in every process."""
+    return all_reduce_max(torch.tensor(int(not value))).item() == 0
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:

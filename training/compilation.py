@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ class Compiled:
         set_where_known(functorch_config, "force_non_lazy_backward_lowering", True)
         # One kernel for each stack and concatenation, instead of one for each of its parts.
         set_where_known(inductor_config, "force_pointwise_cat", True)
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # --precision decides about them
         mode = "reduce-overhead" if has_graphs else None
         self.name = type(network).__name__
         self.eager: Run = network
@@ -67,11 +69,16 @@ def set_where_known(config: Any, name: str, value: object) -> None:
         setattr(config, name, value)
 
 
-def forward_pass(network: nn.Module, performance: PerformanceConfig, device: torch.device) -> Run:
-    """How the phases without second derivatives run a network: compiled where that is asked for and possible."""
+def forward_pass(
+    network: nn.Module, performance: PerformanceConfig, device: torch.device, has_graphs: bool | None = None
+) -> Run:
+    """How the phases without second derivatives run a network: compiled where that is asked for and possible.
+
+    `has_graphs` is what all ranks have agreed on; None = what `resolve_graphs` says here.
+    """
     if not resolve_compile(performance.compile, device)[0]:
         return network
-    return Compiled(network, performance, resolve_graphs(performance, device))
+    return Compiled(network, performance, resolve_graphs(performance, device) if has_graphs is None else has_graphs)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from torch_utils.distributed import all_reduce_mean, average_gradients
+from torch_utils.distributed import all_ranks_have, all_reduce_mean, average_gradients
 from training.augment.pipe import AugmentPipe
 from training.compilation import forward_pass, resolve_graphs
 from training.health import Health
@@ -57,11 +57,12 @@ class Losses:
         self.precision = resolve_precision(performance.precision, state.device)
         stages = performance.recomputed_stages
         self.synthesis_settings = synthesis_settings(self.precision.dtype, stages)
-        self.has_graphs = resolve_graphs(performance, state.device)
-        self.synthesis = forward_pass(state.G.synthesis, performance, state.device)
-        self.discriminator = forward_pass(state.D, performance, state.device)
+        self.has_graphs = all_ranks_have(resolve_graphs(performance, state.device))  # gradients lie accordingly
+        compiled = partial(forward_pass, performance=performance, device=state.device, has_graphs=self.has_graphs)
+        self.synthesis = compiled(state.G.synthesis)
+        self.discriminator = compiled(state.D)
         self.pipe = None if augment.mode == "noaug" else AugmentPipe(augment.pipe).to(state.device)
-        self.augment = self.pipe and forward_pass(self.pipe, performance, state.device)
+        self.augment = self.pipe and compiled(self.pipe)
         self.pl_means: list[Tensor] = []  # the running mean path length as each micro-batch of a step would move it
 
     def styles(self, latents: Latents) -> Tensor:

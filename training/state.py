@@ -90,8 +90,9 @@ class TrainState:
         for name, component in self.components.items():
             if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
                 component.load_state_dict(state[name])
-        pl_mean = state["pl_mean"].to(self.device)
-        self.pl_mean = pl_mean.nan_to_num(0.0, 0.0, 0.0)  # older versions saved what had diverged
+        self.pl_mean = state["pl_mean"].to(self.device)
+        for mean in (self.pl_mean, *(network.mapping_network.w_avg for network in (self.G, self.G_ema))):
+            mean.nan_to_num_(0.0, 0.0, 0.0)  # older versions saved what had diverged
         self.cur_nimg = state["cur_nimg"]
         self.num_rollbacks = state["num_rollbacks"]
 

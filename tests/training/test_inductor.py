@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, 
 CPU = torch.device("cpu")
 SPEC = DatasetSpec(16, 16, 3)
 COMPILED = PerformanceConfig(compile="1")
-MAX_KERNELS = 275  # of G main; 21 of them are layer normalisation, which takes three on a CPU and one on a GPU
+MAX_KERNELS = 286  # of G main; 21 of them are layer normalisation, which takes three on a CPU and one on a GPU
 
 
 @pytest.fixture(scope="module")

@@ -156,8 +156,7 @@ class AugmentPipe(nn.Module):
                 raise ValueError(f"augmentation pipe {pipe!r} is not known; use one of {', '.join(PIPES)}")
             pipe = PIPES[pipe]
         self.transforms = pipe
-        used = [name for name, amount in AMOUNTS.items() if getattr(pipe, amount.transform) > 0]
-        self.runs, self.sorted_runs = random_runs(used, is_sorted=False), random_runs(used, is_sorted=True)
+        self.runs = random_runs([name for name, amount in AMOUNTS.items() if getattr(pipe, amount.transform) > 0])
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
@@ -231,12 +230,11 @@ class AugmentPipe(nn.Module):
     def _random_numbers(self, images: Tensor, percentile: float | None) -> tuple[list[Tensor], list[Tensor]]:
         """A random number for each column and one for its gate, as lists of [batch, columns]; 0 where the pipe has no use.
 
-        Each number is drawn before its gate; what follows one another from one distribution is drawn at once. Compiled
-        code has another order of random numbers anyway: there all of a distribution are drawn at once.
+        Each number is drawn before its gate; what follows one another from one distribution is drawn at once.
         """
         batch, zero = len(images), images.new_zeros([len(images), 1])
         found: dict[tuple[str, bool], Tensor] = {}
-        for distribution, wanted, columns in self.sorted_runs if torch.compiler.is_compiling() else self.runs:
+        for distribution, wanted, columns in self.runs:
             sizes = [batch * count for count in columns]
             numbers = random_numbers(distribution, sum(sizes), zero).split(sizes)
             found |= zip(wanted, (part.view(batch, -1) for part in numbers), strict=True)
@@ -286,18 +284,14 @@ class AugmentPipe(nn.Module):
         return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
 
 
-def random_runs(names: Collection[str], is_sorted: bool) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
+def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
     """In which order random numbers are drawn: of each amount that is used its numbers, then one for its gate.
 
     Those that follow one another from one distribution make one run: its name, (amount, whether it is the gate) of each
-    draw, and the numbers per image of each. Sorted, there is one run per distribution.
+    draw, and the numbers per image of each.
     """
-
-    def distribution(draw: tuple[str, bool]) -> str:
-        return "uniform" if draw[1] else source(AMOUNTS[draw[0]])
-
     draws = [(name, is_gate) for name in AMOUNTS if name in names for is_gate in (False, True)]
-    runs = groupby(sorted(draws, key=distribution) if is_sorted else draws, distribution)
+    runs = groupby(draws, lambda draw: "uniform" if draw[1] else source(AMOUNTS[draw[0]]))
     listed = [(name, list(run)) for name, run in runs]
     return [(name, run, [1 if is_gate else AMOUNTS[of].columns for of, is_gate in run]) for name, run in listed]
 

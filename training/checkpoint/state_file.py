@@ -76,6 +76,11 @@ def restore(state: TrainState, values: dict[str, Any], path: Path) -> None:
         state.load_state_dict(values["state"])
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        frozen = state.config.discriminator.freeze_layers
+        counting = (
+            f". --freezed={frozen} counts the layers in another order than older versions did; start from a snapshot: "
+            f"--resume=network-snapshot-....pkl"
+        )
         raise CheckpointError(
-            f"{path}: its training state does not fit these settings or this version ({reason})"
+            f"{path}: its training state does not fit these settings or this version ({reason}){counting if frozen else ''}"
         ) from error

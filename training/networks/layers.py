@@ -117,8 +117,8 @@ def scaled_convolutions(layers: Sequence[EqualizedConv2d]) -> list[tuple[Tensor,
 
 def scaled(tensors: Sequence[Tensor], factors: Sequence[float]) -> tuple[Tensor, ...]:
     """Each tensor times its factor, differentiable any number of times, by one operation in each direction."""
-    if torch.compiler.is_compiling():  # which fuses it with what stands around it
-        return tuple(torch._foreach_mul(list(tensors), list(factors)))
+    if torch.compiler.is_compiling():  # each product fuses with what follows it
+        return tuple(x * factor for x, factor in zip(tensors, factors, strict=True))
     return _Scaled.apply(list(factors), *tensors)
 
 
