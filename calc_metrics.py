@@ -169,10 +169,8 @@ def run(options: dict[str, Any]) -> None:
         options["batch"], seeds, options["verbose"] and distributed.is_main(),
     )  # fmt: skip
     if distributed.is_main():
-        bars = ProgressBars(hidden=not job.is_verbose)
         check_pictures(job)
-        prepare(names, weights, bars)
-        bars.close()
+    prepare(names, weights)
     if num_processes > 1 and distributed.torchrun_world_size() is None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
     else:
@@ -314,7 +312,7 @@ def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path
                 "--detector-module is for the metrics fd_module and kd_module; none of them is named."
             )
         paths["module"] = Path(options["detector_module"]).expanduser()
-    return Source(paths, options["offline"], cache_folder)
+    return Source(paths, options["offline"], cache_folder, bar=options["verbose"])
 
 
 def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.command_line import SETTINGS, Script
+from dnnlib.command_line import SETTINGS, one_line_errors
 from sampling.commands import image_commands as picture_commands
 from sampling.commands import network_commands
 from sampling.commands.options import (
     COMPILE_FROM,
+    NETWORK_HELP,
     batch_option,
     check_folder,
     class_option,
@@ -23,7 +24,6 @@ from sampling.commands.options import (
     make_folder,
     make_renderer,
     make_request,
-    network_option,
     noise_mode_option,
     number_list,
     options,
@@ -36,8 +36,7 @@ from training.config import COMPILE_CHOICES, PRECISIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
-main = Script(context_settings=SETTINGS)
-for other in (
+COMMANDS = (
     picture_commands.mix_command,
     picture_commands.truncation_command,
     picture_commands.classes_command,
@@ -46,12 +45,16 @@ for other in (
     network_commands.directions_command,
     network_commands.project_command,
     network_commands.nearest_command,
-):
-    main.add_command(other)
+)
 
 
-@main.own_command
-@network_option
+@click.group(
+    invoke_without_command=True,
+    commands={command.name: command for command in COMMANDS if command.name},
+    subcommand_metavar="",
+    context_settings=SETTINGS,
+)
+@click.option("--network", metavar="FILE", help=f"{NETWORK_HELP}  [required]")  # not where a command is named
 @click.option("--seeds", callback=number_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
 @click.option(
     "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of a .npz file."
@@ -82,7 +85,8 @@ for other in (
 )
 @click.option("--export", metavar="FILE", help="Rewrite the snapshot as .pkl of this program or as .safetensors.")
 @debug_option
-def pictures(**chosen: Any) -> None:
+@click.pass_context
+def main(context: click.Context, **chosen: Any) -> None:
     """Generate pictures from a network snapshot; the same seed gives the same picture every time.
 
     \b
@@ -94,9 +98,18 @@ def pictures(**chosen: Any) -> None:
       python generate.py --network=network-snapshot-000040.pkl --w=out/w.npz --outdir=again
       python generate.py mix --network=network-snapshot-000040.pkl --rows=85,100 --cols=55,821 --outdir=out
     """
-    if chosen["export"]:
-        export(chosen)
-        return
+    if context.invoked_subcommand is None:
+        if chosen["network"] is None:
+            raise click.MissingParameter(ctx=context, param_hint="'--network'", param_type="option")
+        with one_line_errors(chosen["debug"]):
+            export(chosen) if chosen["export"] else write_chosen(chosen)
+    elif any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in chosen):
+        line = f"{context.command_path} {context.invoked_subcommand}"
+        raise click.UsageError(f"the command comes first, then all options: {line} --network=FILE ...", context)
+
+
+def write_chosen(chosen: dict[str, Any]) -> None:
+    """Write the pictures that the options name. Raises ValueError, OSError."""
     check_sources(chosen)
     from sampling.image_files import write_pictures
 

@@ -1,6 +1,7 @@
-"""Files and folders that appear under their name complete, or not at all."""
+"""Files and folders that appear under their name complete, or not at all; what they contain, as a hash."""
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -67,6 +68,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             replaced.rename(path)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def temporary_name(path: Path) -> Path:

@@ -52,7 +52,7 @@ class BuildContext:
     progress: Progress
 
 
-def _needs_nothing(source: Source, progress: Progress) -> None:
+def _needs_nothing(source: Source) -> None:
     pass
 
 
@@ -61,7 +61,7 @@ class DetectorKind:
     """How a detector comes into being."""
 
     build: Callable[[BuildContext], Detector]
-    prepare: Callable[[Source, Progress], None] = _needs_nothing  # puts its weights in place and tries them
+    prepare: Callable[[Source], None] = _needs_nothing  # puts its weights in place and tries them
     files: tuple[WeightsFile, ...] = ()  # the published weights it takes
 
 

@@ -110,16 +110,16 @@ def uses_module(names: Sequence[str]) -> bool:
     return any(get(name).detector == module_metrics.DETECTOR for name in names)
 
 
-def prepare(names: Sequence[str], weights: Source, progress: Progress = no_progress) -> None:
+def prepare(names: Sequence[str], weights: Source) -> None:
     """Put the weights of all detectors in place, downloaded if need be; `evaluate` itself downloads nothing.
 
-    In a run of several processes the first one does it and the others wait: call it on every process or outside of runs.
-    Raises ValueError in every process if weights are missing or unusable.
+    In a run of several processes the first one of each machine does it, and the others wait for it, here or where they
+    join: call it on every process or outside of runs. Raises ValueError if weights are missing or unusable.
     """
     with distributed.together():
-        if distributed.rank() == 0:
+        if distributed.is_first_on_machine():
             for key in dict.fromkeys(get(name).detector for name in names):
-                DETECTORS[key].prepare(weights, progress)
+                DETECTORS[key].prepare(weights)
 
 
 def evaluate(

@@ -202,6 +202,28 @@ def test_animation_that_cannot_be_made_says_so_first(network: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_command_is_found_before_options_only(network: Path) -> None:
+    line = "Error: the command comes first, then all options: generate.py"
+    assert f"{line} mix --network=FILE ..." in run_process(f"--network={network}", "mix", "--rows=0", ok=False)
+    assert f"{line} classes --network=FILE ..." in run_process("--trunc=1", "classes", ok=False)
+    assert "No such command 'pictures'" in run_process("--seeds=0", "pictures", ok=False)
+    assert "Missing option '--network'" in run_process(ok=False)
+    assert "Missing option '--network'" in run_process("--seeds=0", ok=False)
+    assert "Missing option '--rows'" in run_process("mix", f"--network={network}", ok=False)
+
+
+def test_value_that_is_the_name_of_a_command_is_none(tmp_path: Path) -> None:
+    result = CliRunner().invoke(generate.main, ["--network", "mix", "--seeds=0", f"--outdir={tmp_path}"])
+    assert "mix: there is no such file" in result.output
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    for command in ([], ["classes"]):
+        arguments = [*command, "--network=none.pkl", "--seeds=0", f"--outdir={tmp_path}"]
+        assert isinstance(CliRunner().invoke(generate.main, arguments).exception, SystemExit)
+        assert isinstance(CliRunner().invoke(generate.main, [*arguments, "--debug"]).exception, ValueError)
+
+
 @pytest.mark.parametrize(
     ("compiling", "count", "expected"), [("auto", 999, "0"), ("auto", 1000, "auto"), ("1", 2, "1")]
 )

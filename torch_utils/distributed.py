@@ -295,6 +295,11 @@ def is_main() -> bool:
     return not is_started() or int(os.environ["RANK"]) == 0
 
 
+def is_first_on_machine() -> bool:
+    """Whether this process is the first of its machine, also before it joined the others."""
+    return not is_started() or int(os.environ["LOCAL_RANK"]) == 0
+
+
 def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -7,7 +7,6 @@ from metrics.distances import kernel
 from metrics.distances.frechet import moments_distance
 from metrics.families import inception as inception_metrics
 from metrics.features import Keep
-from metrics.images import Progress
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse
 from metrics.networks.dinov2 import VIT_L14, Dinov2, load_dinov2, read_dinov2
 from metrics.weights.published import DINOV2, Source, Weights, obtain, require
@@ -38,9 +37,9 @@ class Dinov2Detector:
         return self.network(images)
 
 
-def prepare_dinov2(source: Source, progress: Progress) -> None:
+def prepare_dinov2(source: Source) -> None:
     """Put the weights in place and read them once; raises ValueError where that fails."""
-    read_dinov2(obtain(DINOV2, source, progress).path)
+    read_dinov2(obtain(DINOV2, source).path)
 
 
 def build_dinov2(context: BuildContext) -> Dinov2Detector:

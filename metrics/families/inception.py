@@ -9,7 +9,7 @@ from metrics.detectors import BuildContext, DetectorKind, full_precision
 from metrics.distances import inception_score, kernel
 from metrics.distances.frechet import moments_distance
 from metrics.features import Keep
-from metrics.images import Progress, RealImages
+from metrics.images import RealImages
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3
 from metrics.weights.inception import load_inception, read_inception
@@ -44,9 +44,9 @@ class InceptionDetector:
             return torch.cat([self.network.logits(rows).cpu() for rows in features.split(_ROWS_AT_ONCE)])
 
 
-def prepare_inception(source: Source, progress: Progress) -> None:
+def prepare_inception(source: Source) -> None:
     """Put the weights in place and read them once; raises ValueError where that fails."""
-    read_inception(obtain(INCEPTION, source, progress).path)
+    read_inception(obtain(INCEPTION, source).path)
 
 
 def build_inception(context: BuildContext) -> InceptionDetector:

@@ -10,7 +10,6 @@ from metrics.families import inception as inception_metrics
 from metrics.families import proxy
 from metrics.families.module_detector import ModuleDetector, load_module, open_module
 from metrics.features import Keep
-from metrics.images import Progress
 from metrics.metric import Family, Metric, RealUse
 from metrics.weights.published import Source
 
@@ -19,7 +18,7 @@ DETECTOR = "module"  # also the key in Source.paths of the file named by --detec
 _FEATURES = "the features of the network given by --detector-module; all real pictures, none flipped"
 
 
-def prepare_module(source: Source, progress: Progress) -> None:
+def prepare_module(source: Source) -> None:
     """Load the network once, on the CPU; raises ValueError where that fails. It runs the code in the file."""
     load_module(_path(source), torch.device("cpu"))
 

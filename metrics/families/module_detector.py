@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib.download import file_sha256
+from dnnlib.files import file_sha256
 from metrics.detectors import full_precision
 from metrics.weights.torchscript import is_torchscript
 

@@ -8,7 +8,7 @@ from metrics.detectors import BuildContext, DetectorKind
 from metrics.distances import neighbours
 from metrics.families import inception as inception_metrics
 from metrics.features import Keep
-from metrics.images import Progress, RealImages
+from metrics.images import RealImages
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.networks.vgg16 import FEATURES, INPUT_PX, VGG16
 from metrics.weights.published import VGG16 as VGG16_FILE
@@ -39,9 +39,9 @@ class Vgg16Detector:
         return self.network(images)
 
 
-def prepare_vgg16(source: Source, progress: Progress) -> None:
+def prepare_vgg16(source: Source) -> None:
     """Put the weights in place and read them once; raises ValueError where that fails."""
-    read_vgg16(obtain(VGG16_FILE, source, progress).path)
+    read_vgg16(obtain(VGG16_FILE, source).path)
 
 
 def build_vgg16(context: BuildContext) -> Vgg16Detector:

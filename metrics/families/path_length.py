@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metrics.detectors import BuildContext, DetectorKind
 from metrics.features import Keep
-from metrics.images import EPSILON, Progress, RealImages, Sample
+from metrics.images import EPSILON, RealImages, Sample
 from metrics.metric import Family, Inputs, Measurement, Metric, Setting
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
 from metrics.weights.published import LPIPS, VGG16, Source, obtain, require
@@ -39,10 +39,10 @@ class PathLengthDetector:
         return (torch.cat(distances) / EPSILON**2).float().unsqueeze(1)
 
 
-def prepare_path_length(source: Source, progress: Progress) -> None:
+def prepare_path_length(source: Source) -> None:
     """Put the weights in place and read them once; raises ValueError where that fails."""
-    read_channel_weights(obtain(LPIPS, source, progress).path)
-    read_vgg16(obtain(VGG16, source, progress).path)
+    read_channel_weights(obtain(LPIPS, source).path)
+    read_vgg16(obtain(VGG16, source).path)
 
 
 def build_path_length(context: BuildContext) -> PathLengthDetector:

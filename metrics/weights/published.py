@@ -1,15 +1,17 @@
 """The published weights that detectors need: where they lie, what they must contain, how they get here."""
 
+import http.client
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from dnnlib.download import DownloadError, download, file_sha256
+import torch
+
+from dnnlib.files import file_sha256
 from metrics import cache
-from metrics.images import Progress, no_progress
 
 MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
 
@@ -84,6 +86,7 @@ class Source:
     paths: Mapping[str, Path] = field(default_factory=dict)  # by key: a file to take, whatever its hash; else search
     offline: bool = False  # download nothing
     cache_folder: Path | None = None  # None = `cache.default_folder()`
+    bar: bool = False  # show one while downloading
 
     def cached(self, file: WeightsFile) -> Path:
         """Return where the cache has a file or would have it."""
@@ -133,24 +136,38 @@ def require(file: WeightsFile, source: Source) -> Weights:
     return weights
 
 
-def obtain(file: WeightsFile, source: Source, progress: Progress = no_progress) -> Weights:
+def obtain(file: WeightsFile, source: Source) -> Weights:
     """Return the weights that `find` finds, downloaded into the cache if need be; raises MissingWeights."""
     weights = find(file, source)
     if weights is not None:
         return weights
     if source.offline:
         raise MissingWeights(_missing(file, source, ", and --offline forbids to download them"))
-    try:
-        report = partial(progress, f"downloading {file.name}")
-        download(_addresses(file), source.cached(file), file.num_bytes, file.sha256, report)
-    except DownloadError as error:
-        raise MissingWeights(_missing(file, source, f", and downloading them failed ({error})")) from error
+    if problems := _download(file, source):
+        raise MissingWeights(_missing(file, source, f", and downloading them failed ({'; '.join(problems)})"))
     return require(file, source)
 
 
 def command(file: WeightsFile, source: Source) -> str:
     """Return the shell command that places the weights in the cache."""
     return f"curl -L --create-dirs -o {shlex.quote(str(source.cached(file)))} {shlex.quote(_addresses(file)[0])}"
+
+
+def _download(file: WeightsFile, source: Source) -> list[str]:
+    """Place a file in the cache from the first address that delivers it; return what went wrong if none does.
+
+    Raises OSError for a folder that cannot be written.
+    """
+    path, problems = source.cached(file), []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"Downloading {file.name} ({file.num_bytes:,} bytes)", file=sys.stderr, flush=True)
+    for address in _addresses(file):
+        try:
+            torch.hub.download_url_to_file(address, str(path), hash_prefix=file.sha256, progress=source.bar)
+            return []
+        except (OSError, RuntimeError, http.client.HTTPException) as error:  # RuntimeError: of another content
+            problems.append(f"{address}: {str(error) or type(error).__name__}")
+    return problems
 
 
 def _named(file: WeightsFile, path: Path, origin: str) -> Weights:

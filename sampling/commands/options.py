@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sampling.styles import Request
     from training.networks.generator import Generator
 
+NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl."
 NOISE_MODES = ("const", "random", "none")
 MAX_SEED = 2**32 - 1  # of numpy's generator, which the published pictures come from
 COMPILE_FROM = 1000  # pictures; compiling takes longer than fewer
@@ -61,9 +62,7 @@ def output_folder(context: click.Context, parameter: click.Parameter, value: str
 
 
 # What several commands take.
-network_option = click.option(
-    "--network", required=True, metavar="FILE", help="Network snapshot, network-snapshot-*.pkl."
-)
+network_option = click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP)
 seeds_option = click.option(
     "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
 )

@@ -10,7 +10,7 @@ from dinov2_tiny import SIZES, pictures, state_of
 from inception_golden import recorded_images
 from picture_sets import FixedPictures, GeneratedPictures
 
-from dnnlib.download import file_sha256
+from dnnlib.files import file_sha256
 from metrics import registry
 from metrics.detectors import BuildContext, full_precision
 from metrics.distances.kernel import kernel_distance
@@ -86,15 +86,15 @@ def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> 
 
 def test_prepare_reads_the_weights(weights_file: Path, tmp_path: Path) -> None:
     prepare = DETECTORS[DETECTOR].prepare
-    prepare(Source({"dinov2": weights_file}), no_progress)
+    prepare(Source({"dinov2": weights_file}))
     with pytest.raises(
         MissingWeights, match=r"(?s)the DINOv2 ViT-L/14 weights are not in .*--detector=dinov2=FILE"
     ) as caught:
-        prepare(Source(offline=True, cache_folder=tmp_path), no_progress)
+        prepare(Source(offline=True, cache_folder=tmp_path))
     assert DINOV2.sha256 in str(caught.value)
     weights_file.write_bytes(b"<html>")
     with pytest.raises(ValueError, match="not a file of weights, or damaged"):
-        prepare(Source({"dinov2": weights_file}), no_progress)
+        prepare(Source({"dinov2": weights_file}))
 
 
 def test_build_asks_for_weights(tmp_path: Path) -> None:

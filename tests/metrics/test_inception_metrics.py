@@ -14,7 +14,7 @@ from torch import Tensor
 
 import calc_metrics
 from dnnlib.archive.writer import write_dataset
-from dnnlib.download import file_sha256
+from dnnlib.files import file_sha256
 from dnnlib.images.codec import encode_png
 from metrics import registry
 from metrics.distances.frechet import FeatureMoments, moments_distance

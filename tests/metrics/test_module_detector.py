@@ -12,7 +12,7 @@ from inception_golden import recorded_images
 from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor, nn
 
-from dnnlib.download import file_sha256
+from dnnlib.files import file_sha256
 from metrics import registry
 from metrics.detectors import BuildContext, full_precision
 from metrics.distances.kernel import kernel_distance
@@ -202,7 +202,7 @@ def test_distances_follow_from_the_features(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = Source({"module": files["script"]})
-    prepare_module(weights, no_progress)
+    prepare_module(weights)
     fd, kd = measure(["fd_module_60_full", "kd_module_60_full"], weights, tmp_path, monkeypatch.setitem)
     with torch.no_grad():
         x, y = (Colours().eval()(recorded_images(which)).double() for which in "ab")
@@ -223,7 +223,7 @@ def test_the_option_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give --detector-module=FILE"):
         build_module(context)
     with pytest.raises(ValueError, match="give --detector-module=FILE"):
-        prepare_module(Source(), no_progress)
+        prepare_module(Source())
 
 
 def test_names_cannot_be_mistaken_for_published_metrics() -> None:

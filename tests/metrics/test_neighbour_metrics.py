@@ -13,7 +13,7 @@ from inception_golden import Evaluation
 from picture_sets import FixedPictures
 from torch import Tensor
 
-from dnnlib.download import file_sha256
+from dnnlib.files import file_sha256
 from metrics.detectors import BuildContext
 from metrics.families import inception as inception_metrics
 from metrics.families.neighbours import (
@@ -97,12 +97,12 @@ def test_the_detector_is_built_from_its_file(tmp_path: Path) -> None:
     real = FixedPictures(torch.zeros(4, 3, 32, 32))
     source = Source(paths={VGG16.key: tmp_path / "vgg16.pth"}, offline=True, cache_folder=tmp_path / "none")
     kind = DETECTORS["vgg16"]
-    kind.prepare(source, no_progress)
+    kind.prepare(source)
     detector = kind.build(BuildContext(real, CPU, tmp_path, source, no_progress))
     assert (detector.name, detector.dim, detector.resize) == ("vgg16", 4096, "tensorflow1_bilinear_224")
     assert detector.digest == file_sha256(tmp_path / "vgg16.pth") and not detector.is_published
     missing = Source(offline=True, cache_folder=tmp_path / "none")
     with pytest.raises(MissingWeights, match="the VGG16 weights are not in"):
-        prepare_vgg16(missing, no_progress)
+        prepare_vgg16(missing)
     with pytest.raises(MissingWeights, match="--detector=vgg16=FILE"):
         build_vgg16(BuildContext(real, CPU, tmp_path, missing, no_progress))

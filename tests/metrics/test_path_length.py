@@ -155,14 +155,14 @@ def test_both_files_are_needed_and_recorded(detector: PathLengthDetector, source
     hashes = [hashlib.sha256(source.paths[key].read_bytes()).hexdigest() for key in (VGG16.key, LPIPS.key)]
     assert detector.digest == "+".join(hashes)
     assert not detector.is_published
-    prepare_path_length(source, no_progress)
+    prepare_path_length(source)
     for key, what in ((VGG16.key, "LPIPS channel weights"), (LPIPS.key, "VGG16 weights")):
         only = Source(paths={key: source.paths[key]}, offline=True, cache_folder=tmp_path)
         with pytest.raises(MissingWeights, match=f"the {what}"):
-            prepare_path_length(only, no_progress)
+            prepare_path_length(only)
         context = BuildContext(FixedPictures(torch.zeros(1, 3, 64, 64)), CPU, tmp_path, only, no_progress)
         with pytest.raises(MissingWeights, match=f"the {what}"):
             build_path_length(context)
     swapped = Source(paths={VGG16.key: source.paths[LPIPS.key], LPIPS.key: source.paths[VGG16.key]}, offline=True)
     with pytest.raises(ValueError, match="is not the LPIPS weights for VGG16"):
-        prepare_path_length(swapped, no_progress)
+        prepare_path_length(swapped)

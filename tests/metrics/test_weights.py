@@ -2,12 +2,16 @@
 
 import dataclasses
 import hashlib
+import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from metrics.registry import prepare
+from metrics.registry import DETECTORS, get, prepare
 from metrics.weights import published as weights
 from metrics.weights.published import INCEPTION, MissingWeights, Source, WeightsFile, command, find, obtain, require
 
@@ -90,17 +94,72 @@ def test_missing_weights_are_described_exactly(tmp_path: Path) -> None:
         require(FILE, source)
 
 
-def test_download_into_the_cache_from_a_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_into_the_cache_from_a_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     place(tmp_path / "mirror" / "test.pth", CONTENT)
     monkeypatch.setenv(weights.MIRROR_VARIABLE, f"{(tmp_path / 'mirror').as_uri()}/")
-    source, seen = Source(cache_folder=tmp_path / "cache"), []
-    found = obtain(FILE, source, lambda what, done, total: seen.append((what, done, total)))
-    assert found.path == tmp_path / "cache" / "test.pth" and found.path.read_bytes() == CONTENT
-    assert seen[-1] == ("downloading test.pth", len(CONTENT), len(CONTENT))
+    source = Source(cache_folder=tmp_path / "new" / "cache")
+    found = obtain(FILE, source)
+    assert found.path == tmp_path / "new" / "cache" / "test.pth" and found.path.read_bytes() == CONTENT
+    assert capsys.readouterr().err == "Downloading test.pth (7,000 bytes)\n"
     assert (tmp_path / "mirror").as_uri() in command(FILE, source)
     monkeypatch.setenv(weights.MIRROR_VARIABLE, "example.org/weights")
     with pytest.raises(ValueError, match=r"STYLEFORMER_MIRROR=example.org/weights is not an address"):
         obtain(FILE, Source(cache_folder=tmp_path / "other"))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of the files in tmp_path/served; it announces more of those named cut than it sends."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def send_header(self, keyword: str, value: str) -> None:
+            is_cut = keyword == "Content-Length" and "cut" in self.path
+            super().send_header(keyword, str(int(value) + 1) if is_cut else value)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    place(tmp_path / "served" / "test.pth", CONTENT)
+    place(tmp_path / "served" / "wrong.pth", b"x" * len(CONTENT))
+    place(tmp_path / "served" / "cut.pth", CONTENT[:-1])
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served"))) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("missing", "HTTP Error 404"), ("wrong", "invalid hash value"), ("cut", "invalid hash value")],
+)
+def test_wrong_answers_are_refused_and_another_address_is_tried(
+    name: str, message: str, server: str, tmp_path: Path
+) -> None:
+    source = Source(cache_folder=tmp_path / "cache", bar=True)
+    bad = dataclasses.replace(FILE, addresses=(f"{server}/{name}.pth",))
+    with pytest.raises(MissingWeights, match=rf"(?s){server}/{name}.pth: {message}.*7,000 bytes.*curl -L") as caught:
+        obtain(bad, source)
+    assert FILE.sha256 in str(caught.value)
+    assert not list((tmp_path / "cache").iterdir())
+    found = obtain(dataclasses.replace(bad, addresses=(*bad.addresses, f"{server}/test.pth")), source)
+    assert found.path.read_bytes() == CONTENT and [found.path] == list((tmp_path / "cache").iterdir())
+
+
+def test_of_several_processes_the_first_of_a_machine_downloads(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = dataclasses.replace(FILE, addresses=(f"{server}/test.pth",))
+    kind = dataclasses.replace(DETECTORS[get("is5k").detector], prepare=partial(obtain, file))
+    monkeypatch.setitem(DETECTORS, get("is5k").detector, kind)
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    prepare(["is5k"], Source(cache_folder=tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    prepare(["is5k"], Source(cache_folder=tmp_path / "cache"))
+    assert (tmp_path / "cache" / "test.pth").read_bytes() == CONTENT
 
 
 def test_without_a_network_the_same_error_comes_quickly(tmp_path: Path) -> None:

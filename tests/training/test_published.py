@@ -1,6 +1,7 @@
 """Published checkpoints give the published pictures, and opening a file never runs anything in it."""
 
 import io
+import json
 import lzma
 import os
 import pickle
@@ -9,6 +10,7 @@ import random
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,48 @@ def test_exported_files_hold_the_same_networks(folder: Path, tmp_path: Path, nam
     z, c = torch.randn(1, networks[0].z_dim), torch.eye(networks[0].c_dim)[:1]
     images = [network(z, c, noise_mode="const") for network in networks]
     assert torch.equal(images[0], images[1])
+
+
+def test_exported_files_are_safetensors_with_the_configuration_in_the_header(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ours.safetensors"
+    export_snapshot(folder / "official_small.pkl", path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert json.loads(header.pop("__metadata__")["styleformer"])["config"]["generator"]["widths"]
+    name, x = next(iter(read_snapshot(path)[2]["G_ema"].items()))
+    start, end = header[f"G_ema.{name}"]["data_offsets"]
+    assert (header[f"G_ema.{name}"]["dtype"], header[f"G_ema.{name}"]["shape"]) == ("F32", list(x.shape))
+    assert data[8 + length + start : 8 + length + end] == x.numpy().tobytes()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "other", "foreign", "empty"])
+def test_damaged_safetensors_are_refused_in_one_line(folder: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "ours.safetensors"
+    export_snapshot(folder / "official_small.pkl", path)
+    contents = {
+        "truncated": path.read_bytes()[:-1],
+        "other": b"PNG" * 100,
+        "foreign": (2).to_bytes(8, "little") + b"{}",  # nobody's tensors, no configuration
+        "empty": b"",
+    }
+    path.write_bytes(contents[kind])
+    with pytest.raises(CheckpointError, match=r"ours\.safetensors: not an exported network, or damaged \(.*\)$"):
+        load_generator(path)
+
+
+def test_package_that_only_safetensors_need_is_named_where_it_is_missing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ours.safetensors"
+    export_snapshot(folder / "official_small.pkl", path)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.delitem(sys.modules, "safetensors.torch")
+    for use in (load_generator, partial(export_snapshot, folder / "official_small.pkl")):
+        with pytest.raises(CheckpointError, match=r"ours\.safetensors: .*: pip install safetensors$"):
+            use(path)
+    export_snapshot(folder / "official_small.pkl", tmp_path / "ours.pkl")
+    assert load_generator(tmp_path / "ours.pkl").img_height == 32
 
 
 def test_export_needs_a_known_ending(folder: Path, tmp_path: Path) -> None:

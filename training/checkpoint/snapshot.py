@@ -19,7 +19,7 @@ from training.checkpoint.files import (
 )
 from training.checkpoint.published import import_published
 from training.checkpoint.published_pickle import PublishedFileError
-from training.checkpoint.safetensors_file import read_safetensors, write_safetensors
+from training.checkpoint.safetensors_file import load_library, read_safetensors, write_safetensors
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -77,14 +77,14 @@ def is_pickle(path: Path) -> bool:
 
 def read_exported(path: Path) -> dict[str, Any]:
     """What `export_snapshot` wrote to a .safetensors file."""
+    tensors, metadata = read_safetensors(path)
     try:
-        tensors, metadata = read_safetensors(path)
         values = json.loads(metadata["styleformer"])
         for network in NETWORKS:
             prefix = f"{network}."
             values[network] = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
         return values
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not an exported network, or damaged ({error})") from error
 
 
@@ -92,6 +92,8 @@ def export_snapshot(source: str | Path, target: Path) -> None:
     """Rewrite any snapshot as ours (.pkl) or as .safetensors with the configuration in the header. Raises CheckpointError."""
     if target.suffix not in (".pkl", SAFETENSORS):
         raise CheckpointError(f"{target}: the name must end in .pkl or {SAFETENSORS}")
+    if target.suffix == SAFETENSORS:
+        load_library(target)  # before long work
     config, spec, values = read_snapshot(source)
     head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
     if target.suffix == SAFETENSORS:

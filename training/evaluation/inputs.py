@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from dnnlib.archive.image_tree import PictureTree
-from dnnlib.download import file_sha256
+from dnnlib.files import file_sha256
 from training.checkpoint.snapshot import load_generator, read_snapshot
 from training.config import RunConfig
 from training.data.dataset import ImageDataset

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dnnlib.download import file_sha256
+from dnnlib.files import file_sha256
 from metrics.registry import check_suitable, evaluate, prepare
 from metrics.results import MetricResult, append_rows, read_rows
 from metrics.weights.published import INCEPTION, Source, command, find
@@ -18,11 +18,11 @@ from training.networks.generator import Generator
 def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
     """Raise ValueError if a metric cannot judge the pictures of this data set or lacks its weights.
 
-    Missing weights are downloaded, by the first process: call it on every rank or outside of runs.
+    Missing weights are downloaded, by the first process of a machine: call it on every rank or outside of runs.
     """
     if names:
         check_suitable(names, RealSet(reference_dataset(dataset.files)))
-        prepare(names, Source(), _announce)
+        prepare(names, Source())
 
 
 def default_metrics() -> tuple[tuple[str, ...], str]:
@@ -79,9 +79,3 @@ def missed_metrics(names: Sequence[str], snapshot: Path, cur_nimg: int) -> tuple
         for name in names
         if all(row.get("snapshot_hash") != content_hash for row in read_rows(snapshot.parent, name))
     )
-
-
-def _announce(what: str, done: int, total: int) -> None:
-    """Print what begins; no bar, because a run's output goes to its log as well."""
-    if done == 0:
-        print(f"{what} ({total:,} bytes)", flush=True)
