@@ -228,7 +228,11 @@ def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: py
         train.main, arguments(tiny_data, tmp_path / "o", "-n", "--batch-gpu=auto", "--cache=ram")
     )
     assert result.exit_code == 0, result.output
-    assert '"batch_gpu": 8' in result.output and "kimg a day" in result.output and "GiB per process" in result.output
+    assert (
+        '"batch_gpu": 8' in result.output
+        and "kimg a day" in result.output
+        and "iB per process at most" in result.output
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -30,7 +30,6 @@ class Driver:
 
     error: str = ""  # why it does not work; "" = it does
     version: str = ""  # 580.95.05
-    gpus: tuple[str, ...] = ()  # names
 
 
 def ask_driver(which: Callable[[str], str | None]) -> Driver:
@@ -39,17 +38,15 @@ def ask_driver(which: Callable[[str], str | None]) -> Driver:
     program = which("nvidia-smi") or (in_wsl if Path(in_wsl).exists() else "")
     if not program:
         return Driver("there is no nvidia-smi: no NVIDIA GPU, or no driver")
-    command = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
+    query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
         return Driver(f"nvidia-smi does not work ({type(error).__name__}: {first_line(str(error))})")
     if done.returncode != 0:
         return Driver(f"nvidia-smi does not work ({first_line(done.stdout + done.stderr)})")
-    rows = [line.split(", ", maxsplit=1) for line in done.stdout.splitlines() if ", " in line]
-    if not rows:
-        return Driver("nvidia-smi sees no GPU")
-    return Driver(version=rows[0][0], gpus=tuple(name for _, name in rows))
+    version = re.match(r"\d[\d.]*", done.stdout)  # a line for each GPU
+    return Driver(version=version[0]) if version else Driver("nvidia-smi sees no GPU")
 
 
 def check_gpus(
