@@ -286,7 +286,7 @@ def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "Trial
     if trial:
         config = fitting_batch_gpu(config, dataset, trial, local_device())
     print(json.dumps(config.to_dict(), indent=2))
-    print(summary(config, dataset.spec, gpus))
+    print(summary(config, dataset.spec))
     print(speed(config, dataset, local_device(), gpus))
     print("This was a dry run: nothing was written.")
 

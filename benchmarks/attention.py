@@ -16,12 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import baseline
 from benchmarks.common import Settings, modes_option, pictures_of, run_benchmark, shared_options
 from benchmarks.compare import Way, compared
+from benchmarks.memory import saved_bytes
 from benchmarks.modes import BASELINE, Mode, forget_compiled
 from benchmarks.rows import Row
 from training.compilation import forward_pass
 from training.config import GeneratorConfig
 from training.networks.attention import EncoderLayer
-from training.plan.memory import saved_bytes
 from training.plan.summary import count_flops
 from training.presets import preset
 

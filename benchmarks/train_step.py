@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.common import Settings, config_of, modes_option, pictures_of, run_benchmark, shared_options
 from benchmarks.contenders import Contender, Ours, Published
 from benchmarks.kernels import largest, where_it_waits
+from benchmarks.memory import saved_bytes
 from benchmarks.modes import BASELINE, Mode, forget_compiled
 from benchmarks.rows import Row, device_name
 from benchmarks.timing import Call, interleaved, matrix_rate, peak_bytes, speed_up, warm_up
 from torch_utils import allocator
 from training.config import DatasetSpec, RunConfig
-from training.plan.memory import saved_bytes
-from training.plan.speed import forward_flops
+from training.plan.summary import forward_flops, meta_networks
 
 PRESETS = ("cifar", "celeba64")
 PASSES = {  # forward passes of G and D that a phase is worth: a backward pass counts one for each gradient it computes
@@ -153,7 +153,7 @@ class Comparison:
     @functools.cached_property
     def forward_flops(self) -> tuple[float, float]:
         """Floating-point operations of a forward pass of generator and discriminator for an image."""
-        return forward_flops(self.config, self.spec)
+        return forward_flops(*meta_networks(self.config, self.spec), self.spec)
 
 
 def look_inside(comparison: Comparison, name: str) -> None:

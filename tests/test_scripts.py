@@ -191,8 +191,7 @@ def test_unwritable_outdir(digits: Path, tmp_path: Path) -> None:
 def test_dry_run_prints_what_it_costs_and_writes_nothing(digits: Path, tmp_path: Path) -> None:
     output = run("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", "--cfg=cifar", "--gpus=2", "--cond=1", "-n")
     assert '"mbstd_group": 32' in output
-    assert "GFLOP an image" in output
-    assert "16 pictures of a pass" in output
+    assert "17.50 GFLOP per image forward" in output and "Memory: " in output
     assert not (tmp_path / "o").exists()
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from benchmarks import baseline
 from benchmarks.common import config_of, pictures_of
 from benchmarks.contenders import Ours, Published
+from benchmarks.memory import saved_bytes
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.plan.memory import saved_bytes
 from training.presets import preset
 
 PUBLISHED_MB = 406  # stored an image by the published generator of the cifar preset

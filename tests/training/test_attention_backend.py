@@ -10,8 +10,6 @@ from torch import Tensor
 from training.config import DatasetSpec, RunConfig
 from training.latents import Latents
 from training.phases import MicroBatch, build_phases
-from training.plan.memory import activation_bytes
-from training.precision import Precision, resolve_precision
 from training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -42,11 +40,3 @@ def test_only_path_length_forgoes_fused_attention(
         fused_allowed.clear()
         phase.step([batch])
         assert set(fused_allowed) == {"G_main": {True}, "G_pl": {False}, "D_main": {True}, "D_r1": set()}[phase.name]
-
-
-def test_the_estimate_of_memory_does_too(
-    fused_allowed: list[bool], tiny_config: RunConfig, tiny_spec: DatasetSpec
-) -> None:
-    precision: Precision = resolve_precision("fp32", CPU)
-    activation_bytes(tiny_config, tiny_spec, 4, precision)
-    assert set(fused_allowed) == {True, False}

@@ -1,6 +1,7 @@
 """--batch-gpu=auto, and the steps that a dry run tries."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,8 +184,35 @@ def test_speed_is_tried_where_that_is_quick(
 ) -> None:
     text = speed(tiny_config, dataset, CPU)
     assert "kimg a day: " in text and "a step of 8 pictures on cpu, mean of 10 steps" in text
+    memory = re.search(
+        r"\nMemory: +([\d.]+) ([MG]iB) per process .* on cpu in fp32 with 8 images per forward pass$", text
+    )
+    assert memory and 0.05 < float(memory[1]) / {"MiB": 1024, "GiB": 1}[memory[2]] < 8
     monkeypatch.setattr(speed_module, "cpu_flops", lambda: 1e6)
-    assert "by estimate" in speed(tiny_config, dataset, CPU)
+    text = speed(tiny_config, dataset, CPU)
+    assert "by estimate" in text and text.endswith("not measured, as no step was tried")
+
+
+def test_memory_on_a_gpu_is_what_the_steps_held_there(
+    tiny_config: RunConfig, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what --batch-gpu=auto had held before, in steps that were too large."""
+    held = {CUDA: 9 * GIB}
+
+    class Steps:
+        def __init__(self, *arguments: object) -> None:
+            pass
+
+        def iteration_sec(self, steps: int) -> tuple[float, int]:
+            held[CUDA] = max(held[CUDA], 3 * GIB)
+            return 0.5, steps
+
+    monkeypatch.setattr(speed_module, "Probe", Steps)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update({device: GIB}))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", held.__getitem__)
+    text = speed(changed(with_micro_batch(tiny_config, 4), "performance", precision="fp32"), dataset, CUDA)
+    assert "0.500 s a step of 8 pictures on cuda:0" in text
+    assert "3.0 GiB per process at most" in text and "in fp32 with 4 images per forward pass" in text
 
 
 def arguments(data: Path, outdir: Path, *others: str) -> list[str]:
@@ -200,7 +228,11 @@ def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: py
         train.main, arguments(tiny_data, tmp_path / "o", "-n", "--batch-gpu=auto", "--cache=ram")
     )
     assert result.exit_code == 0, result.output
-    assert '"batch_gpu": 8' in result.output and "kimg a day" in result.output
+    assert (
+        '"batch_gpu": 8' in result.output
+        and "kimg a day" in result.output
+        and "iB per process at most" in result.output
+    )
     assert not list(tmp_path.iterdir())
 
 

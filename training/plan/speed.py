@@ -1,29 +1,20 @@
-"""How fast a configuration trains: a few steps tried out, or an estimate where they would take long."""
+"""How fast a configuration trains and in how much memory: a few steps tried out, or an estimate where they would take long."""
 
+import resource
 import time
 
 import torch
 
 from dnnlib.text import format_bytes, format_duration
-from training.config import DatasetSpec, LossConfig, RunConfig
+from training.config import LossConfig, RunConfig
 from training.data.stream import ImageDataset
-from training.networks.discriminator import Discriminator
-from training.networks.generator import Generator
 from training.plan.probe import CPU_SEC, Probe
-from training.plan.summary import count_flops
+from training.plan.summary import forward_flops, meta_networks
+from training.precision import resolve_precision
 
 PROBE_STEPS = 10
 MATRIX_SIDE = 768  # of the product that measures the CPU
 CPU_SHARE = 0.5  # of its rate that training reaches, about
-
-
-def forward_flops(config: RunConfig, spec: DatasetSpec) -> tuple[float, float]:
-    """Floating-point operations of an image in the forward pass of the generator and of the discriminator."""
-    with torch.device("meta"):
-        G, D = Generator(config.generator, spec), Discriminator(config.discriminator, spec).to("meta")
-        z, c = torch.empty(1, G.z_dim), torch.empty(1, spec.label_dim)
-        image = torch.empty(1, spec.channels, spec.height, spec.width)
-        return count_flops(lambda: G(z, c)), count_flops(lambda: D(image, c))
 
 
 def training_flops(G_flops: float, D_flops: float, loss: LossConfig) -> float:
@@ -38,23 +29,39 @@ def training_flops(G_flops: float, D_flops: float, loss: LossConfig) -> float:
 
 
 def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_size: int = 1) -> str:
-    """A line of text: thousands of pictures a day by a few steps, or by estimate where these would take long."""
-    batch = config.schedule.batch
+    """Two lines of text: thousands of images per day, and the memory of a process, both measured in a few steps.
+
+    Where steps would take long, the speed is an estimate and the memory is not known.
+    """
+    batch, micro_batch = config.schedule.batch, config.schedule.micro_batch(world_size)
     if device.type != "cuda":
-        flops = training_flops(*forward_flops(config, dataset.spec), config.loss) * batch / world_size
-        sec = flops / (cpu_flops() * CPU_SHARE)
+        flops = training_flops(*forward_flops(*meta_networks(config, dataset.spec), dataset.spec), config.loss)
+        sec = flops * batch / world_size / (cpu_flops() * CPU_SHARE)
         if sec > CPU_SEC / 2:
             return (
                 f"Speed:          about {kimg_a_day(batch, sec)} kimg a day on the CPU, by estimate from the rate of its matrix "
-                f"products; not tried, as a step would take {format_duration(sec)}"
+                f"products; not tried, as a step would take {format_duration(sec)}\n"
+                f"Memory:         not measured, as no step was tried"
             )
-    sec, count = Probe(config, dataset, device, world_size).iteration_sec(PROBE_STEPS)
+    probe = Probe(config, dataset, device, world_size)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # of --batch-gpu=auto, which tried larger steps
+    sec, count = probe.iteration_sec(PROBE_STEPS)
     others = f", {world_size} processes, exchange between them left out" if world_size > 1 else ""
-    peak = f"; peak memory {format_bytes(torch.cuda.max_memory_allocated(device))}" if device.type == "cuda" else ""
+    precision = resolve_precision(config.performance.precision, device).name
     return (
         f"Speed:          {kimg_a_day(batch, sec)} kimg a day: {sec:.3f} s a step of {batch} pictures on {device}, mean of "
-        f"{count} step{'s' if count > 1 else ''}{others}{peak}"
+        f"{count} step{'s' if count > 1 else ''}{others}\n"
+        f"Memory:         {format_bytes(peak_bytes(device))} per process at most in these steps, measured on {device} in "
+        f"{precision} with {micro_batch} images per forward pass"
     )
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that PyTorch held on a GPU since its statistics were reset; on the CPU that this process ever had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
 
 
 def kimg_a_day(batch: int, sec: float) -> str:
