@@ -152,6 +152,7 @@ def test_file_is_made_once_and_shared(data: Path, cache: Path, folder: Path) -> 
         lambda path: os.truncate(path, path.stat().st_size + 1),
         lambda path: path.write_bytes(bytes(path.stat().st_size)),
         lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{", 1)),
         lambda path: np.save(path, np.zeros(9, np.uint8)),
         lambda path: np.save(path, np.load(path).astype(np.int8)),
     ],

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from enum import Enum, auto
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def from_file(path: Path, shape: Shape) -> Decoded | None:
     try:
         content = open_memmap(path, mode="c")
         num_bytes = path.stat().st_size
-    except (OSError, ValueError):
+    except (OSError, ValueError, SyntaxError, TokenError):  # the last two: numpy's, of a damaged header
         return None
     is_whole = content.dtype == np.uint8 and content.shape == (_length(shape),)
     if not is_whole or num_bytes != content.offset + content.nbytes:
