@@ -20,8 +20,7 @@ from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
 from training.data import cache as picture_cache
 from training.data.cache import choose, device_bytes, keep_decoded
-from training.data.decoded import Decoded, Place
-from training.data.decoded_file import file_bytes, map_pictures, write_pictures
+from training.data.decoded import Decoded, Place, from_file, write_file
 from training.data.stream import MAX_BROKEN, DataError, ImageDataset, stream
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -146,22 +145,19 @@ def test_file_is_made_once_and_shared(data: Path, cache: Path, folder: Path) -> 
     assert len(lines) == 2 and len(list((cache / "pictures").iterdir())) == 2
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[1000] ^= 1
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     "damage",
     [
-        _flip,
         lambda path: os.truncate(path, path.stat().st_size - 1),
+        lambda path: os.truncate(path, path.stat().st_size + 1),
         lambda path: path.write_bytes(bytes(path.stat().st_size)),
         lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{", 1)),
+        lambda path: np.save(path, np.zeros(9, np.uint8)),
+        lambda path: np.save(path, np.load(path).astype(np.int8)),
     ],
 )
-def test_damaged_file_is_made_again(data: Path, cache: Path, damage: Callable[[Path], object]) -> None:
+def test_file_of_another_shape_or_size_is_made_again(data: Path, cache: Path, damage: Callable[[Path], object]) -> None:
     expected = _take(_kept(data, "ram"))
     (path,) = (cache / "pictures").iterdir()
     whole = path.read_bytes()
@@ -172,7 +168,7 @@ def test_damaged_file_is_made_again(data: Path, cache: Path, damage: Callable[[P
 
 def test_unused_files_are_removed(data: Path, cache: Path) -> None:
     (cache / "pictures").mkdir(parents=True)
-    old, new = cache / "pictures" / "old.u8", cache / "pictures" / "new.u8"
+    old, new = cache / "pictures" / "old.npy", cache / "pictures" / "new.npy"
     for path, days in ((old, 31), (new, 29)):
         path.write_bytes(b"x")
         os.utime(path, (0, time.time() - days * 86_400))
@@ -234,16 +230,16 @@ def test_pickled_data_set_keeps_the_file_and_nothing_else(data: Path) -> None:
         _assert_same(_take(copy), expected)
 
 
-def test_file_tells_what_it_is(tmp_path: Path) -> None:
-    shape, path = (3, 1, 2, 2), tmp_path / "f"
-    pixels, is_there = np.arange(12, dtype=np.uint8).reshape(shape), np.array([True, False, True])
-    write_pictures(path, shape, [(pixels[:2], is_there[:2]), (pixels[2:], is_there[2:])])
-    assert path.stat().st_size == file_bytes(shape)
-    found = map_pictures(path, shape)
-    assert found is not None
-    assert np.array_equal(found[0], pixels) and found[1].tolist() == is_there.tolist()
-    assert map_pictures(path, (3, 1, 4, 1)) is None  # of the same size
-    assert map_pictures(tmp_path / "none", shape) is None
+def test_file_is_an_npy_of_pixels_and_which_are_there(tmp_path: Path) -> None:
+    shape, path = (3, 1, 2, 2), tmp_path / "f.npy"
+    pixels, is_there = torch.arange(12, dtype=torch.uint8).reshape(shape), np.array([True, False, True])
+    write_file(path, shape, [(pixels[:2], is_there[:2]), (pixels[2:], is_there[2:])])
+    assert np.load(path, mmap_mode="r").tolist() == [*range(12), 1, 0, 1]
+    found = from_file(path, shape)
+    assert found is not None and torch.equal(found.pixels, pixels) and found.is_there.tolist() == is_there.tolist()
+    found.pixels[0] = 99  # of this process alone
+    assert np.load(path)[0] == 0
+    assert from_file(tmp_path / "none", shape) is None
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from dnnlib.text import format_bytes
 from metrics.cache import default_folder
 from torch_utils.distributed import local_world_size
 from training.data.dataset import ImageDataset
-from training.data.decoded import Decoded, Place, empty, from_file
-from training.data.decoded_file import file_bytes, write_pictures
+from training.data.decoded import Decoded, Place, empty, from_file, write_file
 from training.data.files import MAX_BROKEN
 from training.data.workers import DataError, read_ahead
 
@@ -115,7 +114,7 @@ def _file(dataset: ImageDataset, say: Callable[[str], None]) -> Decoded:
     """Return the pictures of the file in the cache folder; the first process that wants it writes it."""
     folder = default_folder() / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{dataset.pixel_hash()[:32]}.u8"
+    path = folder / f"{dataset.pixel_hash()[:32]}.npy"
     kept = from_file(path, dataset.shape)
     if kept is None:
         with _one_process(folder):
@@ -126,13 +125,12 @@ def _file(dataset: ImageDataset, say: Callable[[str], None]) -> Decoded:
 
 
 def _new_file(dataset: ImageDataset, path: Path, say: Callable[[str], None]) -> Decoded:
-    for other in path.parent.glob("*.u8"):
+    for other in path.parent.iterdir():
         with contextlib.suppress(OSError):
             if time.time() - other.stat().st_mtime > _KEPT_SEC:
                 other.unlink()
-    say(f"Decoding {dataset.num_files:,} pictures once, into {path} ({format_bytes(file_bytes(dataset.shape))})")
-    parts = _decoded_parts(dataset, available_cpus())
-    write_pictures(path, dataset.shape, ((part.numpy(), is_there) for part, is_there in parts))
+    say(f"Decoding {dataset.num_files:,} pictures once, into {path} ({format_bytes(math.prod(dataset.shape))})")
+    write_file(path, dataset.shape, _decoded_parts(dataset, available_cpus()))
     kept = from_file(path, dataset.shape)
     if kept is None:
         raise OSError(f"{path} cannot be read back as it was written")

@@ -1,14 +1,18 @@
 """Pictures that were decoded once and are kept: in memory, in a file that processes share, or on the GPU."""
 
+import math
+from collections.abc import Iterable
 from enum import Enum, auto
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap, write_array_header_1_0
 from torch import Tensor
 
-from training.data.decoded_file import map_pictures
+from dnnlib.files import atomic_write
 
 Shape = tuple[int, int, int, int]  # files, channels, height, width
 
@@ -73,10 +77,45 @@ def empty(shape: Shape) -> Decoded:
     return Decoded(torch.from_numpy(np.zeros(shape, np.uint8)), np.zeros(shape[0], bool), Place.MEMORY)
 
 
-def from_file(path: Path, shape: Shape, verify: bool = True) -> Decoded | None:
-    """Return the pictures of a file that `write_pictures` wrote; None if it is not there or damaged."""
-    found = map_pictures(path, shape, verify)
-    return found and Decoded(torch.from_numpy(found[0]), found[1], Place.FILE, path)
+def write_file(path: Path, shape: Shape, parts: Iterable[tuple[Tensor, np.ndarray]]) -> None:
+    """Write images that come in parts, in order, as one .npy of bytes; it takes its name when it is whole.
+
+    All pixels come first, then a byte per file: whether its image is there. Written and not mapped, because a full disk
+    kills a process that writes to mapped memory.
+
+    Args:
+        path: Of the file; its folder must exist.
+        shape: Of all images.
+        parts: Images, uint8 [some, channels, height, width], and which of them are there, bool [some].
+    """
+    with atomic_write(path) as file:
+        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (_length(shape),)})
+        masks = []
+        for pixels, is_there in parts:
+            file.write(pixels.numpy().data)
+            masks.append(is_there)
+        file.write(np.concatenate(masks).data)
+
+
+def from_file(path: Path, shape: Shape) -> Decoded | None:
+    """Return the images of a file that `write_file` wrote; None if it is not there, or of another shape or size.
+
+    Processes share its memory; what one of them writes there stays its own.
+    """
+    try:
+        content = open_memmap(path, mode="c")
+        num_bytes = path.stat().st_size
+    except (OSError, ValueError, SyntaxError, TokenError):  # the last two: numpy's, of a damaged header
+        return None
+    is_whole = content.dtype == np.uint8 and content.shape == (_length(shape),)
+    if not is_whole or num_bytes != content.offset + content.nbytes:
+        return None
+    pixels, is_there = np.split(content, [math.prod(shape)])
+    return Decoded(torch.from_numpy(pixels.reshape(shape)), is_there.astype(bool), Place.FILE, path)
+
+
+def _length(shape: Shape) -> int:
+    return math.prod(shape) + shape[0]
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -87,4 +126,4 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _reopened(path: Path | None, shape: Shape) -> Decoded:
-    return (path and from_file(path, shape, verify=False)) or empty(shape)
+    return (path and from_file(path, shape)) or empty(shape)

@@ -1,6 +1,7 @@
 """The endless stream of micro-batches that training takes from a data set."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from training.data.dataset import BrokenPicture, ImageDataset
 from training.data.decoded import Place, send
 from training.data.files import MAX_BROKEN, too_many
 from training.data.order import micro_batches, order
-from training.data.workers import DataError, read_ahead
+from training.data.workers import DataError as DataError  # part of what `stream` offers
+from training.data.workers import read_ahead
 
 
 def stream(
@@ -66,11 +68,10 @@ def stream(
 
 
 class _Read(NamedTuple):
-    """What became of a micro-batch, in a form that comes through from another process."""
+    """A micro-batch, in a form that comes through from another process."""
 
-    tensors: list[Tensor]  # images and labels; none after a failure
+    tensors: list[Tensor]  # images and labels
     broken: list[BrokenPicture]
-    failure: str = ""
 
 
 class _MicroBatchReader(Dataset[_Read]):
@@ -80,24 +81,13 @@ class _MicroBatchReader(Dataset[_Read]):
         self._dataset, self._max_broken = dataset, max_broken
 
     def __getitem__(self, indices: list[int]) -> _Read:
-        broken: list[BrokenPicture] = []
-        items = []
-        try:
-            kept = self._dataset.kept_batch(indices)
-            if kept is not None:
-                return _Read([_handed_over(tensor) for tensor in kept], broken)
-            for index in indices:
-                image, label, found = self._dataset.readable(index, self._max_broken)
-                items.append((image, label))
-                broken += found
-            return _Read(default_collate(items), broken)
-        except DataError as error:
-            return _Read([], broken, str(error))
-        except (MemoryError, RuntimeError) as error:  # of shared memory, between workers and this process
-            if get_worker_info() is None:  # a matter of the GPU
-                raise
-            reason = str(error) or "no memory is left"
-            return _Read([], broken, f"pictures cannot be handed over: {reason}; use fewer processes (--workers)")
+        kept = self._dataset.kept_batch(indices)
+        if kept is not None:
+            return _Read([_handed_over(tensor) for tensor in kept], [])
+        images, labels, broken = zip(
+            *(self._dataset.readable(index, self._max_broken) for index in indices), strict=True
+        )
+        return _Read([default_collate(images), default_collate(labels)], list(itertools.chain(*broken)))
 
 
 def _handed_over(tensor: Tensor) -> Tensor:
@@ -114,14 +104,12 @@ def _checked(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the micro-batches; tell of broken pictures, and raise DataError when they are too many or there is no more."""
     with contextlib.closing(reads):
-        for tensors, broken, failure in reads:
+        for tensors, broken in reads:
             for name, problem, stand_in in broken:
                 if name not in dataset.broken:
                     dataset.broken[name] = problem
                     on_broken(f"Warning: {problem}; {stand_in} is used in its place")
             if len(dataset.broken) > max_broken:
                 raise too_many(dataset.path, dataset.broken, max_broken)
-            if failure:
-                raise DataError(failure)
             images, labels = (send(tensor, device) for tensor in tensors)
             yield images, labels
