@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
+from metrics.networks.vgg16_weights import load_vgg16
 from metrics.weights.published import LPIPS, VGG16, Source, require
-from metrics.weights.vgg16 import load_vgg16
 from torch_utils.ops.upfirdn2d import downsample2d
 from training.networks.discriminator import Discriminator
 

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageColor
 
-from dnnlib.archive.quick_header import quick_header
+from dnnlib.images.quick_header import quick_header
 from dnnlib.images.sixteen_bit import mode_16_bits, reduced_to_8_bits
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -12,7 +12,7 @@ from metrics.features import Keep
 from metrics.images import RealImages
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3
-from metrics.weights.inception import load_inception, read_inception
+from metrics.networks.inception_weights import load_inception, read_inception
 from metrics.weights.published import INCEPTION, Source, Weights, obtain, require
 
 DETECTOR = "inception_2015"

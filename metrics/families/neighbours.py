@@ -11,9 +11,9 @@ from metrics.features import Keep
 from metrics.images import RealImages
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.networks.vgg16 import FEATURES, INPUT_PX, VGG16
+from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import VGG16 as VGG16_FILE
 from metrics.weights.published import Source, Weights, obtain, require
-from metrics.weights.vgg16 import is_proven, load_vgg16, read_vgg16
 
 DETECTOR = "vgg16"
 PR_NEIGHBOUR = 3

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.archive.quick_header import quick_header
 from dnnlib.images import codec as picture
 from dnnlib.images.codec import HEADER_BYTES, Layout, plain_layout, read_layout
+from dnnlib.images.quick_header import quick_header
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
 

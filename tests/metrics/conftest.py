@@ -18,7 +18,7 @@ from metrics.families.inception import DETECTOR, InceptionDetector
 from metrics.features import Keep
 from metrics.metric import Inputs, Measurement, Metric, RealUse
 from metrics.networks.inception import InceptionV3
-from metrics.weights.inception import torchscript_names
+from metrics.networks.inception_weights import torchscript_names
 from metrics.weights.published import Source
 
 

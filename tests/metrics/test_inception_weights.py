@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metrics.weights.inception import load_inception, read_inception, torchscript_names
+from metrics.networks.inception_weights import load_inception, read_inception, torchscript_names
 from metrics.weights.torchscript import is_torchscript, read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
