@@ -18,7 +18,7 @@ def read_ahead(
 ) -> Generator[Any, None, None]:
     """Return dataset[key] for each key, in this order, read by so many processes; 0 = by this one.
 
-    The processes start at once. They ignore Ctrl-C, which a terminal sends to them as well.
+    The processes start at once. Ctrl-C, which a terminal sends to them as well, does not reach them.
 
     Raises:
         DataError: The data set raised one, a process was killed, or they cannot be started or reached.
@@ -29,7 +29,6 @@ def read_ahead(
         sampler=keys,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # otherwise starting the workers would draw from the global one
     )
     with _data_errors(num_workers):
@@ -51,11 +50,18 @@ class _Answers(Dataset[Any]):
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Return the iterator of a loader, without PyTorch's handler that raises in the midst of whatever runs."""
+    """Return the iterator of a loader whose processes are born with Ctrl-C blocked.
+
+    PyTorch's own handler, which would raise in the midst of whatever runs when a process dies, is undone.
+    """
     if not hasattr(signal, "SIGCHLD"):
         return iter(loader)
     handler = signal.getsignal(signal.SIGCHLD)
-    iterator = iter(loader)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        iterator = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if signal.getsignal(signal.SIGCHLD) is not handler:  # so this is the main thread
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
     return iterator
@@ -90,7 +96,3 @@ def _data_errors(num_workers: int) -> Iterator[None]:
             f"the processes that read images failed: {reason}. If memory ran out, use fewer (--workers, 0 = none); if "
             f"shared memory did, make more of it (docker run --shm-size=8g)"
         ) from error
-
-
-def _ignore_interrupts(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
