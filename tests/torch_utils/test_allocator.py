@@ -10,7 +10,7 @@ import resource, torch
 from torch_utils import allocator
 print(allocator.keep_freed_memory())
 def step():
-    for _ in range(10):
+    for _ in range(20):
         torch.ones(2**24)  # 64 MB
 step()  # blocks find their places
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -31,6 +31,6 @@ def run(**environment: str) -> tuple[bool, int]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is not glibc's")
 def test_freed_memory_is_kept_unless_the_user_says_otherwise() -> None:
     is_kept, faults = run()
-    assert is_kept and faults < 100
-    is_kept, faults = run(MALLOC_MMAP_THRESHOLD_="1000000")
-    assert not is_kept and faults > 100  # 163,840 of 4 KB, fewer of larger pages
+    is_kept_too, faults_without = run(MALLOC_MMAP_THRESHOLD_="1000000")
+    assert is_kept and not is_kept_too
+    assert 3 * faults < faults_without  # blocks still find places in some steps, but are not taken anew in each

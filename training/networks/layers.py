@@ -49,7 +49,7 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """Convolution with fused bias and activation; its weight is used as `weight / sqrt(in_channels * kernel^2)`.
+    """Convolution with bias and activation; its weight is used as `weight / sqrt(in_channels * kernel^2)`.
 
     Down-sampling by 2 filters first, then convolves with a stride.
     """
@@ -117,7 +117,7 @@ def scaled_convolutions(layers: Sequence[EqualizedConv2d]) -> list[tuple[Tensor,
 
 def scaled(tensors: Sequence[Tensor], factors: Sequence[float]) -> tuple[Tensor, ...]:
     """Each tensor times its factor, differentiable any number of times, by one operation in each direction."""
-    if torch.compiler.is_compiling():  # each product fuses with what follows it
+    if torch.compiler.is_compiling():  # a cast that follows fuses with its product
         return tuple(x * factor for x, factor in zip(tensors, factors, strict=True))
     return _Scaled.apply(list(factors), *tensors)
 
