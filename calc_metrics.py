@@ -1,4 +1,4 @@
-"""Measure the quality of a network snapshot, or of a folder of generated pictures."""
+"""Measure the quality of a network snapshot, or of a folder of generated images."""
 
 import re
 import statistics
@@ -26,7 +26,7 @@ WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparab
 
 
 class ProgressBars:
-    """Shows one bar for each pass over pictures."""
+    """Shows one bar for each pass over images."""
 
     def __init__(self, hidden: bool) -> None:
         self._hidden = hidden
@@ -56,12 +56,10 @@ class ProgressBars:
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--network", metavar="FILE", help="Network snapshot, network-snapshot-*.pkl.")
-@click.option("--images", metavar="PATH", help="Folder or zip of generated pictures, in place of --network.")
-@click.option("--data", metavar="PATH", help="Real pictures: zip or folder.  [default: the network's training set]")
+@click.option("--images", metavar="PATH", help="Folder or zip of generated images, in place of --network.")
+@click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the network's training set]")
 @click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; `--metrics=list` explains them.")
-@click.option(
-    "--mirror", type=bool, metavar="BOOL", help="For fid50k: flipped real pictures too.  [default: as trained]"
-)
+@click.option("--mirror", type=bool, metavar="BOOL", help="For fid50k: flipped real images too.  [default: as trained]")
 @click.option(
     "--detector",
     "detectors",
@@ -75,7 +73,7 @@ class ProgressBars:
     help="Your network for fd_module and kd_module, TorchScript or torch.export. RUNS THE CODE in it.",
 )
 @click.option("--offline", is_flag=True, help="Download no weights.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of the generated pictures.")
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of the generated images.")
 @click.option(
     "--repeat",
     type=click.IntRange(1),
@@ -83,20 +81,20 @@ class ProgressBars:
     metavar="N",
     help="Measure with N seeds: mean and standard deviation.",
 )
-@click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Pictures a detector sees at once.")
+@click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Images a detector sees at once.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")
 @click.option(
     "--gpus",
     type=click.IntRange(0),
     metavar="N",
-    help="Processes, one a GPU; without GPUs on the CPU; 0 = CPU.  [default: 1]",
+    help="Processes, one per GPU; without GPUs on the CPU; 0 = CPU.  [default: 1]",
 )
 @click.option("--outdir", metavar="DIR", help="Where metric-*.jsonl is appended to.  [default: beside the snapshot]")
 @click.option("--cache", metavar="DIR", help="Cache folder.  [default: $STYLEFORMER_CACHE_DIR or ~/.cache/styleformer]")
 @click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Show progress.")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
-    """Measure the quality of a network snapshot, or of a folder of generated pictures.
+    """Measure the quality of a network snapshot, or of a folder of generated images.
 
     Each value is printed and appended to metric-<name>.jsonl beside the snapshot.
 
@@ -105,7 +103,7 @@ def main(**options: Any) -> None:
       python calc_metrics.py --network=network-snapshot-000040.pkl --data=demo.zip --metrics=proxy_fd_democlf_v1
       python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=fid50k_full,is50k
       python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=all-light --gpus=2 --repeat=3
-      python calc_metrics.py --images=out --data=pictures.zip --metrics=fid5k_full --detector=inception.pth --outdir=results
+      python calc_metrics.py --images=out --data=images.zip --metrics=fid5k_full --detector=inception.pth --outdir=results
     """
     try:
         explain() if options["metrics"] == "list" else run(options)
@@ -127,7 +125,7 @@ def explain() -> None:
     for name, metric in METRICS.items():
         print(f"{name}\n    {metric.definition}.{'' if metric.comparable_to_published else PROXY_NOTE}")
     examples = ", ".join(family.template.format(count="5k") for family in FAMILIES)
-    print(f"The number of generated pictures may be another: {examples}; or 500 in place of 5k.")
+    print(f"The number of generated images may be another: {examples}; or 500 in place of 5k.")
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
     from metrics.registry import parse_names, prepare
     from torch_utils import distributed
-    from training.evaluation.inputs import real_pictures
+    from training.evaluation.inputs import real_images
 
     check_sources(options)
     names = parse_names(options["metrics"])
@@ -160,7 +158,7 @@ def run(options: dict[str, Any]) -> None:
     device = choose_device(options["device"], options["gpus"], num_processes)
     data, mirror = options["data"], bool(options["mirror"])
     if options["network"]:
-        data, mirror = real_pictures(options["network"], data, options["mirror"])
+        data, mirror = real_images(options["network"], data, options["mirror"])
     cache_folder = expand(options["cache"])
     weights = choose_weights(options, names, cache_folder)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
@@ -169,7 +167,7 @@ def run(options: dict[str, Any]) -> None:
         options["batch"], seeds, options["verbose"] and distributed.is_main(),
     )  # fmt: skip
     if distributed.is_main():
-        check_pictures(job)
+        check_images(job)
     prepare(names, weights)
     if num_processes > 1 and distributed.torchrun_world_size() is None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
@@ -177,10 +175,10 @@ def run(options: dict[str, Any]) -> None:
         measure(job)
 
 
-def check_pictures(job: Job) -> None:
-    """Raise ValueError where metrics, real pictures and those to judge do not suit each other, before any long work.
+def check_images(job: Job) -> None:
+    """Raise ValueError where metrics, real images and those to judge do not suit each other, before any long work.
 
-    Says which of the pictures to judge are left out.
+    Says which of the images to judge are left out.
     """
     from metrics.registry import check_suitable
     from training.evaluation.images import RealSet, reference_dataset
@@ -202,7 +200,7 @@ def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", w
 
 
 def measure(job: Job) -> None:
-    """Measure in this process, on its part of the pictures where there are several; the first one prints and records."""
+    """Measure in this process, on its part of the images where there are several; the first one prints and records."""
     import torch
 
     from metrics.registry import evaluate
@@ -210,7 +208,7 @@ def measure(job: Job) -> None:
     from training.evaluation.images import RealSet, flipped_set, reading_workers, reference_dataset
 
     device = torch.device(job.device) if job.device else distributed.local_device()
-    distributed.join(device)
+    distributed.init(device)
     workers = reading_workers(device)
     dataset = reference_dataset(job.data)
     fake = open_fake(job, dataset, device, workers)
@@ -238,7 +236,7 @@ def measure(job: Job) -> None:
         show(results)
     if unsaved:
         print(f"Warning: rows were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
-    distributed.leave()
+    distributed.shutdown()
 
 
 def record(found: "list[MetricResult]", outdir: Path | None) -> str:
@@ -259,13 +257,13 @@ def expand(path: str | None) -> Path | None:
 
 
 def check_sources(options: dict[str, Any]) -> None:
-    """Raise UsageError unless the pictures to judge and the real ones are both named."""
+    """Raise UsageError unless the images to judge and the real ones are both named."""
     if bool(options["network"]) == bool(options["images"]):
         raise click.UsageError("Name what to measure: either --network=FILE or --images=PATH.")
     if options["images"] and options["repeat"] > 1:
-        raise click.UsageError("--repeat draws new pictures for each seed; those of --images are always the same.")
+        raise click.UsageError("--repeat draws new images for each seed; those of --images are always the same.")
     if options["images"] and not options["data"]:
-        raise click.UsageError("--images needs the real pictures to compare with: --data=PATH.")
+        raise click.UsageError("--images needs the real images to compare with: --data=PATH.")
 
 
 def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str | None:
@@ -356,9 +354,9 @@ def show(results: "list[list[MetricResult]]") -> None:
     if several:
         print(f"Means and standard deviations over {len(results)} seeds, {first[0].seed} to {results[-1][0].seed}.")
     if any(result.floor is not None for result in first):
-        print("The floor is the distance between two halves of the real pictures.")
+        print("The floor is the distance between two halves of the real images.")
     if cached := [result.metric for result in first if result.real_cached]:
-        print(f"From the cache: the features of the real pictures, for {', '.join(cached)}.")
+        print(f"From the cache: the features of the real images, for {', '.join(cached)}.")
     for result in first:
         print(explanation(result))
 

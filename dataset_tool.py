@@ -1,4 +1,4 @@
-"""Packs pictures into the data set format of StyleGAN2-ADA, a zip or folder of PNG with dataset.json; or looks at them."""
+"""Packs images into the data set format of StyleGAN2-ADA, a zip or folder of PNG with dataset.json; or looks at them."""
 
 import shlex
 import signal
@@ -16,11 +16,11 @@ from dnnlib.command_line import memory_shortage
 from dnnlib.dataclass_values import ConfigError
 from dnnlib.images.codec import Layout, parse_color
 from dnnlib.images.grid import draw_grid
-from dnnlib.images.writer import write_picture
+from dnnlib.images.writer import write_image
 from dnnlib.packing.inspection import inspect_source, sample_columns
 from dnnlib.packing.inspection_text import report
 from dnnlib.packing.packer import Packer, Recipe
-from dnnlib.packing.transform import FILTERS, KINDS, PictureTransform
+from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
 from dnnlib.parallel import available_cpus
 from dnnlib.sources.image_sources import SourceOptions, open_source
 from dnnlib.sources.source_images import ImageSource
@@ -30,11 +30,11 @@ from training.config import DatasetSpec
 Item = TypeVar("Item")
 
 GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-SIDE_PX = click.IntRange(1, 8192)  # larger pictures are typing errors that would fill the memory
+SIDE_PX = click.IntRange(1, 8192)  # larger images are typing errors that would fill the memory
 
 
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
-@click.option("--source", required=True, metavar="PATH|NAME", help="Pictures to pack, see above.")
+@click.option("--source", required=True, metavar="PATH|NAME", help="Images to pack, see above.")
 @click.option(
     "--dest", metavar="PATH", help="New data set: a name ending in .zip, or a folder.  [required unless --inspect]"
 )
@@ -42,10 +42,10 @@ SIDE_PX = click.IntRange(1, 8192)  # larger pictures are typing errors that woul
     "--inspect",
     is_flag=False,
     flag_value="",
-    metavar="[PICTURE]",
-    help="Pack nothing: say what the source holds, and write a grid of its pictures to --inspect=FILE.png.",
+    metavar="[IMAGE]",
+    help="Pack nothing: say what the source holds, and write a grid of its images to --inspect=FILE.png.",
 )
-@click.option("--max-images", type=click.IntRange(1), metavar="N", help="Pack at most N pictures.  [default: all]")
+@click.option("--max-images", type=click.IntRange(1), metavar="N", help="Pack at most N images.  [default: all]")
 @click.option(
     "--labels-from-folders", "--class-labels", is_flag=True, help="Make each sub-folder of the source a class."
 )
@@ -56,7 +56,7 @@ SIDE_PX = click.IntRange(1, 8192)  # larger pictures are typing errors that woul
 @click.option(
     "--background",
     metavar="COLOR",
-    help="What to put behind transparent pictures: white, grey, #rrggbb, ...  [default: refuse them]",
+    help="What to put behind transparent images: white, grey, #rrggbb, ...  [default: refuse them]",
 )
 @click.option(
     "--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="At a bad file: stop, or go on without it."
@@ -68,20 +68,20 @@ SIDE_PX = click.IntRange(1, 8192)  # larger pictures are typing errors that woul
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a processor]")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
-    """Pack pictures into a data set for train.py, all of one size; or only look at them (--inspect).
+    """Pack images into a data set for train.py, all of one size; or only look at them (--inspect).
 
     \b
     The source is one of
-      a folder, a zip   all pictures in it and its sub-folders (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM);
+      a folder, a zip   all images in it and its sub-folders (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM);
                         labels in a dataset.json are kept
       demo              6,000 (--split=score: 1,000) coloured digits of 32x32, drawn on the spot
-      CIFAR-10          cifar-10-python.tar.gz, the 50,000 training pictures with their classes
+      CIFAR-10          cifar-10-python.tar.gz, the 50,000 training images with their classes
       STL-10            stl10_binary.tar.gz or the folder it unpacks to; --split=train, test (both with classes),
-                        unlabeled or train+unlabeled (default, 105,000 pictures)
+                        unlabeled or train+unlabeled (default, 105,000 images)
       LSUN              a folder with data.mdb, such as church_outdoor_train_lmdb (needs: pip install lmdb)
       MNIST             a folder of train-images-idx3-ubyte and the like, packed (.gz) or not; --split=train, test
       torchvision:NAME  the set of that name in torchvision.datasets, found in --root, with --download fetched
-    --max-images takes pictures spread evenly over a folder or zip, and the first ones of the others.
+    --max-images takes images spread evenly over a folder or zip, and the first ones of the others.
 
     \b
     The size stays as it is, or becomes
@@ -122,7 +122,7 @@ def explain(error: ValueError | OSError | MemoryError) -> str:
 
 
 def pack(options: dict[str, Any]) -> None:
-    """Write the pictures of --source to --dest and say what was done."""
+    """Write the images of --source to --dest and say what was done."""
     start_sec = time.monotonic()
     dest = Path(options["dest"]).expanduser()
     if Path(options["source"]).expanduser().resolve() == dest.resolve():
@@ -138,17 +138,17 @@ def pack(options: dict[str, Any]) -> None:
         for png, label in packer.encoded(layout):
             writer.add(png, label)
     list_skipped(packer.skipped, images.count)
-    facts = [f"{writer.count:,} pictures of {layout}", *describe(images)]
+    facts = [f"{writer.count:,} images of {layout}", *describe(images)]
     if packer.num_enlarged:
         facts.append(f"{packer.num_enlarged:,} of them enlarged")
     click.echo(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
 
 
 def inspect(options: dict[str, Any]) -> None:
-    """Print what the source holds, and write a grid of its pictures where one is asked for."""
+    """Print what the source holds, and write a grid of its images where one is asked for."""
     given = [name for name in ("dest", "transform", "width", "height", "background") if options[name] is not None]
     if given:
-        raise ValueError(f"--inspect looks at the pictures as they are and packs nothing; leave out --{given[0]}")
+        raise ValueError(f"--inspect looks at the images as they are and packs nothing; leave out --{given[0]}")
     grid = Path(options["inspect"]).expanduser() if options["inspect"] else None
     if grid and not (grid.suffix.lower() in GRID_SUFFIXES and grid.parent.is_dir()):
         raise ValueError(
@@ -159,7 +159,7 @@ def inspect(options: dict[str, Any]) -> None:
     for line in report(found, images, source_words(options), refusal):
         click.echo(line)
     if grid and found.samples:
-        write_picture(grid, draw_grid(sample_columns(found, images.class_names)))
+        write_image(grid, draw_grid(sample_columns(found, images.class_names)))
         click.echo(f"{'grid':<12}{grid}")
 
 
@@ -170,7 +170,7 @@ def source_words(options: dict[str, Any]) -> list[str]:
 
 
 def refusal(width: int, height: int) -> str | None:
-    """Return why train.py cannot take pictures of a size; None if it can."""
+    """Return why train.py cannot take images of a size; None if it can."""
     try:
         DatasetSpec(height, width, channels=3)
     except ConfigError as error:
@@ -181,7 +181,7 @@ def refusal(width: int, height: int) -> str | None:
 def warn_of_refusal(layout: Layout) -> None:
     """Print to stderr why train.py cannot take what will be packed; it may be meant for another program."""
     if reason := refusal(layout.width, layout.height):
-        click.echo(f"Warning: train.py will not take these pictures: {reason}", err=True)
+        click.echo(f"Warning: train.py will not take these images: {reason}", err=True)
 
 
 def read_source_options(options: dict[str, Any]) -> SourceOptions:
@@ -192,8 +192,8 @@ def read_source_options(options: dict[str, Any]) -> SourceOptions:
 
 
 def read_recipe(options: dict[str, Any]) -> Recipe:
-    """Return what the options say about every picture."""
-    transform = PictureTransform(
+    """Return what the options say about every image."""
+    transform = ImageTransform(
         options["transform"], options["width"], options["height"], resize_filter=options["resize_filter"]
     )
     try:
@@ -211,7 +211,7 @@ def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Ite
 def list_skipped(skipped: Sequence[str], total: int) -> None:
     """Print to stderr which files were left out, and why."""
     if skipped:
-        click.echo(f"Left out {len(skipped):,} of {total:,} pictures:", err=True)
+        click.echo(f"Left out {len(skipped):,} of {total:,} images:", err=True)
         for reason in skipped:
             click.echo(f"  {reason}", err=True)
 

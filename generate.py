@@ -1,4 +1,4 @@
-"""Generate pictures from a network snapshot."""
+"""Generate images from a network snapshot."""
 
 import math
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.command_line import SETTINGS, one_line_errors
-from sampling.commands import image_commands as picture_commands
+from sampling.commands import image_commands as image_commands
 from sampling.commands import network_commands
 from sampling.commands.options import (
     COMPILE_FROM,
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COMMANDS = (
-    picture_commands.mix_command,
-    picture_commands.truncation_command,
-    picture_commands.classes_command,
-    picture_commands.interpolate_command,
+    image_commands.mix_command,
+    image_commands.truncation_command,
+    image_commands.classes_command,
+    image_commands.interpolate_command,
     network_commands.attention_command,
     network_commands.directions_command,
     network_commands.project_command,
@@ -63,7 +63,7 @@ COMMANDS = (
     "--outdir",
     callback=output_folder,
     metavar="DIR",
-    help="Where the pictures go: seed0000.png, ...; of --w w0000.png, ...",
+    help="Where the images go: seed0000.png, ...; of --w w0000.png, ...",
 )
 @options(trunc_option, class_option, noise_mode_option, cutoff_option)
 @click.option(
@@ -75,19 +75,19 @@ COMMANDS = (
     "--precision",
     default="fp32",
     type=click.Choice(PRECISIONS),
-    help="Of the large products; fp32 gives the published pictures.",
+    help="Of the large products; fp32 gives the published images.",
 )
 @click.option(
     "--compile",
     default="auto",
     type=click.Choice(COMPILE_CHOICES),
-    help=f"Compile the network: auto = on a GPU, from {COMPILE_FROM} pictures on.",
+    help=f"Compile the network: auto = on a GPU, from {COMPILE_FROM} images on.",
 )
 @click.option("--export", metavar="FILE", help="Rewrite the snapshot as .pkl of this program or as .safetensors.")
 @debug_option
 @click.pass_context
 def main(context: click.Context, **chosen: Any) -> None:
-    """Generate pictures from a network snapshot; the same seed gives the same picture every time.
+    """Generate images from a network snapshot; the same seed gives the same image every time.
 
     \b
     Examples:
@@ -109,29 +109,29 @@ def main(context: click.Context, **chosen: Any) -> None:
 
 
 def write_chosen(chosen: dict[str, Any]) -> None:
-    """Write the pictures that the options name. Raises ValueError, OSError."""
+    """Write the images that the options name. Raises ValueError, OSError."""
     check_sources(chosen)
-    from sampling.image_files import write_pictures
+    from sampling.image_files import write_images
 
     if chosen["styles_file"]:
-        batches, names, columns = pictures_of_styles(chosen)
+        batches, names, columns = images_of_styles(chosen)
     else:
-        batches, names, columns = pictures_of_seeds(chosen)
-    write_pictures(batches, names, make_folder(chosen["outdir"]), chosen["extension"], columns)
+        batches, names, columns = images_of_seeds(chosen)
+    write_images(batches, names, make_folder(chosen["outdir"]), chosen["extension"], columns)
 
 
 def check_sources(chosen: dict[str, Any]) -> None:
-    """Raise ValueError unless it is clear which pictures are wanted and where to."""
+    """Raise ValueError unless it is clear which images are wanted and where to."""
     if not (chosen["seeds"] or chosen["styles_file"]) or not chosen["outdir"]:
-        raise ValueError("say which pictures and where to: --seeds=0-35 --outdir=out (or --export=FILE)")
+        raise ValueError("say which images and where to: --seeds=0-35 --outdir=out (or --export=FILE)")
     if chosen["styles_file"]:
         meant = {"--seeds": chosen["seeds"], "--class": chosen["class_name"], "--save-w": chosen["save_w"]}
         if extra := [name for name, value in meant.items() if value]:
-            raise ValueError(f"--w={chosen['styles_file']} says which pictures: leave out {', '.join(extra)}")
+            raise ValueError(f"--w={chosen['styles_file']} says which images: leave out {', '.join(extra)}")
 
 
-def pictures_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
-    """The pictures of --seeds in batches, their names, and the columns of their grid; writes their styles if asked to."""
+def images_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
+    """The images of --seeds in batches, their names, and the columns of their grid; writes their styles if asked to."""
     from sampling.style_file import save_styles
     from sampling.styles import styles_in_batches
     from sampling.tables import table_path
@@ -149,8 +149,8 @@ def pictures_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[s
     return renderer.seed_batches(seeds, request), [f"seed{seed:04d}" for seed in seeds], grid and grid[1]
 
 
-def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
-    """The pictures of --w in batches, their names, and the columns of their grid."""
+def images_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
+    """The images of --w in batches, their names, and the columns of their grid."""
     from sampling.style_file import load_styles
     from sampling.tables import table_path
     from training.networks.mapping import truncate
@@ -166,13 +166,13 @@ def pictures_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[
 
 
 def export(chosen: dict[str, Any]) -> None:
-    """Rewrite a snapshot as --export says; raises ValueError where pictures are asked for too."""
+    """Rewrite a snapshot as --export says; raises ValueError where images are asked for too."""
     from training.checkpoint.snapshot import export_snapshot
 
     target = Path(chosen["export"]).expanduser()
     meant = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}
     if extra := [name for name, key in meant.items() if chosen[key]]:
-        raise ValueError(f"--export={target} writes a network and no pictures: leave out {', '.join(extra)}")
+        raise ValueError(f"--export={target} writes a network and no images: leave out {', '.join(extra)}")
     check_folder(target.parent)
     make_folder(str(target.parent))
     export_snapshot(chosen["network"], target)
@@ -188,7 +188,7 @@ def grid_shape(text: str | None, count: int) -> tuple[int, int] | None:
         return math.ceil(count / columns), columns
     rows, columns = parse_grid(text)
     if rows * columns < count:
-        raise ValueError(f"--grid={text} has room for {rows * columns} pictures, but there are {count}")
+        raise ValueError(f"--grid={text} has room for {rows * columns} images, but there are {count}")
     return rows, columns
 
 

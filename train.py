@@ -1,4 +1,4 @@
-"""Train a Styleformer on a data set of pictures."""
+"""Train a Styleformer on a data set of images."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from training.data.files import ImageFiles
     from training.data.stream import ImageDataset
-    from training.plan.batch_size import Trial
+    from training.plan.batch_size import MemoryProbe
     from training.run.stop import StopRequest
 
 
@@ -52,8 +52,8 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(str(error)) from None
 
 
-def pictures_a_pass(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
-    """A number of pictures from 1 on, or auto."""
+def images_per_pass(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    """A number of images from 1 on, or auto."""
     if value in (None, "auto"):
         return value
     if value is None or not value.isdecimal() or int(value) < 1:
@@ -78,18 +78,18 @@ def unless_serving(context: click.Context, parameter: click.Parameter, value: st
 )
 @click.option("--cfg", default="auto", metavar="NAME", help=f"Preset: {', '.join([*PRESETS, *ALIASES])}.")
 @click.option(
-    "--gpus", type=click.IntRange(1), metavar="N", help="Processes, one a GPU; without GPUs on the CPU.  [default: 1]"
+    "--gpus", type=click.IntRange(1), metavar="N", help="Processes, one per GPU; without GPUs on the CPU.  [default: 1]"
 )
 @click.option("--cond", type=bool, metavar="BOOL", help="Train on the labels of the data set.  [default: preset]")
-@click.option("--mirror", type=bool, metavar="BOOL", help="Also use every picture flipped.  [default: preset]")
-@click.option("--subset", type=click.IntRange(1), metavar="N", help="Use only N pictures.  [default: all]")
-@click.option("--kimg", type=float, metavar="KIMG", help="Thousands of pictures to train on.  [default: preset]")
-@click.option("--batch", type=click.IntRange(1), metavar="N", help="Pictures an optimizer step.  [default: preset]")
+@click.option("--mirror", type=bool, metavar="BOOL", help="Also use every image flipped.  [default: preset]")
+@click.option("--subset", type=click.IntRange(1), metavar="N", help="Use only N images.  [default: all]")
+@click.option("--kimg", type=float, metavar="KIMG", help="Thousands of images to train on.  [default: preset]")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Images per optimizer step.  [default: preset]")
 @click.option(
     "--batch-gpu",
-    callback=pictures_a_pass,
+    callback=images_per_pass,
     metavar="N|auto",
-    help="Pictures a forward pass; auto = as many as fit into the GPU.  [default: batch / gpus]",
+    help="Images per forward pass; auto = as many as fit into the GPU.  [default: batch / gpus]",
 )
 @click.option("--gamma", type=click.FloatRange(0), metavar="X", help="Weight of the R1 penalty.  [default: preset]")
 @click.option("--aug", type=click.Choice(AUGMENT_MODES), help="Augmentation.  [default: preset]")
@@ -122,14 +122,14 @@ def unless_serving(context: click.Context, parameter: click.Parameter, value: st
     help="Metrics at each snapshot; auto = FID where its weights are; none.",
 )
 @click.option("--snap", type=click.IntRange(1), metavar="TICKS", help="Ticks between two snapshots.  [default: preset]")
-@click.option("--tick", type=float, metavar="KIMG", help="Thousands of pictures a tick.  [default: preset]")
+@click.option("--tick", type=float, metavar="KIMG", help="Thousands of images per tick.  [default: preset]")
 @click.option(
     "--state-kimg", type=float, metavar="KIMG", help="Between two state files.  [default: snapshots and 5 minutes]"
 )
 @click.option("--keep", type=click.IntRange(0), metavar="N", help="Newest snapshots to keep besides the best, 0 = all.")
-@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that read pictures.  [default: preset]")
+@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that read images.  [default: preset]")
 @click.option(
-    "--cache", type=click.Choice(CACHE_MODES), help="Where decoded pictures are kept; same pictures.  [default: auto]"
+    "--cache", type=click.Choice(CACHE_MODES), help="Where decoded images are kept; same images.  [default: auto]"
 )
 @click.option(
     "--precision",
@@ -160,7 +160,7 @@ def unless_serving(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--dry-run", "-n", is_flag=True, help="Print the settings and what they cost, and stop.")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
-    """Train a Styleformer on a data set of pictures.
+    """Train a Styleformer on a data set of images.
 
     \b
     Examples:
@@ -188,7 +188,7 @@ def main(**options: Any) -> None:
         if shortage is None or options["debug"]:
             raise
         is_tried = options["batch_gpu"] == "auto" or "GPU" not in shortage
-        remedy = "a smaller --batch-gpu" if is_tried else "--batch-gpu=auto finds how many pictures a forward pass fit"
+        remedy = "a smaller --batch-gpu" if is_tried else "--batch-gpu=auto finds how many images per forward pass fit"
         raise click.ClickException(f"{shortage}: {remedy}") from error
 
 
@@ -215,13 +215,13 @@ class Job:
     stop_after_sec: float | None
     ops: str | None
     cudnn_benchmark: bool
-    trial: "Trial | None"  # on the GPU, of --batch-gpu=auto; None = it is settled
+    trial: "MemoryProbe | None"  # on the GPU, of --batch-gpu=auto; None = it is settled
 
 
 def launch(options: dict[str, Any]) -> None:
     """Check everything, then train in as many processes as asked for."""
     from torch_utils import distributed
-    from training.plan.batch_size import first_batch_gpu
+    from training.plan.batch_size import initial_batch_gpu
 
     check_options(options)
     torchrun = distributed.torchrun_world_size()
@@ -236,7 +236,7 @@ def launch(options: dict[str, Any]) -> None:
     config = configure(settled, path, open_data(files, DataConfig(path)).spec, gpus)
     dataset = open_data(files, config.data, config.schedule.seed)
     if is_auto:
-        config, trial = first_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
+        config, trial = initial_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
     check(config, dataset, gpus, options["resume"])
     if options["dry_run"]:
         dry_run(config, dataset, gpus, trial)
@@ -266,7 +266,7 @@ def open_data(files: "ImageFiles", data: DataConfig, seed: int = 0) -> "ImageDat
 
 
 def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | None) -> None:
-    """Raise ValueError where settings, pictures, metrics and snapshot do not suit each other, before any long work."""
+    """Raise ValueError where settings, images, metrics and snapshot do not suit each other, before any long work."""
     from training.checkpoint.snapshot import check_fits
     from training.evaluation.snapshots import check_metrics
 
@@ -276,15 +276,15 @@ def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | N
         check_fits(Path(resume), config, dataset.spec)
 
 
-def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "Trial | None") -> None:
+def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "MemoryProbe | None") -> None:
     """Print the settings and what they cost."""
     from torch_utils.distributed import local_device
-    from training.plan.batch_size import fitting_batch_gpu
+    from training.plan.batch_size import search_batch_gpu
     from training.plan.speed import speed
     from training.plan.summary import summary
 
     if trial:
-        config = fitting_batch_gpu(config, dataset, trial, local_device())
+        config = search_batch_gpu(config, dataset, trial, local_device())
     print(json.dumps(config.to_dict(), indent=2))
     print(summary(config, dataset.spec))
     print(speed(config, dataset, local_device(), gpus))
@@ -303,7 +303,7 @@ def train(job: Job, dataset: "ImageDataset") -> None:
     from torch_utils import distributed
     from torch_utils.allocator import keep_freed_memory
     from torch_utils.ops import native
-    from training.plan.batch_size import fitting_batch_gpu
+    from training.plan.batch_size import search_batch_gpu
     from training.precision import allow_tf32, resolve_precision
     from training.run.stop import StopRequest
 
@@ -316,23 +316,23 @@ def train(job: Job, dataset: "ImageDataset") -> None:
         native.set_mode(job.ops)
     if job.trial and distributed.is_main():  # before the other processes would take part in its steps
         native.prepare(device)
-        job = replace(job, config=fitting_batch_gpu(job.config, dataset, job.trial, device))
-    distributed.join(device)
+        job = replace(job, config=search_batch_gpu(job.config, dataset, job.trial, device))
+    distributed.init(device)
     native.prepare(device)
     run_dir, is_resumed, config = choose_run(job, dataset)
     log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
-    with log, distributed.losses_explained(), StopRequest(job.stop_after_sec) as stop:
+    with log, distributed.explain_lost_peers(), StopRequest(job.stop_after_sec) as stop:
         run(replace(job, config=config), dataset, run_dir, is_resumed, device, stop)
-    distributed.leave()
+    distributed.shutdown()
 
 
 def choose_run(job: Job, dataset: "ImageDataset") -> tuple[Path, bool, RunConfig]:
     """The folder to train in, whether a run goes on there, and its settings; the same on every rank."""
     from torch_utils import distributed
 
-    with distributed.together():
+    with distributed.raise_on_all_ranks():
         chosen = find_or_create_run(job, dataset) if distributed.rank() == 0 else None
-    return distributed.share(chosen)
+    return distributed.broadcast_object(chosen)
 
 
 def find_or_create_run(job: Job, dataset: "ImageDataset") -> tuple[Path, bool, RunConfig]:
@@ -368,14 +368,14 @@ def run(
         print0("PyTorch sees no GPU: training on the CPU.")
     spec = dataset.spec
     print0(
-        f"{'Going on in' if is_resumed else 'New run'} {run_dir}: {len(dataset):,} pictures of {spec.width}x{spec.height} px"
+        f"{'Going on in' if is_resumed else 'New run'} {run_dir}: {len(dataset):,} images of {spec.width}x{spec.height} px"
         f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
         f"{config.schedule.batch} in passes of {config.schedule.micro_batch(world_size())}"
     )
     group, micro_batch = config.discriminator.mbstd_group, config.schedule.micro_batch(world_size())
     if micro_batch < group:
         print0(
-            f"Only {micro_batch} pictures are judged at once, fewer than the minibatch-std group of {group}: all of them are "
+            f"Only {micro_batch} images are judged at once, fewer than the minibatch-std group of {group}: all of them are "
             f"one group."
         )
     print0(describe_precision(config.performance.precision, device))
@@ -387,7 +387,7 @@ def run(
     del saved  # as large as the networks and optimizers together
     reason = loop.run()
     if reason is Stop.NO:
-        print0(f"Done. Pictures and networks are in {run_dir}")
+        print0(f"Done. Images and networks are in {run_dir}")
         return
     message = f"Stopped at {loop.state.cur_nimg / 1000:g} kimg: {reason.text}. To go on:\n    {continuing_line()}"
     if reason is Stop.ORPHANED:  # not what anybody asked for

@@ -14,7 +14,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import baseline
-from benchmarks.common import Settings, modes_option, pictures_of, run_benchmark, shared_options
+from benchmarks.common import Settings, images_of, modes_option, run_benchmark, shared_options
 from benchmarks.compare import Way, compared
 from benchmarks.memory import saved_bytes
 from benchmarks.modes import BASELINE, Mode, forget_compiled
@@ -83,7 +83,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     """All stages of all presets; a stage that an earlier preset had too is left out."""
     seen = set()
     for name in settings.presets:
-        spec = pictures_of(name)
+        spec = images_of(name)
         config = preset(name, spec).generator
         for (height, width_px), width in zip(spec.stage_sizes, config.widths, strict=True):
             linformer = " linformer" if config.is_projected(height * width_px) else ""

@@ -26,7 +26,7 @@ SLOPE = 0.2  # of every leaky ReLU
 
 def activate(x: Tensor, bias: Tensor | None, dim: int, act: str, gain: float, clamp: float | None) -> Tensor:
     """Bias, activation, gain and clamp, each as an operation of its own."""
-    if native.is_used_for(x, "bias_act"):
+    if native.should_use_native(x, "bias_act"):
         return bias_act(x, bias, dim, act, gain=gain, clamp=clamp)
     if bias is not None:
         x = x + bias.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
@@ -39,7 +39,7 @@ def activate(x: Tensor, bias: Tensor | None, dim: int, act: str, gain: float, cl
 
 def resample(x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int], gain: float) -> Tensor:
     """Insert zeros, pad both axes by (before, after), filter, and drop pixels."""
-    if native.is_used_for(x, "upfirdn2d"):
+    if native.should_use_native(x, "upfirdn2d"):
         return upfirdn2d(x, f, up, down, [*padding, *padding], gain=gain)
     channels = x.shape[1]
     if up > 1:
@@ -98,15 +98,15 @@ def to_rgb(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
 
 
 def run_stage(stage: Stage, x: Tensor, ws: Tensor, noise_mode: str) -> tuple[Tensor, Tensor]:
-    """The layers of one resolution, then its colours as a picture."""
+    """The layers of one resolution, then its colours as an image."""
     x = x + stage.pos_embedding
     for index, layer in enumerate(stage.layers):
         assert isinstance(layer, EncoderLayer)
         x = encoder_layer(layer, x, ws[:, index], noise_mode)
-    return x, as_picture(to_rgb(stage.to_rgb, x, ws[:, len(stage.layers)]), stage.size)
+    return x, as_image(to_rgb(stage.to_rgb, x, ws[:, len(stage.layers)]), stage.size)
 
 
-def as_picture(x: Tensor, size: tuple[int, int]) -> Tensor:
+def as_image(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Tokens [batch, tokens, channels] as [batch, channels, height, width]."""
     return x.permute(0, 2, 1).reshape(len(x), -1, *size)
 
@@ -117,14 +117,14 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def synthesis(network: SynthesisNetwork, ws: Tensor, noise_mode: str = "random") -> Tensor:
-    """Styles [batch, num_ws, w_dim] to pictures [batch, img_channels, height, width]."""
+    """Styles [batch, num_ws, w_dim] to images [batch, img_channels, height, width]."""
     x = network.const.unsqueeze(0).repeat(len(ws), 1, 1)
     image: Tensor | None = None
     first_w = 0
     for stage in network.stages:
         assert isinstance(stage, Stage)
         if image is not None:
-            x = upsample(as_picture(x, (stage.size[0] // 2, stage.size[1] // 2))).flatten(2).permute(0, 2, 1)
+            x = upsample(as_image(x, (stage.size[0] // 2, stage.size[1] // 2))).flatten(2).permute(0, 2, 1)
         x, rgb = run_stage(stage, x, ws[:, first_w:], noise_mode)
         image = rgb if image is None else upsample(image) + rgb
         first_w += len(stage.layers)
@@ -147,7 +147,7 @@ def mapping(network: Generator, z: Tensor, c: Tensor | None = None) -> Tensor:
 
 
 def generator(network: Generator, z: Tensor, c: Tensor | None = None, noise_mode: str = "random") -> Tensor:
-    """Latents [batch, z_dim] and labels to pictures [batch, img_channels, height, width]."""
+    """Latents [batch, z_dim] and labels to images [batch, img_channels, height, width]."""
     return synthesis(network.synthesis, mapping(network, z, c), noise_mode)
 
 
@@ -187,7 +187,7 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
 
 
 def discriminator(network: Discriminator, image: Tensor, c: Tensor | None = None) -> Tensor:
-    """Pictures [batch, channels, height, width] and labels to logits [batch, 1]."""
+    """Images [batch, channels, height, width] and labels to logits [batch, 1]."""
     x: Tensor | None = None
     for block in network.blocks:
         assert isinstance(block, Block)

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: their options, the presets' pictures, and printing and writing what they measure."""
+"""What the benchmark scripts share: their options, the presets' images, and printing and writing what they measure."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ RAISED = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**32, "MAL
 
 OPTIONS = [
     click.option("--presets", "--preset", metavar="NAMES", help=f"Of {', '.join(SIZES_PX)}."),
-    click.option("--batch", metavar="LIST", help="Pictures a pass, such as 32 or 32,256."),
+    click.option("--batch", metavar="LIST", help="Images per pass, such as 32 or 32,256."),
     click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True),
     click.option("--rounds", type=click.IntRange(1), help=f"Turns of each.  [default: {ROUNDS}]"),
     click.option("--threads", type=click.IntRange(1), help="Of the CPU.  [default: PyTorch's]"),
@@ -100,14 +100,14 @@ def words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def pictures_of(name: str) -> DatasetSpec:
-    """The pictures that a preset is measured with, without labels."""
+def images_of(name: str) -> DatasetSpec:
+    """The images that a preset is measured with, without labels."""
     return DatasetSpec(SIZES_PX[name], SIZES_PX[name], 3)
 
 
 def config_of(name: str, batch: int) -> RunConfig:
     """A preset for such batches; raises ConfigError where they do not suit it."""
-    spec = pictures_of(name)
+    spec = images_of(name)
     config = preset(name, spec)
     config = replace(config, schedule=replace(config.schedule, batch=batch, batch_gpu=None))
     config.check(spec)
@@ -126,7 +126,7 @@ def run_benchmark(
         options: The command line.
         measure: Yields the rows.
         presets: Measured unless --presets says otherwise.
-        batch: Pictures a pass by type of device, unless --batch says otherwise.
+        batch: Images per pass by type of device, unless --batch says otherwise.
     """
     try:
         settings = read_settings(options, presets, batch)

@@ -17,7 +17,7 @@ class Way:
     """One way to do it."""
 
     call: Call
-    batch: int  # pictures a call
+    batch: int  # images per call
     mode: Mode | None = None  # whose matrix rate it is set against; None = it is not about matrix products
     flops: float = 0.0  # of a call
     saved_bytes: int | None = None  # stored by a call for the backward pass

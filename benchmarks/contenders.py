@@ -21,7 +21,7 @@ from training.phases import Losses, MicroBatch, build_phases
 from training.state import TrainState
 
 PHASE_NAMES = {"g_main": "G_main", "d_main": "D_main", "d_r1": "D_r1"}  # ours by the names of the rows
-WARM_NIMG = 1_000_000  # pictures that the average of the weights assumes were seen
+WARM_NIMG = 1_000_000  # images that the average of the weights assumes were seen
 
 
 class Contender(Protocol):
@@ -45,17 +45,17 @@ class Contender(Protocol):
         """The generator's pass in training."""
 
     def judge(self) -> Tensor:
-        """The discriminator's pass in training, on the real pictures."""
+        """The discriminator's pass in training, on the real images."""
 
     def generate(self) -> Tensor:
-        """Pictures from the average of the weights."""
+        """Images from the average of the weights."""
 
     def lasting_bytes(self) -> int:
         """Weights, and what the optimizers keep."""
 
 
 def make_batch(config: RunConfig, spec: DatasetSpec, batch: int, device: torch.device) -> MicroBatch:
-    """Pictures, labels and latents of a step, without style mixing."""
+    """Images, labels and latents of a step, without style mixing."""
     random = torch.Generator().manual_seed(config.schedule.seed)
     images = torch.rand(batch, spec.channels, spec.height, spec.width, generator=random) * 2 - 1
     labels = torch.eye(max(spec.label_dim, 1))[torch.arange(batch) % max(spec.label_dim, 1), : spec.label_dim]
@@ -102,12 +102,12 @@ class Ours:
         return self.losses.generate(self.batch.latents)
 
     def judge(self) -> Tensor:
-        """The discriminator's pass in training, on the real pictures."""
+        """The discriminator's pass in training, on the real images."""
         return self.losses.judge(self.batch.images, self.batch.labels)
 
     @torch.no_grad()
     def generate(self) -> Tensor:
-        """Pictures from the average of the weights."""
+        """Images from the average of the weights."""
         latents = self.batch.latents
         ws = self.state.G_ema.mapping(latents.z, latents.c)
         return self.synthesis(ws, "const", self.losses.precision.dtype)
@@ -129,12 +129,12 @@ class PublishedLosses:
         return images if self.owner.pipe is None else self.owner.pipe(images, self.owner.p)
 
     def fakes(self) -> Tensor:
-        """Generated pictures."""
+        """Generated images."""
         latents = self.owner.batch.latents
         return baseline.generator(self.owner.G, latents.z, latents.c, self.owner.noise_mode)
 
     def logits(self, images: Tensor, c: Tensor) -> Tensor:
-        """What the discriminator says of augmented pictures."""
+        """What the discriminator says of augmented images."""
         return baseline.discriminator(self.owner.D, self.augment(images), c)
 
     def g_main(self) -> None:
@@ -142,7 +142,7 @@ class PublishedLosses:
         generator_loss(self.logits(self.fakes(), self.owner.batch.latents.c)).mean().backward()
 
     def d_main(self) -> None:
-        """The discriminator's loss: generated pictures, then real ones."""
+        """The discriminator's loss: generated images, then real ones."""
         batch = self.owner.batch
         discriminator_fake_loss(self.logits(self.fakes(), batch.latents.c)).mean().backward()
         discriminator_real_loss(self.logits(batch.images, batch.labels)).mean().backward()
@@ -213,12 +213,12 @@ class Published:
         return baseline.generator(self.G, latents.z, latents.c, self.noise_mode)
 
     def judge(self) -> Tensor:
-        """The discriminator's pass in training, on the real pictures."""
+        """The discriminator's pass in training, on the real images."""
         return self.losses.logits(self.batch.images, self.batch.labels)
 
     @torch.no_grad()
     def generate(self) -> Tensor:
-        """Pictures from the average of the weights."""
+        """Images from the average of the weights."""
         latents = self.batch.latents
         return baseline.generator(self.G_ema, latents.z, latents.c, "const")
 

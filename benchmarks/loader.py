@@ -1,4 +1,4 @@
-"""Times the stream of real pictures: as published, and as ours by cache mode and number of worker processes."""
+"""Times the stream of real images: as published, and as ours by cache mode and number of worker processes."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ from benchmarks.rows import Row
 from benchmarks.timing import Call
 from dnnlib.dataclass_values import require
 from training.config import CACHE_MODES
-from training.data.cache import keep_decoded
+from training.data.cache import cache_decoded
 from training.data.dataset import ImageDataset
 from training.data.order import order
 from training.data.stream import stream
@@ -36,12 +36,12 @@ from training.data.stream import stream
 PRESETS = ("cifar", "church128")
 BATCH = {"cpu": "32", "cuda": "32"}
 PUBLISHED_WORKERS = 3
-NUM_PICTURES, QUICK_PICTURES = 2000, 16  # of the set, which every turn reads once
+NUM_IMAGES, QUICK_IMAGES = 2000, 16  # of the set, which every turn reads once
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
 
 
-def write_pictures(path: Path, size_px: int, count: int) -> None:
+def write_images(path: Path, size_px: int, count: int) -> None:
     """A zip in the dataset format, of soft colour fields with some noise, about as hard to decode as photographs."""
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -53,8 +53,8 @@ def write_pictures(path: Path, size_px: int, count: int) -> None:
             archive.writestr(f"{index // 1000:05d}/img{index:08d}.png", file.getvalue())
 
 
-class PlainPictures(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """The published way: every picture is read from the zip and decoded each time it is wanted."""
+class PlainImages(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """The published way: every image is read from the zip and decoded each time it is wanted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,11 +74,11 @@ class PlainPictures(Dataset[tuple[np.ndarray, np.ndarray]]):
 
 def published(path: Path, batch: int, workers: int, device: torch.device) -> Batches:
     """The published stream: processes that read two batches ahead each."""
-    pictures = PlainPictures(path)
+    dataset = PlainImages(path)
     loader = DataLoader(
-        pictures,
+        dataset,
         batch,
-        sampler=order(0, 0, len(pictures)),  # type: ignore[arg-type]
+        sampler=order(0, 0, len(dataset)),  # type: ignore[arg-type]
         num_workers=workers,
         pin_memory=device.type == "cuda",
     )
@@ -89,7 +89,7 @@ def published(path: Path, batch: int, workers: int, device: torch.device) -> Bat
 def ours(path: Path, batch: int, cache: str, workers: int, device: torch.device) -> Batches:
     """The stream of training."""
     dataset = ImageDataset(path)
-    keep_decoded(dataset, cache, device, workers, say=lambda line: None)
+    cache_decoded(dataset, cache, device, workers, say=lambda line: None)
     yield from stream(
         dataset, seed=0, start_nimg=0, batch_size=batch, micro_batch=batch, num_workers=workers, device=device
     )
@@ -106,12 +106,12 @@ def take(batches: Batches, count: int) -> Call:
 
 
 def measure_streams(settings: Settings, name: str, path: Path, variants: list[tuple[str, int]]) -> Iterator[Row]:
-    """All variants in turn, each reading as many pictures a turn as there are."""
-    count = QUICK_PICTURES if settings.is_quick else NUM_PICTURES
-    write_pictures(path, SIZES_PX[name], count)
+    """All variants in turn, each reading as many images a turn as there are."""
+    count = QUICK_IMAGES if settings.is_quick else NUM_IMAGES
+    write_images(path, SIZES_PX[name], count)
     plain_workers = 0 if settings.is_quick else PUBLISHED_WORKERS
     for batch in settings.batches:
-        require(batch <= count, f"--batch={batch} is more than the {count} pictures of the set")
+        require(batch <= count, f"--batch={batch} is more than the {count} images of the set")
         turns = count // batch
         with contextlib.ExitStack() as stack:
             streams = {BASELINE: published(path, batch, plain_workers, settings.device)}
@@ -125,7 +125,7 @@ def measure_streams(settings: Settings, name: str, path: Path, variants: list[tu
 
 
 def measure(settings: Settings, caches: list[str], workers: list[int]) -> Iterator[Row]:
-    """All presets' pictures, in a folder that is removed afterwards, decoded ones included."""
+    """All presets' images, in a folder that is removed afterwards, decoded ones included."""
     is_gpu = settings.device.type == "cuda"
     variants = [(cache, count) for cache, count in itertools.product(caches, workers) if cache != "gpu" or is_gpu]
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +139,7 @@ def measure(settings: Settings, caches: list[str], workers: list[int]) -> Iterat
 @click.option("--cache", default=",".join(CACHE_MODES), show_default=True, help="Cache modes; gpu needs one.")
 @click.option("--workers", default="0,1,2", show_default=True, help="Numbers of processes that read ahead.")
 def main(cache: str, workers: str, **options: Any) -> None:
-    """Time the stream of real pictures: as published (three processes, decoding each time) and as ours, in turn."""
+    """Time the stream of real images: as published (three processes, decoding each time) and as ours, in turn."""
 
     def checked(settings: Settings) -> Iterator[Row]:
         caches, counts = words(cache), words(workers)

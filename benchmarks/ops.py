@@ -65,7 +65,7 @@ def cases(is_gpu: bool) -> Iterator[Case]:
     large = (64, 256, 64, 64) if is_gpu else (2, 32, 64, 64)
     small = (32, 256, 16, 16) if is_gpu else (2, 32, 16, 16)
     tokens = (32, 1024, 256) if is_gpu else (2, 256, 64)
-    pictures = (64, 3, 256, 256) if is_gpu else (2, 3, 64, 64)
+    images = (64, 3, 256, 256) if is_gpu else (2, 3, 64, 64)
     for size, shape in (("large", large), ("small", small)):
         for channels_last in (False, True):
             yield Case(f"bias_act {size}", shape, biased(1), channels_last)
@@ -73,8 +73,8 @@ def cases(is_gpu: bool) -> Iterator[Case]:
             yield Case(f"upfirdn2d down 2 {size}", shape, filtered(down=2), channels_last)
     yield Case("bias_act tokens", tokens, biased(2))
     yield Case("bias_act tokens, noise", tokens, biased(2, with_noise=True))
-    yield Case("upfirdn2d up 2, 12 taps", pictures, filtered(up=2, taps=12))
-    yield Case("upfirdn2d down 2, 12 taps", pictures, filtered(down=2, taps=12))
+    yield Case("upfirdn2d up 2, 12 taps", images, filtered(up=2, taps=12))
+    yield Case("upfirdn2d down 2, 12 taps", images, filtered(down=2, taps=12))
 
 
 def milliseconds(function: Callable[[], object], device: torch.device, least_sec: float = 0.2) -> float:

@@ -35,7 +35,7 @@ class Row:
 
     @property
     def sec_per_kimg(self) -> float:
-        """Seconds for a thousand pictures."""
+        """Seconds for a thousand images."""
         return 1000 / self.images_per_sec
 
     @property

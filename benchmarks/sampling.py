@@ -1,4 +1,4 @@
-"""Times generating pictures and writing them: as published, one seed after the other, and as ours, in batches and threads."""
+"""Times generating images and writing them: as published, one seed after the other, and as ours, in batches and threads."""
 
 import contextlib
 import copy
@@ -18,13 +18,13 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import baseline
-from benchmarks.common import Settings, modes_option, pictures_of, run_benchmark, shared_options
+from benchmarks.common import Settings, images_of, modes_option, run_benchmark, shared_options
 from benchmarks.compare import Way, compared
 from benchmarks.modes import BASELINE, Mode
 from benchmarks.rows import Row
-from dnnlib.images.writer import PictureWriter
+from dnnlib.images.writer import ImageWriter
 from dnnlib.parallel import available_cpus
-from sampling.image_files import MAX_THREADS, write_pictures
+from sampling.image_files import MAX_THREADS, write_images
 from sampling.renderer import Renderer
 from sampling.styles import Request
 from training.compilation import Run, forward_pass
@@ -34,25 +34,25 @@ from training.run.preview import to_uint8
 
 PRESETS = ("cifar", "celeba64")
 BATCH = {"cpu": "32", "cuda": "256"}
-FILES, QUICK_FILES = 128, 4  # pictures written in a turn
+FILES, QUICK_FILES = 128, 4  # images written in a turn
 
 
 @torch.no_grad()
-def published_picture(generator: Generator, z: Tensor) -> np.ndarray:
-    """One picture, uint8 [height, width, channels]."""
+def published_image(generator: Generator, z: Tensor) -> np.ndarray:
+    """One image, uint8 [height, width, channels]."""
     image = baseline.generator(generator, z, torch.zeros(1, generator.c_dim, device=z.device), "const")
     return to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
 
 
 def write_published(generator: Generator, z: Tensor, folder: Path) -> None:
-    """One picture after the other: generated, then written."""
+    """One image after the other: generated, then written."""
     for seed, latent in enumerate(z):
-        Image.fromarray(published_picture(generator, latent[None])).save(folder / f"seed{seed:04d}.png")
+        Image.fromarray(published_image(generator, latent[None])).save(folder / f"seed{seed:04d}.png")
 
 
 @torch.no_grad()
-def our_pictures(generator: Generator, synthesis: Run, z: Tensor, mode: Mode) -> Tensor:
-    """Pictures of one pass, uint8 [batch, channels, height, width]."""
+def our_images(generator: Generator, synthesis: Run, z: Tensor, mode: Mode) -> Tensor:
+    """Images of one pass, uint8 [batch, channels, height, width]."""
     with mode.active():
         if mode.graphs:
             torch.compiler.cudagraph_mark_step_begin()
@@ -65,45 +65,45 @@ def write_ours(generator: Generator, count: int, folder: Path, batch: int) -> No
     seeds = list(range(count))
     batches = Renderer(generator, "const", batch).seed_batches(seeds, Request())
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        write_pictures(batches, [f"seed{seed:04d}" for seed in seeds], folder, "png")
+        write_images(batches, [f"seed{seed:04d}" for seed in seeds], folder, "png")
 
 
 def generating(settings: Settings, generator: Generator, batch: int) -> dict[str, Way]:
-    """From latents to pictures in the CPU's memory."""
+    """From latents to images in the CPU's memory."""
     z = torch.randn(batch, generator.z_dim, device=settings.device)
 
     def ours(mode: Mode) -> Way:
         network = copy.deepcopy(generator)
         synthesis = forward_pass(network.synthesis, mode.performance, settings.device)
-        return Way(lambda: our_pictures(network, synthesis, z, mode), batch)
+        return Way(lambda: our_images(network, synthesis, z, mode), batch)
 
-    plain = Way(lambda: published_picture(generator, z[:1]), 1)
+    plain = Way(lambda: published_image(generator, z[:1]), 1)
     return {BASELINE: plain, **{mode.name: ours(mode) for mode in settings.modes}}
 
 
 def writing(pixels: np.ndarray, folder: Path) -> dict[str, Way]:
-    """Pictures in memory, uint8 [count, height, width, channels], to PNG files."""
+    """Images in memory, uint8 [count, height, width, channels], to PNG files."""
 
     def published() -> None:
-        for index, picture in enumerate(pixels):
-            Image.fromarray(picture).save(folder / f"seed{index:04d}.png")
+        for index, image in enumerate(pixels):
+            Image.fromarray(image).save(folder / f"seed{index:04d}.png")
 
     def ours() -> None:
-        with PictureWriter(min(available_cpus(), MAX_THREADS)) as writer:
-            for index, picture in enumerate(pixels):
-                writer.add(folder / f"seed{index:04d}.png", picture)
+        with ImageWriter(min(available_cpus(), MAX_THREADS)) as writer:
+            for index, image in enumerate(pixels):
+                writer.add(folder / f"seed{index:04d}.png", image)
 
     return {BASELINE: Way(published, len(pixels)), "threads": Way(ours, len(pixels))}
 
 
 def measure_preset(settings: Settings, name: str, batch: int, folder: Path) -> Iterator[Row]:
     """Generating, writing, and both together."""
-    spec = pictures_of(name)
+    spec = images_of(name)
     generator = Generator(preset(name, spec).generator, spec).to(settings.device).eval().requires_grad_(False)
     count = QUICK_FILES if settings.is_quick else FILES
     z = torch.randn(count, generator.z_dim, device=settings.device)
     pixels = (
-        our_pictures(generator, generator.synthesis, z[:batch], Mode("fp32")).permute(0, 2, 3, 1).contiguous().numpy()
+        our_images(generator, generator.synthesis, z[:batch], Mode("fp32")).permute(0, 2, 3, 1).contiguous().numpy()
     )
     pixels = np.concatenate([pixels] * -(-count // len(pixels)))[:count]
     both = {
@@ -116,7 +116,7 @@ def measure_preset(settings: Settings, name: str, batch: int, folder: Path) -> I
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """All presets and batches; the pictures go into a folder that is removed afterwards."""
+    """All presets and batches; the images go into a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         for name in settings.presets:
             for batch in settings.batches:
@@ -127,7 +127,7 @@ def measure(settings: Settings) -> Iterator[Row]:
 @shared_options
 @modes_option
 def main(**options: Any) -> None:
-    """Time generating and writing pictures: as published, one seed after the other, and as ours, in batches."""
+    """Time generating and writing images: as published, one seed after the other, and as ours, in batches."""
     run_benchmark(options, measure, PRESETS, BATCH)
 
 

@@ -100,7 +100,7 @@ def peak_bytes(call: Call, device: torch.device) -> int:
 
 
 def matrix_rate(mode: Mode, device: torch.device) -> float:
-    """Floating-point operations a second in the product of two large square matrices; the best of several."""
+    """Floating-point operations per second in the product of two large square matrices; the best of several."""
     return _matrix_rate(mode.precision, device)
 
 

@@ -12,7 +12,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.common import Settings, config_of, modes_option, pictures_of, run_benchmark, shared_options
+from benchmarks.common import Settings, config_of, images_of, modes_option, run_benchmark, shared_options
 from benchmarks.contenders import Contender, Ours, Published
 from benchmarks.kernels import largest, where_it_waits
 from benchmarks.memory import saved_bytes
@@ -26,7 +26,7 @@ from training.plan.summary import forward_flops, meta_networks
 PRESETS = ("cifar", "celeba64")
 PASSES = {  # forward passes of G and D that a phase is worth: a backward pass counts one for each gradient it computes
     "g_forward": (1, 0),
-    "g_main": (3, 2),  # the gradient to the pictures, not to D's weights
+    "g_main": (3, 2),  # the gradient to the images, not to D's weights
     "d_main": (1, 6),
     "d_r1": (0, 6),
     "generate": (1, 0),
@@ -48,7 +48,7 @@ class Comparison:
     peaks: dict[str, dict[str, int]] = field(default_factory=dict)  # bytes by phase and contender
 
     def __post_init__(self) -> None:
-        self.config, self.spec = config_of(self.preset, self.batch), pictures_of(self.preset)
+        self.config, self.spec = config_of(self.preset, self.batch), images_of(self.preset)
         device = self.settings.device
         self.modes = {BASELINE: Mode("fp32"), **{mode.name: mode for mode in self.settings.modes}}
         self.contenders[BASELINE] = Published(self.config, self.spec, self.batch, device)

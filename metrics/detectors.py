@@ -1,4 +1,4 @@
-"""What turns pictures into features: the interface of all detectors, and how one is run and named."""
+"""What turns images into features: the interface of all detectors, and how one is run and named."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from metrics.weights.published import Source, WeightsFile
 
 
 class Detector(Protocol):
-    """A fixed network that describes each picture by a row of numbers."""
+    """A fixed network that describes each image by a row of numbers."""
 
     @property
     def name(self) -> str:
@@ -27,7 +27,7 @@ class Detector(Protocol):
 
     @property
     def resize(self) -> str:
-        """How it brings pictures to the size of its network; "none" = it takes any size."""
+        """How it brings images to the size of its network; "none" = it takes any size."""
 
     @property
     def is_published(self) -> bool:
@@ -35,10 +35,10 @@ class Detector(Protocol):
 
     @property
     def dim(self) -> int:
-        """Features a picture."""
+        """Features an image."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, dim], of pictures on its device, uint8 [n, channels, height, width]."""
+        """Return features, float32 [n, dim], of images on its device, uint8 [n, channels, height, width]."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs detectors over pictures and keeps what the metrics need of the features; real sets are kept by content."""
+"""Runs detectors over images and keeps what the metrics need of the features; real sets are kept by content."""
 
 import enum
 import json
@@ -21,20 +21,20 @@ _CACHE_VERSION = 2  # to be raised when the content of a cache file changes its 
 
 
 class Keep(enum.Flag):
-    """What is kept of features: their moments, or every row (at 2048 features 8 kB a picture)."""
+    """What is kept of features: their moments, or every row (at 2048 features 8 kB per image)."""
 
     MOMENTS = enum.auto()
     ROWS = enum.auto()
 
 
 class FeatureRecord:
-    """The features of a set of pictures: as asked for, moments of two random halves, and every row.
+    """The features of a set of images: as asked for, moments of two random halves, and every row.
 
-    In a run of several processes each one describes a part of the pictures; `gather` brings the parts together.
+    In a run of several processes each one describes a part of the images; `gather` brings the parts together.
     """
 
     def __init__(self, dim: int, count: int, keep: Keep = Keep.MOMENTS, device: torch.device | str = "cpu") -> None:
-        self.count = count  # pictures it takes; further ones are ignored
+        self.count = count  # images it takes; further ones are ignored
         self.keep = keep
         self.device = device  # where features come from, and moments are summed
         self._halves = (FeatureMoments(dim, device), FeatureMoments(dim, device)) if Keep.MOMENTS in keep else None
@@ -44,7 +44,7 @@ class FeatureRecord:
         self._classes: list[Tensor] = []
 
     def append(self, features: Tensor, classes: Tensor | None, first: int) -> None:
-        """Add the features, [n, dim], of the pictures from number `first` on, and their classes, [n], if there are any."""
+        """Add the features, [n, dim], of the images from number `first` on, and their classes, [n], if there are any."""
         features = features[: max(self.count - first, 0)]
         if Keep.MOMENTS in self.keep:
             in_second = self._in_second[first : first + len(features)]
@@ -63,19 +63,19 @@ class FeatureRecord:
             self._halves = (_sum_over_processes(self.halves[0]), _sum_over_processes(self.halves[1]))
         if Keep.ROWS in self.keep:
             self._rows = [distributed.gather_rows(self.rows)]
-            if distributed.share(bool(self._classes)):
+            if distributed.broadcast_object(bool(self._classes)):
                 own = torch.cat([torch.zeros(0, dtype=torch.int64), *self._classes])
                 self._classes = [distributed.gather_rows(own)]
 
     @property
     def halves(self) -> tuple[FeatureMoments, FeatureMoments]:
-        """The moments of two random halves of the pictures."""
+        """The moments of two random halves of the images."""
         assert self._halves is not None  # moments are kept
         return self._halves
 
     @property
     def moments(self) -> FeatureMoments:
-        """The moments of all pictures."""
+        """The moments of all images."""
         return self.halves[0].merge(self.halves[1])
 
     @property
@@ -87,11 +87,11 @@ class FeatureRecord:
 
     @property
     def classes(self) -> Tensor | None:
-        """The class index of each row, int64 [count]; None = the pictures have no classes."""
+        """The class index of each row, int64 [count]; None = the images have no classes."""
         return torch.cat(self._classes) if self._classes else None
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put back what `arrays` returned for the same pictures; classes are not among that."""
+        """Put back what `arrays` returned for the same images; classes are not among that."""
         if Keep.MOMENTS in self.keep:
             first, second = (
                 FeatureMoments.from_sums(
@@ -145,16 +145,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Pass:
-    """One way through pictures: which, how many at once, and what to say of it."""
+    """One way through images: which, how many at once, and what to say of it."""
 
     what: str  # names it in progress reports and errors
-    total: int  # pictures, over all processes
+    total: int  # images, over all processes
     batch_size: int
     device: torch.device  # where the detectors are
     progress: Progress
 
     def part(self) -> range:
-        """Return the pictures of this process: whole batches, the same ones whatever the number of processes."""
+        """Return the images of this process: whole batches, the same ones whatever the number of processes."""
         num_batches = -(-self.total // self.batch_size)
         rank, world_size = distributed.rank(), distributed.world_size()
         first, stop = (-(-num_batches * number // world_size) for number in (rank, rank + 1))
@@ -162,14 +162,14 @@ class Pass:
 
 
 def collect(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
-    """Fill the records of all tasks in one pass over the pictures; call it on every process, `source` gives each its own.
+    """Fill the records of all tasks in one pass over the images; call it on every process, `source` gives each its own.
 
     A detector sees each batch once, as long as one of its records takes more. The first process ends up with all features.
 
     Raises:
-        ValueError: On every process: fewer or more pictures came, or a detector's features are not finite.
+        ValueError: On every process: fewer or more images came, or a detector's features are not finite.
     """
-    with distributed.together():
+    with distributed.raise_on_all_ranks():
         _collect_part(tasks, source, of)
     for task in tasks:
         for record in task.records:
@@ -198,16 +198,16 @@ def _collect_part(tasks: Sequence[Task], source: Callable[[range], Iterable[Imag
     for task in tasks:
         _check_finite(finite[id(task)], task.detector, of.what)
     if done != len(part):
-        raise ValueError(f"{of.what}: {done} pictures came where {len(part)} were announced")
+        raise ValueError(f"{of.what}: {done} images came where {len(part)} were announced")
 
 
 @dataclass(frozen=True)
 class RealRequest:
-    """What a metric wants of the real pictures."""
+    """What a metric wants of the real images."""
 
     detector: Detector
     real: RealImages
-    count: int  # the first so many pictures
+    count: int  # the first so many images
     keep: Keep
 
     def cache_key(self) -> cache.CacheKey:
@@ -223,7 +223,7 @@ class RealRequest:
 
 @dataclass(frozen=True)
 class RealFeatures:
-    """The features of real pictures, and whether the cache had them."""
+    """The features of real images, and whether the cache had them."""
 
     request: RealRequest
     record: FeatureRecord
@@ -233,9 +233,9 @@ class RealFeatures:
 def real_features(
     requests: Sequence[RealRequest], batch_size: int, device: torch.device, cache_folder: Path, progress: Progress
 ) -> list[RealFeatures]:
-    """Return the features for each request, from the cache or in one pass over each set of pictures.
+    """Return the features for each request, from the cache or in one pass over each set of images.
 
-    Requests for the same pictures and detector share a record, which may keep more than one of them asked for. Call it on
+    Requests for the same images and detector share a record, which may keep more than one of them asked for. Call it on
     every process; the first one has all features.
     """
     keys = [json.dumps(dict(request.cache_key())) for request in requests]
@@ -244,10 +244,10 @@ def real_features(
         merged[key] = replace(request, keep=request.keep | merged[key].keep) if key in merged else request
     is_first = distributed.rank() == 0
     found = {key: _load_record(cache_folder, request) if is_first else None for key, request in merged.items()}
-    missing = distributed.share([key for key, record in found.items() if record is None])
+    missing = distributed.broadcast_object([key for key, record in found.items() if record is None])
     for key in missing:
         merged[key] = replace(
-            merged[key], keep=distributed.share(merged[key].keep | _cached_keep(cache_folder, merged[key]))
+            merged[key], keep=distributed.broadcast_object(merged[key].keep | _cached_keep(cache_folder, merged[key]))
         )
     fresh = {
         key: FeatureRecord(merged[key].detector.dim, merged[key].count, merged[key].keep, device) for key in missing
@@ -277,7 +277,7 @@ def _collect_real(
     device: torch.device,
     progress: Progress,
 ) -> None:
-    """Fill the records, one for each request, in a pass over the set of pictures that all requests name."""
+    """Fill the records, one for each request, in a pass over the set of images that all requests name."""
     detectors = {id(request.detector): request.detector for request in requests}
     tasks = [
         Task(
@@ -286,7 +286,7 @@ def _collect_real(
         )
         for detector in detectors.values()
     ]
-    of = Pass("real pictures", max(request.count for request in requests), batch_size, device, progress)
+    of = Pass("real images", max(request.count for request in requests), batch_size, device, progress)
     collect(tasks, lambda part: requests[0].real.batches(part, batch_size), of)
 
 
@@ -300,7 +300,7 @@ def _check_finite(is_finite: Tensor, detector: Detector, what: str) -> None:
 
 def _save_record(folder: Path, request: RealRequest, record: FeatureRecord) -> None:
     provenance = {
-        "pictures": request.real.name,
+        "images": request.real.name,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "device": str(record.device),

@@ -1,4 +1,4 @@
-"""What is measured: a real set of pictures and a source of generated ones, as the metrics see them."""
+"""What is measured: a real set of images and a source of generated ones, as the metrics see them."""
 
 import enum
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from torch import Tensor
 
 ImageBatch = tuple[Tensor, Tensor | None]  # uint8 [n, channels, height, width]; class indices int64 [n], if any
 
-EPSILON = 1e-4  # of a path's length, between the two pictures of a pair
+EPSILON = 1e-4  # of a path's length, between the two images of a pair
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
@@ -16,12 +16,12 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 class Sample(enum.Enum):
     """What of a generator a metric looks at."""
 
-    PICTURES = "pictures"  # uint8 [n, channels, height, width]
+    IMAGES = "images"  # uint8 [n, channels, height, width]
     PAIRS = "pairs"  # neighbours along paths in W, float32 [n, 2, channels, height, width], 0..255, not rounded
 
 
 class RealImages(Protocol):
-    """A fixed set of pictures."""
+    """A fixed set of images."""
 
     @property
     def name(self) -> str:
@@ -29,26 +29,26 @@ class RealImages(Protocol):
 
     @property
     def count(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
 
     @property
     def content_hash(self) -> str:
-        """Names the pictures by their content and order, wherever they are stored."""
+        """Names the images by their content and order, wherever they are stored."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every picture."""
+        """(channels, height, width) of every image."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes the pictures are sorted into; 0 = none."""
+        """How many classes the images are sorted into; 0 = none."""
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Yield the pictures of these indices in order, `batch_size` at a time."""
+        """Yield the images of these indices in order, `batch_size` at a time."""
 
 
 class FakeImages(Protocol):
-    """Pictures to be judged, usually a generator's."""
+    """Images to be judged, usually a generator's."""
 
     @property
     def name(self) -> str:
@@ -59,16 +59,16 @@ class FakeImages(Protocol):
         """Names the source by its content, such as the snapshot's sha256; empty = unknown."""
 
     def check(self, sample: Sample, count: int) -> None:
-        """Raise ValueError at once if there are not so many pictures, or no pairs at all."""
+        """Raise ValueError at once if there are not so many images, or no pairs at all."""
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the pictures of these indices, `batch_size` at a time, with the class each was asked to show.
+        """Yield the images of these indices, `batch_size` at a time, with the class each was asked to show.
 
-        Picture i follows from the seed and i alone.
+        Image i follows from the seed and i alone.
         """
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield pairs of pictures, float32 [n, 2, channels, height, width], 0..255, not rounded.
+        """Yield pairs of images, float32 [n, 2, channels, height, width], 0..255, not rounded.
 
         Both show the start of a straight path between two random points of W, at 0 and at EPSILON of its length.
         """

@@ -1,4 +1,4 @@
-"""What a metric is: which features it takes of which pictures, and the number it makes of them."""
+"""What a metric is: which features it takes of which images, and the number it makes of them."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Measurement:
     """What a metric computes from features."""
 
     value: float
-    floor: float | None = None  # the value of real pictures against real ones; None = the metric knows none
+    floor: float | None = None  # the value of real images against real ones; None = the metric knows none
     details: dict[str, float] = field(default_factory=dict)  # further figures by name
     settings: dict[str, Setting] = field(default_factory=dict)  # of the computation, such as ddof
 
@@ -30,18 +30,18 @@ class Inputs:
     detector: Detector
     device: torch.device  # where the detector is; rows of features are on the CPU
     fake: FeatureRecord
-    real: FeatureRecord | None = None  # None = it looks at generated pictures only
+    real: FeatureRecord | None = None  # None = it looks at generated images only
 
     @property
     def both(self) -> tuple[FeatureRecord, FeatureRecord]:
-        """The features of real and generated pictures."""
+        """The features of real and generated images."""
         assert self.real is not None  # the metric asks for real features
         return self.real, self.fake
 
 
 @dataclass(frozen=True)
 class RealUse:
-    """What a metric takes of the real pictures."""
+    """What a metric takes of the real images."""
 
     keep: Keep
     as_trained: bool = False  # flipped ones after the others, where training flips
@@ -54,19 +54,19 @@ class Metric:
 
     definition: str  # one sentence
     detector: str  # whose features it takes
-    num_gen: int  # generated pictures
-    keep: Keep  # of the generated pictures' features
-    real: RealUse | None  # None = it looks at generated pictures only
-    check: Callable[[RealImages], None]  # raises ValueError where it cannot judge such pictures
+    num_gen: int  # generated images
+    keep: Keep  # of the generated images' features
+    real: RealUse | None  # None = it looks at generated images only
+    check: Callable[[RealImages], None]  # raises ValueError where it cannot judge such images
     measure: Callable[[Inputs], Measurement]
     comparable_to_published: bool = True
     higher_is_better: bool = False
-    sample: Sample = Sample.PICTURES
+    sample: Sample = Sample.IMAGES
 
 
 @dataclass(frozen=True)
 class Family:
-    """A metric for any number of generated pictures, which its name has as 96, 5k or 50k."""
+    """A metric for any number of generated images, which its name has as 96, 5k or 50k."""
 
     template: str  # the name, with {count} for the number
     min_gen: int  # the smallest number
@@ -74,7 +74,7 @@ class Family:
     standard_count: str = "50k"  # the number that publications have
 
     def standard(self) -> tuple[str, Metric]:
-        """Return name and metric for the usual number of pictures."""
+        """Return name and metric for the usual number of images."""
         name = self.template.format(count=self.standard_count)
         metric = self.find(name)
         assert metric is not None
@@ -87,5 +87,5 @@ class Family:
             return None
         num_gen = int(match[1]) * (1000 if match[2] else 1)
         if num_gen < self.min_gen:
-            raise ValueError(f"{name} would look at {num_gen} generated pictures; it takes at least {self.min_gen}")
+            raise ValueError(f"{name} would look at {num_gen} generated images; it takes at least {self.min_gen}")
         return self.make(num_gen)

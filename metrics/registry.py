@@ -57,11 +57,11 @@ METRICS: dict[str, Metric] = {
 
 FakeRecords = dict[tuple[Sample, str, int], FeatureRecord]  # by kind of sample, detector and number
 
-GROUPS = {"all-light": ("fid5k_full", "kid5k_full", "is5k", "dc5k5_full")}  # share one pass of 5,000 pictures
+GROUPS = {"all-light": ("fid5k_full", "kid5k_full", "is5k", "dc5k5_full")}  # share one pass of 5,000 images
 
 
 def find(name: str) -> Metric | None:
-    """Return the metric of a name: one of METRICS, or one of FAMILIES for another number of generated pictures."""
+    """Return the metric of a name: one of METRICS, or one of FAMILIES for another number of generated images."""
     if name in METRICS:
         return METRICS[name]
     return next((metric for family in FAMILIES if (metric := family.find(name))), None)
@@ -86,7 +86,7 @@ def parse_names(text: str) -> list[str]:
 
 
 def check_suitable(names: Sequence[str], real: RealImages, fake: FakeImages | None = None) -> None:
-    """Raise ValueError if one of the metrics cannot judge such pictures, or there are too few; takes no time."""
+    """Raise ValueError if one of the metrics cannot judge such images, or there are too few; takes no time."""
     for metric in map(get, names):
         metric.check(real)
         if fake is not None:
@@ -94,7 +94,7 @@ def check_suitable(names: Sequence[str], real: RealImages, fake: FakeImages | No
 
 
 def see_training(names: Sequence[str]) -> bool:
-    """Return whether one of the metrics looks at the real pictures as training sees them."""
+    """Return whether one of the metrics looks at the real images as training sees them."""
     uses = [get(name).real for name in names]
     return any(use is not None and use.as_trained for use in uses)
 
@@ -116,7 +116,7 @@ def prepare(names: Sequence[str], weights: Source) -> None:
     In a run of several processes the first one of each machine does it, and the others wait for it, here or where they
     join: call it on every process or outside of runs. Raises ValueError if weights are missing or unusable.
     """
-    with distributed.together():
+    with distributed.raise_on_all_ranks():
         if distributed.is_first_on_machine():
             for key in dict.fromkeys(get(name).detector for name in names):
                 DETECTORS[key].prepare(weights)
@@ -135,9 +135,9 @@ def evaluate(
     weights: Source | None = None,
     progress: Progress = no_progress,
 ) -> list[MetricResult]:
-    """Compute metrics in one pass over the generated pictures, and one over the real ones unless that is cached.
+    """Compute metrics in one pass over the generated images, and one over the real ones unless that is cached.
 
-    In a run of several processes each describes its part of the pictures: call it on every process. The first one returns
+    In a run of several processes each describes its part of the images: call it on every process. The first one returns
     the results, the others none.
 
     Args:
@@ -146,14 +146,14 @@ def evaluate(
         fake: What is judged.
         real_as_trained: The real set followed by its mirror images, where training flips; None = it does not.
         device: Where the detectors run.
-        batch_size: Pictures at once; does not change a value.
-        seed: Of the generated pictures.
+        batch_size: Images at once; does not change a value.
+        seed: Of the generated images.
         cache_folder: None = `cache.default_folder()`.
         weights: Where those of the detectors are; None = wherever `metrics.weights.published.find` finds them.
         progress: Told about every pass.
 
     Raises:
-        ValueError: A metric is not known or does not suit the pictures, or weights are missing or unusable.
+        ValueError: A metric is not known or does not suit the images, or weights are missing or unusable.
     """
     started_sec = time.monotonic()
     device, folder = torch.device(device), cache_folder or cache.default_folder()
@@ -167,7 +167,7 @@ def evaluate(
     for sample in Sample:
         _collect_fake(sample, described_fake, detectors, fake, seed, batch_size, device, progress)
     measured: dict[str, Measurement] = {}
-    with distributed.together():
+    with distributed.raise_on_all_ranks():
         if distributed.rank() == 0:
             measured = _measure(metrics, detectors, described_real, described_fake, device)
     keep_features(real_ones, folder)  # not before: a run that fails leaves nothing
@@ -198,7 +198,7 @@ def _build(metrics: Mapping[str, Metric], context: BuildContext) -> dict[str, De
     """Return the detectors by name; the first process builds them before the others, which may find them in the cache."""
     detectors: dict[str, Detector] = {}
     for is_first in (True, False):
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             if (distributed.rank() == 0) == is_first:
                 for key in dict.fromkeys(metric.detector for metric in metrics.values()):
                     detectors[key] = DETECTORS[key].build(context)
@@ -215,7 +215,7 @@ def _collect_fake(
     device: torch.device,
     progress: Progress,
 ) -> None:
-    """Fill the records of generated pictures, or of pairs, in one pass."""
+    """Fill the records of generated images, or of pairs, in one pass."""
     wanted: dict[str, list[FeatureRecord]] = {}
     for (kind, detector, _), record in records.items():
         if kind is sample:
@@ -241,7 +241,7 @@ def _unknown(names: Sequence[str]) -> str:
 def _real_requests(
     metrics: Mapping[str, Metric], detectors: Mapping[str, Detector], real: RealImages, real_as_trained: RealImages
 ) -> dict[str, RealRequest]:
-    """Return what each metric that looks at real pictures wants of them."""
+    """Return what each metric that looks at real images wants of them."""
     requests = {}
     for name, metric in metrics.items():
         if metric.real is not None:

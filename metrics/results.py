@@ -18,10 +18,10 @@ class MetricResult:
 
     metric: str
     value: float
-    floor: float | None  # the value of one half of the real pictures against the other
+    floor: float | None  # the value of one half of the real images against the other
     details: dict[str, float]  # further figures by name
     settings: dict[str, Setting]  # of the computation, such as ddof
-    num_real: int  # 0 = the metric looks at generated pictures only
+    num_real: int  # 0 = the metric looks at generated images only
     num_gen: int
     seed: int
     snapshot: str  # name of what was measured
@@ -30,7 +30,7 @@ class MetricResult:
     real_cached: bool  # the features of the real set came from the cache
     detector: str
     detector_digest: str  # sha256 of its weights; of the file, where they come from one
-    resize: str  # how the detector resized the pictures
+    resize: str  # how the detector resized the images
     comparable_to_published: bool  # the definition is a published one, and so are the detector's weights
     versions: dict[str, str]  # of the libraries that computed it
     seconds: float  # of the whole evaluation, which several metrics may have shared

@@ -1,4 +1,4 @@
-"""What a point of a picture looks at: attention weights of the encoder layers, computed aside from their fast path."""
+"""What a point of an image looks at: attention weights of the encoder layers, computed aside from their fast path."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.networks.attention import EncoderLayer, Modulation
 from training.networks.generator import Stage, SynthesisNetwork
 
-Point = tuple[int, int]  # y, x of a picture, px
+Point = tuple[int, int]  # y, x of an image, px
 
 
 def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor | Modulation, tokens: Sequence[int]) -> Tensor:
@@ -48,7 +48,7 @@ def token_weights(layer: EncoderLayer, rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """What some points of one picture look at in one layer."""
+    """What some points of one image look at in one layer."""
 
     layer: int  # counted from 0 over all stages, as the styles are
     weights: Tensor  # [heads, points, height, width], see `token_weights`
@@ -64,11 +64,9 @@ class LayerAttention:
         return magnitude / magnitude.sum(dim=(2, 3), keepdim=True)
 
 
-def token_at(point: Point, picture_size: tuple[int, int], stage_size: tuple[int, int]) -> int:
-    """The token of a stage that a point of the picture belongs to; both sizes are (height, width)."""
-    y, x = (
-        place * side // picture_side for place, side, picture_side in zip(point, stage_size, picture_size, strict=True)
-    )
+def token_at(point: Point, image_size: tuple[int, int], stage_size: tuple[int, int]) -> int:
+    """The token of a stage that a point of the image belongs to; both sizes are (height, width)."""
+    y, x = (place * side // image_side for place, side, image_side in zip(point, stage_size, image_size, strict=True))
     return y * stage_size[1] + x
 
 
@@ -87,14 +85,14 @@ def encoder_layers(synthesis: SynthesisNetwork) -> list[tuple[EncoderLayer, tupl
 def attention_maps(
     synthesis: SynthesisNetwork, ws: Tensor, points: Sequence[Point], layers: Sequence[int], noise_mode: str = "const"
 ) -> tuple[list[LayerAttention], Tensor]:
-    """What points of a picture look at in some layers, while it is made; and the picture.
+    """What points of an image look at in some layers, while it is made; and the image.
 
     Args:
         synthesis: In eval mode.
-        ws: Styles of one picture, [1, num_ws, w_dim].
-        points: In the picture.
+        ws: Styles of one image, [1, num_ws, w_dim].
+        points: In the image.
         layers: Counted from 0 over all stages.
-        noise_mode: const or none; random noise gives another picture each time.
+        noise_mode: const or none; random noise gives another image each time.
 
     Returns:
         One item for each of the layers, in their order, and the image, [1, channels, height, width].

@@ -1,4 +1,4 @@
-"""Attention maps as pictures: heat laid over the darkened picture, one sheet a layer and an overview."""
+"""Attention maps as images: heat laid over the darkened image, one sheet a layer and an overview."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +7,16 @@ import numpy as np
 from torch import Tensor
 
 from dnnlib.images.animation import enlarged
-from dnnlib.images.writer import write_picture
+from dnnlib.images.writer import write_image
 from sampling.attention_maps import LayerAttention, Point, attention_maps
 from sampling.captions import Cell, as_colour, enlargement, sheet
 from training.networks.generator import Generator
 from training.run.preview import to_uint8
 
 HEADS_A_LINE = 8
-_DARKENED = 0.35  # brightness of the picture below the heat
+_DARKENED = 0.35  # brightness of the image below the heat
 _HEAT = np.array([[0, 0, 0], [150, 20, 60], [235, 90, 20], [255, 205, 60], [255, 255, 225]])  # none to most
-_MARK, _MARK_EDGE = (0, 230, 255), (0, 0, 0)  # one or the other is seen on any picture
+_MARK, _MARK_EDGE = (0, 230, 255), (0, 0, 0)  # one or the other is seen on any image
 _FULL_HEAT = 3.0  # times its even share, at least, is shown brightest; so a map without any choice stays dark
 
 
@@ -29,15 +29,15 @@ def write_attention(
     noise_mode: str,
     outdir: Path,
 ) -> None:
-    """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the picture of styles [1, num_ws, w_dim].
+    """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the image of styles [1, num_ws, w_dim].
 
     Says where they are, and which layers are projected.
     """
     maps, image = attention_maps(generator.synthesis, ws, points, layers, noise_mode)
     pixels = to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
-    write_picture(outdir / f"{name}.png", overview(pixels, points, maps))
+    write_image(outdir / f"{name}.png", overview(pixels, points, maps))
     for attention in maps:
-        write_picture(outdir / f"{name}-layer{attention.layer:02d}.png", layer_sheet(pixels, points, attention))
+        write_image(outdir / f"{name}-layer{attention.layer:02d}.png", layer_sheet(pixels, points, attention))
     print(f"Overview: {outdir / name}.png; each of the {len(maps)} layers: {name}-layerNN.png")
     projected = [str(attention.layer) for attention in maps if attention.is_projected]
     if projected:
@@ -47,7 +47,7 @@ def write_attention(
 
 
 def parse_points(text: str | None, height: int, width: int) -> list[Point]:
-    """The points of "y,x;y,x" in a picture of this size; None = its middle and three around it. Raises ValueError."""
+    """The points of "y,x;y,x" in an image of this size; None = its middle and three around it. Raises ValueError."""
     if text is None:
         return [(height // 2, width // 2), (height // 4, width // 4), (height // 4, 3 * width // 4),
                 (3 * height // 4, width // 2)]  # fmt: skip
@@ -58,19 +58,19 @@ def parse_points(text: str | None, height: int, width: int) -> list[Point]:
             raise ValueError(f"--points={text}: write points as y,x in pixels, such as --points='16,16;4,20'")
         if int(y) >= height or int(x) >= width:
             raise ValueError(
-                f"--points={text}: {y},{x} is outside of the picture; y is 0..{height - 1} and x is 0..{width - 1}"
+                f"--points={text}: {y},{x} is outside of the image; y is 0..{height - 1} and x is 0..{width - 1}"
             )
         points.append((int(y), int(x)))
     return points
 
 
 def layer_sheet(pixels: np.ndarray, points: Sequence[Point], attention: LayerAttention) -> np.ndarray:
-    """One layer: a row for each point with the picture, the mean over the heads, and each head; long rows are continued.
+    """One layer: a row for each point with the image, the mean over the heads, and each head; long rows are continued.
 
     A caption says how many times its even share the brightest place gets; 1.0x would be a map without any choice.
 
     Args:
-        pixels: The picture, uint8 [height, width, channels].
+        pixels: The image, uint8 [height, width, channels].
         points: The queries, in the order of the maps.
         attention: Their maps.
 
@@ -107,33 +107,33 @@ def overview(pixels: np.ndarray, points: Sequence[Point], layers: Sequence[Layer
 
 
 def point_cell(pixels: np.ndarray, point: Point, attention: LayerAttention) -> Cell:
-    """The picture with a point marked."""
+    """The image with a point marked."""
     factor = enlargement(*pixels.shape[:2])
     marked = mark(as_colour(enlarged(pixels, factor)).copy(), point, pixels.shape[:2], attention.weights.shape[2:])
     return marked, f"at {point[0]},{point[1]}"
 
 
 def heat_cell(pixels: np.ndarray, title: str, shares: Tensor, point: Point) -> Cell:
-    """A map of shares, [height, width], over the picture, with the point marked and the peak in the caption."""
+    """A map of shares, [height, width], over the image, with the point marked and the peak in the caption."""
     peak = float(shares.max()) * shares.numel()
     factor = enlargement(*pixels.shape[:2])
-    picture = as_colour(enlarged(pixels, factor)).mean(axis=2, keepdims=True) * _DARKENED
+    image = as_colour(enlarged(pixels, factor)).mean(axis=2, keepdims=True) * _DARKENED
     rows, columns = (
-        np.arange(side) * token_side // side for side, token_side in zip(picture.shape[:2], shares.shape, strict=True)
+        np.arange(side) * token_side // side for side, token_side in zip(image.shape[:2], shares.shape, strict=True)
     )
     level = (shares * shares.numel() / max(peak, _FULL_HEAT)).cpu().numpy()[np.ix_(rows, columns)]
     stops = np.linspace(0, 1, len(_HEAT))
     colours = np.stack([np.interp(level, stops, channel) for channel in _HEAT.T], axis=2)
-    over = (picture * (1 - level[:, :, None]) + colours).clip(0, 255).astype(np.uint8)
+    over = (image * (1 - level[:, :, None]) + colours).clip(0, 255).astype(np.uint8)
     return mark(over, point, pixels.shape[:2], shares.shape), f"{title}  {peak:.1f}x"
 
 
-def mark(canvas: np.ndarray, point: Point, picture_size: Sequence[int], token_size: Sequence[int]) -> np.ndarray:
-    """Draw a frame around the token of a point into an enlarged picture, uint8 [height, width, 3]; return it."""
+def mark(canvas: np.ndarray, point: Point, image_size: Sequence[int], token_size: Sequence[int]) -> np.ndarray:
+    """Draw a frame around the token of a point into an enlarged image, uint8 [height, width, 3]; return it."""
     for colour, distance in ((_MARK_EDGE, 2), (_MARK, 1)):
         edges = []
-        for place, picture_side, tokens, side in zip(point, picture_size, token_size, canvas.shape[:2], strict=True):
-            token = place * tokens // picture_side
+        for place, image_side, tokens, side in zip(point, image_size, token_size, canvas.shape[:2], strict=True):
+            token = place * tokens // image_side
             first, last = token * side // tokens - distance, (token + 1) * side // tokens - 1 + distance
             edges.append((max(first, 0), min(last, side - 1)))
         (top, bottom), (left, right) = edges

@@ -1,4 +1,4 @@
-"""Sheets: small pictures side by side, enlarged and with short captions above them."""
+"""Sheets: small images side by side, enlarged and with short captions above them."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dnnlib.images.animation import enlarged
 
-MIN_CELL_PX = 96  # a picture's longer side is enlarged by a whole factor to at least this
+MIN_CELL_PX = 96  # an image's longer side is enlarged by a whole factor to at least this
 _CAPTION_PX, _TEXT_PX, _GAP_PX = 15, 11, 4
 _PAPER, _INK = 255, 0
 
@@ -16,20 +16,20 @@ Cell = tuple[np.ndarray, str] | None  # uint8 [height, width, 1 or 3] and its ca
 
 
 def enlargement(height: int, width: int) -> int:
-    """The whole factor by which pictures of this size are enlarged; it keeps every pixel a square of one colour."""
+    """The whole factor by which images of this size are enlarged; it keeps every pixel a square of one colour."""
     return -(-MIN_CELL_PX // max(height, width))
 
 
 def as_colour(pixels: np.ndarray) -> np.ndarray:
-    """A picture [height, width, 1 or 3] with three channels."""
+    """An image [height, width, 1 or 3] with three channels."""
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
 def sheet(rows: Sequence[Sequence[Cell]]) -> np.ndarray:
-    """Pictures in rows, with their captions above; rows without any caption are closed up.
+    """Images in rows, with their captions above; rows without any caption are closed up.
 
     Args:
-        rows: All pictures of one size; rows may differ in length.
+        rows: All images of one size; rows may differ in length.
 
     Returns:
         uint8 [height, width, 3].

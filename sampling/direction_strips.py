@@ -1,4 +1,4 @@
-"""What each direction does to the pictures of seeds: a strip a seed, from one end to the other."""
+"""What each direction does to the images of seeds: a strip a seed, from one end to the other."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from dnnlib.images.writer import write_picture
+from dnnlib.images.writer import write_image
 from sampling.captions import sheet
 from sampling.directions import Directions, find_directions
 from sampling.random_w import random_w
@@ -43,32 +43,32 @@ def write_strips(
     """Write directions-NN.png for each direction, and directions.npz; print what each is worth."""
     ws = styles_in_batches(renderer.generator, seeds, request, renderer.batch)
     for index in range(len(directions.vectors)):
-        columns = moved_pictures(renderer, directions, index, ws, seeds, amounts)
+        columns = moved_images(renderer, directions, index, ws, seeds, amounts)
         path = outdir / f"directions-{index:02d}.png"
-        write_picture(path, strips(columns, amounts))
+        write_image(path, strips(columns, amounts))
         effect, spread = float(directions.eigenvalues[index]), float(directions.spreads[index])
         print(f"{path}: eigenvalue {effect:.3g}, standard deviation of w along it {spread:.3g}")
     directions.save(outdir / "directions.npz")
     print(f"To use them again: --directions={outdir / 'directions.npz'}")
 
 
-def moved_pictures(
+def moved_images(
     renderer: Renderer, directions: Directions, index: int, ws: Tensor, seeds: Sequence[int], amounts: Sequence[float]
 ) -> list[Tensor]:
-    """The pictures of styles moved by each amount along a direction, uint8 [seeds, channels, height, width] each.
+    """The images of styles moved by each amount along a direction, uint8 [seeds, channels, height, width] each.
 
-    They are made in the batches in which those of the seeds are made; so the unmoved ones are the seeds' pictures exactly.
+    They are made in the batches in which those of the seeds are made; so the unmoved ones are the seeds' images exactly.
     """
-    return [renderer.pictures(directions.move(ws, index, amount), seeds) for amount in amounts]
+    return [renderer.images(directions.move(ws, index, amount), seeds) for amount in amounts]
 
 
 def strips(columns: Sequence[Tensor], amounts: Sequence[float]) -> np.ndarray:
     """Strips as a sheet: a row for each seed, a column for each amount, which the captions name; uint8 [h, w, 3]."""
-    pictures = [column.permute(0, 2, 3, 1).numpy() for column in columns]
+    images = [column.permute(0, 2, 3, 1).numpy() for column in columns]
     titles = [f"{amount:+.3g}" if amount else "0" for amount in amounts]
     return sheet(
         [
-            [(column[row], title if row == 0 else "") for column, title in zip(pictures, titles, strict=True)]
-            for row in range(len(pictures[0]))
+            [(column[row], title if row == 0 else "") for column, title in zip(images, titles, strict=True)]
+            for row in range(len(images[0]))
         ]
     )

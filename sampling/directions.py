@@ -1,4 +1,4 @@
-"""Directions of W that change pictures most, found in closed form (Shen & Zhou, SeFa, arXiv 2007.06600)."""
+"""Directions of W that change images most, found in closed form (Shen & Zhou, SeFa, arXiv 2007.06600)."""
 
 import zipfile
 from collections.abc import Sequence
@@ -100,6 +100,6 @@ def find_directions(synthesis: SynthesisNetwork, layers: Sequence[int], count: i
 def steps(strength: float, columns: int) -> list[float]:
     """Evenly spaced steps from -strength to strength; the middle one is exactly 0. Raises ValueError for an even number."""
     if columns % 2 == 0:
-        raise ValueError(f"--steps={columns}: only an odd number of pictures has the seed's own in the middle")
+        raise ValueError(f"--steps={columns}: only an odd number of images has the seed's own in the middle")
     half = columns // 2
     return [strength * k / half for k in range(-half, half + 1)]

@@ -1,4 +1,4 @@
-"""How different pictures look: embeddings whose squared distances say it, of the own discriminator or of LPIPS."""
+"""How different images look: embeddings whose squared distances say it, of the own discriminator or of LPIPS."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def discriminator_embedding(discriminator: Discriminator) -> Embedding:
     """The feature maps of a snapshot's own discriminator as an embedding.
 
     As in LPIPS the channels of each place have length 1, and a block counts by the mean over its places; so the squared
-    distance of two pictures is the mean over blocks and places, 0..4. Labels play no part in these maps.
+    distance of two images is the mean over blocks and places, 0..4. Labels play no part in these maps.
     """
 
     def embed(images: Tensor) -> list[Tensor]:
@@ -47,13 +47,13 @@ def discriminator_embedding(discriminator: Discriminator) -> Embedding:
 def lpips_embedding(channel_weights: str | Path, height: int, width: int, device: torch.device) -> Embedding:
     """LPIPS with VGG16, its channel weights from a file, those of VGG16 from its cache or $STYLEFORMER_VGG16.
 
-    Raises ValueError for a file that is missing or something else, and for pictures that are too small.
+    Raises ValueError for a file that is missing or something else, and for images that are too small.
     """
     path = Path(channel_weights).expanduser()
     if not path.is_file():
         raise ValueError(f"--lpips={path}: there is no such file; it should have the {LPIPS.what} ({LPIPS.name})")
     if min(height, width) < SMALLEST_PX:
-        raise ValueError(f"--lpips: pictures of {width}x{height} px are too small, it takes {SMALLEST_PX} px a side")
+        raise ValueError(f"--lpips: images of {width}x{height} px are too small, it takes {SMALLEST_PX} px a side")
     weights = [x.to(device) for x in read_channel_weights(path)]
     vgg16 = load_vgg16(require(VGG16, Source()).path).requires_grad_(False)
     lpips = Lpips(vgg16.features.to(device), weights)
@@ -61,5 +61,5 @@ def lpips_embedding(channel_weights: str | Path, height: int, width: int, device
 
 
 def squared_distances(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Between the pictures of two embeddings that broadcast, [n]."""
+    """Between the images of two embeddings that broadcast, [n]."""
     return torch.stack([(x - y).square().sum(dim=1) for x, y in zip(a, b, strict=True)]).sum(dim=0)

@@ -95,5 +95,5 @@ def frames(
     for start in range(0, len(moments), at_once):
         part = moments[start : start + at_once]
         ws = torch.stack([way.styles(part) for way in ways], dim=1).flatten(0, 1)
-        for images in renderer.pictures(ws, [noise_seed] * len(ws)).split(len(ways)):
+        for images in renderer.images(ws, [noise_seed] * len(ws)).split(len(ways)):
             yield grid_pixels(images, columns)

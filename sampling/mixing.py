@@ -1,4 +1,4 @@
-"""Style mixing: a table of pictures that have some styles of a row's seed and some of a column's."""
+"""Style mixing: a table of images that have some styles of a row's seed and some of a column's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dnnlib.images.writer import write_picture
+from dnnlib.images.writer import write_image
 from sampling.renderer import Renderer
 from sampling.styles import Request, styles_in_batches
 from sampling.tables import draw, save_table
@@ -36,7 +36,7 @@ def write_mixing_table(
     request: Request,
     path: Path,
 ) -> None:
-    """Write the table of two lists of seeds, and beside it its pictures, ROW-COLUMN.EXT; SEED-SEED.EXT is a seed's own."""
+    """Write the table of two lists of seeds, and beside it its images, ROW-COLUMN.EXT; SEED-SEED.EXT is a seed's own."""
     seeds = [*rows, *cols]
     ws = styles_in_batches(renderer.generator, seeds, request, renderer.batch)
     originals = draw(renderer, ws.unsqueeze(1), seeds).squeeze(1)
@@ -45,11 +45,11 @@ def write_mixing_table(
     named = {f"{seed}-{seed}": image for seed, image in zip(seeds, originals, strict=True)}
     named |= {f"{row}-{col}": mixed[i, j] for i, row in enumerate(rows) for j, col in enumerate(cols)}
     for name, image in named.items():
-        write_picture(path.with_name(f"{name}{path.suffix}"), image.permute(1, 2, 0).numpy())
+        write_image(path.with_name(f"{name}{path.suffix}"), image.permute(1, 2, 0).numpy())
     save_table(path, with_margins(mixed, left, top))
 
 
-def with_margins(pictures: Tensor, left: Tensor, top: Tensor) -> Tensor:
-    """A table of pictures with one more picture at the left of each row and on top of each column; the corner is black."""
+def with_margins(images: Tensor, left: Tensor, top: Tensor) -> Tensor:
+    """A table of images with one more image at the left of each row and on top of each column; the corner is black."""
     top = torch.cat([torch.zeros_like(top[:1]), top])
-    return torch.cat([top.unsqueeze(0), torch.cat([left.unsqueeze(1), pictures], dim=1)])
+    return torch.cat([top.unsqueeze(0), torch.cat([left.unsqueeze(1), images], dim=1)])

@@ -49,6 +49,6 @@ def nearest(queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Te
         start += len(rows)
     if distances.shape[1] < count or distances.isinf().any():
         raise ValueError(
-            f"the data set has only {start} pictures, too few for the {count} nearest ones of each; take fewer"
+            f"the data set has only {start} images, too few for the {count} nearest ones of each; take fewer"
         )
     return Neighbours(distances.sqrt(), indices)

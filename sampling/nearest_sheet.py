@@ -1,4 +1,4 @@
-"""Shows the nearest real pictures of generated ones, and says what their distances mean."""
+"""Shows the nearest real images of generated ones, and says what their distances mean."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dnnlib.images.writer import write_picture
+from dnnlib.images.writer import write_image
 from sampling.captions import Cell, sheet
 from sampling.real_neighbours import (
     Description,
@@ -24,7 +24,7 @@ from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
 from training.networks.generator import Generator
 
-COPY_RATIO = 0.5  # below it a generated picture is suspiciously near to a real one
+COPY_RATIO = 0.5  # below it a generated image is suspiciously near to a real one
 
 
 def choose_description(network: str, generator: Generator, by: str) -> Description:
@@ -35,19 +35,19 @@ def choose_description(network: str, generator: Generator, by: str) -> Descripti
 
 
 def write_neighbours(
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     names: Sequence[str],
     dataset: ImageDataset,
     count: int,
     description: Description,
     outdir: Path,
 ) -> None:
-    """Write nearest.png and print the distances of generated pictures, batches of uint8 [n, channels, height, width]."""
-    generated = torch.cat(list(pictures))
+    """Write nearest.png and print the distances of generated images, batches of uint8 [n, channels, height, width]."""
+    generated = torch.cat(list(images))
     with tqdm(total=2 * len(dataset), unit=" images", disable=None) as bar:
         result = find_real_neighbours(generated, dataset, count, description, bar.update)
     path = outdir / "nearest.png"
-    write_picture(path, neighbour_sheet(generated, names, dataset, result))
+    write_image(path, neighbour_sheet(generated, names, dataset, result))
     print(summary(names, result, description))
     print(f"Side by side: {path}")
 
@@ -55,18 +55,18 @@ def write_neighbours(
 def neighbour_sheet(
     generated: Tensor, names: Sequence[str], dataset: ImageDataset, result: RealNeighbours
 ) -> np.ndarray:
-    """A row for each generated picture: itself, then its nearest real ones with their distances; uint8 [h, w, 3]."""
+    """A row for each generated image: itself, then its nearest real ones with their distances; uint8 [h, w, 3]."""
     rows: list[list[Cell]] = []
-    for picture, name, indices, distances in zip(generated, names, result.indices, result.distances, strict=True):
-        pictures = [picture, *read(dataset, indices.tolist())]
+    for image, name, indices, distances in zip(generated, names, result.indices, result.distances, strict=True):
+        images = [image, *read(dataset, indices.tolist())]
         captions = [name, *(f"{distance:.3g}" for distance in distances.tolist())]
-        cells = zip(pictures, captions, strict=True)
+        cells = zip(images, captions, strict=True)
         rows.append([(pixels.permute(1, 2, 0).numpy(), caption) for pixels, caption in cells])
     return sheet(rows)
 
 
 def summary(names: Sequence[str], result: RealNeighbours, description: Description) -> str:
-    """A table for people, a line for each generated picture, and how to read it."""
+    """A table for people, a line for each generated image, and how to read it."""
     lines = [
         f"Distances: {description.what}.",
         "generated    to the nearest real    from that to its own nearest    ratio",
@@ -81,7 +81,7 @@ def summary(names: Sequence[str], result: RealNeighbours, description: Descripti
         f"{median(result.ratios.tolist()):>5.2f}"
     )
     lines.append(
-        f"{copies} of {len(names)} are nearer to a real picture than {COPY_RATIO:g} of the distance of that one to its own "
+        f"{copies} of {len(names)} are nearer to a real image than {COPY_RATIO:g} of the distance of that one to its own "
         f"nearest: {'look at those, they may be copies' if copies else 'no sign of memorising'}."
     )
     return "\n".join(lines)

@@ -17,7 +17,7 @@ def random_w(generator: Generator, count: int, seed: int, class_index: int | Non
     Args:
         generator: In eval mode.
         count: How many.
-        seed: They are the same for the same seed, but none of them is that of a picture of `generate.py --seeds`.
+        seed: They are the same for the same seed, but none of them is that of an image of `generate.py --seeds`.
         class_index: Of all; None = the classes in turn.
     """
     rows = np.random.default_rng(seed).standard_normal((count, generator.z_dim), dtype=np.float32)

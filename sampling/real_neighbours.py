@@ -1,4 +1,4 @@
-"""The nearest training pictures of generated ones, and how near those are to each other: is a network memorising?"""
+"""The nearest training images of generated ones, and how near those are to each other: is a network memorising?"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from training.evaluation.inputs import training_set
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
-_BATCH_PX = 256 * 32 * 32  # pixels of the real pictures that are in memory at once
+_BATCH_PX = 256 * 32 * 32  # pixels of the real images that are in memory at once
 
 
 @dataclass(frozen=True)
 class Description:
-    """What of pictures is compared."""
+    """What of images is compared."""
 
     what: str  # the distance is, for people
-    rows: Callable[[Tensor], Tensor]  # of pictures, uint8 [n, channels, height, width]: [n, dim]
+    rows: Callable[[Tensor], Tensor]  # of images, uint8 [n, channels, height, width]: [n, dim]
     scale: float  # from the Euclidean distance of rows to the distance shown
 
 
@@ -47,23 +47,23 @@ def discriminator_description(discriminator: Discriminator, device: torch.device
 
 @dataclass(frozen=True)
 class RealNeighbours:
-    """The nearest real pictures of generated ones."""
+    """The nearest real images of generated ones."""
 
     indices: Tensor  # in the data set, [generated, count]
     distances: Tensor  # by increasing distance, [generated, count]
-    own: Tensor  # from each of these real pictures to its nearest other one, [generated, count]
+    own: Tensor  # from each of these real images to its nearest other one, [generated, count]
 
     @property
     def ratios(self) -> Tensor:
-        """How far the nearest real picture is, over how far that one is from its own nearest other, [generated].
+        """How far the nearest real image is, over how far that one is from its own nearest other, [generated].
 
-        Well below 1 for a picture that is a copy of a training picture.
+        Well below 1 for an image that is a copy of a training image.
         """
         return self.distances[:, 0] / self.own[:, 0].clamp(min=1e-12)
 
 
 def open_real(network: str, generator: Generator, data: str | None, mirror: bool | None) -> ImageDataset:
-    """The pictures to compare with: those that a snapshot was trained on, flipped if it flipped them, unless said otherwise.
+    """The images to compare with: those that a snapshot was trained on, flipped if it flipped them, unless said otherwise.
 
     Raises ValueError where they are not here, or not of the network's size and colours.
     """
@@ -76,7 +76,7 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
     spec = dataset.spec
     if (spec.width, spec.height, spec.channels) != (generator.img_width, generator.img_height, generator.img_channels):
         raise ValueError(
-            f"the network makes pictures of {generator.img_width}x{generator.img_height} px with {generator.img_channels} "
+            f"the network makes images of {generator.img_width}x{generator.img_height} px with {generator.img_channels} "
             f"channels, but those in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give "
             f"the data set that it was trained on"
         )
@@ -86,23 +86,23 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
 def find_real_neighbours(
     generated: Tensor, dataset: ImageDataset, count: int, description: Description, watch: Callable[[int], object]
 ) -> RealNeighbours:
-    """Go through a data set twice: for the nearest pictures of each generated one, then for the nearest of those.
+    """Go through a data set twice: for the nearest images of each generated one, then for the nearest of those.
 
-    Neither a real picture's own flipped copy nor a duplicate of it is one of its neighbours.
+    Neither a real image's own flipped copy nor a duplicate of it is one of its neighbours.
 
     Args:
         generated: uint8 [generated, channels, height, width].
-        dataset: The real pictures, flipped ones too where it mirrors; of it a batch at a time is in memory.
+        dataset: The real images, flipped ones too where it mirrors; of it a batch at a time is in memory.
         count: Neighbours of each.
         description: What is compared.
-        watch: Gets how many real pictures a batch had.
+        watch: Gets the number of real images per batch.
 
     Raises:
-        ValueError: The data set has too few pictures.
+        ValueError: The data set has too few images.
     """
     if count > len(dataset):
         raise ValueError(
-            f"the data set has only {len(dataset)} pictures, too few for the {count} nearest ones of each; take fewer"
+            f"the data set has only {len(dataset)} images, too few for the {count} nearest ones of each; take fewer"
         )
     part = batch_size(dataset)
     rows = torch.cat([description.rows(images) for images in generated.split(part)])
@@ -116,17 +116,17 @@ def find_real_neighbours(
 
 
 def batch_size(dataset: ImageDataset) -> int:
-    """How many pictures are in memory, and in the discriminator, at once."""
+    """How many images are in memory, and in the discriminator, at once."""
     return max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
 
 
 def read(dataset: ImageDataset, indices: list[int]) -> Tensor:
-    """Pictures of a data set, uint8 [n, channels, height, width]; the next readable one where one is broken."""
-    return torch.from_numpy(np.stack([dataset.readable(index)[0] for index in indices]))
+    """Images of a data set, uint8 [n, channels, height, width]; the next readable one where one is broken."""
+    return torch.from_numpy(np.stack([dataset.load_or_substitute(index)[0] for index in indices]))
 
 
 def rows_of(dataset: ImageDataset, description: Description, watch: Callable[[int], object]) -> Iterator[Tensor]:
-    """Yield the rows of all pictures of a data set in its order, a batch at a time."""
+    """Yield the rows of all images of a data set in its order, a batch at a time."""
     batch = batch_size(dataset)
     for start in range(0, len(dataset), batch):
         stop = min(start + batch, len(dataset))

@@ -1,4 +1,4 @@
-"""Styles to pictures, a batch at a time."""
+"""Styles to images, a batch at a time."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ from training.run.preview import to_uint8
 
 
 class Renderer:
-    """Makes the pictures of styles; random noise follows from a seed a picture, whatever is beside it."""
+    """Makes the images of styles; random noise follows from a seed an image, whatever is beside it."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Renderer:
 
     @torch.no_grad()
     def batches(self, ws: Tensor, noise_seeds: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the pictures of styles [count, num_ws, w_dim] as uint8 [batch, channels, height, width] on the CPU."""
+        """Yield the images of styles [count, num_ws, w_dim] as uint8 [batch, channels, height, width] on the CPU."""
         for part, seed in zip(ws.split(self.batch), noise_seeds[:: self.batch], strict=True):
             torch.manual_seed(seed)
             yield to_uint8(self._images(part)).cpu()
@@ -44,12 +44,12 @@ class Renderer:
         filled = torch.cat([ws, ws[-1:].expand(missing, -1, -1)]) if missing else ws
         return self.synthesis(filled, self.noise_mode, self.dtype)[: len(ws)]
 
-    def pictures(self, ws: Tensor, noise_seeds: Sequence[int]) -> Tensor:
-        """All pictures of styles at once, uint8 [count, channels, height, width]."""
+    def images(self, ws: Tensor, noise_seeds: Sequence[int]) -> Tensor:
+        """All images of styles at once, uint8 [count, channels, height, width]."""
         return torch.cat(list(self.batches(ws, noise_seeds)))
 
     def seed_batches(self, seeds: Sequence[int], request: Request) -> Iterator[Tensor]:
-        """Yield the pictures of seeds as `batches` does; their styles too are made a batch at a time."""
+        """Yield the images of seeds as `batches` does; their styles too are made a batch at a time."""
         for start in range(0, len(seeds), self.batch):
             part = seeds[start : start + self.batch]
             yield from self.batches(styles(self.generator, part, request), part)

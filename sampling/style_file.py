@@ -22,7 +22,7 @@ def save_styles(path: Path, ws: Tensor, seeds: Sequence[int] = ()) -> None:
 def load_styles(path: str | Path, generator: Generator) -> tuple[Tensor, list[int]]:
     """The styles of a file for this network, [count, num_ws, w_dim], and the seeds of their noise, 0, 1, ... if it has none.
 
-    One vector a picture serves for all its layers.
+    One vector an image serves for all its layers.
 
     Reading it runs no code. Raises ValueError for anything that is not such styles.
     """

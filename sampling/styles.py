@@ -12,10 +12,10 @@ from training.networks.generator import Generator
 
 @dataclass(frozen=True)
 class Request:
-    """How seeds become styles, the same for all pictures of a call."""
+    """How seeds become styles, the same for all images of a call."""
 
     class_index: int | None = None  # None = seed modulo the number of classes
-    psi: float = 1.0  # truncation: 1 = full variety, 0 = the mean picture
+    psi: float = 1.0  # truncation: 1 = full variety, 0 = the mean image
     cutoff: int | None = None  # truncate only so many of the first styles; None = all
 
 
@@ -42,7 +42,7 @@ def styles(generator: Generator, seeds: Sequence[int], request: Request) -> Tens
 
 
 def styles_in_batches(generator: Generator, seeds: Sequence[int], request: Request, batch: int) -> Tensor:
-    """The same, computed in batches: to the last bit those of pictures that are made in such batches."""
+    """The same, computed in batches: to the last bit those of images that are made in such batches."""
     return torch.cat(
         [styles(generator, seeds[start : start + batch], request) for start in range(0, len(seeds), batch)]
     )

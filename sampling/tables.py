@@ -1,4 +1,4 @@
-"""Tables of styles, [rows, columns, num_ws, w_dim], and their pictures: truncation, classes."""
+"""Tables of styles, [rows, columns, num_ws, w_dim], and their images: truncation, classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +23,13 @@ def truncation_sweep(generator: Generator, ws: Tensor, psis: Sequence[float], cu
 def class_grid(
     generator: Generator, seeds: Sequence[int], classes: Sequence[int], request: Request, batch: int
 ) -> Tensor:
-    """The styles of seeds, one a row, with each of some classes, one a column; `request` says the rest."""
+    """The styles of seeds, one per row, with each of some classes, one per column; `request` says the rest."""
     columns = [Request(index, request.psi, request.cutoff) for index in classes]
     return torch.stack([styles_in_batches(generator, seeds, column, batch) for column in columns], dim=1)
 
 
 def table_path(outdir: Path, name: str, generator: Generator, rows: int, columns: int) -> Path:
-    """The file of a table; raises ValueError where its format cannot hold so many pictures."""
+    """The file of a table; raises ValueError where its format cannot hold so many images."""
     path = outdir / name
     limit = {".webp": 16383, ".jpg": 65535}.get(path.suffix)
     width, height = columns * generator.img_width, rows * generator.img_height
@@ -39,7 +39,7 @@ def table_path(outdir: Path, name: str, generator: Generator, rows: int, columns
 
 
 def draw(renderer: Renderer, ws: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Pictures of a table of styles, uint8 [rows, columns, channels, height, width]; `seeds` are those of the rows."""
+    """Images of a table of styles, uint8 [rows, columns, channels, height, width]; `seeds` are those of the rows."""
     noise_seeds = [seed for seed in seeds for _ in range(ws.shape[1])]
     made = []
     with tqdm(total=len(noise_seeds), unit=" images", disable=None) as bar:
@@ -49,7 +49,7 @@ def draw(renderer: Renderer, ws: Tensor, seeds: Sequence[int]) -> Tensor:
     return torch.cat(made).unflatten(0, ws.shape[:2])
 
 
-def save_table(path: Path, pictures: Tensor) -> None:
-    """Write a table of pictures, uint8 [rows, columns, channels, height, width], as one picture."""
-    save_grid(path, pictures.flatten(0, 1), columns=pictures.shape[1])
-    print(f"{pictures.shape[0]} rows of {pictures.shape[1]} pictures: {path}")
+def save_table(path: Path, images: Tensor) -> None:
+    """Write a table of images, uint8 [rows, columns, channels, height, width], as one image."""
+    save_grid(path, images.flatten(0, 1), columns=images.shape[1])
+    print(f"{images.shape[0]} rows of {images.shape[1]} images: {path}")

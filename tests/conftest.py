@@ -1,4 +1,4 @@
-"""Shared by all tests: the tiny configuration and its pictures."""
+"""Shared by all tests: the tiny configuration and its images."""
 
 import signal
 from pathlib import Path
@@ -34,7 +34,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.fixture
 def tiny_config() -> RunConfig:
-    """A run that exercises every phase, mixing and augmentation on 16x16 pictures in seconds."""
+    """A run that exercises every phase, mixing and augmentation on 16x16 images in seconds."""
     return RunConfig(
         preset="tiny",
         data=DataConfig(workers=0),
@@ -55,7 +55,7 @@ def tiny_spec() -> DatasetSpec:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the dataset format: 30 pictures of 16x16 px in 3 classes."""
+    """A folder in the dataset format: 30 images of 16x16 px in 3 classes."""
     folder = tmp_path_factory.mktemp("data") / "tiny"
     rng = np.random.default_rng(0)
     labels = []

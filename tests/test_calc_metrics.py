@@ -33,16 +33,16 @@ NAME, DCT = "proxy_fd_randconv_v1", "proxy_fd_dct_v1"
 SNAPSHOT = "network-snapshot-000000.pkl"
 
 
-def write_pixels(path: Path, pictures: np.ndarray) -> Path:
+def write_pixels(path: Path, images: np.ndarray) -> Path:
     with write_dataset(path) as writer:
-        for pixels in pictures:
+        for pixels in images:
             writer.add(encode_png(pixels), None)
     return path
 
 
-def write_pictures(path: Path, count: int, seed: int, size: int = 16, channels: int = 3) -> Path:
-    pictures = np.random.default_rng(seed).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
-    return write_pixels(path, pictures)
+def write_images(path: Path, count: int, seed: int, size: int = 16, channels: int = 3) -> Path:
+    images = np.random.default_rng(seed).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+    return write_pixels(path, images)
 
 
 def tiny_config(data: Path, mirror: bool = False) -> RunConfig:
@@ -57,7 +57,7 @@ def tiny_config(data: Path, mirror: bool = False) -> RunConfig:
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small data set and an untrained snapshot that names it."""
     folder = tmp_path_factory.mktemp("run")
-    write_snapshot(folder / SNAPSHOT, write_pictures(folder / "data.zip", 30, seed=0))
+    write_snapshot(folder / SNAPSHOT, write_images(folder / "data.zip", 30, seed=0))
     return folder
 
 
@@ -68,7 +68,7 @@ def write_snapshot(path: Path, data: Path, mirror: bool = False) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (NAME, DCT):
         monkeypatch.setitem(registry.METRICS, name, dataclasses.replace(registry.METRICS[name], num_gen=60))
 
@@ -169,8 +169,8 @@ def test_weights_are_asked_for_before_any_work(run_dir: Path, tmp_path: Path, mo
     assert not list(run_dir.glob("metric-*"))
 
 
-def test_folder_of_pictures_in_place_of_a_network(run_dir: Path, tmp_path: Path) -> None:
-    images = write_pictures(tmp_path / "images", 70, seed=1)
+def test_folder_of_images_in_place_of_a_network(run_dir: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 70, seed=1)
     options = [f"--images={images}", f"--metrics={NAME}", f"--data={run_dir / 'data.zip'}"]
     result = invoke(run_dir, *options, f"--outdir={tmp_path}")
     assert result.exit_code == 0, result.output
@@ -208,7 +208,7 @@ def test_mistakes_are_named(run_dir: Path, options: list[str], message: str) -> 
 
 
 def refuse(run_dir: Path, folder: Path, options: list[str], *parts: str) -> None:
-    """Run into an error: one message with these parts; no values and nothing of real pictures are left anywhere."""
+    """Run into an error: one message with these parts; no values and nothing of real images are left anywhere."""
     places = {"run": run_dir, "tmp": folder, "snapshot": run_dir / SNAPSHOT, "data": run_dir / "data.zip"}
     given = [option.format(**places) for option in options]
     result = invoke(run_dir, f"--cache={folder / 'cache'}", f"--outdir={folder / 'out'}", *given)
@@ -273,7 +273,7 @@ def test_weights_missing_or_of_another_hash(run_dir: Path, tmp_path: Path, metri
 
 
 class NotANumber(torch.nn.Module):
-    """The mean of each colour; of pictures brighter than others, nothing that is a number."""
+    """The mean of each colour; of images brighter than others, nothing that is a number."""
 
     def __init__(self, brightest: float) -> None:
         super().__init__()
@@ -305,19 +305,19 @@ def test_a_network_that_returns_nan(
 
 
 @pytest.mark.parametrize("bright", [0, 29])
-def test_a_network_that_returns_nan_for_some_pictures(run_dir: Path, tmp_path: Path, bright: int) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
-    pictures[bright] = 255
-    bright_set, dark_set = write_pixels(tmp_path / "bright.zip", pictures), run_dir / "data.zip"
+def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Path, bright: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+    images[bright] = 255
+    bright_set, dark_set = write_pixels(tmp_path / "bright.zip", images), run_dir / "data.zip"
     save_script(NotANumber(200.0), tmp_path / "net.pt")
     options = ["--metrics=fd_module_30_full", "--detector-module={tmp}/net.pt", "--batch=7"]
     message = "the detector module:net.pt answers with numbers that are not finite"
-    refuse(run_dir, tmp_path, [*options, f"--data={bright_set}", f"--images={dark_set}"], f"real pictures: {message}")
+    refuse(run_dir, tmp_path, [*options, f"--data={bright_set}", f"--images={dark_set}"], f"real images: {message}")
     result = invoke(
         run_dir, *(option.format(tmp=tmp_path) for option in options), f"--data={dark_set}", f"--images={bright_set}",
         f"--cache={tmp_path}", f"--outdir={tmp_path}",
     )  # fmt: skip
-    assert result.exit_code == 1 and f"generated pictures: {message}" in result.output
+    assert result.exit_code == 1 and f"generated images: {message}" in result.output
     assert not list(tmp_path.glob("metric-*"))
 
 
@@ -325,48 +325,48 @@ def test_a_network_that_returns_nan_for_some_pictures(run_dir: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("metric", "real", "fake", "message"),
     [
-        ("pr43_full", 3, 4, "the real set has 3 pictures; a metric that looks at neighbour 3 of each takes at least 4"),
+        ("pr43_full", 3, 4, "the real set has 3 images; a metric that looks at neighbour 3 of each takes at least 4"),
         (
             "dc105_full",
             5,
             10,
-            "the real set has 5 pictures; a metric that looks at neighbour 5 of each takes at least 6",
+            "the real set has 5 images; a metric that looks at neighbour 5 of each takes at least 6",
         ),
-        ("pr33_full", 4, 4, "pr33_full would look at 3 generated pictures; it takes at least 4"),
-        ("pr43_full", 4, 3, "has 3 pictures, but the metrics look at 4 generated ones"),
-        ("fid20_full", 1, 20, "the real set has 1 pictures"),
-        ("kid20_full,fid20_full", 30, 19, "has 19 pictures, but the metrics look at 20 generated ones"),
-        ("is9", 30, 9, "is9 would look at 9 generated pictures; it takes at least 10"),
-        (NAME, 3, 60, "the real set has 3 pictures; at least 4"),
-        (DCT, 3, 60, "the real set has 3 pictures; at least 4"),
-        ("all-light", 30, 30, "has 30 pictures, but the metrics look at 5000 generated ones"),
+        ("pr33_full", 4, 4, "pr33_full would look at 3 generated images; it takes at least 4"),
+        ("pr43_full", 4, 3, "has 3 images, but the metrics look at 4 generated ones"),
+        ("fid20_full", 1, 20, "the real set has 1 images"),
+        ("kid20_full,fid20_full", 30, 19, "has 19 images, but the metrics look at 20 generated ones"),
+        ("is9", 30, 9, "is9 would look at 9 generated images; it takes at least 10"),
+        (NAME, 3, 60, "the real set has 3 images; at least 4"),
+        (DCT, 3, 60, "the real set has 3 images; at least 4"),
+        ("all-light", 30, 30, "has 30 images, but the metrics look at 5000 generated ones"),
         ("ppl2_20_wend", 30, 30, "it takes --network, not"),
     ],
 )
-def test_too_few_pictures(run_dir: Path, tmp_path: Path, metric: str, real: int, fake: int, message: str) -> None:
-    write_pictures(tmp_path / "real.zip", real, seed=0)
-    write_pictures(tmp_path / "fake.zip", fake, seed=1)
+def test_too_few_images(run_dir: Path, tmp_path: Path, metric: str, real: int, fake: int, message: str) -> None:
+    write_images(tmp_path / "real.zip", real, seed=0)
+    write_images(tmp_path / "fake.zip", fake, seed=1)
     options = ["--data={tmp}/real.zip", "--images={tmp}/fake.zip", f"--metrics={metric}"]
     refuse(run_dir, tmp_path, options, message)
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_pictures_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
+def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
     names = f"--metrics={NAME},{DCT},fid20_full"
-    write_pictures(tmp_path / "large.zip", 60, seed=0, size=32)
-    write_pictures(tmp_path / "grey.zip", 60, seed=0, channels=1)
+    write_images(tmp_path / "large.zip", 60, seed=0, size=32)
+    write_images(tmp_path / "grey.zip", 60, seed=0, channels=1)
     for name, found in {"large": "32x32 px and 3 channels", "grey": "16x16 px and 1 channels"}.items():
         options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", names]
         refuse(
-            run_dir, tmp_path, options, "makes pictures of 16x16 px with 3 channels", f"{{tmp}}/{name}.zip have", found
+            run_dir, tmp_path, options, "makes images of 16x16 px with 3 channels", f"{{tmp}}/{name}.zip have", found
         )
         options = [f"--images={{tmp}}/{name}.zip", "--data={data}", names]
-        refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has pictures of", "they must agree")
+        refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has images of", "they must agree")
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
 @pytest.mark.usefixtures("stand_ins")
-def test_grey_pictures_count_as_rgb(run_dir: Path, tmp_path: Path) -> None:
+def test_grey_images_count_as_rgb(run_dir: Path, tmp_path: Path) -> None:
     names = [NAME, DCT, "fid60_full", "kid60_full", "dc605_full"]
     for seed, which in enumerate(("real", "fake")):
         grey = np.random.default_rng(seed).integers(0, 256, (60, 16, 16, 1), dtype=np.uint8)
@@ -387,15 +387,15 @@ def test_grey_pictures_count_as_rgb(run_dir: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("stand_ins")
 def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
-    """A folder and a zip of the same pictures are the same set, at no distance from each other."""
-    write_pictures(tmp_path / "folder", 60, seed=0)
-    write_pictures(tmp_path / "same.zip", 60, seed=0)
-    write_pictures(tmp_path / "other.zip", 60, seed=1)
+    """A folder and a zip of the same images are the same set, at no distance from each other."""
+    write_images(tmp_path / "folder", 60, seed=0)
+    write_images(tmp_path / "same.zip", 60, seed=0)
+    write_images(tmp_path / "other.zip", 60, seed=1)
     for images in ("folder", "same.zip", "other.zip"):
         options = [f"--data={tmp_path / 'same.zip'}", f"--images={tmp_path / images}", f"--cache={tmp_path}"]
         result = invoke(run_dir, *options, "--metrics=fid60_full,pr603_full", f"--outdir={tmp_path}")
         assert result.exit_code == 0, result.output
-        assert ("From the cache: the features of the real pictures" in result.output) == (images != "folder")
+        assert ("From the cache: the features of the real images" in result.output) == (images != "folder")
     folder, same, other = rows(tmp_path, "fid60_full")
     assert abs(folder["value"]) < 1e-6 and abs(same["value"]) < 1e-6 and other["value"] > 1e-3
     assert folder["snapshot_hash"] == same["snapshot_hash"] == same["real_hash"] != other["snapshot_hash"]
@@ -427,8 +427,8 @@ def test_all_light_stands_for_four_metrics() -> None:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A published network that was trained on data.zip; the current folder has pictures of its size, but no data.zip."""
-    write_pictures(tmp_path / "here", 30, seed=0, size=32)
+    """A published network that was trained on data.zip; the current folder has images of its size, but no data.zip."""
+    write_images(tmp_path / "here", 30, seed=0, size=32)
     monkeypatch.chdir(tmp_path / "here")
     packed = Path(__file__).parent / "data" / "published" / "official_small.pkl.xz"
     (tmp_path / "official.pkl").write_bytes(lzma.decompress(packed.read_bytes()))
@@ -440,7 +440,7 @@ def test_a_published_network_is_not_compared_with_the_current_folder(published: 
     result = invoke(tmp_path, *options)
     assert result.exit_code == 1 and "was trained on are not at data.zip here" in result.output
     assert "--data=PATH" in result.output and not list(tmp_path.rglob("metric-*"))
-    write_pictures(Path("data.zip"), 20, seed=1, size=32)
+    write_images(Path("data.zip"), 20, seed=1, size=32)
     assert invoke(tmp_path, *options).exit_code == 0
     assert rows(tmp_path)[0]["num_real"] == 20
 
@@ -448,7 +448,7 @@ def test_a_published_network_is_not_compared_with_the_current_folder(published: 
 def test_an_unnamed_training_set_is_not_the_current_folder(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(write_pictures(tmp_path / "here", 30, seed=0))
+    monkeypatch.chdir(write_images(tmp_path / "here", 30, seed=0))
     state = TrainState(tiny_config(Path()), ImageDataset(run_dir / "data.zip").spec, torch.device("cpu"))
     state.config = dataclasses.replace(state.config, data=dataclasses.replace(state.config.data, path=""))
     save_snapshot(tmp_path / SNAPSHOT, state)
@@ -495,8 +495,8 @@ def test_a_value_that_cannot_be_saved_is_shown(run_dir: Path, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
-def test_the_grid_of_generated_pictures_is_left_out(run_dir: Path, tmp_path: Path, suffix: str) -> None:
-    images = write_pictures(tmp_path / "images", 60, seed=1)
+def test_the_grid_of_generated_images_is_left_out(run_dir: Path, tmp_path: Path, suffix: str) -> None:
+    images = write_images(tmp_path / "images", 60, seed=1)
     options = [f"--images={images}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}", f"--outdir={tmp_path}"]
     assert "Left out" not in invoke(run_dir, *options).output
     before = sorted(images.rglob("*"))
@@ -511,14 +511,14 @@ def test_the_grid_of_generated_pictures_is_left_out(run_dir: Path, tmp_path: Pat
 
 
 def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
-    images = write_pictures(tmp_path / "images", 59, seed=1)
+    images = write_images(tmp_path / "images", 59, seed=1)
     options = [f"--images={images}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}"]
     Image.new("RGB", (16, 16)).save(images / "grid.png")  # of the same size: one of the 60
     result = invoke(run_dir, *options)
     assert result.exit_code == 0 and "Left out" not in result.output
     Image.new("RGB", (160, 96)).save(images / "grid.png")
     few = invoke(run_dir, *options)
-    assert few.exit_code == 1 and f"{images} has 59 pictures" in few.output
+    assert few.exit_code == 1 and f"{images} has 59 images" in few.output
     Image.new("RGB", (160, 96)).save(images / "grid2.png")
     other = invoke(run_dir, *options)
     assert other.exit_code == 1 and f"grid2.png in {images} is 160x96" in " ".join(other.output.split())

@@ -30,9 +30,9 @@ def _png(seed: int, size: int = 16, channels: int = 3) -> bytes:
 
 def _members() -> Members:
     """Return what a good data set holds."""
-    pictures = {f"{index}.png": _png(index) for index in range(COUNT)}
-    labels = json.dumps({"labels": [[name, 0] for name in pictures]}).encode()
-    return {**pictures, "dataset.json": labels}
+    images = {f"{index}.png": _png(index) for index in range(COUNT)}
+    labels = json.dumps({"labels": [[name, 0] for name in images]}).encode()
+    return {**images, "dataset.json": labels}
 
 
 def _zip(path: Path, members: Members, method: int = zipfile.ZIP_STORED) -> None:
@@ -71,7 +71,7 @@ def _edited(edit: Callable[[bytearray], object]) -> Callable[[Path], None]:
 
 
 def _declared(offset: int, fmt: str, value: int) -> Callable[[bytearray], object]:
-    """Return an edit of a field of the last picture's entry in the zip's table."""
+    """Return an edit of a field of the last image's entry in the zip's table."""
     return lambda content: struct.pack_into(fmt, content, content.rindex(LAST.encode()) - 46 + offset, value)
 
 
@@ -80,7 +80,7 @@ def _damaged_everywhere(content: bytearray) -> None:
         content[start + 20] ^= 1
 
 
-def _picture_bomb() -> bytes:
+def _image_bomb() -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">II", zlib.crc32(header), 4) + b"IDAT1234"
@@ -113,17 +113,15 @@ DAMAGES = {
     "garbage in the table": Damage(
         _edited(lambda content: content.__setitem__(slice(-900, -100), os.urandom(800))), "damaged zip file"
     ),
-    "checksums wrong": Damage(
-        _edited(_damaged_everywhere), "more than 10 pictures are broken.*0.png", "0.png .*Bad CRC"
-    ),
-    "not a picture": Damage(_with(_11=b"<html>not found</html>"), f"{LAST} in .* is not a picture"),
-    "no content": Damage(_with(_11=b""), f"{LAST} in .* is not a picture"),
+    "checksums wrong": Damage(_edited(_damaged_everywhere), "more than 10 images are broken.*0.png", "0.png .*Bad CRC"),
+    "not an image": Damage(_with(_11=b"<html>not found</html>"), f"{LAST} in .* is not an image"),
+    "no content": Damage(_with(_11=b""), f"{LAST} in .* is not an image"),
     "bomb by ratio": Damage(_bomb, f"{LAST} in .* would unpack from .* to 32.0 MiB, as a decompression bomb does"),
     "bomb by size": Damage(
         _edited(_declared(24, "<I", 3 * 2**30)), f"{LAST} in .* would unpack to 3.0 GiB, more than the 1.0 GiB"
     ),
     "bomb by overlap": Damage(_edited(_declared(20, "<I", 2**20)), "members that overlap"),
-    "bomb of pixels": Damage(_with(_11=_picture_bomb()), f"{LAST} in .* is too large, perhaps a decompression bomb"),
+    "bomb of pixels": Damage(_with(_11=_image_bomb()), f"{LAST} in .* is too large, perhaps a decompression bomb"),
     "parent path": Damage(_with_member("../x.png"), r"member named '../x.png': absolute paths and .. are refused"),
     "absolute path": Damage(_with_member("/etc/x.png"), "member named '/etc/x.png'"),
     "drive letter": Damage(_with_member("C:x.png"), "member named 'C:x.png'"),
@@ -135,7 +133,7 @@ DAMAGES = {
     "rare method": Damage(lambda path: _zip(path, _members(), zipfile.ZIP_LZMA), r"in .* rare method \(number 14\)"),
     "another size": Damage(_with(_11=_png(0, 32)), f"0.png in .* is 16x16 and {LAST} in .* is 32x32"),
     "transparent": Damage(_with(_11=_png(0, 16, 4)), f"{LAST} in .* has transparency"),
-    "no pictures": Damage(lambda path: _zip(path, {"readme.txt": b"hello"}), "contains no pictures"),
+    "no images": Damage(lambda path: _zip(path, {"readme.txt": b"hello"}), "contains no images"),
     "labels cut off": Damage(_with(dataset=_labels()[:50]), "dataset.json in .* is not valid JSON"),
     "labels not text": Damage(_with(dataset=b"\xff\xfe\0"), "dataset.json in .* is not valid JSON"),
     "label of no file": Damage(_with(dataset=_labels(["99.png", 0])), "files that do not exist: 99.png"),

@@ -27,7 +27,7 @@ def _run(*options: object) -> Result:
 
 
 def _pack(source: object, dest: Path, *options: str) -> tuple[list[np.ndarray], dict[str, object]]:
-    """Pack, which must succeed, and return the pictures in the zip, in order, and its dataset.json."""
+    """Pack, which must succeed, and return the images in the zip, in order, and its dataset.json."""
     result = _run(f"--source={source}", f"--dest={dest}", "--workers=1", *options)
     assert result.exit_code == 0, result.output
     with zipfile.ZipFile(dest) as archive:
@@ -47,7 +47,7 @@ def _refused(message: str, *options: object) -> None:
 
 
 def _save(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> np.ndarray:
-    """Write a random picture of this size (width, height) and return its pixels."""
+    """Write a random image of this size (width, height) and return its pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
     image = Image.fromarray(noise).convert(mode)
@@ -57,7 +57,7 @@ def _save(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str = "RG
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """Return a folder of twelve pictures in two class folders."""
+    """Return a folder of twelve images in two class folders."""
     folder = tmp_path / "pets"
     for index in range(12):
         _save(folder / ("cat" if index < 6 else "dog") / f"{index}.png", index)
@@ -67,10 +67,10 @@ def pets(tmp_path: Path) -> Path:
 def test_demo_as_a_user_runs_it(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "dataset_tool.py", "--source=demo", "--dest=new/demo.zip", "--max-images=130"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "130 pictures of 32x32 RGB, 10 classes (0, 1, 2" in done.stdout
+    assert "130 images of 32x32 RGB, 10 classes (0, 1, 2" in done.stdout
     assert done.stderr == ""
-    pictures, content = _pack("demo", tmp_path / "again.zip", "--max-images=130")
-    assert all(np.array_equal(ours, drawn) for ours, (drawn, _) in zip(pictures, digits("train", 130), strict=True))
+    images, content = _pack("demo", tmp_path / "again.zip", "--max-images=130")
+    assert all(np.array_equal(ours, drawn) for ours, (drawn, _) in zip(images, digits("train", 130), strict=True))
     assert [label for _, label in content["labels"]] == [index % 10 for index in range(130)]
     assert (tmp_path / "new" / "demo.zip").read_bytes() == (
         tmp_path / "again.zip"
@@ -83,7 +83,7 @@ def test_help_does_not_load_torch() -> None:
 
 
 def _interrupt(dest: Path, signal_number: int) -> int:
-    """Start packing the demo set with two processes, send a signal once pictures are stored, return the exit code."""
+    """Start packing the demo set with two processes, send a signal once images are stored, return the exit code."""
     command = [sys.executable, ROOT / "dataset_tool.py", "--source=demo", f"--dest={dest}", "--workers=2", "--force"]
     with subprocess.Popen(command) as process:
         for _ in range(2000):
@@ -132,26 +132,26 @@ def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_score_split_of_the_demo(tmp_path: Path) -> None:
-    pictures, _ = _pack("demo", tmp_path / "d.zip", "--split=score", "--max-images=3")
-    assert np.array_equal(pictures[2], list(digits("score", 3))[2][0])
+    images, _ = _pack("demo", tmp_path / "d.zip", "--split=score", "--max-images=3")
+    assert np.array_equal(images[2], list(digits("score", 3))[2][0])
 
 
 def test_folder_without_labels(tmp_path: Path) -> None:
     expected = {name: _save(tmp_path / "in" / name, index) for index, name in enumerate(["10.png", "9.bmp", "a/1.png"])}
     (tmp_path / "in" / "readme.txt").touch()
-    pictures, content = _pack(tmp_path / "in", tmp_path / "d.zip")
+    images, content = _pack(tmp_path / "in", tmp_path / "d.zip")
     assert content["labels"] is None and content.keys() == {"labels", "image_format"}
-    for picture, name in zip(pictures, ["9.bmp", "10.png", "a/1.png"], strict=True):
-        assert np.array_equal(picture, expected[name])
+    for image, name in zip(images, ["9.bmp", "10.png", "a/1.png"], strict=True):
+        assert np.array_equal(image, expected[name])
 
 
 def test_labels_from_folders_and_kept_by_the_next_packing(pets: Path, tmp_path: Path) -> None:
-    pictures, content = _pack(pets, tmp_path / "one.zip", "--labels-from-folders")
+    images, content = _pack(pets, tmp_path / "one.zip", "--labels-from-folders")
     assert content["class_names"] == ["cat", "dog"]
     assert [label for _, label in content["labels"]] == [0] * 6 + [1] * 6
     again, content_again = _pack(tmp_path / "one.zip", tmp_path / "two.zip")
     assert content_again == content
-    assert np.array_equal(np.stack(again), np.stack(pictures))
+    assert np.array_equal(np.stack(again), np.stack(images))
     _refused(
         "leave out --labels-from-folders",
         f"--source={tmp_path / 'one.zip'}",
@@ -161,9 +161,9 @@ def test_labels_from_folders_and_kept_by_the_next_packing(pets: Path, tmp_path: 
 
 
 def test_max_images_spreads_over_the_classes(pets: Path, tmp_path: Path) -> None:
-    pictures, content = _pack(pets, tmp_path / "d.zip", "--labels-from-folders", "--max-images=4")
+    images, content = _pack(pets, tmp_path / "d.zip", "--labels-from-folders", "--max-images=4")
     assert [label for _, label in content["labels"]] == [0, 0, 1, 1]
-    assert len(pictures) == 4
+    assert len(images) == 4
     assert len(_pack(pets, tmp_path / "all.zip", "--max-images=99")[0]) == 12
 
 
@@ -186,9 +186,9 @@ def test_grey_stays_grey_unless_mixed_with_colour(tmp_path: Path) -> None:
     grey = _save(tmp_path / "in" / "1.png", 1, mode="L")
     assert _pack(tmp_path / "in", tmp_path / "grey.zip")[0][0].shape == (6, 8, 1)
     _save(tmp_path / "in" / "2.png", 2)
-    pictures, _ = _pack(tmp_path / "in", tmp_path / "mixed.zip")
-    assert [picture.shape for picture in pictures] == [(6, 8, 3), (6, 8, 3)]
-    assert np.array_equal(pictures[0], grey[:, :, None].repeat(3, axis=2))
+    images, _ = _pack(tmp_path / "in", tmp_path / "mixed.zip")
+    assert [image.shape for image in images] == [(6, 8, 3), (6, 8, 3)]
+    assert np.array_equal(images[0], grey[:, :, None].repeat(3, axis=2))
 
 
 def test_folder_as_dest(pets: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_folder_as_dest(pets: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "00000").glob("img*.png"))) == 12
 
 
-def test_bad_pictures_are_named_and_nothing_is_left(pets: Path, tmp_path: Path) -> None:
+def test_bad_images_are_named_and_nothing_is_left(pets: Path, tmp_path: Path) -> None:
     options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
     _save(pets / "dog" / "99.png", 0, size=(6, 8))
     _refused(f"cat/0.png in {pets} is 8x6 and dog/99.png in {pets} is 6x8", *options)
@@ -206,7 +206,7 @@ def test_bad_pictures_are_named_and_nothing_is_left(pets: Path, tmp_path: Path) 
     _refused("--background=white", *options)
     (pets / "dog" / "99.png").write_text("not found")
     _refused(
-        f"dog/99.png in {pets} is not a picture, or damaged. Or leave out such files with --on-error=skip", *options
+        f"dog/99.png in {pets} is not an image, or damaged. Or leave out such files with --on-error=skip", *options
     )
     _save(pets / "dog" / "99.png", 0)
     content = (pets / "dog" / "99.png").read_bytes()
@@ -236,16 +236,16 @@ def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
 def test_bad_options(pets: Path, tmp_path: Path) -> None:
     dest = f"--dest={tmp_path / 'd.zip'}"
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
-    _refused("--split=score is not for a folder or zip of pictures", f"--source={pets}", dest, "--split=score")
+    _refused("--split=score is not for a folder or zip of images", f"--source={pets}", dest, "--split=score")
     _refused("brings its own labels", "--source=demo", dest, "--labels-from-folders")
     _refused("neither a folder nor a readable zip", f"--source={__file__}", dest)
-    _refused("contains no pictures", f"--source={ROOT / 'dnnlib'}", dest)
+    _refused("contains no images", f"--source={ROOT / 'dnnlib'}", dest)
     (tmp_path / "empty").mkdir()
-    _refused(f"{tmp_path / 'empty'} contains no pictures; looked for", f"--source={tmp_path / 'empty'}", dest)
-    _refused("needs every picture", f"--source={pets / 'cat'}", dest, "--labels-from-folders")
+    _refused(f"{tmp_path / 'empty'} contains no images; looked for", f"--source={tmp_path / 'empty'}", dest)
+    _refused("needs every image", f"--source={pets / 'cat'}", dest, "--labels-from-folders")
     _refused("Invalid value for '--max-images'", f"--source={pets}", dest, "--max-images=0")
     _refused("'octarine' is not a colour; give a name", f"--source={pets}", dest, "--background=octarine")
-    _refused("needs the size of the new pictures", f"--source={pets}", dest, "--transform=center-crop", "--width=8")
+    _refused("needs the size of the new images", f"--source={pets}", dest, "--transform=center-crop", "--width=8")
     _refused("Invalid value for '--transform'", f"--source={pets}", dest, "--transform=crop")
     assert os.listdir(tmp_path / "empty") == []
 
@@ -260,14 +260,14 @@ def test_debug_shows_the_traceback(pets: Path, tmp_path: Path) -> None:
     assert plain.stderr.startswith("Error: dog/99.png in ")
     assert plain.stderr.count("\n") == 1
     assert "Traceback (most recent call last)" in debug.stderr
-    assert "is not a picture" in debug.stderr
+    assert "is not an image" in debug.stderr
 
 
 def test_bad_labels_are_named(pets: Path, tmp_path: Path) -> None:
     options = (f"--source={pets / 'cat'}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
     good = [[f"{index}.png", index % 2] for index in range(6)]
     for labels, message in [
-        (good[:-1], "has no label for 5.png; label every picture or none"),
+        (good[:-1], "has no label for 5.png; label every image or none"),
         ([*good, ["6.png", 0]], "has labels for files that do not exist: 6.png; remove them"),
         ([*good[:-1], ["5.png", "dog"]], "the label of 5.png is dog; write a class index or a list of numbers"),
         ([*good[:-1], ["5.png", [1, 0]]], "the label of 5.png is a vector of length 2"),
@@ -303,10 +303,10 @@ def test_bad_files_are_skipped_with_their_labels(pets: Path, tmp_path: Path, wor
         f"--source={pets}", f"--dest={dest}", "--labels-from-folders", "--on-error=skip", f"--workers={workers}"
     )
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[0].startswith("Warning: train.py will not take these pictures: ")
-    assert result.stderr.splitlines()[1] == "Left out 3 of 12 pictures:"
+    assert result.stderr.splitlines()[0].startswith("Warning: train.py will not take these images: ")
+    assert result.stderr.splitlines()[1] == "Left out 3 of 12 images:"
     assert [line.split()[0] for line in result.stderr.splitlines()[2:]] == ["cat/2.png", "dog/9.png", "dog/7.png"]
-    assert "9 pictures of 8x6 RGB, 2 classes" in result.stdout
+    assert "9 images of 8x6 RGB, 2 classes" in result.stdout
     for name in ["cat/2.png", "dog/7.png", "dog/9.png"]:
         (pets / name).unlink()
     _pack(pets, tmp_path / "good.zip", "--labels-from-folders")
@@ -318,10 +318,10 @@ def test_nothing_usable(pets: Path, tmp_path: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
     options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--on-error=skip", "--workers=1")
-    _refused(f"none of the 12 pictures can be used; cat/0.png in {pets} is damaged", *options)
+    _refused(f"none of the 12 images can be used; cat/0.png in {pets} is damaged", *options)
     for path in pets.rglob("*.png"):
         path.write_text("not found")
-    _refused(f"none of the 12 pictures can be used; cat/0.png in {pets} is not a picture", *options)
+    _refused(f"none of the 12 images can be used; cat/0.png in {pets} is not an image", *options)
     assert os.listdir(tmp_path) == ["pets"]
 
 
@@ -331,39 +331,39 @@ def test_different_sizes_are_made_one(pets: Path, tmp_path: Path) -> None:
     _refused("is 8x6 and dog/99.png", *options, "--on-error=skip")  # no file is bad by itself
     _refused("is 8x6 and dog/99.png", *options, "--width=8")  # their heights differ
     result = _run(*options, "--width=8", "--height=8")
-    assert "13 pictures of 8x8 RGB, no labels, 12 of them enlarged" in result.output
-    pictures, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop", "--width=6", "--height=6", "--force")
-    assert np.array_equal(pictures[0], decode((pets / "cat" / "0.png").read_bytes())[:, 1:7])
-    pictures, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop-wide", "--width=8", "--height=4", "--force")
-    assert {picture.shape for picture in pictures} == {(8, 8, 3)}
-    assert not any(picture[:2].any() for picture in pictures)
+    assert "13 images of 8x8 RGB, no labels, 12 of them enlarged" in result.output
+    images, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop", "--width=6", "--height=6", "--force")
+    assert np.array_equal(images[0], decode((pets / "cat" / "0.png").read_bytes())[:, 1:7])
+    images, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop-wide", "--width=8", "--height=4", "--force")
+    assert {image.shape for image in images} == {(8, 8, 3)}
+    assert not any(image[:2].any() for image in images)
 
 
 def test_demo_is_resized_too(tmp_path: Path) -> None:
     options = ("--width=16", "--height=8", "--resize-filter=box", "--max-images=3")
-    pictures, _ = _pack("demo", tmp_path / "d.zip", *options)
+    images, _ = _pack("demo", tmp_path / "d.zip", *options)
     drawn, _ = next(digits("train", 1))
     means = drawn.reshape(8, 4, 16, 2, 3).mean(axis=(1, 3))
-    assert abs(pictures[0] - means).max() <= 1  # Pillow rounds between the two directions
+    assert abs(images[0] - means).max() <= 1  # Pillow rounds between the two directions
 
 
 @pytest.mark.parametrize(
     ("side", "reason"),
     [
-        (500, "pictures of 500x500 px are too large: the limit is "),
-        (33, "pictures of 33x33 px cannot be halved evenly"),
+        (500, "images of 500x500 px are too large: the limit is "),
+        (33, "images of 33x33 px cannot be halved evenly"),
     ],
 )
-def test_pictures_that_train_py_refuses_are_packed_with_a_warning(tmp_path: Path, side: int, reason: str) -> None:
+def test_images_that_train_py_refuses_are_packed_with_a_warning(tmp_path: Path, side: int, reason: str) -> None:
     size = (f"--width={side}", f"--height={side}", "--max-images=3", "--workers=1")
     result = _run("--source=demo", f"--dest={tmp_path / 'd.zip'}", *size)
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"Warning: train.py will not take these pictures: {reason}")
+    assert result.stderr.startswith(f"Warning: train.py will not take these images: {reason}")
     assert result.stderr.count("\n") == 1
-    assert f"3 pictures of {side}x{side} RGB" in result.stdout
+    assert f"3 images of {side}x{side} RGB" in result.stdout
 
 
-def test_pictures_that_train_py_takes_are_packed_without_a_warning(tmp_path: Path) -> None:
+def test_images_that_train_py_takes_are_packed_without_a_warning(tmp_path: Path) -> None:
     result = _run(
         "--source=demo", f"--dest={tmp_path / 'd.zip'}", "--width=48", "--height=48", "--max-images=3", "--workers=1"
     )
@@ -378,7 +378,7 @@ def test_sizes_that_would_fill_the_memory_are_refused(tmp_path: Path, side: str)
 
 
 @pytest.mark.parametrize("source", ["demo", "pets"])
-def test_few_pictures_wait_where_they_become_large(
+def test_few_images_wait_where_they_become_large(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     chunks = []
@@ -403,13 +403,13 @@ def test_lack_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_background(pets: Path, tmp_path: Path) -> None:
     _save(pets / "dog" / "99.png", 0, mode="RGBA")
     _save(pets / "dog" / "98.png", 0, mode="LA")
-    pictures, _ = _pack(pets, tmp_path / "d.zip", "--background=#ff8000")
+    images, _ = _pack(pets, tmp_path / "d.zip", "--background=#ff8000")
     noise = np.random.default_rng(0).integers(0, 256, (6, 8, 4), dtype=np.uint8).astype(float)
     share = noise[:, :, 3:] / 255
-    assert abs(pictures[-1] - (share * noise[:, :, :3] + (1 - share) * (255, 128, 0))).max() <= 1
+    assert abs(images[-1] - (share * noise[:, :, :3] + (1 - share) * (255, 128, 0))).max() <= 1
 
 
-def test_large_picture_bombs_are_named(pets: Path, tmp_path: Path) -> None:
+def test_large_image_bombs_are_named(pets: Path, tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(pets / "dog" / "99.png")
     _refused(
         f"dog/99.png in {pets} is too large, perhaps a decompression bomb", f"--source={pets}",
@@ -420,22 +420,22 @@ def test_large_picture_bombs_are_named(pets: Path, tmp_path: Path) -> None:
 def test_celeba_crop_of_jpeg_files(tmp_path: Path) -> None:
     for index in range(3):
         _save(tmp_path / "img_align_celeba" / f"{index}.jpg", index, size=(178, 218))
-    pictures, _ = _pack(tmp_path / "img_align_celeba", tmp_path / "d.zip", "--transform=celeba")
+    images, _ = _pack(tmp_path / "img_align_celeba", tmp_path / "d.zip", "--transform=celeba")
     decoded = decode((tmp_path / "img_align_celeba" / "2.jpg").read_bytes())
-    assert np.array_equal(pictures[2], decoded[57:185, 25:153])
+    assert np.array_equal(images[2], decoded[57:185, 25:153])
     _save(tmp_path / "img_align_celeba" / "2.jpg", 0, size=(178, 200))
     options = (f"--source={tmp_path / 'img_align_celeba'}", f"--dest={tmp_path / 'e.zip'}", "--transform=celeba")
     _refused(f"2.jpg in {tmp_path / 'img_align_celeba'} is 178x200, but --transform=celeba is for", *options)
     result = _run(*options, "--on-error=skip", "--width=64", "--height=64")
-    assert "2 pictures of 64x64 RGB" in result.output
-    _refused("demo picture 0 is 32x32, but --transform=celeba", "--source=demo", *options[1:], "--force")
+    assert "2 images of 64x64 RGB" in result.output
+    _refused("demo image 0 is 32x32, but --transform=celeba", "--source=demo", *options[1:], "--force")
 
 
 def test_padded_digits(tmp_path: Path) -> None:
-    pictures, _ = _pack("demo", tmp_path / "d.zip", "--transform=pad", "--width=40", "--height=36", "--max-images=2")
-    assert np.array_equal(pictures[1][2:34, 4:36], list(digits("train", 2))[1][0])
+    images, _ = _pack("demo", tmp_path / "d.zip", "--transform=pad", "--width=40", "--height=36", "--max-images=2")
+    assert np.array_equal(images[1][2:34, 4:36], list(digits("train", 2))[1][0])
     small = ("--transform=pad", "--width=31", "--height=36")
-    _refused("demo picture 0 is 32x32, more than the 31x36", "--source=demo", f"--dest={tmp_path / 'e.zip'}", *small)
+    _refused("demo image 0 is 32x32, more than the 31x36", "--source=demo", f"--dest={tmp_path / 'e.zip'}", *small)
 
 
 def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
@@ -446,8 +446,8 @@ def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
         bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(pixels)
     )
     (source / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(range(9)))
-    pictures, content = _pack(source, tmp_path / "a.zip")
-    assert np.array_equal(np.stack(pictures)[..., 0], pixels)
+    images, content = _pack(source, tmp_path / "a.zip")
+    assert np.array_equal(np.stack(images)[..., 0], pixels)
     assert [label for _, label in content["labels"]] == list(range(9))
     assert _run(f"--source={source}", f"--dest={tmp_path / 'b.zip'}", "--workers=2").exit_code == 0
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
@@ -457,8 +457,8 @@ def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
 
 def test_set_of_torchvision_is_packed_or_said_to_be_missing(tmp_path: Path) -> None:
     size = ("--max-images=3", "--width=16", "--height=16")
-    pictures, content = _pack("torchvision:FakeData", tmp_path / "a.zip", *size)
-    assert len(pictures) == len(content["labels"]) == 3
+    images, content = _pack("torchvision:FakeData", tmp_path / "a.zip", *size)
+    assert len(images) == len(content["labels"]) == 3
     assert "class_names" not in content
     missing = ("--source=torchvision:CIFAR10", f"--root={tmp_path}", f"--dest={tmp_path / 'c.zip'}")
     _refused(f"torchvision's CIFAR10 cannot be opened in {tmp_path}: ", *missing)
@@ -478,7 +478,7 @@ def test_inspect_says_what_is_there_and_draws_it(pets: Path, tmp_path: Path) -> 
     _save(pets / "cat" / "99.png", 0, mode="RGBA")
     command = [sys.executable, ROOT / "dataset_tool.py", "--inspect", f"--source={pets}", "--labels-from-folders"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("13 pictures\nformat      PNG        13\nsize        8x6        13\n")
+    assert done.stdout.startswith("13 images\nformat      PNG        13\nsize        8x6        13\n")
     assert "python dataset_tool.py --source=" in done.stdout
     assert "--labels-from-folders --dest=NEW.zip --background=white --transform=center-crop --width=32" in done.stdout
     result = _run(f"--source={pets}", f"--inspect={tmp_path / 'grid.png'}", "--workers=1")
@@ -493,7 +493,7 @@ def test_inspect_takes_any_source_and_knows_what_train_py_takes(tmp_path: Path) 
     assert "takes it as it is" in _run(f"--source={packed}", "--inspect", "--workers=1").output
     _pack("demo", packed, "--force", "--width=34", "--height=34", "--max-images=20")
     result = _run(f"--source={packed}", "--inspect", "--workers=1")
-    assert "- pictures of 34x34 px cannot be halved evenly down to about 8 px" in result.output
+    assert "- images of 34x34 px cannot be halved evenly down to about 8 px" in result.output
 
 
 def test_inspect_with_options_that_do_not_suit_it(pets: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of seeds, written by threads behind the generator; the commands, as people type them."""
+"""Images of seeds, written by threads behind the generator; the commands, as people type them."""
 
 import lzma
 import subprocess
@@ -14,7 +14,7 @@ from PIL import Image
 
 import generate
 from sampling.commands import options as command_options
-from sampling.image_files import write_pictures
+from sampling.image_files import write_images
 from sampling.renderer import Renderer
 from sampling.styles import Request
 from training.checkpoint.snapshot import save_snapshot
@@ -44,14 +44,14 @@ def names(seeds: Sequence[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("grid", [None, (3, 4)])
-def test_files_are_the_pictures_of_their_batches(
+def test_files_are_the_images_of_their_batches(
     generator: Generator, tmp_path: Path, grid: tuple[int, int] | None
 ) -> None:
     seeds = [5, 3, 1, 4, 11, 9, 2, 6, 50, 35]
     renderer = Renderer(generator, batch=4)
-    write_pictures(renderer.seed_batches(seeds, REQUEST), names(seeds), tmp_path, "png", grid and grid[1])
+    write_images(renderer.seed_batches(seeds, REQUEST), names(seeds), tmp_path, "png", grid and grid[1])
     parts = [seeds[start : start + 4] for start in (0, 4, 8)]
-    images = torch.cat([picture for part in parts for picture in renderer.seed_batches(part, REQUEST)])
+    images = torch.cat([made for part in parts for made in renderer.seed_batches(part, REQUEST)])
     for seed, image in zip(seeds, images, strict=True):
         with Image.open(tmp_path / f"seed{seed:04d}.png") as file:
             assert np.array_equal(np.asarray(file), image.permute(1, 2, 0).numpy())
@@ -60,7 +60,7 @@ def test_files_are_the_pictures_of_their_batches(
 
 def test_many_seeds_and_a_random_mode(generator: Generator, tmp_path: Path) -> None:
     renderer, seeds = Renderer(generator, "random"), range(12)
-    write_pictures(renderer.seed_batches(seeds, Request()), names(seeds), tmp_path, "png")
+    write_images(renderer.seed_batches(seeds, Request()), names(seeds), tmp_path, "png")
     expected = next(renderer.seed_batches([7], Request()))[0].permute(1, 2, 0).numpy()
     with Image.open(tmp_path / "seed0007.png") as file:
         assert np.array_equal(np.asarray(file), expected)
@@ -69,7 +69,7 @@ def test_many_seeds_and_a_random_mode(generator: Generator, tmp_path: Path) -> N
 def test_folder_that_vanishes_is_named(generator: Generator, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"gone/seed0000.png cannot be written: No such file"):
         batches = Renderer(generator, batch=4).seed_batches(range(8), REQUEST)
-        write_pictures(batches, names(range(8)), tmp_path / "gone", "png")
+        write_images(batches, names(range(8)), tmp_path / "gone", "png")
 
 
 def test_interrupt_leaves_whole_files(generator: Generator, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_interrupt_leaves_whole_files(generator: Generator, tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_pictures(interrupted(), names(range(100)), tmp_path, "png")
+        write_images(interrupted(), names(range(100)), tmp_path, "png")
     for path in tmp_path.iterdir():
         assert path.suffix == ".png"
         with Image.open(path) as file:
@@ -141,7 +141,7 @@ def test_styles_written_and_read_give_the_same_files(network: Path, tmp_path: Pa
         assert again.read_bytes() == (tmp_path / f"seed{seed:04d}.png").read_bytes()
     assert pixels(tmp_path / "again" / "grid.png").shape == (16, 48, 3)
     output = run(f"--network={network}", f"--projected-w={tmp_path / 'w.npz'}", "--seeds=1", "--outdir=o", ok=False)
-    assert "says which pictures: leave out --seeds" in output
+    assert "says which images: leave out --seeds" in output
 
 
 @pytest.mark.slow
@@ -174,9 +174,7 @@ def test_class_grid_and_its_errors(network: Path, published: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("suffix", "scale"), [("webp", 1), ("gif", 2)])
-def test_animation_has_its_frames_and_the_seeds_pictures(
-    network: Path, tmp_path: Path, suffix: str, scale: int
-) -> None:
+def test_animation_has_its_frames_and_the_seeds_images(network: Path, tmp_path: Path, suffix: str, scale: int) -> None:
     path = tmp_path / "deeper" / f"walk.{suffix}"
     arguments = [f"--network={network}", "--batch=1", "--class=1"]
     run("interpolate", *arguments, "--seeds=0-2", "--frames=4", "--fps=10", f"--out={path}", f"--scale={scale}")
@@ -206,7 +204,7 @@ def test_command_is_found_before_options_only(network: Path) -> None:
     line = "Error: the command comes first, then all options: generate.py"
     assert f"{line} mix --network=FILE ..." in run_process(f"--network={network}", "mix", "--rows=0", ok=False)
     assert f"{line} classes --network=FILE ..." in run_process("--trunc=1", "classes", ok=False)
-    assert "No such command 'pictures'" in run_process("--seeds=0", "pictures", ok=False)
+    assert "No such command 'images'" in run_process("--seeds=0", "images", ok=False)
     assert "Missing option '--network'" in run_process(ok=False)
     assert "Missing option '--network'" in run_process("--seeds=0", ok=False)
     assert "Missing option '--rows'" in run_process("mix", f"--network={network}", ok=False)
@@ -227,7 +225,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("compiling", "count", "expected"), [("auto", 999, "0"), ("auto", 1000, "auto"), ("1", 2, "1")]
 )
-def test_network_is_compiled_for_many_pictures(
+def test_network_is_compiled_for_many_images(
     generator: Generator, monkeypatch: pytest.MonkeyPatch, compiling: str, count: int, expected: str
 ) -> None:
     seen = []
@@ -288,10 +286,10 @@ def test_folders_that_cannot_be_written(network: Path, tmp_path: Path, monkeypat
     assert result.exit_code and f"nothing can be written in {tmp_path}" in " ".join(result.output.split())
 
 
-def test_a_seed_named_twice_is_one_picture(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_seed_named_twice_is_one_image(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generate.main.main([f"--network={network}", "--seeds=1,1,0", f"--outdir={tmp_path}"], standalone_mode=False)
     assert {path.name for path in tmp_path.iterdir()} >= {"seed0000.png", "seed0001.png"}
-    assert "2 pictures are in" in capsys.readouterr().out
+    assert "2 images are in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

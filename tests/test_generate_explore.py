@@ -66,7 +66,7 @@ def names(folder: Path) -> set[str]:
 
 
 def cell(sheet: np.ndarray, spec: DatasetSpec, row: int, column: int) -> np.ndarray:
-    """A picture of a sheet whose first row has captions, at its own size."""
+    """An image of a sheet whose first row has captions, at its own size."""
     factor = -(-96 // max(spec.height, spec.width))
     top, left = 4 + 15 + row * (spec.height * factor + 4), 4 + column * (spec.width * factor + 4)
     return sheet[top : top + spec.height * factor : factor, left : left + spec.width * factor : factor]
@@ -98,7 +98,7 @@ def test_attention_of_a_published_network_in_chosen_layers(published: Path, tmp_
     ("arguments", "message"),
     [
         (["--points=3"], r"--points=3: write points as y,x in pixels"),
-        (["--points=3,16"], r"--points=3,16: 3,16 is outside of the picture; y is 0..15 and x is 0..15"),
+        (["--points=3,16"], r"--points=3,16: 3,16 is outside of the image; y is 0..15 and x is 0..15"),
         (["--layers=1-3"], r"--layers: there is no 3 in this network; choose from 0-2"),
     ],
 )
@@ -110,7 +110,7 @@ def test_attention_names_what_is_wrong(
     assert not (tmp_path / "out").exists()
 
 
-def test_directions_have_the_seeds_own_picture_in_the_middle(network: Path, tmp_path: Path) -> None:
+def test_directions_have_the_seeds_own_image_in_the_middle(network: Path, tmp_path: Path) -> None:
     run("directions", f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'out'}", "--count=2", "--steps=5")
     assert names(tmp_path / "out") == {"directions-00.png", "directions-01.png", "directions.npz"}
     main.main([f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'seeds'}"], standalone_mode=False)
@@ -185,9 +185,7 @@ def test_projection_names_what_is_wrong(colour_network: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("by", ["pixels", "features"])
-def test_a_memorised_picture_is_found(
-    network: Path, tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_memorised_image_is_found(network: Path, tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
     main.main([f"--network={network}", "--seeds=5", f"--outdir={tmp_path / 'data'}"], standalone_mode=False)
     spec, rng = spec_of(network), np.random.default_rng(0)
     for index in range(12):
@@ -208,7 +206,7 @@ def test_training_set_is_that_of_the_snapshot(tiny_config: RunConfig, tiny_data:
     config = replace(tiny_config, data=DataConfig(path=str(tiny_data), mirror=True))
     network = snapshot(tmp_path / "network.pkl", config, SPECS["colour"])
     run("nearest", f"--network={network}", "--seeds=0", f"--outdir={tmp_path}", "--count=59")
-    with pytest.raises(click.ClickException, match="only 30 pictures, too few for the 59 nearest"):
+    with pytest.raises(click.ClickException, match="only 30 images, too few for the 59 nearest"):
         run("nearest", f"--network={network}", "--seeds=0", f"--outdir={tmp_path}", "--count=59", "--mirror=0")
 
 

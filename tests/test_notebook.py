@@ -78,12 +78,12 @@ def test_every_setting_of_the_form_is_used() -> None:
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom_and_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU with few pictures; the second pass goes on with the run of the first."""
+    """On the CPU with few images; the second pass goes on with the run of the first."""
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    settings = {"FOLDER": str(tmp_path / "kept"), "MAX_PICTURES": 300, "KIMG": 0.1, "SEEDS": "0-7"}
+    settings = {"FOLDER": str(tmp_path / "kept"), "MAX_IMAGES": 300, "KIMG": 0.1, "SEEDS": "0-7"}
     nb = execute(with_settings(notebook(), **settings))
-    grids = pictures(nb)
+    grids = images(nb)
     assert [grid.size for grid in grids] == [(320, 256), (320, 256), (96, 96)]  # real, while training, generated
     assert all(np.asarray(grid).std() > 5 for grid in grids)
     assert re.search(r"proxy_fd_randconv_v1", output_of(nb, "measure"))
@@ -106,8 +106,8 @@ def output_of(nb: NotebookNode, cell_id: str) -> str:
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
-def pictures(nb: NotebookNode) -> list[Image.Image]:
-    """The PNG pictures that the notebook shows, in order."""
+def images(nb: NotebookNode) -> list[Image.Image]:
+    """The PNG images that the notebook shows, in order."""
     found = [
         output.data for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs if "data" in output
     ]

@@ -45,7 +45,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of 48 pictures."""
+    """A run folder of 48 images."""
     outdir = tmp_path_factory.mktemp("runs")
     run("train", f"--outdir={outdir}", f"--data={digits}", "--cond=1", "--kimg=0.048", "--tick=0.016", *TINY)
     (run_dir,) = outdir.iterdir()
@@ -60,7 +60,7 @@ def test_run_folder(trained: Path) -> None:
         "network-snapshot-000000.pkl", "training-state-latest.pt",
     }  # fmt: skip
     with Image.open(trained / "fakes000000.png") as grid:
-        assert grid.size == (320, 192)  # 10 classes of 6 pictures
+        assert grid.size == (320, 192)  # 10 classes of 6 images
     assert "kimg 0.0" in (trained / "log.txt").read_text(encoding="utf-8")
     options = json.loads((trained / "training_options.json").read_text(encoding="utf-8"))
     assert options["generator"]["widths"] == [16, 16, 16]
@@ -68,7 +68,7 @@ def test_run_folder(trained: Path) -> None:
     assert plain["cur_nimg"] == 48
 
 
-def test_same_seed_same_picture(trained: Path, tmp_path: Path) -> None:
+def test_same_seed_same_image(trained: Path, tmp_path: Path) -> None:
     network = trained / "network-snapshot-000000.pkl"
     run("generate", f"--network={network}", "--seeds=0-3,7", f"--outdir={tmp_path / 'a'}", "--class=5", "--grid")
     run("generate", f"--network={network}", "--seeds=7,3", f"--outdir={tmp_path / 'b'}", "--class=5", "--batch=1")
@@ -76,8 +76,8 @@ def test_same_seed_same_picture(trained: Path, tmp_path: Path) -> None:
         "seed0000.png", "seed0001.png", "seed0002.png", "seed0003.png", "seed0007.png", "grid.png",
     }  # fmt: skip
     for name in ("seed0003.png", "seed0007.png"):
-        pictures = [np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in "ab"]
-        assert abs(pictures[0] - pictures[1]).max() <= 1  # batches of another size may round otherwise
+        images = [np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in "ab"]
+        assert abs(images[0] - images[1]).max() <= 1  # batches of another size may round otherwise
     run("generate", f"--network={network}", "--seeds=7", f"--outdir={tmp_path / 'c'}", "--class=5", "--batch=1")
     assert (tmp_path / "c" / "seed0007.png").read_bytes() == (tmp_path / "b" / "seed0007.png").read_bytes()
 

@@ -16,7 +16,7 @@ from PIL import Image
 import dataset_tool
 import train
 from dnnlib.archive.image_format import KEY
-from dnnlib.archive.image_tree import PictureTree
+from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.writer import write_dataset
 from dnnlib.archive.zip_reader import ZipReader
 from dnnlib.images.codec import Layout, encode_png
@@ -58,10 +58,10 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(owner, name, counted)
 
-    count(PictureTree, "__init__")
-    count(PictureTree, "picture_names")
-    count(PictureTree, "layout")
-    count(PictureTree, "crcs")
+    count(ImageTree, "__init__")
+    count(ImageTree, "image_names")
+    count(ImageTree, "layout")
+    count(ImageTree, "crcs")
     count(ZipReader, "_open")
     return found
 
@@ -72,9 +72,9 @@ def train_one_step(data: Path, outdir: Path, *options: str) -> Result:
 
 
 OPENED_ONCE = {
-    "PictureTree.__init__": 1,
-    "PictureTree.picture_names": 1,
-    "PictureTree.crcs": 1,  # the content hash
+    "ImageTree.__init__": 1,
+    "ImageTree.image_names": 1,
+    "ImageTree.crcs": 1,  # the content hash
     "ZipReader._open": 1,
 }
 
@@ -93,7 +93,7 @@ def test_training_opens_a_packed_set_once_and_reads_no_header(counts: Counter[st
 def test_without_the_note_every_header_is_read_once(counts: Counter[str], tmp_path: Path) -> None:
     result = train_one_step(packed(tmp_path / "data.zip", None), tmp_path / "runs")
     assert result.exit_code == 0, result.output
-    assert counts == OPENED_ONCE | {"PictureTree.layout": COUNT}
+    assert counts == OPENED_ONCE | {"ImageTree.layout": COUNT}
 
 
 def test_each_of_several_processes_opens_it_once(
@@ -103,11 +103,11 @@ def test_each_of_several_processes_opens_it_once(
     monkeypatch.setattr("torch_utils.distributed.spawn", lambda function, count, job, **_: jobs.append(job))
     result = train_one_step(data, tmp_path / "runs", "--gpus=2")
     assert result.exit_code == 0, result.output
-    assert counts["PictureTree.__init__"] == 1
+    assert counts["ImageTree.__init__"] == 1
     counts.clear()
     monkeypatch.setattr(train, "train", lambda job, dataset: datasets.append(dataset))
     train.train_spawned(pickle.loads(pickle.dumps(jobs[0])))
-    assert counts["PictureTree.__init__"] == 1 and counts["PictureTree.layout"] == COUNT
+    assert counts["ImageTree.__init__"] == 1 and counts["ImageTree.layout"] == COUNT
     assert datasets[0].spec.label_dim == 2
 
 
@@ -115,9 +115,9 @@ def test_metrics_and_other_views_use_what_is_open(counts: Counter[str], tmp_path
     dataset = ImageDataset(packed(tmp_path / "data.zip", None), max_images=5)
     check_metrics(["proxy_fd_randconv_v1"], dataset)
     assert len(reference_dataset(dataset.files, mirror=True)) == 2 * COUNT
-    assert counts["PictureTree.__init__"] == 1
-    assert counts["PictureTree.layout"] == COUNT
-    assert counts["PictureTree.crcs"] == 0  # asked for by nobody: of a folder it takes reading all
+    assert counts["ImageTree.__init__"] == 1
+    assert counts["ImageTree.layout"] == COUNT
+    assert counts["ImageTree.crcs"] == 0  # asked for by nobody: of a folder it takes reading all
 
 
 def test_packing_notes_the_format(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_wrong_note_is_an_error_that_names_the_file(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_single_picture_of_another_kind_is_no_broken_one(tmp_path: Path, workers: int) -> None:
+def test_a_single_image_of_another_kind_is_no_broken_one(tmp_path: Path, workers: int) -> None:
     dataset = ImageDataset(packed(tmp_path / "data.zip", Layout(32, 32, 3), grey_at=5))
     batches = stream(dataset, seed=0, start_nimg=0, batch_size=COUNT, micro_batch=COUNT, num_workers=workers)
     with pytest.raises(DataError, match=r"img00000005.png in .* is 32x32 grey once decoded, not 32x32 RGB.* declares"):
@@ -163,7 +163,7 @@ def test_note_of_another_count_is_not_believed(counts: Counter[str], tmp_path: P
     (data / "00000" / "img00000003.png").unlink()
     counts.clear()
     assert len(ImageDataset(data)) == COUNT - 1
-    assert counts["PictureTree.layout"] == COUNT - 1
+    assert counts["ImageTree.layout"] == COUNT - 1
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ LOST = (
 
 
 @contextlib.contextmanager
-def losses_explained() -> Iterator[None]:
+def explain_lost_peers() -> Iterator[None]:
     """Turn the error of a collective that another process has left into a PeerError."""
     try:
         yield
@@ -88,7 +88,7 @@ def check_gpus(num_processes: int) -> None:
         raise ValueError(f"--gpus={num_processes}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
 
 
-def join(device: torch.device) -> None:
+def init(device: torch.device) -> None:
     """Join the other processes that torchrun or `spawn` started; a run of one has none."""
     if not is_started():
         return
@@ -101,7 +101,7 @@ def join(device: torch.device) -> None:
         dist.init_process_group("gloo", timeout=TIMEOUT)
 
 
-def leave() -> None:
+def shutdown() -> None:
     """Part from the other processes, all at once; nothing happens in a run of one."""
     if dist.is_initialized():
         all_reduce_sum(torch.zeros(1))  # the first process keeps the addresses of all: it must not go before the others
@@ -116,7 +116,7 @@ def local_device() -> torch.device:
 
 
 def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, with_traceback: bool = False) -> None:
-    """Call `function(argument)` in so many new processes that can `join`; the first error ends all of them.
+    """Call `function(argument)` in so many new processes that can `init`; the first error ends all of them.
 
     Raises ValueError with its message if it is a ValueError or OSError, and no traceback was asked for; otherwise
     RuntimeError with its traceback.
@@ -184,7 +184,7 @@ def _spawned(
     os._exit(0)  # all is done: threads of the collectives that are still ending must not abort the process
 
 
-def share(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """The first process's plain Python value, in every process."""
     if world_size() == 1:
         return value
@@ -193,7 +193,7 @@ def share(value: Any) -> Any:
     return values[0]
 
 
-def share_on_machine(value: Any) -> Any:
+def broadcast_object_on_node(value: Any) -> Any:
     """The plain Python value of the first process of this machine, in all of its processes; all machines take part."""
     if world_size() == 1:
         return value
@@ -203,7 +203,7 @@ def share_on_machine(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """Raise an error of one process in all of them, so that none waits for one that has failed; no collectives inside.
 
     The other processes get it as a PeerError, which is a ValueError.
@@ -226,7 +226,7 @@ def together() -> Iterator[None]:
 
 
 def take_time_together(function: Callable[[], object]) -> None:
-    """Call a function that may take longer in one process than a collective may wait, then raise errors as `together`.
+    """Call a function that may take longer in one process than a collective may wait, then raise errors as `raise_on_all_ranks`.
 
     It runs in a thread, while the processes tell each other every few seconds that they are alive: one that is killed is
     missed at once. No collectives inside.
@@ -249,7 +249,7 @@ def take_time_together(function: Callable[[], object]) -> None:
         worker.join(SIGN_OF_LIFE_SEC)
         still_busy = [True] * world_size()
         dist.all_gather_object(still_busy, worker.is_alive())
-    with together():
+    with raise_on_all_ranks():
         if failures:
             raise failures[0]
 
@@ -271,7 +271,7 @@ def gather_rows(x: Tensor) -> Tensor:
     return x if gathered is None else torch.cat([part[:n] for part, n in zip(gathered, lengths, strict=True)])
 
 
-def check_alike(what: str, numbers: list[int]) -> None:
+def assert_equal_across_ranks(what: str, numbers: list[int]) -> None:
     """Raise PeerError on every process unless all of them have the same whole numbers."""
     if world_size() == 1:
         return

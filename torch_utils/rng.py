@@ -1,4 +1,4 @@
-"""The randomness of a step follows from (seed, pictures seen, rank), never from history, so a resumed run repeats it."""
+"""The randomness of a step follows from (seed, images seen, rank), never from history, so a resumed run repeats it."""
 
 import numpy as np
 import torch

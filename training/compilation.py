@@ -32,7 +32,7 @@ class Compiled:
         from torch._functorch import config as functorch_config
         from torch._inductor import config as inductor_config
 
-        native.answer_as_constants()
+        native.mark_constants_for_dynamo()
         # What fails to compile in the backward pass fails in the forward pass, where it is caught.
         set_where_known(functorch_config, "force_non_lazy_backward_lowering", True)
         # One kernel for each stack and concatenation, instead of one for each of its parts.
@@ -127,14 +127,14 @@ def resolve_compile(choice: str, device: torch.device) -> tuple[bool, str]:
     """
     if choice == "0" or (choice == "auto" and device.type == "cpu"):
         return False, ""
-    reason = obstacle(device)
+    reason = why_unavailable(device)
     require(
         not reason or choice == "auto", f"--compile=1 is not possible here: {reason}. Leave it out, or say --compile=0"
     )
     return not reason, reason and f"The networks run without the compiler: {reason} (--compile=0 hides this)."
 
 
-def obstacle(device: torch.device) -> str:
+def why_unavailable(device: torch.device) -> str:
     """Why PyTorch cannot compile for this device, with the remedy; "" = it can, as a small function showed."""
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) < (7, 0):

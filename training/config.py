@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from dnnlib.dataclass_values import build, require, to_plain
 
-MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters a layer (67 M at 512 px)
+MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
 
 ARCHITECTURES = ("orig", "resnet", "skip")
@@ -30,18 +30,18 @@ class DatasetSpec:
     class_names: tuple[str, ...] = ()    # () = the data set names none
 
     def __post_init__(self) -> None:
-        require(self.channels in (1, 3), f"pictures have {self.channels} channels; only grey (1) and RGB (3) are supported")
+        require(self.channels in (1, 3), f"images have {self.channels} channels; only grey (1) and RGB (3) are supported")
         require(
             max(self.height, self.width) <= MAX_SIDE_PX,
-            f"pictures of {self.width}x{self.height} px are too large: the limit is {MAX_SIDE_PX} px a side, because a "
+            f"images of {self.width}x{self.height} px are too large: the limit is {MAX_SIDE_PX} px a side, because a "
             f"Linformer projection grows with the number of pixels. Pack them smaller with dataset_tool.py",
         )
         require(
             min(self.stage_sizes[0]) <= 2 * MIN_START_PX,
-            f"pictures of {self.width}x{self.height} px cannot be halved evenly down to about {MIN_START_PX} px: the start "
+            f"images of {self.width}x{self.height} px cannot be halved evenly down to about {MIN_START_PX} px: the start "
             f"would be {self.stage_sizes[0][1]}x{self.stage_sizes[0][0]}. Use sides divisible by a higher power of two",
         )
-        require(min(self.height, self.width) >= MIN_START_PX, f"pictures of {self.width}x{self.height} px are too small: "
+        require(min(self.height, self.width) >= MIN_START_PX, f"images of {self.width}x{self.height} px are too small: "
                 f"the shorter side must be at least {MIN_START_PX} px")
 
     @property
@@ -55,14 +55,14 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures, and how they are read."""
+    """Which images, and how they are read."""
 
     path: str = ""                       # zip or folder in the dataset format
     cond: bool = False                   # train on the labels
-    mirror: bool = False                 # add every picture flipped left to right
-    subset: int | None = None            # use only so many pictures; None = all
+    mirror: bool = False                 # add every image flipped left to right
+    subset: int | None = None            # use only so many images; None = all
     workers: int = 1                     # loader processes; 0 = read in the training process
-    cache: str = "auto"                  # where decoded pictures are kept; the pictures are the same
+    cache: str = "auto"                  # where decoded images are kept; the images are the same
 
     def __post_init__(self) -> None:
         require(self.cache in CACHE_MODES, f"--cache must be one of {', '.join(CACHE_MODES)}; got '{self.cache}'")
@@ -107,16 +107,16 @@ class GeneratorConfig:
         return self.linformer and num_tokens >= self.linformer_from_px**2
 
     def check_stages(self, spec: DatasetSpec) -> None:
-        """Raise ConfigError unless there is one width a stage of these pictures."""
+        """Raise ConfigError unless there is one width a stage of these images."""
         sizes = ", ".join(f"{width}x{height}" for height, width in spec.stage_sizes)
         require(len(self.widths) == len(spec.stage_sizes),
-                f"pictures of {spec.width}x{spec.height} px make {len(spec.stage_sizes)} generator stages ({sizes}), but "
+                f"images of {spec.width}x{spec.height} px make {len(spec.stage_sizes)} generator stages ({sizes}), but "
                 f"{len(self.widths)} widths are set: give --g_dict and --num_layers {len(spec.stage_sizes)} values each, or "
                 f"use --cfg=auto")
 
     @property
     def num_ws(self) -> int:
-        """Style vectors an image consumes: one a layer and one for the last ToRGB."""
+        """Style vectors an image consumes: one per layer and one for the last ToRGB."""
         return sum(self.layers) + 1
 
 
@@ -127,7 +127,7 @@ class DiscriminatorConfig:
     architecture: str = "resnet"         # orig, resnet or skip
     channel_base: int = 32768            # channels at a size = base / size ...
     channel_max: int = 512               # ... but never more than this
-    mbstd_group: int = 4                 # pictures compared by the minibatch standard deviation
+    mbstd_group: int = 4                 # images compared by the minibatch standard deviation
     mapping_layers: int = 8              # linear layers from label to projection vector
     clamp: float | None = 256.0          # bound of every convolution's output; None = unbounded
     freeze_layers: int = 0               # convolution layers, from the image on, that are not trained (--freezed)
@@ -172,7 +172,7 @@ class AugmentConfig:
     p: float = 0.0                       # probability: fixed, or where ada starts
     target: float = 0.6                  # ada holds the mean sign of D(real) at this value
     interval: int = 4                    # batches between two adjustments
-    speed_kimg: float = 500.0            # thousands of pictures in which p can move from 0 to 1
+    speed_kimg: float = 500.0            # thousands of images in which p can move from 0 to 1
     max_p: float = 1.0                   # bound of the probability in effect (0.7 with Linformer)
 
     def __post_init__(self) -> None:
@@ -205,7 +205,7 @@ class EmaConfig:
     """The running average of the generator that snapshots carry as G_ema."""
 
     kimg: float = 10.0                   # half-life
-    rampup: float | None = 0.05          # half-life is at most this share of the pictures seen; None = no ramp-up
+    rampup: float | None = 0.05          # half-life is at most this share of the images seen; None = no ramp-up
 
     def __post_init__(self) -> None:
         require(self.kimg >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
@@ -235,12 +235,12 @@ class PerformanceConfig:
 class ScheduleConfig:
     """How long, in what batches, and how often something is shown or saved."""
 
-    kimg: float = 25000.0                # thousands of real pictures to train on
-    batch: int = 32                      # pictures an optimizer step, over all processes
-    batch_gpu: int | None = None         # pictures a forward pass; None = batch / processes
+    kimg: float = 25000.0                # thousands of real images to train on
+    batch: int = 32                      # images per optimizer step, over all processes
+    batch_gpu: int | None = None         # images per forward pass; None = batch / processes
     seed: int = 0                        # random seed of the run
     tick_kimg: float = 4.0               # between two status lines
-    snap_ticks: int = 50                 # ticks between two snapshots with pictures
+    snap_ticks: int = 50                 # ticks between two snapshots with images
     state_kimg: float | None = None      # between two state files; None = each snapshot and every 5 minutes
     keep: int = 0                        # newest snapshots to keep; 0 = all
     metrics: tuple[str, ...] = ()        # computed at each snapshot
@@ -261,7 +261,7 @@ class ScheduleConfig:
             require(getattr(self, name) >= 0, f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
 
     def micro_batch(self, world_size: int) -> int:
-        """Pictures of one forward pass; raises ConfigError when the batch does not divide."""
+        """Images of one forward pass; raises ConfigError when the batch does not divide."""
         require(self.batch % world_size == 0,
                 f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus)")
         micro_batch = self.batch_gpu or self.batch // world_size
@@ -286,16 +286,16 @@ class RunConfig:
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
     def check(self, spec: DatasetSpec, world_size: int = 1) -> None:
-        """Raise ConfigError where the settings do not suit the pictures, the processes or each other."""
+        """Raise ConfigError where the settings do not suit the images, the processes or each other."""
         self.generator.check_stages(spec)
         micro_batch = self.schedule.micro_batch(world_size)
         group = min(self.discriminator.mbstd_group, micro_batch)
         require(micro_batch % group == 0,
-                f"the {micro_batch} pictures of a forward pass are not a multiple of the minibatch-std group {group}: change "
+                f"the {micro_batch} images of a forward pass are not a multiple of the minibatch-std group {group}: change "
                 f"--batch, --batch-gpu or --set discriminator.mbstd_group")
         if self.loss.pl_weight > 0:
             require(micro_batch % self.loss.pl_batch_shrink == 0,
-                    f"the {micro_batch} pictures of a forward pass are not a multiple of loss.pl_batch_shrink "
+                    f"the {micro_batch} images of a forward pass are not a multiple of loss.pl_batch_shrink "
                     f"{self.loss.pl_batch_shrink}")
 
     @classmethod

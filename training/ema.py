@@ -5,12 +5,12 @@ from torch import nn
 
 
 def ema_beta(batch: int, cur_nimg: int, half_life_nimg: float, rampup: float | None) -> float:
-    """Share of the old average that stays after a batch: 0.5 after `half_life_nimg` pictures.
+    """Share of the old average that stays after a batch: 0.5 after `half_life_nimg` images.
 
     Args:
-        batch: Pictures of this batch.
-        cur_nimg: Pictures seen before this batch.
-        half_life_nimg: Half-life in pictures.
+        batch: Images of this batch.
+        cur_nimg: Images seen before this batch.
+        half_life_nimg: Half-life in images.
         rampup: Half-life is at most this share of `cur_nimg`; None = no ramp-up.
     """
     if rampup is not None:

@@ -18,7 +18,7 @@ class Latents:
     c: Tensor  # [micro_batch, c_dim]
     mix_z: Tensor | None  # the second latents, whose styles are used from `mix_from` on; None = no mixing
     mix_from: int  # index of the first mixed style
-    seed: int  # of what else is drawn for these pictures, on whatever rank
+    seed: int  # of what else is drawn for these images, on whatever rank
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:
@@ -28,12 +28,12 @@ def send(x: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class LatentSource:
-    """Draws latents from (seed, pictures seen), so that they do not depend on the number of ranks."""
+    """Draws latents from (seed, images seen), so that they do not depend on the number of ranks."""
 
     seed: int
     z_dim: int
     num_ws: int
-    labels: Tensor  # labels of the data set, [pictures, c_dim], from which those of generated pictures are drawn
+    labels: Tensor  # labels of the data set, [images, c_dim], from which those of generated images are drawn
     mixing_prob: float
     batch_size: int
     micro_batch: int

@@ -1,4 +1,4 @@
-"""The training loop: status, pictures, snapshots and metrics when due, then one step; until enough pictures were seen."""
+"""The training loop: status, images, snapshots and metrics when due, then one step; until enough images were seen."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ from torch_utils.rng import seed_step
 from training.checkpoint.snapshot import load_networks, save_snapshot
 from training.checkpoint.state_file import STATE_LATEST, find_state, restore, state_values, write_state
 from training.config import RunConfig
-from training.data.cache import keep_decoded
+from training.data.cache import cache_decoded
 from training.data.stream import DataError, ImageDataset, stream
 from training.ema import ema_beta, update_ema
 from training.evaluation.snapshots import check_metrics, evaluate_snapshot, missed_metrics
 from training.latents import LatentSource
 from training.phases import MicroBatch, build_phases
 from training.run.best import keep_best
-from training.run.disk_full import Patience
+from training.run.disk_full import DiskFullRetry
 from training.run.preview import Preview
 from training.run.reporter import Reporter
 from training.run.stop import Stop, StopRequest
@@ -64,24 +64,24 @@ class TrainingLoop:
             load_networks(init_from, self.state)
         if saved is not None:
             restore(self.state, saved, run_dir)
-        with distributed.together():  # known from the start: the pictures may be gone when it is written
+        with distributed.raise_on_all_ranks():  # known from the start: the images may be gone when it is written
             own_hash = dataset.content_hash() if self.rank == 0 else ""
-        self.content_hash = distributed.share(own_hash)
+        self.content_hash = distributed.broadcast_object(own_hash)
         self.phases = build_phases(self.state)
         self.latents = self.latent_source()
         self.preview = Preview(dataset, self.state.G.z_dim, self.schedule.seed, device)
         self.report = Reporter(run_dir, device, self.state.cur_nimg, self.total_nimg, is_quiet=self.rank != 0)
         facts = partial(gather, self.state, dataset, self.world_size, command)
         self.run_report = RunReport(run_dir, facts, self.report.say, is_on=self.rank == 0)
-        self.patience = Patience(
+        self.patience = DiskFullRetry(
             self.schedule.disk_retries, self.schedule.disk_wait_sec, self.report.say, lambda: self.stop.reason > Stop.NO
         )
-        keep_decoded(dataset, config.data.cache, device, config.data.workers, self.report.say)
+        cache_decoded(dataset, config.data.cache, device, config.data.workers, self.report.say)
         self.state_sec = time.monotonic()
         self.is_fresh = saved is None  # a resumed run has already shown what is due at this point
 
     def latent_source(self) -> LatentSource:
-        """What the generated pictures of each step come from."""
+        """What the generated images of each step come from."""
         return LatentSource(
             seed=self.state.seed,
             z_dim=self.state.G.z_dim,
@@ -95,14 +95,14 @@ class TrainingLoop:
         )
 
     def run(self) -> Stop:
-        """Train until enough pictures were seen, or until asked to stop; returns why it stopped early, if it did."""
-        self.run_report.renew()  # it may say how an earlier session ended
+        """Train until enough images were seen, or until asked to stop; returns why it stopped early, if it did."""
+        self.run_report.write()  # it may say how an earlier session ended
         try:
             reason = self.train()
         except Exception as error:
-            self.run_report.renew("failed", str(error))
+            self.run_report.write("failed", str(error))
             raise
-        self.run_report.renew(*("done", "") if reason is Stop.NO else ("stopped", reason.text))
+        self.run_report.write(*("done", "") if reason is Stop.NO else ("stopped", reason.text))
         return reason
 
     def train(self) -> Stop:
@@ -124,7 +124,7 @@ class TrainingLoop:
             if reason is not Stop.NO:
                 self.save()
                 self.report.close()
-                with distributed.together():
+                with distributed.raise_on_all_ranks():
                     if reason is Stop.FAILED and failure is not None:
                         raise failure
                 return reason
@@ -149,40 +149,40 @@ class TrainingLoop:
         state.health.end_step()
         augment = self.config.augment
         if augment.mode == "ada" and state.batch_index % augment.interval == 0:
-            state.strength.adjust(schedule.batch, augment.interval, augment.target, augment.speed_kimg * 1000)
+            state.ada.adjust(schedule.batch, augment.interval, augment.target, augment.speed_kimg * 1000)
 
     def maintain(self) -> None:
-        """Show and save what is due at this number of pictures."""
+        """Show and save what is due at this number of images."""
         started_sec = time.monotonic()
         tick_nimg = self.schedule.tick_kimg * 1000
         is_tick = self.is_due(tick_nimg)
         if is_tick:
             stats = self.state.stats.collect()
-            p = self.state.strength.effective_p.item() if self.config.augment.mode != "noaug" else 0.0
+            p = self.state.ada.p_clamped.item() if self.config.augment.mode != "noaug" else 0.0
             self.report.status(self.state.cur_nimg, p, stats, self.state.health.total)
         is_snapshot = self.is_due(tick_nimg * self.schedule.snap_ticks)
         is_good = True
         if is_snapshot:
             if self.world_size > 1:
-                distributed.check_alike("the weights", self.state.checksums())
+                distributed.assert_equal_across_ranks("the weights", self.state.checksums())
             is_good = self.snapshot()
         if self.is_state_due(is_snapshot):
             self.save()
         if is_snapshot and is_good and self.state.cur_nimg > 0:
             self.measure(self.schedule.metrics)
         if is_snapshot and not self.is_done:  # at the end the report says how the run ended
-            self.run_report.renew()
-        self.report.upkeep_sec += time.monotonic() - started_sec
+            self.run_report.write()
+        self.report.maintenance_sec += time.monotonic() - started_sec
 
     def snapshot(self) -> bool:
-        """Write the grid of pictures and the networks; False where the networks are not worth it."""
+        """Write the grid of images and the networks; False where the networks are not worth it."""
         nimg = self.state.cur_nimg
         if not self.state.is_good():
             self.report.say(
                 f"Warning: no snapshot at {nimg / 1000:g} kimg: losses, gradients or weights are not finite."
             )
             return False
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             if self.rank == 0:
                 if nimg == 0:
                     self.write(self.run_dir / "reals.png", self.preview.save_reals)
@@ -193,7 +193,7 @@ class TrainingLoop:
         return True
 
     def save_fakes(self, path: Path) -> None:
-        """Write the grid of generated pictures."""
+        """Write the grid of generated images."""
         self.preview.save_fakes(path, self.state.G_ema, self.micro_batch)
 
     def save(self) -> None:
@@ -206,7 +206,7 @@ class TrainingLoop:
             )
             return
         values = state_values(self.state, self.content_hash)
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             if self.rank == 0:
                 self.write(self.run_dir / STATE_LATEST, lambda path: write_state(self.run_dir, values))
 
@@ -220,7 +220,7 @@ class TrainingLoop:
         return is_time and self.state.health.streak >= (1 if self.is_done else self.schedule.max_nonfinite)
 
     def roll_back(self) -> None:
-        """Go back to the last good state, with another order of the pictures and other random numbers from there on."""
+        """Go back to the last good state, with another order of the images and other random numbers from there on."""
         num_rollbacks, kimg = self.state.num_rollbacks + 1, self.state.cur_nimg / 1000
         if num_rollbacks > self.schedule.max_rollbacks:
             raise DivergedError(
@@ -239,17 +239,17 @@ class TrainingLoop:
         self.report.rewind(self.state.cur_nimg)
         self.report.say(
             f"Warning: the run diverged at {kimg:g} kimg (losses or gradients are not finite). Going back to "
-            f"{self.state.cur_nimg / 1000:g} kimg with another order of the pictures, {num_rollbacks} of at most "
+            f"{self.state.cur_nimg / 1000:g} kimg with another order of the images, {num_rollbacks} of at most "
             f"{self.schedule.max_rollbacks} times."
         )
 
     def measure_missed(self) -> None:
         """Compute what a stop kept from being computed: the metrics of a snapshot as old as the state resumed from."""
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             missed = (
                 missed_metrics(self.schedule.metrics, self.snapshot_path, self.state.cur_nimg) if self.rank == 0 else ()
             )
-        self.measure(distributed.share(missed))
+        self.measure(distributed.broadcast_object(missed))
 
     def measure(self, names: tuple[str, ...]) -> None:
         """Compute metrics of the snapshot of this moment; what goes wrong there does not end the training."""
@@ -264,7 +264,7 @@ class TrainingLoop:
 
     @property
     def snapshot_path(self) -> Path:
-        """The snapshot at this number of pictures."""
+        """The snapshot at this number of images."""
         return self.run_dir / f"network-snapshot-{self.state.cur_nimg // 1000:06d}.pkl"
 
     def delete_old_snapshots(self) -> None:
@@ -274,7 +274,7 @@ class TrainingLoop:
                 path.unlink()
 
     def real_batches(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """This rank's real pictures and labels of each step, as micro-batches; goes on where the state stands."""
+        """This rank's real images and labels of each step, as micro-batches; goes on where the state stands."""
         micro_batches = stream(
             self.dataset,
             seed=self.state.seed,
@@ -293,21 +293,21 @@ class TrainingLoop:
 
     @property
     def is_done(self) -> bool:
-        """Whether enough pictures were seen."""
+        """Whether enough images were seen."""
         return self.state.cur_nimg >= self.total_nimg
 
     def is_due(self, every_nimg: float) -> bool:
-        """Whether something that happens every so many pictures is due now; it always is at the start and the end."""
+        """Whether something that happens every so many images is due now; it always is at the start and the end."""
         nimg = self.state.cur_nimg
         return nimg == 0 or self.is_done or nimg // every_nimg > (nimg - self.schedule.batch) // every_nimg
 
     def is_state_due(self, is_snapshot: bool) -> bool:
-        """Whether the state file is due: by pictures where --state-kimg is given, else at snapshots and by the clock."""
+        """Whether the state file is due: by images where --state-kimg is given, else at snapshots and by the clock."""
         if self.schedule.state_kimg is not None:
             return self.is_due(self.schedule.state_kimg * 1000)
         if is_snapshot or self.state.batch_index % CLOCK_BATCHES:
             return is_snapshot
-        return distributed.share(time.monotonic() - self.state_sec) >= STATE_SEC
+        return distributed.broadcast_object(time.monotonic() - self.state_sec) >= STATE_SEC
 
 
 def next_or_failure(

@@ -8,22 +8,22 @@ from torch import Tensor
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating logistic loss of the generator for each picture, `softplus(-D(G(z)))`, shaped like the logits."""
+    """Non-saturating logistic loss of the generator for each image, `softplus(-D(G(z)))`, shaped like the logits."""
     return F.softplus(-fake_logits)
 
 
 def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
-    """Logistic loss of the discriminator for each generated picture, `softplus(D(G(z)))`."""
+    """Logistic loss of the discriminator for each generated image, `softplus(D(G(z)))`."""
     return F.softplus(fake_logits)
 
 
 def discriminator_real_loss(real_logits: Tensor) -> Tensor:
-    """Logistic loss of the discriminator for each real picture, `softplus(-D(x))`."""
+    """Logistic loss of the discriminator for each real image, `softplus(-D(x))`."""
     return F.softplus(-real_logits)
 
 
 def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Squared length of the gradient of each logit by its picture, differentiable.
+    """Squared length of the gradient of each logit by its image, differentiable.
 
     Args:
         images: What the logits were computed from, requiring gradients, [batch, channels, height, width].
@@ -37,7 +37,7 @@ def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
-    """How far each picture moves, in a random direction of colour space, when its styles move by one; differentiable.
+    """How far each image moves, in a random direction of colour space, when its styles move by one; differentiable.
 
     Args:
         images: Generated from ws, [batch, channels, height, width].

@@ -33,7 +33,7 @@ def synthesis_settings(dtype: torch.dtype | None, recomputed_stages: int) -> dic
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The pictures and latents of one forward pass."""
+    """The images and latents of one forward pass."""
 
     images: Tensor  # real, [micro_batch, channels, height, width], -1..1
     labels: Tensor  # [micro_batch, c_dim]
@@ -80,16 +80,16 @@ class Losses:
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Logits [batch, 1] of augmented images for a main phase."""
         if self.augment is not None:
-            images = self.augment(images, self.state.strength.effective_p)
+            images = self.augment(images, self.state.ada.p_clamped)
         return self.discriminator(images, labels, self.precision.dtype)
 
     def report_logits(self, kind: str, logits: Tensor) -> None:
-        """Statistics of the logits of `real` or `fake` pictures."""
+        """Statistics of the logits of `real` or `fake` images."""
         self.state.stats.report(f"Loss/scores/{kind}", logits)
         self.state.stats.report(f"Loss/signs/{kind}", logits.sign())
 
     def g_main(self, batch: MicroBatch) -> Iterator[Tensor]:
-        """The generator makes pictures that are judged real."""
+        """The generator makes images that are judged real."""
         logits = self.judge(self.generate(batch.latents), batch.latents.c)
         self.report_logits("fake", logits)
         loss = generator_loss(logits)
@@ -97,7 +97,7 @@ class Losses:
         yield loss.mean()
 
     def g_path_length(self, batch: MicroBatch) -> Iterator[Tensor]:
-        """The generator moves its pictures evenly with the styles (StyleGAN2, section 3.2)."""
+        """The generator moves its images evenly with the styles (StyleGAN2, section 3.2)."""
         count = len(batch.images) // self.config.pl_batch_shrink
         whole = batch.latents
         mix_z = None if whole.mix_z is None else whole.mix_z[:count]
@@ -133,18 +133,18 @@ class Losses:
         yield fake_loss.mean()
         logits = self.judge(batch.images, batch.labels)
         self.report_logits("real", logits)
-        self.state.strength.report(logits)
+        self.state.ada.report(logits)
         real_loss = discriminator_real_loss(logits)
         self.state.stats.report("Loss/D/loss", fake_loss.detach() + real_loss)
         yield real_loss.mean()
 
     def d_r1(self, batch: MicroBatch) -> Iterator[Tensor]:
-        """The discriminator is flat around real pictures (R1, arXiv 1801.04406)."""
+        """The discriminator is flat around real images (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
-        augmented = images if self.pipe is None else self.pipe(images, self.state.strength.effective_p)
+        augmented = images if self.pipe is None else self.pipe(images, self.state.ada.p_clamped)
         logits = self.state.D(augmented, batch.labels)
         self.report_logits("real", logits)
-        self.state.strength.report(logits)
+        self.state.ada.report(logits)
         penalty = r1_penalty(images, logits)
         loss = penalty * (self.config.r1_gamma / 2)
         self.state.stats.report("Loss/r1_penalty", penalty)

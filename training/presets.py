@@ -1,4 +1,4 @@
-"""Named configurations: the published results, `auto` for any pictures, and the demo that runs on two CPU cores."""
+"""Named configurations: the published results, `auto` for any images, and the demo that runs on two CPU cores."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from training.config import (
     ScheduleConfig,
 )
 
-Preset = Callable[[DatasetSpec, int], RunConfig]  # (pictures, processes) -> configuration
+Preset = Callable[[DatasetSpec, int], RunConfig]  # (images, processes) -> configuration
 
 DEMO = RunConfig(
     preset="demo",
@@ -31,7 +31,7 @@ DEMO = RunConfig(
     optimizer=OptimizerConfig(g_lr=0.0035, d_lr=0.0035),
     ema=EmaConfig(kimg=2.0, rampup=0.05),
     schedule=ScheduleConfig(kimg=36.0, batch=8, tick_kimg=2.0, snap_ticks=6),
-)  # batches of 8 learn faster than larger ones in so short a run; z is wider than w so that pictures of a class differ
+)  # batches of 8 learn faster than larger ones in so short a run; z is wider than w so that images of a class differ
 
 CIFAR = RunConfig(
     preset="cifar",
@@ -46,7 +46,7 @@ CIFAR = RunConfig(
 
 
 def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
-    """Widths 1024, 256, 64, 64, ... and layers 1, 2, 1, 1, ... for as many stages as the pictures have."""
+    """Widths 1024, 256, 64, 64, ... and layers 1, 2, 1, 1, ... for as many stages as the images have."""
     num_stages = len(spec.stage_sizes)
     widths = (1024, 256, *[64] * num_stages)[:num_stages]
     layers = (1, 2, *[1] * num_stages)[:num_stages]
@@ -54,7 +54,7 @@ def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
 
 
 def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
-    """Settings deduced from the picture size and the number of processes; its rules are StyleGAN2-ADA's `auto`."""
+    """Settings deduced from the image size and the number of processes; its rules are StyleGAN2-ADA's `auto`."""
     side = max(spec.height, spec.width)
     batch = max(min(num_gpus * min(4096 // side, 32), 64), num_gpus)
     batch -= batch % num_gpus
@@ -78,7 +78,7 @@ def for_size(name: str, size: int, widths: tuple[int, ...], layers: tuple[int, .
     def build(spec: DatasetSpec, num_gpus: int) -> RunConfig:
         require(
             (spec.height, spec.width) == (size, size),
-            f"--cfg={name} is for pictures of {size}x{size} px, these have {spec.width}x{spec.height}: use --cfg=auto, or pack "
+            f"--cfg={name} is for images of {size}x{size} px, these have {spec.width}x{spec.height}: use --cfg=auto, or pack "
             f"them with dataset_tool.py --width={size} --height={size}",
         )
         config = auto(spec, num_gpus)
@@ -112,7 +112,7 @@ ALIASES = {"cifar10": "cifar"}
 
 
 def preset(name: str, spec: DatasetSpec, num_gpus: int = 1) -> RunConfig:
-    """The configuration of this name for these pictures; raises ConfigError naming the known ones."""
+    """The configuration of this name for these images; raises ConfigError naming the known ones."""
     name = ALIASES.get(name, name)
     if name not in PRESETS:
         raise ConfigError(f"there is no preset '{name}' (--cfg); choose from {', '.join(sorted(PRESETS))}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_utils.distributed import all_reduce_sum, broadcast
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
-from training.augment.ada import AugmentStrength
+from training.augment.ada import AdaController
 from training.config import DatasetSpec, OptimizerConfig, RunConfig
 from training.health import Health
 from training.networks.discriminator import Discriminator
@@ -60,7 +60,7 @@ class TrainState:
         self.g_scaler, self.d_scaler = loss_scaler(precision, device), loss_scaler(precision, device)
         self.pl_mean = torch.zeros([], device=device)
         augment = config.augment
-        self.strength = AugmentStrength(
+        self.ada = AdaController(
             augment.p, augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
         )
         self.stats = Stats(device)
@@ -75,10 +75,8 @@ class TrainState:
     @property
     def components(self) -> dict[str, Any]:
         """Name -> what has `state_dict` and `load_state_dict`."""
-        names = (
-            "G", "D", "G_ema", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler", "strength", "stats", "health",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        names = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler", "stats", "health")
+        return {**{name: getattr(self, name) for name in names}, "strength": self.ada}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors from which `load_state_dict` goes on bit for bit; call it on every rank."""
@@ -107,7 +105,7 @@ class TrainState:
         found = [t for net in (self.G, self.D, self.G_ema) for t in net.state_dict().values()]
         for optimizer in (self.g_optimizer, self.d_optimizer):
             found += [t for values in optimizer.state.values() for t in values.values() if isinstance(t, Tensor)]
-        return [*found, self.pl_mean, self.strength.p]
+        return [*found, self.pl_mean, self.ada.p]
 
     def is_good(self) -> bool:
         """Whether the last step was finite, and everything that is saved is (`tensors`); waits for the device."""

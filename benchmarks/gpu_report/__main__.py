@@ -17,7 +17,7 @@ from benchmarks.gpu_report.page import summary
 from benchmarks.gpu_report.parts import Part, Parts, Settings
 from benchmarks.gpu_report.record import FILES, Entry, Record
 from benchmarks.gpu_report.session import Session
-from dnnlib.archive.image_tree import PictureTree
+from dnnlib.archive.image_tree import ImageTree
 from dnnlib.dataclass_values import require
 
 PROGRAM = ["python", "-m", "benchmarks.gpu_report"]
@@ -54,7 +54,7 @@ def main(
         torch_facts = facts.ask_torch(device)
         is_ampere = any(gpu.capability >= AMPERE for gpu in torch_facts.gpus[:1])
         path = Path(data).expanduser().resolve() if data else None
-        suitable = suitable_preset(path)  # also finds out whether there are pictures at all
+        suitable = suitable_preset(path)  # also finds out whether there are images at all
         settings = Settings(
             outdir=Path(outdir).expanduser().resolve(),
             data=path,
@@ -91,11 +91,11 @@ def select(parts: list[Part], chosen: str | None) -> list[Part]:
 
 
 def suitable_preset(data: Path | None) -> str:
-    """The preset for the size of these pictures, which their first one shows; raises ValueError."""
+    """The preset for the size of these images, which their first one shows; raises ValueError."""
     if data is None:
         return "cifar"
-    tree = PictureTree(data)
-    layout = tree.layout(tree.picture_names()[0])
+    tree = ImageTree(data)
+    layout = tree.layout(tree.image_names()[0])
     return "cifar" if (layout.width, layout.height) == (DIGITS_PX, DIGITS_PX) else "auto"
 
 

@@ -60,7 +60,7 @@ def span(values: Sequence[float]) -> tuple[float, float]:
 
 
 class _Axes:
-    """One panel on the enlarged picture."""
+    """One panel on the enlarged image."""
 
     def __init__(self, pen: ImageDraw.ImageDraw, offset: int, panel: Panel) -> None:
         self.pen, self.offset, self.panel = pen, offset, panel
@@ -69,7 +69,7 @@ class _Axes:
         self.font = ImageFont.load_default(13 * SMOOTH)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point lies on the picture."""
+        """Where a point lies on the image."""
         (x0, x1), (y0, y1) = self.x_span, self.y_span
         right = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         down = HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)

@@ -16,7 +16,7 @@ def page(record: dict[str, Any]) -> str:
     lines += ["", *summary(record)]
     for name, caption in (("losses.png", "Losses side by side"), ("training.png", "Losses of the training")):
         lines += image(record, name, caption)
-    lines += image(record, "grid.png", "Generated pictures") + image(record, "reals.png", "Real pictures")
+    lines += image(record, "grid.png", "Generated images") + image(record, "reals.png", "Real images")
     for part in record["parts"]:
         if part["output"]:
             lines += [f"## {part['title']}", "", f"`{part['command']}`", "", "```", *part["output"], "```", ""]
@@ -84,7 +84,7 @@ def wait_rows(parts: Sequence[Part]) -> Iterator[tuple[Cell, ...]]:
 
 
 def training_rows(parts: Sequence[Part]) -> Iterator[tuple[Cell, ...]]:
-    """What the training came to, and how far its pictures are from the real ones."""
+    """What the training came to, and how far its images are from the real ones."""
     for part in parts:
         if part["name"] in ("training", "proxies"):
             for name, value in part["values"].items():
@@ -93,7 +93,7 @@ def training_rows(parts: Sequence[Part]) -> Iterator[tuple[Cell, ...]]:
 
 
 def image(record: dict[str, Any], name: str, caption: str) -> list[str]:
-    """A picture of the folder, if it is there."""
+    """An image of the folder, if it is there."""
     return [f"![{caption}]({name})", ""] if name in record["files"] else []
 
 

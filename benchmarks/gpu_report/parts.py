@@ -20,7 +20,7 @@ Collect = Callable[[Outcome], dict[str, Any]]
 
 SPEED_SHARE = 0.8  # of the measured images/s that the training is planned with
 GUESSED_IMAGES_PER_SEC = {"cuda": 300.0, "cpu": 20.0}  # where nothing was measured
-START_UP_SEC = 25.0  # of train.py without compilation: imports, decoding, first pictures
+START_UP_SEC = 25.0  # of train.py without compilation: imports, decoding, first images
 TICKS, SNAPSHOTS = 24, 3  # of the training
 
 
@@ -61,7 +61,7 @@ def python(*arguments: object) -> list[str]:
 
 
 def planned_kimg(limit_sec: float, images_per_sec: float, start_up_sec: float) -> float:
-    """Thousands of pictures that training sees in this time, GRACE_SEC of which are kept for the last files."""
+    """Thousands of images that training sees in this time, GRACE_SEC of which are kept for the last files."""
     return max((limit_sec - GRACE_SEC - start_up_sec) * images_per_sec * SPEED_SHARE, 64.0) / 1000
 
 
@@ -181,14 +181,14 @@ class Parts:
         values, panels = results.read_training(folder)
         draw_chart(self.settings.outdir / CURVE_FILE, panels)
         for pattern, name in (("fakes[0-9]*.png", GRID_FILE), ("reals.png", REALS_FILE)):
-            picture = results.newest(folder, pattern)
-            if picture is not None:
-                with atomic_write(self.settings.outdir / name) as file, open(picture, "rb") as source:
+            image = results.newest(folder, pattern)
+            if image is not None:
+                with atomic_write(self.settings.outdir / name) as file, open(image, "rb") as source:
                     shutil.copyfileobj(source, file)
         return {"preset": self.settings.cfg, "data": self.data.name, **values} if values else {}
 
     def proxies(self) -> Part:
-        """Distances of the last snapshot's pictures from the real ones that need no downloaded weights."""
+        """Distances of the last snapshot's images from the real ones that need no downloaded weights."""
         names = ["proxy_fd_randconv_v1"]
         if not self.settings.is_quick:
             names += ["proxy_fd_dct_v1", *([] if self.settings.data else ["proxy_fd_democlf_v1"])]

@@ -87,7 +87,7 @@ def read_training(folder: Path | None) -> tuple[dict[str, Any], list[Panel]]:
 
 
 def read_proxies(folder: Path) -> dict[str, Any]:
-    """The values of metric-*.jsonl, each with that of one half of the real pictures against the other."""
+    """The values of metric-*.jsonl, each with that of one half of the real images against the other."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("metric-*.jsonl")):
         for row in read_rows(path)[-1:]:

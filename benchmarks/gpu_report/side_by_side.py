@@ -30,11 +30,11 @@ LOSSES = {"G": "Loss/G/loss", "D": "Loss/D/loss", "r1": "Loss/r1_penalty"}  # co
 
 
 class Training:
-    """Iterations of a configuration on the first pictures of a data set, the same in every mode."""
+    """Iterations of a configuration on the first images of a data set, the same in every mode."""
 
     def __init__(self, config: RunConfig, dataset: ImageDataset, device: torch.device, steps: int) -> None:
         self.config, self.device = config, device
-        self.probe = Probe(config, dataset, device, passes=steps)  # one batch of pictures and latents for each step
+        self.probe = Probe(config, dataset, device, passes=steps)  # one batch of images and latents for each step
         self.state = self.probe.state
         self.rows: list[dict[str, float | None]] = []
         if device.type == "cuda":
@@ -109,7 +109,7 @@ def prepare(mode: Mode, ops: str, device: torch.device) -> None:
 
 
 def configure(name: str, mode: Mode, dataset: ImageDataset, batch: int | None, seed: int) -> RunConfig:
-    """The preset in this mode; raises ConfigError where pictures and batch do not suit it."""
+    """The preset in this mode; raises ConfigError where images and batch do not suit it."""
     config = preset(name, dataset.spec)
     schedule = replace(config.schedule, batch=batch or config.schedule.batch, batch_gpu=None, seed=seed)
     config = replace(config, schedule=schedule, performance=mode.performance)

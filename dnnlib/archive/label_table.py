@@ -1,4 +1,4 @@
-"""The labels of a data set: what dataset.json says about its pictures."""
+"""The labels of a data set: what dataset.json says about its images."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dnnlib.archive.file_tree import FileTree, natural_key
 FILE_NAME = "dataset.json"
 MAX_BYTES = 2**28  # of the file: some five million labels
 
-_MAX_CLASSES = 2**16  # each picture gets a vector of so many numbers
+_MAX_CLASSES = 2**16  # each image gets a vector of so many numbers
 _MAX_FLOAT32 = 3.4e38  # labels are held as such
 
 Label = int | tuple[float, ...]  # class index, or any vector
@@ -31,7 +31,7 @@ class LabelTable:
         missing = [name for name in names if name not in self.by_name]
         if missing:
             raise ValueError(
-                f'{self.origin} has no label for {some_of(missing)}; label every picture or none ("labels": null)'
+                f'{self.origin} has no label for {some_of(missing)}; label every image or none ("labels": null)'
             )
         unknown = sorted(self.by_name.keys() - set(names))
         if unknown:
@@ -56,7 +56,7 @@ def read_label_table(tree: FileTree) -> LabelTable | None:
         return None
     class_names = content.get("class_names") or []
     if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
-        raise ValueError(f'{origin}: "class_names" must be a list of texts, one a class')
+        raise ValueError(f'{origin}: "class_names" must be a list of texts, one per class')
     return LabelTable(_by_name(content["labels"], origin), tuple(class_names), origin)
 
 
@@ -71,7 +71,7 @@ def labels_from_folders(names: Sequence[str], origin: str) -> LabelTable:
     loose = [name for name, folder in zip(names, folders, strict=True) if len(folder) == depth]
     if loose:
         raise ValueError(
-            f"--labels-from-folders needs every picture of {origin} in the folder of its class, and two classes or "
+            f"--labels-from-folders needs every image of {origin} in the folder of its class, and two classes or "
             f"more; {some_of(loose)} is in none"
         )
     class_names = sorted({folder[depth] for folder in folders}, key=natural_key)

@@ -13,11 +13,11 @@ from dnnlib.archive.label_table import Label
 from dnnlib.files import atomic_folder, atomic_write
 from dnnlib.images.codec import Layout
 
-_FOLDER_SIZE = 1000  # pictures
+_FOLDER_SIZE = 1000  # images
 
 
 class DatasetWriter:
-    """Receives the pictures of a data set one after the other."""
+    """Receives the images of a data set one after the other."""
 
     def __init__(self, put: Callable[[str, bytes], None]) -> None:
         self.count = 0
@@ -25,7 +25,7 @@ class DatasetWriter:
         self._labels: list[tuple[str, Label]] = []
 
     def add(self, png: bytes, label: Label | None) -> None:
-        """Store the next picture, under the next name."""
+        """Store the next image, under the next name."""
         name = f"{self.count // _FOLDER_SIZE:05d}/img{self.count:08d}.png"
         self._put(name, png)
         self.count += 1
@@ -33,9 +33,9 @@ class DatasetWriter:
             self._labels.append((name, label))
 
     def finish(self, class_names: Sequence[str], layout: Layout | None) -> None:
-        """Store dataset.json; with a layout it says that all pictures have it."""
+        """Store dataset.json; with a layout it says that all images have it."""
         if self._labels and len(self._labels) != self.count:
-            raise ValueError(f"{len(self._labels)} of {self.count} pictures have a label; label every picture or none")
+            raise ValueError(f"{len(self._labels)} of {self.count} images have a label; label every image or none")
         label_table.check_labels(self._labels, class_names, "the new data set")
         content: dict[str, object] = {"labels": self._labels or None}
         if class_names:
@@ -66,13 +66,13 @@ def check_dest(dest: str | Path, force: bool = False) -> None:
 def write_dataset(
     dest: str | Path, class_names: Sequence[str] = (), force: bool = False, layout: Layout | None = None
 ) -> Iterator[DatasetWriter]:
-    """Give a writer whose pictures are at `dest` when the block ends; after an error nothing is there.
+    """Give a writer whose images are at `dest` when the block ends; after an error nothing is there.
 
     Args:
         dest: A zip file if it ends in .zip (stored, not compressed: PNG already is), else a folder.
         class_names: By class index; empty = none.
         force: Replace a data set that is there already.
-        layout: Of every picture that will be added; None = unknown, whoever opens the data set reads their headers.
+        layout: Of every image that will be added; None = unknown, whoever opens the data set reads their headers.
     """
     dest = Path(dest)
     check_dest(dest, force)
@@ -92,7 +92,7 @@ def _zip_file(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
     with atomic_write(dest) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
 
         def put(name: str, content: bytes) -> None:
-            info = zipfile.ZipInfo(name)  # its date is 1980: the same pictures give the same bytes
+            info = zipfile.ZipInfo(name)  # its date is 1980: the same images give the same bytes
             info.create_system, info.external_attr = 3, 0o644 << 16
             archive.writestr(info, content)
 

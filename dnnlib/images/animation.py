@@ -24,7 +24,7 @@ def check_animation(path: Path, fps: float, width: int, height: int) -> None:
         raise ValueError(f"{path}: the name of an animation ends in {', '.join(SUFFIXES)}")
     if kind == ".gif" and fps > GIF_MAX_FPS:
         raise ValueError(
-            f"{path}: GIF shows at most {GIF_MAX_FPS} pictures a second; --fps={fps:g} needs .webp or .mp4"
+            f"{path}: GIF shows at most {GIF_MAX_FPS} images per second; --fps={fps:g} needs .webp or .mp4"
         )
     if max(width, height) > MAX_PX[kind]:
         raise ValueError(
@@ -61,7 +61,7 @@ def durations(count: int, fps: float, unit_ms: int) -> list[int]:
 
 
 def with_one_palette(images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Pictures in 256 colours that suit all of them."""
+    """Images in 256 colours that suit all of them."""
     step = -(-len(images) // _PALETTE_FRAMES)
     sample = np.concatenate([np.asarray(image) for image in images[::step]])
     palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)
@@ -69,5 +69,5 @@ def with_one_palette(images: Sequence[Image.Image]) -> list[Image.Image]:
 
 
 def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """A picture [height, width, channels] with every pixel as a square of `scale` pixels."""
+    """An image [height, width, channels] with every pixel as a square of `scale` pixels."""
     return pixels if scale == 1 else pixels.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,4 +1,4 @@
-"""Pictures: from the bytes of any common format to pixels as a data set wants them, and to PNG."""
+"""Images: from the bytes of any common format to pixels as a data set wants them, and to PNG."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no PostScript
 _RESAVE = "save it again with an image editor"
 _SURELY_ALLOWED_PX = 10_000_000  # below Pillow's limit against decompression bombs
 _LOW_COMPRESSION = 1  # far faster than the default and hardly larger
-_TURNS = {  # from the EXIF orientation to upright; from 5 on the picture lies on its side
+_TURNS = {  # from the EXIF orientation to upright; from 5 on the image lies on its side
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -41,7 +41,7 @@ _EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in
 
 @dataclass(frozen=True)
 class Layout:
-    """Size and kind of a picture as it is seen, that is after its EXIF rotation."""
+    """Size and kind of an image as it is seen, that is after its EXIF rotation."""
 
     width: int
     height: int
@@ -52,12 +52,12 @@ class Layout:
 
 
 class LayoutError(ValueError):
-    """A picture that is whole, but of another size or kind than it has to be."""
+    """An image that is whole, but of another size or kind than it has to be."""
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """How a picture is stored, in words for people."""
+    """How an image is stored, in words for people."""
 
     file_format: str  # "PNG"; "pixels" = not as a file
     mode: str  # "grey", "colour with alpha", ...
@@ -79,14 +79,14 @@ def plain_layout(start: bytes) -> Layout | None:
 
 
 def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
-    """Return the layout that a picture file declares; its pixels are not read.
+    """Return the layout that an image file declares; its pixels are not read.
 
     Args:
         file: Open at its start.
-        background: What `decode` will put behind transparent pictures; None = refuse them.
+        background: What `decode` will put behind transparent images; None = refuse them.
 
     Raises:
-        ValueError: Not a picture, too large, or of a kind that a data set cannot hold.
+        ValueError: Not an image, too large, or of a kind that a data set cannot hold.
     """
     plain = plain_layout(file.read(HEADER_BYTES))
     if plain:
@@ -100,7 +100,7 @@ def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
 
 
 def read_kind(file: IO[bytes]) -> FileKind:
-    """Return how a picture file, open at its start, says it is stored; ValueError if it is none."""
+    """Return how an image file, open at its start, says it is stored; ValueError if it is none."""
     with _open(file) as image:
         mode = mode_16_bits(image)
         words = _WORDS_OF_MODE.get(mode or image.mode, f"mode {image.mode}")
@@ -114,15 +114,15 @@ def common_layout(
     layouts: Iterable[Layout],
     resized: Callable[[Layout], Layout] = lambda layout: layout,
 ) -> Layout:
-    """Return the layout for all pictures: the size they share; grey if all are grey, else RGB.
+    """Return the layout for all images: the size they share; grey if all are grey, else RGB.
 
     Args:
-        origins: What to call each picture in a message.
+        origins: What to call each image in a message.
         layouts: As they are.
         resized: What they become before they are compared.
 
     Raises:
-        ValueError: Pictures of two sizes.
+        ValueError: Images of two sizes.
     """
     pairs = zip(origins, layouts, strict=True)
     first_origin, first = next(pairs)
@@ -131,7 +131,7 @@ def common_layout(
         result = resized(layout)
         if (result.width, result.height) != (common.width, common.height):
             raise ValueError(
-                f"pictures must be of one size, but {first_origin} is {first.width}x{first.height} and {origin} is "
+                f"images must be of one size, but {first_origin} is {first.width}x{first.height} and {origin} is "
                 f"{layout.width}x{layout.height}; resize them with dataset_tool.py --width=W --height=H, or crop them "
                 f"to squares before with --transform=center-crop as well"
             )
@@ -143,7 +143,7 @@ def common_layout(
 def decode(
     data: bytes, channels: int | None = None, background: Color | None = None, layout: Layout | None = None
 ) -> np.ndarray:
-    """Return the pixels of a picture file, upright, uint8 [height, width, channels].
+    """Return the pixels of an image file, upright, uint8 [height, width, channels].
 
     16 bits a channel become 8: the value / 257, rounded. CMYK becomes RGB without its colour profile. Of several
     frames it is the first one.
@@ -151,7 +151,7 @@ def decode(
     Args:
         data: Content of the file.
         channels: 1 or 3; None = as many as the file has. Grey becomes RGB where 3 are asked for.
-        background: Put behind a transparent picture; None = refuse it.
+        background: Put behind a transparent image; None = refuse it.
         layout: What it has to be; another size is refused before the pixels take up memory. None = any size.
 
     Raises:
@@ -162,7 +162,7 @@ def decode(
             raise LayoutError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
         own_channels = _channels(image, background)
         if channels == 1 and own_channels == 3:
-            raise ValueError("is in colour, among grey pictures")
+            raise ValueError("is in colour, among grey images")
         try:
             upright = _upright_8_bits(image, data)
             if background is not None and upright.has_transparency_data:
@@ -177,7 +177,7 @@ def decode(
 
 
 def check_layout(pixels: np.ndarray, layout: Layout) -> None:
-    """Raise LayoutError unless a picture, uint8 [height, width, channels], has become what its header declared."""
+    """Raise LayoutError unless an image, uint8 [height, width, channels], has become what its header declared."""
     if pixels.shape != (layout.height, layout.width, layout.channels):
         kind = "" if pixels.shape[2] == layout.channels else " grey" if pixels.shape[2] == 1 else " RGB"
         raise LayoutError(f"is {pixels.shape[1]}x{pixels.shape[0]}{kind} once decoded, not {layout}; {_RESAVE}")
@@ -199,7 +199,7 @@ def _open(file: IO[bytes]) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ValueError(f"is too large, perhaps a decompression bomb: {error}; make it smaller first") from error
     except Exception as error:  # readers of headers, too, raise nearly anything
-        raise ValueError("is not a picture, or damaged") from error
+        raise ValueError("is not an image, or damaged") from error
 
 
 def _channels(image: Image.Image, background: Color | None) -> int:
@@ -237,6 +237,6 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # that of PNG would read the pixels
-    except Exception:  # damaged EXIF, which does not keep anybody from looking at the picture
+    except Exception:  # damaged EXIF, which does not keep anybody from looking at the image
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1

@@ -70,5 +70,5 @@ def feed(process: "subprocess.Popen[bytes]", first: np.ndarray, remaining: Itera
 
 
 def with_even_sides(pixels: np.ndarray) -> np.ndarray:
-    """A picture whose last row and column are there twice where their number was odd."""
+    """An image whose last row and column are there twice where their number was odd."""
     return np.pad(pixels, [(0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)], mode="edge")

@@ -1,4 +1,4 @@
-"""Draws pictures of any size side by side, in columns with headings."""
+"""Draws images of any size side by side, in columns with headings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_MIN_CELL_PX, _MAX_CELL_PX = 64, 128  # of the longer side: smaller pictures are enlarged, larger ones reduced
+_MIN_CELL_PX, _MAX_CELL_PX = 64, 128  # of the longer side: smaller images are enlarged, larger ones reduced
 _GAP_PX = 2
 _FONT_PX = 12
 _HEADING_PX = 20
@@ -15,24 +15,24 @@ _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 
 @dataclass(frozen=True)
 class Column:
-    """Pictures below each other."""
+    """Images below each other."""
 
     heading: str  # "" = none
-    pictures: Sequence[np.ndarray]  # uint8 [height, width, 1 or 3], each of its own size
+    images: Sequence[np.ndarray]  # uint8 [height, width, 1 or 3], each of its own size
 
 
 def draw_grid(columns: Sequence[Column]) -> np.ndarray:
-    """Return the columns as one picture, uint8 [height, width, 3]; there must be at least one picture."""
-    sides = [max(pixels.shape[:2]) for column in columns for pixels in column.pictures]
+    """Return the columns as one image, uint8 [height, width, 3]; there must be at least one image."""
+    sides = [max(pixels.shape[:2]) for column in columns for pixels in column.images]
     cell = min(max(sides) * _enlargement(max(sides)), _MAX_CELL_PX)
     step = cell + _GAP_PX
     top = _HEADING_PX if any(column.heading for column in columns) else 0
-    rows = max(len(column.pictures) for column in columns)
+    rows = max(len(column.images) for column in columns)
     sheet = Image.new("RGB", (len(columns) * step + _GAP_PX, top + rows * step + _GAP_PX), _PAPER)
     for number, column in enumerate(columns):
         left = _GAP_PX + number * step
         _write_heading(sheet, column.heading, left, cell)
-        for row, pixels in enumerate(column.pictures):
+        for row, pixels in enumerate(column.images):
             image = _fitted(pixels, cell)
             x, y = left + (cell - image.width) // 2, top + _GAP_PX + row * step + (cell - image.height) // 2
             sheet.paste(image, (x, y))
@@ -44,7 +44,7 @@ def _enlargement(side: int) -> int:
 
 
 def _fitted(pixels: np.ndarray, cell: int) -> Image.Image:
-    """Return a picture in RGB whose longer side is at most a cell; small ones have every pixel repeated."""
+    """Return an image in RGB whose longer side is at most a cell; small ones have every pixel repeated."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
     side = max(image.size)
     if side > cell:

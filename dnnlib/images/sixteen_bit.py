@@ -1,4 +1,4 @@
-"""Pictures with 16 bits a channel, of which Pillow by itself keeps the upper byte only."""
+"""Images with 16 bits a channel, of which Pillow by itself keeps the upper byte only."""
 
 import io
 import sys
@@ -32,7 +32,7 @@ def mode_16_bits(image: Image.Image) -> str | None:
 
 
 def reduced_to_8_bits(data: bytes) -> Image.Image:
-    """Return such a picture with 8 bits a channel, each value v being v / 257 rounded to the nearest.
+    """Return such an image with 8 bits a channel, each value v being v / 257 rounded to the nearest.
 
     257 takes 65535 to 255, so that white stays white; the upper byte alone would be up to 1 too small.
     """

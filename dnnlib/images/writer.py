@@ -1,4 +1,4 @@
-"""Writes many pictures by several threads, behind whoever makes them; each file appears whole or not at all."""
+"""Writes many images by several threads, behind whoever makes them; each file appears whole or not at all."""
 
 import os
 from collections import deque
@@ -12,22 +12,22 @@ from PIL import Image
 
 from dnnlib.files import temporary_name
 
-PICTURES_AHEAD = 16  # of each thread: waiting to be written
+IMAGES_AHEAD = 16  # of each thread: waiting to be written
 QUALITY = 95  # of JPEG and WebP
 _LOW_COMPRESSION = 1  # of PNG: several times faster than the default, and hardly larger
 
 
-class PictureWriter:
-    """A context in which `add` takes pictures; at its end all are written.
+class ImageWriter:
+    """A context in which `add` takes images; at its end all are written.
 
     An error of a thread is raised by a later `add` or at the end of the context. After an error in the context, such as
     Ctrl-C, what a thread has begun is finished and what waits is dropped.
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="picture-writer")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="image-writer")
         self._waiting: deque[Future[None]] = deque()
-        self._max_waiting = threads * PICTURES_AHEAD
+        self._max_waiting = threads * IMAGES_AHEAD
 
     def __enter__(self) -> Self:
         return self
@@ -42,18 +42,18 @@ class PictureWriter:
             self._threads.shutdown(cancel_futures=True)
 
     def add(self, path: Path, pixels: np.ndarray) -> None:
-        """Have a picture, uint8 [height, width, 1 or 3], written; its suffix says how. Waits while too many are waiting.
+        """Have an image, uint8 [height, width, 1 or 3], written; its suffix says how. Waits while too many are waiting.
 
         Raises:
-            OSError: An earlier picture could not be written; the message names it.
+            OSError: An earlier image could not be written; the message names it.
         """
         if len(self._waiting) >= self._max_waiting:
             self._waiting.popleft().result()
-        self._waiting.append(self._threads.submit(write_picture, path, pixels))
+        self._waiting.append(self._threads.submit(write_image, path, pixels))
 
 
-def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write a picture, uint8 [height, width, 1 or 3], as PNG, JPEG or WebP; the file takes its name when it is whole.
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write an image, uint8 [height, width, 1 or 3], as PNG, JPEG or WebP; the file takes its name when it is whole.
 
     Unlike `dnnlib.files.atomic_write` it neither waits for the disk nor looks for what killed processes left, either of
     which would take longer than all the rest.

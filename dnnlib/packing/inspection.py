@@ -1,4 +1,4 @@
-"""What a source of pictures holds: every picture is decoded once, by several processes, and little of it is kept."""
+"""What a source of images holds: every image is decoded once, by several processes, and little of it is kept."""
 
 import hashlib
 import itertools
@@ -16,20 +16,20 @@ from dnnlib.images.codec import FileKind
 from dnnlib.images.grid import Column
 from dnnlib.packing.packer import Progress
 from dnnlib.parallel import ordered_map
-from dnnlib.sources.source_images import ImageSource, SourcePicture
+from dnnlib.sources.source_images import ImageSource, SourceImage
 
 MAX_CLASS_COLUMNS = 20  # of the samples: a class each, the first ones
 NUM_COLUMNS, NUM_ROWS = 12, 8  # of the samples: columns where there are no classes
 WHITE = (255, 255, 255)
 
-_CHUNK = 64  # pictures sent to a process at once
+_CHUNK = 64  # images sent to a process at once
 _MAX_MESSAGES = 10
-_MAX_GROUPS, _MAX_NAMES = 3, 3  # of pictures that are alike, whose names are looked up
+_MAX_GROUPS, _MAX_NAMES = 3, 3  # of images that are alike, whose names are looked up
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is remembered of a picture."""
+    """What is remembered of an image."""
 
     kind: FileKind
     size: tuple[int, int]  # width, height
@@ -41,7 +41,7 @@ class Facts:
 class Inspection:
     """What was found."""
 
-    count: int = 0  # pictures looked at
+    count: int = 0  # images looked at
     formats: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # by (width, height)
@@ -49,16 +49,16 @@ class Inspection:
     label_length: int = 0  # of labels that are vectors
     num_unusable: int = 0
     messages: list[str] = field(default_factory=list)  # about the first of these
-    num_repeated: int = 0  # pictures with the same pixels as an earlier one
+    num_repeated: int = 0  # images with the same pixels as an earlier one
     repeated: list[list[str]] = field(default_factory=list)  # names of some that are alike
-    samples: dict[int, list[SourcePicture]] = field(default_factory=dict)  # by class index; by column without classes
+    samples: dict[int, list[SourceImage]] = field(default_factory=dict)  # by class index; by column without classes
 
     @property
     def num_transparent(self) -> int:
         return sum(count for mode, count in self.modes.items() if mode.endswith("alpha"))
 
     def add(self, facts: Facts | ValueError) -> None:
-        """Count a picture, or what was wrong with it."""
+        """Count an image, or what was wrong with it."""
         self.count += 1
         if isinstance(facts, ValueError):
             self.num_unusable += 1
@@ -74,8 +74,8 @@ class Inspection:
             self.label_length = len(facts.label)
 
 
-def inspect_source(images: ImageSource, workers: int, progress: Progress) -> Inspection:
-    """Look at all pictures of a source.
+def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Inspection:
+    """Look at all images of a source.
 
     Raises:
         ChangedError: The source has gone or been replaced meanwhile.
@@ -83,33 +83,33 @@ def inspect_source(images: ImageSource, workers: int, progress: Progress) -> Ins
     found = Inspection()
     samples = _Samples()
     digests, indexes = array("Q"), array("Q")
-    pictures, same_pictures = itertools.tee(images.pictures())  # an archive is unpacked once
-    results = ordered_map(examine, pictures, min(workers, images.count), _CHUNK)
-    for index, (source_picture, facts) in enumerate(
-        zip(same_pictures, progress(results, images.count, "Looking"), strict=True)
+    images, same_images = itertools.tee(source.images())  # an archive is unpacked once
+    results = ordered_map(examine, images, min(workers, source.count), _CHUNK)
+    for index, (source_image, facts) in enumerate(
+        zip(same_images, progress(results, source.count, "Looking"), strict=True)
     ):
         found.add(facts)
         if isinstance(facts, Facts):
             digests.append(facts.digest)
             indexes.append(index)
-            samples.offer(source_picture, facts.label)
+            samples.offer(source_image, facts.label)
     if found.num_unusable:
-        images.check()
+        source.check()
     groups = _alike(np.array(digests, np.uint64), np.array(indexes, np.int64))
     found.num_repeated = sum(len(group) - 1 for group in groups)
-    found.repeated = _names(images, [group[:_MAX_NAMES] for group in groups[:_MAX_GROUPS]])
+    found.repeated = _names(source, [group[:_MAX_NAMES] for group in groups[:_MAX_GROUPS]])
     found.samples = samples.columns()
     return found
 
 
-def examine(source_picture: SourcePicture) -> Facts | ValueError:
-    """Return what there is to know about a picture; the error if it cannot be used."""
+def examine(source_image: SourceImage) -> Facts | ValueError:
+    """Return what there is to know about an image; the error if it cannot be used."""
     try:
-        kind = source_picture.kind()
-        layout = source_picture.layout(WHITE)
-        pixels = source_picture.pixels(layout.channels, WHITE)
-        label = source_picture.label
-    except ChangedError:  # it is not this picture that is bad
+        kind = source_image.kind()
+        layout = source_image.layout(WHITE)
+        pixels = source_image.pixels(layout.channels, WHITE)
+        label = source_image.label
+    except ChangedError:  # it is not this image that is bad
         raise
     except ValueError as error:
         return ValueError(str(error))  # without the traceback, which cannot be sent
@@ -121,7 +121,7 @@ def examine(source_picture: SourcePicture) -> Facts | ValueError:
 def sample_columns(found: Inspection, class_names: Sequence[str]) -> list[Column]:
     """Return the samples decoded, with the names of their classes above them."""
     return [
-        Column(_heading(found, class_names, key), [_pixels(source_picture) for source_picture in chosen])
+        Column(_heading(found, class_names, key), [_pixels(source_image) for source_image in chosen])
         for key, chosen in found.samples.items()
     ]
 
@@ -132,20 +132,20 @@ def _heading(found: Inspection, class_names: Sequence[str], key: int) -> str:
     return class_names[key] if class_names else str(key)
 
 
-def _pixels(source_picture: SourcePicture) -> np.ndarray:
-    return source_picture.pixels(source_picture.layout(WHITE).channels, WHITE)
+def _pixels(source_image: SourceImage) -> np.ndarray:
+    return source_image.pixels(source_image.layout(WHITE).channels, WHITE)
 
 
 class _Samples:
-    """Chooses pictures at random, any of a class as likely as the others, without knowing how many will come."""
+    """Chooses images at random, any of a class as likely as the others, without knowing how many will come."""
 
     def __init__(self) -> None:
         self._by_class = False
         self._rng = random.Random(0)
-        self._chosen: dict[int, list[SourcePicture]] = {}
+        self._chosen: dict[int, list[SourceImage]] = {}
         self._seen: Counter[int] = Counter()
 
-    def offer(self, source_picture: SourcePicture, label: Label | None) -> None:
+    def offer(self, source_image: SourceImage, label: Label | None) -> None:
         self._by_class = isinstance(label, int)  # one like all
         key = label if isinstance(label, int) else 0
         if key >= MAX_CLASS_COLUMNS:
@@ -155,9 +155,9 @@ class _Samples:
         self._seen[key] += 1
         place = len(chosen) if len(chosen) < size else self._rng.randrange(self._seen[key])
         if place < size:
-            chosen[place : place + 1] = [source_picture]
+            chosen[place : place + 1] = [source_image]
 
-    def columns(self) -> dict[int, list[SourcePicture]]:
+    def columns(self) -> dict[int, list[SourceImage]]:
         if self._by_class:
             return dict(sorted(self._chosen.items()))
         every = self._chosen.get(0, [])
@@ -173,8 +173,8 @@ def _alike(digests: np.ndarray, indexes: np.ndarray) -> list[np.ndarray]:
 
 
 def _names(images: ImageSource, groups: list[np.ndarray]) -> list[list[str]]:
-    """Return what the pictures at these indexes are called."""
+    """Return what the images at these indexes are called."""
     wanted = {int(index) for group in groups for index in group}
-    first_ones = itertools.islice(images.pictures(), max(wanted, default=-1) + 1)
+    first_ones = itertools.islice(images.images(), max(wanted, default=-1) + 1)
     origins = {index: item.origin for index, item in enumerate(first_ones) if index in wanted}
     return [[origins[int(index)] for index in group] for group in groups]

@@ -12,7 +12,7 @@ _MAX_LINES = 8  # of a histogram
 _MAX_CLASSES = MAX_CLASS_COLUMNS
 _INDENT = 12
 _SIDES_PX = (256, 128, 96, 64, 48, 32)  # to propose
-_SHARE = 0.9  # of the pictures are not to be enlarged
+_SHARE = 0.9  # of the images are not to be enlarged
 
 
 def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
@@ -25,7 +25,7 @@ def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusa
         refusal: What train.py says to a size.
     """
     others = f", {images.num_others:,} other files" if images.num_others else ""
-    lines = [f"{found.count:,} pictures{others}"]
+    lines = [f"{found.count:,} images{others}"]
     lines += _section("format", _histogram(found.formats))
     lines += _section("size", _histogram(Counter({f"{w}x{h}": count for (w, h), count in found.sizes.items()})))
     lines += _section("colour", _histogram(found.modes))
@@ -38,7 +38,7 @@ def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusa
 def _verdict(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
     """Return whether train.py takes the source as it is; if not, why not and the command that makes it fit."""
     if not found.sizes:
-        return ["cannot use it: none of the pictures can be read"]
+        return ["cannot use it: none of the images can be read"]
     obstacles = _obstacles(found, images, refusal)
     if not obstacles:
         return ["takes it as it is"]
@@ -51,13 +51,13 @@ def _obstacles(found: Inspection, images: ImageSource, refusal: Refusal) -> list
     """Return what keeps train.py from taking the source, each with the options of dataset_tool.py that help."""
     obstacles = [(images.packing_reason, "")] if images.packing_reason else []
     if found.num_unusable:
-        obstacles.append((f"pictures that cannot be used: {found.num_unusable:,}", "--on-error=skip"))
+        obstacles.append((f"images that cannot be used: {found.num_unusable:,}", "--on-error=skip"))
     if found.num_transparent:
-        obstacles.append((f"transparent pictures: {found.num_transparent:,}", "--background=white"))
+        obstacles.append((f"transparent images: {found.num_transparent:,}", "--background=white"))
     side = _side(found.sizes)
     resized = f"--transform=center-crop --width={side} --height={side}"
     if len(found.sizes) > 1:
-        obstacles.append((f"pictures of {len(found.sizes):,} sizes", resized))
+        obstacles.append((f"images of {len(found.sizes):,} sizes", resized))
     else:
         refused = refusal(*next(iter(found.sizes)))
         obstacles += [(refused, resized)] if refused else []
@@ -65,7 +65,7 @@ def _obstacles(found: Inspection, images: ImageSource, refusal: Refusal) -> list
 
 
 def _side(sizes: Counter[tuple[int, int]]) -> int:
-    """Return the largest usual side for which few pictures would have to be enlarged."""
+    """Return the largest usual side for which few images would have to be enlarged."""
     enough = [
         side
         for side in _SIDES_PX
@@ -88,7 +88,7 @@ def _labels(found: Inspection, images: ImageSource) -> list[str]:
     ]
     rest = [found.labels[index] for index in classes[_MAX_CLASSES:]]
     if rest:
-        rows.append(f"... and {len(rest):,} more, of {min(rest):,} to {max(rest):,} pictures")
+        rows.append(f"... and {len(rest):,} more, of {min(rest):,} to {max(rest):,} images")
     return [f"{len(classes):,} classes", *rows]
 
 
@@ -102,7 +102,7 @@ def _unusable(found: Inspection) -> list[str]:
 def _duplicates(found: Inspection) -> list[str]:
     if not found.num_repeated:
         return ["none"]
-    noun = "picture has" if found.num_repeated == 1 else "pictures have"
+    noun = "image has" if found.num_repeated == 1 else "images have"
     return [
         f"{found.num_repeated:,} {noun} the same pixels as another",
         *(" = ".join(names) for names in found.repeated),

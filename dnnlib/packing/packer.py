@@ -1,4 +1,4 @@
-"""From the pictures of a source to those of a data set: checked, cropped, resized and encoded by several processes."""
+"""From the images of a source to those of a data set: checked, cropped, resized and encoded by several processes."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -7,24 +7,24 @@ from typing import Protocol, TypeVar
 
 from dnnlib.archive.label_table import Label
 from dnnlib.archive.zip_reader import ChangedError
-from dnnlib.images import codec as picture
+from dnnlib.images import codec as image
 from dnnlib.images.codec import Color, Layout
-from dnnlib.packing.transform import PictureTransform
+from dnnlib.packing.transform import ImageTransform
 from dnnlib.parallel import ordered_map
-from dnnlib.sources.source_images import ImageSource, SourcePicture
+from dnnlib.sources.source_images import ImageSource, SourceImage
 
 Result = TypeVar("Result")
 Encoded = tuple[bytes, Label | None]  # a PNG file and its label
 
-_CHUNK = 64  # pictures sent to a process at once
+_CHUNK = 64  # images sent to a process at once
 _CHUNK_PX = 2**20  # fewer of larger ones
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to every picture."""
+    """What is done to every image."""
 
-    transform: PictureTransform
+    transform: ImageTransform
     background: Color | None  # behind transparent ones; None = they are refused
 
 
@@ -35,39 +35,39 @@ class Progress(Protocol):
 
 
 class Packer:
-    """Takes the pictures of a source through a recipe; the result does not depend on the number of processes.
+    """Takes the images of a source through a recipe; the result does not depend on the number of processes.
 
     Attributes:
-        skipped: What was wrong with each picture left out, bad headers first; empty unless `skip_bad`.
-        num_enlarged: Pictures that are smaller than what is made of them.
+        skipped: What was wrong with each image left out, bad headers first; empty unless `skip_bad`.
+        num_enlarged: Images that are smaller than what is made of them.
     """
 
     def __init__(
         self,
-        images: ImageSource,
+        source: ImageSource,
         recipe: Recipe,
         workers: int,  # processes
-        skip_bad: bool,  # leave pictures out that cannot be used; otherwise the first one raises ValueError
+        skip_bad: bool,  # leave images out that cannot be used; otherwise the first one raises ValueError
         progress: Progress,
     ) -> None:
         self.skipped: list[str] = []
         self.num_enlarged = 0
-        self._images, self._recipe = images, recipe
-        self._workers = min(workers, images.count)
+        self._source, self._recipe = source, recipe
+        self._workers = min(workers, source.count)
         self._skip_bad = skip_bad
         self._progress = progress
-        self._pictures: Callable[[], Iterable[SourcePicture]] = images.pictures
-        self._count = images.count
+        self._images: Callable[[], Iterable[SourceImage]] = source.images
+        self._count = source.count
         self._chunk = _CHUNK
 
     def find_layout(self) -> Layout:
-        """Return the layout of the new pictures; those whose header is bad are out from here on.
+        """Return the layout of the new images; those whose header is bad are out from here on.
 
         Raises:
-            ValueError: A picture that cannot be used, pictures of several sizes, or none left.
+            ValueError: An image that cannot be used, images of several sizes, or none left.
         """
         transform = self._recipe.transform
-        known = self._images.layout
+        known = self._source.layout
         if known:
             self._check_known(known)
             output = transform.output(known)
@@ -76,16 +76,16 @@ class Packer:
             return output
         layouts = self._layouts()
         self.num_enlarged = sum(map(transform.enlarges, layouts))
-        origins = (source_picture.origin for source_picture in self._pictures())
-        output = picture.common_layout(origins, layouts, transform.output)
+        origins = (source_image.origin for source_image in self._images())
+        output = image.common_layout(origins, layouts, transform.output)
         self._chunk = min(_chunk_size(layouts[0]), _chunk_size(output))
         return output
 
     def encoded(self, layout: Layout) -> Iterator[Encoded]:
-        """Yield the new pictures, all of this layout, with their labels.
+        """Yield the new images, all of this layout, with their labels.
 
         Raises:
-            ValueError: A picture that cannot be used, or none left.
+            ValueError: An image that cannot be used, or none left.
             ChangedError: The source has gone or been replaced meanwhile.
         """
         job = functools.partial(encode, self._recipe, layout)
@@ -97,73 +97,73 @@ class Packer:
                 count += 1
                 yield result
         if self.skipped:
-            self._images.check()
+            self._source.check()
         self._require_some(count)
 
     def _check_known(self, layout: Layout) -> None:
-        """Raise ValueError if the recipe does not suit pictures that all have this layout."""
+        """Raise ValueError if the recipe does not suit images that all have this layout."""
         try:
             self._recipe.transform.check(layout)
         except ValueError as error:
-            raise ValueError(f"{next(iter(self._pictures())).origin} {error}") from error
+            raise ValueError(f"{next(iter(self._images())).origin} {error}") from error
 
     def _require_some(self, count: int) -> None:
         if count == 0:
-            raise ValueError(f"none of the {self._images.count:,} pictures can be used; {self.skipped[0]}")
+            raise ValueError(f"none of the {self._source.count:,} images can be used; {self.skipped[0]}")
 
     def _layouts(self) -> list[Layout]:
-        """Return the layouts of the pictures that stay."""
+        """Return the layouts of the images that stay."""
         kept, layouts = [], []
         job = functools.partial(_layout, self._recipe)
-        for source_picture, result in zip(self._pictures(), self._map(job, "Checking", _CHUNK), strict=True):
+        for source_image, result in zip(self._images(), self._map(job, "Checking", _CHUNK), strict=True):
             if isinstance(result, ValueError):
                 self.skipped.append(str(result))
             else:
-                kept.append(source_picture)
+                kept.append(source_image)
                 layouts.append(result)
         self._require_some(len(kept))
-        self._pictures, self._count = lambda: kept, len(kept)
+        self._images, self._count = lambda: kept, len(kept)
         return layouts
 
-    def _map(self, job: Callable[[SourcePicture], Result], title: str, chunk: int) -> Iterable[Result | ValueError]:
-        """Yield what the job returns for each picture, or its error where bad pictures are left out."""
+    def _map(self, job: Callable[[SourceImage], Result], title: str, chunk: int) -> Iterable[Result | ValueError]:
+        """Yield what the job returns for each image, or its error where bad images are left out."""
         guarded_job = functools.partial(_attempt if self._skip_bad else _insist, job)
-        results = ordered_map(guarded_job, self._pictures(), self._workers, chunk)
+        results = ordered_map(guarded_job, self._images(), self._workers, chunk)
         return self._progress(results, self._count, title)
 
 
-def encode(recipe: Recipe, layout: Layout, source_picture: SourcePicture) -> Encoded:
-    """Return a picture as a PNG file with exactly this layout, and its label; ValueError if it cannot be."""
-    original = source_picture.pixels(layout.channels, recipe.background)
+def encode(recipe: Recipe, layout: Layout, source_image: SourceImage) -> Encoded:
+    """Return an image as a PNG file with exactly this layout, and its label; ValueError if it cannot be."""
+    original = source_image.pixels(layout.channels, recipe.background)
     try:
         pixels = recipe.transform.apply(original)
-        picture.check_layout(pixels, layout)
+        image.check_layout(pixels, layout)
     except ValueError as error:
-        raise ValueError(f"{source_picture.origin} {error}") from error
-    return picture.encode_png(pixels), source_picture.label
+        raise ValueError(f"{source_image.origin} {error}") from error
+    return image.encode_png(pixels), source_image.label
 
 
-def _layout(recipe: Recipe, source_picture: SourcePicture) -> Layout:
-    layout = source_picture.layout(recipe.background)
+def _layout(recipe: Recipe, source_image: SourceImage) -> Layout:
+    layout = source_image.layout(recipe.background)
     try:
         recipe.transform.check(layout)
     except ValueError as error:
-        raise ValueError(f"{source_picture.origin} {error}") from error
+        raise ValueError(f"{source_image.origin} {error}") from error
     return layout
 
 
-def _attempt(job: Callable[[SourcePicture], Result], source_picture: SourcePicture) -> Result | ValueError:
+def _attempt(job: Callable[[SourceImage], Result], source_image: SourceImage) -> Result | ValueError:
     try:
-        return job(source_picture)
-    except ChangedError:  # it is not this picture that is bad
+        return job(source_image)
+    except ChangedError:  # it is not this image that is bad
         raise
     except ValueError as error:
         return ValueError(str(error))  # without the traceback, which cannot be sent
 
 
-def _insist(job: Callable[[SourcePicture], Result], source_picture: SourcePicture) -> Result:
+def _insist(job: Callable[[SourceImage], Result], source_image: SourceImage) -> Result:
     try:
-        return job(source_picture)
+        return job(source_image)
     except ValueError as error:
         raise ValueError(f"{error}. Or leave out such files with --on-error=skip") from error
 

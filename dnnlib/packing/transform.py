@@ -10,17 +10,17 @@ from dnnlib.images.codec import Layout
 KINDS = ("center-crop", "center-crop-wide", "celeba", "pad")
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
 
-_CELEBA_PX = (178, 218)  # width and height of the pictures in img_align_celeba.zip
+_CELEBA_PX = (178, 218)  # width and height of the images in img_align_celeba.zip
 _CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around (89, 121), as is usual for GANs
 
 
 @dataclass(frozen=True)
-class PictureTransform:
-    """What happens to the size of every picture.
+class ImageTransform:
+    """What happens to the size of every image.
 
     Without a kind: each side that is given is resized to, the other stays. center-crop: the largest square in the middle
     is resized to width x height. center-crop-wide: the largest part in the middle of the shape width:height is resized
-    to width x height, and black above and below makes it a square. celeba: the usual face of a picture of 178x218, 128x128
+    to width x height, and black above and below makes it a square. celeba: the usual face of an image of 178x218, 128x128
     unless resized. pad: black on all sides, nothing resized.
     """
 
@@ -35,7 +35,7 @@ class PictureTransform:
         if self.kind not in KINDS:
             raise ValueError(f"--transform={self.kind} is unknown; choose one of {', '.join(KINDS)}")
         if self.kind != "celeba" and (self.width is None or self.height is None):
-            raise ValueError(f"--transform={self.kind} needs the size of the new pictures; give --width and --height")
+            raise ValueError(f"--transform={self.kind} needs the size of the new images; give --width and --height")
         if self.kind == "center-crop-wide" and self.width and self.height and self.height > self.width:
             raise ValueError(
                 f"--transform=center-crop-wide makes squares of the width with black above and below, but --height="
@@ -43,11 +43,11 @@ class PictureTransform:
             )
 
     def check(self, layout: Layout) -> None:
-        """Raise ValueError if this is not meant for a picture of this layout; the message lacks its name."""
+        """Raise ValueError if this is not meant for an image of this layout; the message lacks its name."""
         if self.kind == "celeba" and (layout.width, layout.height) != _CELEBA_PX:
             raise ValueError(
                 f"is {layout.width}x{layout.height}, but --transform=celeba is for the aligned faces of CelebA, "
-                f"{_CELEBA_PX[0]}x{_CELEBA_PX[1]}; use --transform=center-crop for other pictures"
+                f"{_CELEBA_PX[0]}x{_CELEBA_PX[1]}; use --transform=center-crop for other images"
             )
         width, height = self._resized(layout)
         if self.kind == "pad" and (layout.width > width or layout.height > height):
@@ -57,12 +57,12 @@ class PictureTransform:
             )
 
     def output(self, layout: Layout) -> Layout:
-        """Return what a picture becomes."""
+        """Return what an image becomes."""
         width, height = self._resized(layout)
         return Layout(width, width if self.kind == "center-crop-wide" else height, layout.channels)
 
     def enlarges(self, layout: Layout) -> bool:
-        """Tell whether a picture has fewer pixels across or down than what is made of it by resizing."""
+        """Tell whether an image has fewer pixels across or down than what is made of it by resizing."""
         if self.kind == "pad":
             return False
         _, _, crop_width, crop_height = self._crop(layout.width, layout.height)
@@ -70,7 +70,7 @@ class PictureTransform:
         return width > crop_width or height > crop_height
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a picture cropped and resized; both uint8 [height, width, channels]. ValueError as of `check`."""
+        """Return an image cropped and resized; both uint8 [height, width, channels]. ValueError as of `check`."""
         layout = Layout(pixels.shape[1], pixels.shape[0], pixels.shape[2])
         self.check(layout)
         if self.kind == "pad":
@@ -108,7 +108,7 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resamplin
 
 
 def _padded(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return a picture in the middle of a black one of this size."""
+    """Return an image in the middle of a black one of this size."""
     canvas = np.zeros((height, width, pixels.shape[2]), np.uint8)
     top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
     canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels

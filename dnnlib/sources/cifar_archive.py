@@ -15,7 +15,7 @@ _MAX_BYTES = 2**26  # of a member; a batch has 31 MB
 
 
 def read_cifar10(archive: TarFiles) -> tuple[np.ndarray, list[int], list[str]]:
-    """Return the training pictures, their labels and the class names.
+    """Return the training images, their labels and the class names.
 
     Returns:
         uint8 [count, height, width, channels] in the order of the batches; class indexes; names by class index.
@@ -26,13 +26,13 @@ def read_cifar10(archive: TarFiles) -> tuple[np.ndarray, list[int], list[str]]:
     path = archive.path
     members = _read_members(archive, [*_TRAIN_MEMBERS, _META_MEMBER])
     class_names = _class_names(_load(members[_META_MEMBER], f"{_META_MEMBER} in {path}"), f"{_META_MEMBER} in {path}")
-    pictures, labels = [], []
+    images, labels = [], []
     for name in _TRAIN_MEMBERS:
         origin = f"{name} in {path}"
-        batch_pictures, batch_labels = _batch(_load(members[name], origin), len(class_names), origin)
-        pictures.append(batch_pictures)
+        batch_images, batch_labels = _batch(_load(members[name], origin), len(class_names), origin)
+        images.append(batch_images)
         labels.extend(batch_labels)
-    return np.concatenate(pictures), labels, class_names
+    return np.concatenate(images), labels, class_names
 
 
 def _read_members(archive: TarFiles, names: list[str]) -> dict[str, bytes]:
@@ -52,9 +52,9 @@ def _read_members(archive: TarFiles, names: list[str]) -> dict[str, bytes]:
 def _batch(content: Any, num_classes: int, origin: str) -> tuple[np.ndarray, list[int]]:
     data, labels = (content.get(b"data"), content.get(b"labels")) if isinstance(content, dict) else (None, None)
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (np.prod(_SHAPE),)):
-        raise ValueError(f"{origin} does not hold uint8 pictures of {np.prod(_SHAPE)} values each")
+        raise ValueError(f"{origin} does not hold uint8 images of {np.prod(_SHAPE)} values each")
     if not (isinstance(labels, list) and len(labels) == len(data)):
-        raise ValueError(f"{origin} does not hold one label for each of its {len(data)} pictures")
+        raise ValueError(f"{origin} does not hold one label for each of its {len(data)} images")
     if not all(isinstance(label, int) and 0 <= label < num_classes for label in labels):
         raise ValueError(f"{origin} has a label that is no class index 0..{num_classes - 1}")
     return data.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1), labels

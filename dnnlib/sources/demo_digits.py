@@ -1,6 +1,6 @@
 """The built-in demo set: coloured digits on plain backgrounds, 32x32 RGB, drawn on the spot with Pillow's own font.
 
-Every picture follows from (split, index) alone, so any prefix of a split is stable and the splits share no picture.
+Every image follows from (split, index) alone, so any prefix of a split is stable and the splits share no image.
 """
 
 import colorsys
@@ -11,23 +11,23 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE_PX = 32
-SPLITS = {"train": (0, 6000), "score": (1, 1000)}  # name -> (entropy word of the split, number of pictures)
+SPLITS = {"train": (0, 6000), "score": (1, 1000)}  # name -> (entropy word of the split, number of images)
 
 _SUPERSAMPLE = 4
 _FONT_PX = 4 * 26  # close to the size on the enlarged canvas, so that the affine map resamples near one to one
-_MARGIN_PX = 1.5  # kept free on all sides of the final picture
+_MARGIN_PX = 1.5  # kept free on all sides of the final image
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
 
 
 def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the first `count` (picture, label) pairs of a split; the label of picture i is i % 10.
+    """Yield the first `count` (image, label) pairs of a split; the label of image i is i % 10.
 
     Args:
-        split: "train" (6,000 pictures) or "score" (1,000).
+        split: "train" (6,000 images) or "score" (1,000).
         count: None = the whole split.
 
     Returns:
-        Pictures as uint8 [height, width, channels], labels 0..9.
+        Images as uint8 [height, width, channels], labels 0..9.
     """
     size = split_size(split)
     split_id, _ = SPLITS[split]
@@ -38,7 +38,7 @@ def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, i
 
 
 def split_size(split: str) -> int:
-    """Return the number of pictures in a split."""
+    """Return the number of images in a split."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is unknown; the demo set has {', '.join(SPLITS)}")
     return SPLITS[split][1]
@@ -56,11 +56,11 @@ def draw_digit(label: int, rng: np.random.Generator) -> np.ndarray:
     glyph = _glyph(label, stroke_px + outline_px)
     placement = _placement(glyph.size, rng)
     background, fill, outline = _colours(rng)
-    picture = np.broadcast_to(background, (SIZE_PX, SIZE_PX, 3))
+    image = np.broadcast_to(background, (SIZE_PX, SIZE_PX, 3))
     if outline_px:
-        picture = _blend(picture, outline, _coverage(glyph, placement))
-    picture = _blend(picture, fill, _coverage(_inner_glyph(label, stroke_px, outline_px), placement))
-    return np.rint(picture * 255).astype(np.uint8)
+        image = _blend(image, outline, _coverage(glyph, placement))
+    image = _blend(image, fill, _coverage(_inner_glyph(label, stroke_px, outline_px), placement))
+    return np.rint(image * 255).astype(np.uint8)
 
 
 def _draw_indexed(split_id: int, index: int) -> tuple[np.ndarray, int]:
@@ -93,7 +93,7 @@ def _inner_glyph(label: int, stroke_px: int, outline_px: int) -> Image.Image:
 
 
 def _placement(glyph_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return the affine map from canvas to glyph coordinates, [2, 3], that keeps the whole digit in the picture."""
+    """Return the affine map from canvas to glyph coordinates, [2, 3], that keeps the whole digit in the image."""
     angle, slant = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.25, 0.25)
     stretch = np.exp(rng.uniform(-0.32, 0.32) / 2)  # width against height, 0.73 to 1.38
     fullness, position = rng.uniform(0.78, 1.0), rng.random(2)
@@ -134,5 +134,5 @@ def _colour(hue: float, luma: float) -> np.ndarray:
     return 1 - (1 - pure) * ((1 - luma) / (1 - pure_luma))
 
 
-def _blend(picture: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> np.ndarray:
-    return picture + (colour - picture) * coverage
+def _blend(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    return image + (colour - image) * coverage

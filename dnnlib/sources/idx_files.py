@@ -15,7 +15,7 @@ from typing import IO, cast
 import numpy as np
 
 from dnnlib.images.codec import Layout
-from dnnlib.sources.source_images import ArrayPicture, ImageSource, SourcePicture
+from dnnlib.sources.source_images import ArrayImage, ImageSource, SourceImage
 
 SPLITS = {"train": "train", "test": "t10k"}  # name -> how its files begin
 
@@ -26,7 +26,7 @@ _MAX_RATIO = 1032  # unpacked bytes a packed one, at most, of deflate
 
 
 def find_images(source: str | Path, split: str | None = None) -> Path | None:
-    """Return the file of pictures that a file or folder means; None if it is of another format.
+    """Return the file of images that a file or folder means; None if it is of another format.
 
     Args:
         source: That file, or the folder with it.
@@ -52,27 +52,27 @@ def find_images(source: str | Path, split: str | None = None) -> Path | None:
     return found
 
 
-def open_idx(images: Path, max_images: int | None = None) -> ImageSource:
-    """Return the pictures of an IDX file, with the labels in the file of the same name that lies beside it, if any.
+def open_idx(path: Path, max_images: int | None = None) -> ImageSource:
+    """Return the images of an IDX file, with the labels in the file of the same name that lies beside it, if any.
 
     Raises:
         ValueError: Another format, a size that does not fit what is declared, or another number of labels.
     """
-    file = _IdxFile.of(images, 3)
+    file = _IdxFile.of(path, 3)
     total, height, width = file.shape
-    labels_path = _labels_path(images)
+    labels_path = _labels_path(path)
     labels = _IdxFile.of(labels_path, 1) if labels_path else None
     if labels and labels.shape != (total,):
-        raise ValueError(f"{labels.path} has {labels.shape[0]:,} labels, but {images} {total:,} pictures")
+        raise ValueError(f"{labels.path} has {labels.shape[0]:,} labels, but {path} {total:,} images")
     count = min(total, max_images or total)
 
-    def pictures() -> Iterator[SourcePicture]:
+    def images() -> Iterator[SourceImage]:
         values = labels.items() if labels else itertools.repeat(b"")
         for index, (data, value) in enumerate(zip(itertools.islice(file.items(), count), values, strict=False)):
             array = np.frombuffer(data, np.uint8).reshape(height, width, 1)
-            yield ArrayPicture(f"picture {index} of {images}", array, value[0] if value else None)
+            yield ArrayImage(f"image {index} of {path}", array, value[0] if value else None)
 
-    return ImageSource(count, pictures, labels is not None, layout=Layout(width, height, 1))
+    return ImageSource(count, images, labels is not None, layout=Layout(width, height, 1))
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _IdxFile:
             )
         shape = struct.unpack(f">{dimensions}I", header[4:])
         if not (shape[0] and all(1 <= side <= _MAX_SIDE_PX for side in shape[1:])):
-            raise ValueError(f"{path} declares pictures of a size that cannot be: {shape}; download it again")
+            raise ValueError(f"{path} declares images of a size that cannot be: {shape}; download it again")
         declared, present = len(header) + math.prod(shape), os.path.getsize(path)
         fits = declared <= present * _MAX_RATIO if _is_packed(path) else declared == present
         if not fits:

@@ -1,4 +1,4 @@
-"""Where the pictures of a new data set come from: finds out what a source is, and opens it."""
+"""Where the images of a new data set come from: finds out what a source is, and opens it."""
 
 import functools
 import os
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnnlib.archive.file_tree import FileTree
-from dnnlib.archive.image_tree import PictureTree
+from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.label_table import FILE_NAME, labels_from_folders, read_label_table
 from dnnlib.images.codec import Layout
 from dnnlib.sources import demo_digits, idx_files
 from dnnlib.sources.cifar_archive import read_cifar10
 from dnnlib.sources.lmdb_images import DATA_FILE, open_lmdb
-from dnnlib.sources.source_images import ArrayPicture, FilePicture, ImageSource, SourcePicture
+from dnnlib.sources.source_images import ArrayImage, FileImage, ImageSource, SourceImage
 from dnnlib.sources.stl10 import is_stl10, open_stl10
 from dnnlib.sources.tar_files import TarFiles, is_tar
 from dnnlib.sources.torchvision_sets import PREFIX, NamedSet, open_torchvision
@@ -24,7 +24,7 @@ DEMO = "demo"
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a command line says about the pictures beside where they are."""
+    """What a command line says about the images beside where they are."""
 
     max_images: int | None = (
         None  # take at most so many: spread evenly over a folder or zip, else the first; None = all
@@ -36,7 +36,7 @@ class SourceOptions:
 
 
 def open_source(source: str, options: SourceOptions | None = None) -> ImageSource:
-    """Return the pictures that a command line's `--source` means.
+    """Return the images that a command line's `--source` means.
 
     Raises:
         ValueError: Nothing that can be opened, or an option that is for another kind of source.
@@ -46,14 +46,14 @@ def open_source(source: str, options: SourceOptions | None = None) -> ImageSourc
         raise ValueError(f"--root and --download are for --source={PREFIX}NAME only; leave them out")
     open_set = _opener_of_set(source, options)
     if open_set is None:
-        return _pictures(source, options)
+        return _images(source, options)
     if options.folder_labels:
         raise ValueError(f"--labels-from-folders is for folders and zip files; {source} brings its own labels")
     return open_set()
 
 
 def _opener_of_set(source: str, options: SourceOptions) -> Callable[[], ImageSource] | None:
-    """Return what opens a set in a format of its own; None if the source is a folder or zip of pictures, or no source."""
+    """Return what opens a set in a format of its own; None if the source is a folder or zip of images, or no source."""
     split, limit = options.split, options.max_images
     if source.startswith(PREFIX):
         named_set = NamedSet(source.removeprefix(PREFIX), Path(options.root or "datasets").expanduser(), split)
@@ -77,12 +77,12 @@ def _demo(split: str, max_images: int | None) -> ImageSource:
     size = demo_digits.split_size(split)
     count = size if max_images is None else min(max_images, size)
 
-    def pictures() -> Iterator[SourcePicture]:
+    def images() -> Iterator[SourceImage]:
         for index, (array, label) in enumerate(demo_digits.digits(split, count)):
-            yield ArrayPicture(f"demo picture {index}", array, label)
+            yield ArrayImage(f"demo image {index}", array, label)
 
     names = tuple(str(digit) for digit in range(10))
-    return ImageSource(count, pictures, True, names, Layout(demo_digits.SIZE_PX, demo_digits.SIZE_PX, 3))
+    return ImageSource(count, images, True, names, Layout(demo_digits.SIZE_PX, demo_digits.SIZE_PX, 3))
 
 
 def _tar(path: Path, options: SourceOptions) -> ImageSource:
@@ -91,13 +91,13 @@ def _tar(path: Path, options: SourceOptions) -> ImageSource:
 
 
 def _cifar10(archive: TarFiles, options: SourceOptions) -> ImageSource:
-    _refuse_split(options, "CIFAR-10, whose training pictures are packed")
+    _refuse_split(options, "CIFAR-10, whose training images are packed")
     arrays, labels, class_names = read_cifar10(archive)
-    all_pictures = [
-        ArrayPicture(f"picture {index} of {archive.path}", array, label)
+    all_images = [
+        ArrayImage(f"image {index} of {archive.path}", array, label)
         for index, (array, label) in enumerate(zip(arrays, labels, strict=True))
     ]
-    chosen = all_pictures[: options.max_images]
+    chosen = all_images[: options.max_images]
     return ImageSource(len(chosen), lambda: chosen, True, tuple(class_names), chosen[0].layout())
 
 
@@ -106,19 +106,19 @@ def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
     return open_lmdb(folder, options.max_images)
 
 
-def _pictures(source: str, options: SourceOptions) -> ImageSource:
-    _refuse_split(options, "a folder or zip of pictures")
-    tree = PictureTree(source)
+def _images(source: str, options: SourceOptions) -> ImageSource:
+    _refuse_split(options, "a folder or zip of images")
+    tree = ImageTree(source)
     _refuse_packed_database(tree)
-    names = tree.picture_names()
+    names = tree.image_names()
     table = read_label_table(tree)
     if options.folder_labels:
         if table is not None:
             raise ValueError(f"{source} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
         table = labels_from_folders(names, source)
     labels = table.labels_of(names) if table else [None] * len(names)
-    pictures = [FilePicture(tree, name, label) for name, label in zip(names, labels, strict=True)]
-    chosen = _spread(pictures, options.max_images)
+    images = [FileImage(tree, name, label) for name, label in zip(names, labels, strict=True)]
+    chosen = _spread(images, options.max_images)
     return ImageSource(
         len(chosen),
         lambda: chosen,
@@ -130,11 +130,11 @@ def _pictures(source: str, options: SourceOptions) -> ImageSource:
     )
 
 
-def _spread(pictures: list[FilePicture], max_images: int | None) -> list[FilePicture]:
-    """Return so many pictures at even steps: the first ones would often be all of one class or one film."""
-    if max_images is None or max_images >= len(pictures):
-        return pictures
-    return [pictures[index * len(pictures) // max_images] for index in range(max_images)]
+def _spread(images: list[FileImage], max_images: int | None) -> list[FileImage]:
+    """Return so many images at even steps: the first ones would often be all of one class or one film."""
+    if max_images is None or max_images >= len(images):
+        return images
+    return [images[index * len(images) // max_images] for index in range(max_images)]
 
 
 def _refuse_split(options: SourceOptions, what: str) -> None:
@@ -142,7 +142,7 @@ def _refuse_split(options: SourceOptions, what: str) -> None:
         raise ValueError(f"--split={options.split} is not for {what}; leave it out")
 
 
-def _refuse_packed_database(tree: PictureTree) -> None:
+def _refuse_packed_database(tree: ImageTree) -> None:
     """Raise ValueError for an LMDB in a zip: it can be read in its place on the disk only."""
     database = next((name for name in tree.names() if name.split("/")[-1] == DATA_FILE), None)
     if database is not None and tree.path.is_file():

@@ -1,4 +1,4 @@
-"""Pictures in an LMDB, the database that LSUN is published as; needs the package lmdb, which is not installed otherwise."""
+"""Images in an LMDB, the database that LSUN is published as; needs the package lmdb, which is not installed otherwise."""
 
 import contextlib
 import os
@@ -11,19 +11,19 @@ from types import ModuleType
 from typing import Any
 
 from dnnlib.archive.zip_reader import MAX_FILE_BYTES, check_size
-from dnnlib.sources.source_images import EncodedPicture, ImageSource
+from dnnlib.sources.source_images import EncodedImage, ImageSource
 
 DATA_FILE = "data.mdb"
 
 _HEADER = struct.Struct("<16xIIQQI")  # of page 0: magic, version, address, map size, bytes of a page
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _PAGE_BYTES = [2**power for power in range(9, 17)]
-_MIN_ENTRY_BYTES = 10  # of a picture: its place in a page, and its key
+_MIN_ENTRY_BYTES = 10  # of an image: its place in a page, and its key
 _SHOWN = 80  # characters of a key in a message
 
 
 @dataclass(frozen=True)
-class LmdbPicture(EncodedPicture):
+class LmdbImage(EncodedImage):
     """The value of a key, read when asked for."""
 
     folder: Path
@@ -44,17 +44,17 @@ class LmdbPicture(EncodedPicture):
 
 
 def open_lmdb(folder: Path, max_images: int | None = None) -> ImageSource:
-    """Return the pictures of an LMDB in the order of their keys, without labels; the first ones where not all are wanted.
+    """Return the images of an LMDB in the order of their keys, without labels; the first ones where not all are wanted.
 
     Raises:
         ValueError: lmdb is not installed, or data.mdb is no database, empty, cut off or otherwise damaged.
     """
     _lmdb()
     _check_file(folder / DATA_FILE)
-    pictures = [LmdbPicture(folder, key) for key in _keys_by_another_process(folder, max_images)]
-    if not pictures:
+    images = [LmdbImage(folder, key) for key in _keys_by_another_process(folder, max_images)]
+    if not images:
         raise ValueError(f"{folder / DATA_FILE} is empty; download and unpack it again")
-    return ImageSource(len(pictures), lambda: pictures, labelled=False)
+    return ImageSource(len(images), lambda: images, labelled=False)
 
 
 def _keys_by_another_process(folder: Path, limit: int | None) -> list[bytes]:
@@ -71,7 +71,7 @@ def _close_stderr() -> None:
 
 
 def _keys(folder: Path, limit: int | None) -> list[bytes]:
-    """Return the keys, of which only the pages of the index are read; the pictures lie elsewhere."""
+    """Return the keys, of which only the pages of the index are read; the images lie elsewhere."""
     keys: list[bytes] = []
     database = folder / DATA_FILE
     with _environment(folder) as environment, environment.begin() as transaction:
@@ -104,7 +104,7 @@ def _check_file(database: Path) -> None:
 def _environment(folder: Path) -> Iterator[Any]:
     """Open a database, whose errors become a ValueError that names it.
 
-    It is opened for every picture, which costs little: one that is kept open must not be used after a fork, nor opened anew.
+    It is opened for every image, which costs little: one that is kept open must not be used after a fork, nor opened anew.
     """
     lmdb = _lmdb()
     try:

@@ -1,4 +1,4 @@
-"""What a source of pictures is: so many pictures, each cheap to hold and to send to another process."""
+"""What a source of images is: so many images, each cheap to hold and to send to another process."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -7,16 +7,16 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from dnnlib.archive.image_tree import PictureTree
+from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.label_table import Label
-from dnnlib.images import codec as picture
+from dnnlib.images import codec as image
 from dnnlib.images.codec import Color, FileKind, Layout
 
 Result = TypeVar("Result")
 
 
-class SourcePicture(Protocol):
-    """A picture of a source: cheap to hold and to send to another process."""
+class SourceImage(Protocol):
+    """An image of a source: cheap to hold and to send to another process."""
 
     @property
     def label(self) -> Label | None: ...
@@ -36,10 +36,10 @@ class SourcePicture(Protocol):
 
 
 @dataclass(frozen=True)
-class FilePicture:
-    """A picture file in a folder or zip, read when asked for."""
+class FileImage:
+    """An image file in a folder or zip, read when asked for."""
 
-    tree: PictureTree
+    tree: ImageTree
     name: str
     label: Label | None = None
 
@@ -58,8 +58,8 @@ class FilePicture:
 
 
 @dataclass(frozen=True)
-class ArrayPicture:
-    """A picture that exists as pixels, uint8 [height, width, 1 or 3]."""
+class ArrayImage:
+    """An image that exists as pixels, uint8 [height, width, 1 or 3]."""
 
     origin: str
     array: np.ndarray
@@ -77,25 +77,25 @@ class ArrayPicture:
         return self.array
 
 
-class EncodedPicture:
-    """The part that pictures share whose content is that of a picture file, but not a file."""
+class EncodedImage:
+    """The part that images share whose content is that of an image file, but not a file."""
 
     @property
     def origin(self) -> str:
         raise NotImplementedError
 
     def content(self) -> bytes:
-        """Return the bytes of a picture file; ValueError that names it if they cannot be read."""
+        """Return the bytes of an image file; ValueError that names it if they cannot be read."""
         raise NotImplementedError
 
     def kind(self) -> FileKind:
-        return self._named(lambda data: picture.read_kind(io.BytesIO(data)))
+        return self._named(lambda data: image.read_kind(io.BytesIO(data)))
 
     def layout(self, background: Color | None) -> Layout:
-        return self._named(lambda data: picture.read_layout(io.BytesIO(data), background))
+        return self._named(lambda data: image.read_layout(io.BytesIO(data), background))
 
     def pixels(self, channels: int, background: Color | None) -> np.ndarray:
-        return self._named(lambda data: picture.decode(data, channels, background))
+        return self._named(lambda data: image.decode(data, channels, background))
 
     def _named(self, read: Callable[[bytes], Result]) -> Result:
         data = self.content()
@@ -107,13 +107,13 @@ class EncodedPicture:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The pictures to pack."""
+    """The images to pack."""
 
     count: int
-    pictures: Callable[[], Iterable[SourcePicture]]  # each call starts at the first
+    images: Callable[[], Iterable[SourceImage]]  # each call starts at the first
     labelled: bool
     class_names: tuple[str, ...] = ()  # () = none
-    layout: Layout | None = None  # of all pictures; None = to be found by looking at them
-    num_others: int = 0  # files that are no pictures by their names
+    layout: Layout | None = None  # of all images; None = to be found by looking at them
+    num_others: int = 0  # files that are no images by their names
     check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or another one
-    packing_reason: str = "it is neither a folder nor a zip of pictures"  # why train.py cannot take it; "" = it can
+    packing_reason: str = "it is neither a folder nor a zip of images"  # why train.py cannot take it; "" = it can

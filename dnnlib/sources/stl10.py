@@ -1,6 +1,6 @@
 """STL-10 as its authors publish it: `stl10_binary.tar.gz`, or the folder that it unpacks to.
 
-A picture is 3 planes of 96 columns of 96 pixels, one byte each.
+An image is 3 planes of 96 columns of 96 pixels, one byte each.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from typing import IO, Protocol
 import numpy as np
 
 from dnnlib.images.codec import Layout
-from dnnlib.sources.source_images import ArrayPicture, ImageSource, SourcePicture
+from dnnlib.sources.source_images import ArrayImage, ImageSource, SourceImage
 
 SPLITS = {
     "train": ("train",),
@@ -24,7 +24,7 @@ DEFAULT_SPLIT = "train+unlabeled"
 FILE_NAMES = ("train_X.bin", "test_X.bin", "unlabeled_X.bin")
 
 _SIDE_PX = 96
-_PICTURE_BYTES = 3 * _SIDE_PX * _SIDE_PX
+_IMAGE_BYTES = 3 * _SIDE_PX * _SIDE_PX
 _CLASS_NAMES = "class_names.txt"
 _MAX_NAMES_BYTES = 2**16
 
@@ -48,15 +48,15 @@ def is_stl10(files: Files) -> bool:
 
 
 def open_stl10(files: Files, split: str | None, max_images: int | None = None) -> ImageSource:
-    """Return the pictures of a split; those of "train" and "test" have their labels.
+    """Return the images of a split; those of "train" and "test" have their labels.
 
     Args:
-        files: In the tar, of which no more than a picture is in memory at once, or in the folder that it unpacks to.
-        split: One of SPLITS; None = "train+unlabeled", the 105,000 pictures that GANs are trained on.
+        files: In the tar, of which no more than an image is in memory at once, or in the folder that it unpacks to.
+        split: One of SPLITS; None = "train+unlabeled", the 105,000 images that GANs are trained on.
         max_images: Take the first ones only; None = all.
 
     Raises:
-        ValueError: A file is missing, or its size is not that of whole pictures.
+        ValueError: A file is missing, or its size is not that of whole images.
     """
     if split is not None and split not in SPLITS:
         raise ValueError(f"--split={split} is unknown; STL-10 has {', '.join(SPLITS)}")
@@ -68,37 +68,37 @@ def open_stl10(files: Files, split: str | None, max_images: int | None = None) -
         raise ValueError(f"{files.path} has a label {max(labels) + 1}, but {len(class_names)} names in {_CLASS_NAMES}")
     count = min(sum(counts), max_images or sum(counts))
 
-    def pictures() -> Iterator[SourcePicture]:
+    def images() -> Iterator[SourceImage]:
         every = itertools.chain.from_iterable(map(_read, itertools.repeat(files), parts, counts))
         for index, (origin, array) in enumerate(itertools.islice(every, count)):
-            yield ArrayPicture(origin, array, labels[index] if labels else None)
+            yield ArrayImage(origin, array, labels[index] if labels else None)
 
-    return ImageSource(count, pictures, labels is not None, class_names, Layout(_SIDE_PX, _SIDE_PX, 3))
+    return ImageSource(count, images, labels is not None, class_names, Layout(_SIDE_PX, _SIDE_PX, 3))
 
 
 def _count(files: Files, name: str) -> int:
     if not files.exists(name):
         raise ValueError(f"{files.path} has no {name}; unpack or download stl10_binary.tar.gz again, or give --split")
     (size,) = files.sizes([name])
-    count, rest = divmod(size, _PICTURE_BYTES)
+    count, rest = divmod(size, _IMAGE_BYTES)
     if rest or count == 0:
         raise ValueError(
-            f"{files.origin(name)} has {size:,} bytes, which are not whole pictures of {_PICTURE_BYTES:,}; "
+            f"{files.origin(name)} has {size:,} bytes, which are not whole images of {_IMAGE_BYTES:,}; "
             f"download stl10_binary.tar.gz again"
         )
     return count
 
 
 def _read(files: Files, part: str, count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what to call each picture and its pixels, uint8 [height, width, channels]."""
+    """Yield what to call each image and its pixels, uint8 [height, width, channels]."""
     name = f"{part}_X.bin"
     with files.named_errors(name), files.open(name) as file:
         for index in range(count):
-            data = file.read(_PICTURE_BYTES)
-            if len(data) < _PICTURE_BYTES:
-                raise ValueError(f"ends after {index:,} of its {count:,} pictures; download it again")
+            data = file.read(_IMAGE_BYTES)
+            if len(data) < _IMAGE_BYTES:
+                raise ValueError(f"ends after {index:,} of its {count:,} images; download it again")
             columns = np.frombuffer(data, np.uint8).reshape(3, _SIDE_PX, _SIDE_PX)  # channel, x, y
-            yield f"picture {index} of {files.origin(name)}", np.ascontiguousarray(columns.transpose(2, 1, 0))
+            yield f"image {index} of {files.origin(name)}", np.ascontiguousarray(columns.transpose(2, 1, 0))
 
 
 def _labels(files: Files, part: str, count: int) -> list[int]:
@@ -109,7 +109,7 @@ def _labels(files: Files, part: str, count: int) -> list[int]:
     with files.named_errors(name):
         data = files.read(name, count) if files.sizes([name]) == [count] else b""
         if len(data) != count or min(data) < 1:
-            raise ValueError(f"does not hold one label from 1 on for each of {count:,} pictures; download it again")
+            raise ValueError(f"does not hold one label from 1 on for each of {count:,} images; download it again")
     return [value - 1 for value in data]
 
 

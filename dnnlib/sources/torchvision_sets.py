@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dnnlib.sources.source_images import EncodedPicture, ImageSource
+from dnnlib.sources.source_images import EncodedImage, ImageSource
 
 PREFIX = "torchvision:"
 
@@ -55,15 +55,15 @@ class NamedSet:
 
 
 @dataclass(frozen=True)
-class TorchvisionPicture(EncodedPicture):
-    """A picture of a set, read when asked for."""
+class TorchvisionImage(EncodedImage):
+    """An image of a set, read when asked for."""
 
     named_set: NamedSet
     index: int
 
     @property
     def origin(self) -> str:
-        return f"picture {self.index} of torchvision's {self.named_set.name}"
+        return f"image {self.index} of torchvision's {self.named_set.name}"
 
     @property
     def label(self) -> int | None:
@@ -74,10 +74,10 @@ class TorchvisionPicture(EncodedPicture):
 
 
 def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None = None) -> ImageSource:
-    """Return the pictures of a set, with their labels where these are class indexes; the first ones if not all are wanted.
+    """Return the images of a set, with their labels where these are class indexes; the first ones if not all are wanted.
 
     Raises:
-        ValueError: No such set, not in its folder, its files damaged, or not made of still pictures.
+        ValueError: No such set, not in its folder, its files damaged, or not made of still images.
     """
     if download:
         _opened(named_set, download=True)
@@ -85,18 +85,18 @@ def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None
     dataset = _opened(named_set)
     total = len(dataset)
     count = min(total, max_images or total)
-    pictures = [TorchvisionPicture(named_set, index) for index in range(count)]
-    if not pictures:
+    images = [TorchvisionImage(named_set, index) for index in range(count)]
+    if not images:
         raise ValueError(f"torchvision's {named_set.name} in {named_set.root} is empty; download it again")
-    labelled = pictures[0].label is not None
-    if labelled and _is_without_label(pictures[-1]):
-        raise ValueError(f"torchvision's {named_set.name} has labels for some pictures only; choose another --split")
-    return ImageSource(count, lambda: pictures, labelled, _class_names(dataset) if labelled else ())
+    labelled = images[0].label is not None
+    if labelled and _is_without_label(images[-1]):
+        raise ValueError(f"torchvision's {named_set.name} has labels for some images only; choose another --split")
+    return ImageSource(count, lambda: images, labelled, _class_names(dataset) if labelled else ())
 
 
-def _is_without_label(picture: TorchvisionPicture) -> bool:
+def _is_without_label(image: TorchvisionImage) -> bool:
     try:
-        return picture.label is None
+        return image.label is None
     except ValueError:  # said, or passed over, when it is packed
         return False
 
@@ -111,7 +111,7 @@ def _class_names(dataset: Any) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _opened(named_set: NamedSet, download: bool = False) -> Any:
-    """Return a set as torchvision opens it, once a process."""
+    """Return a set as torchvision opens it, once per process."""
     arguments = named_set.arguments(download)
     with _named_errors(named_set, download):
         return _class_of(named_set.name)(**arguments)
@@ -119,15 +119,15 @@ def _opened(named_set: NamedSet, download: bool = False) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _item(named_set: NamedSet, index: int) -> tuple[bytes, int | None]:
-    """Return a picture as PNG, and its class index if it has one; kept until the next one is asked for."""
-    origin = f"picture {index} of torchvision's {named_set.name}"
+    """Return an image as PNG, and its class index if it has one; kept until the next one is asked for."""
+    origin = f"image {index} of torchvision's {named_set.name}"
     try:
         item = _opened(named_set)[index]
     except Exception as error:  # each set has its own
         raise ValueError(f"{origin} cannot be read: {_first_line(error)}") from error
     image, label = (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
     if not isinstance(image, Image.Image):
-        raise ValueError(f"{origin} is no still picture but a {type(image).__name__}; choose another set")
+        raise ValueError(f"{origin} is no still image but a {type(image).__name__}; choose another set")
     if isinstance(label, int | np.integer) and not isinstance(label, bool) and label >= 0:  # -1 is none
         return _png(image), int(label)
     return _png(image), None

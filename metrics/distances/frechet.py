@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of features, from moments summed in float64 while the pictures stream past."""
+"""The Frechet distance between two sets of features, from moments summed in float64 while the images stream past."""
 
 import warnings
 
@@ -69,7 +69,7 @@ class FeatureMoments:
         return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - ddof)
 
     def _flush(self) -> None:
-        """Put the pending rows into the sums: few large products instead of one a batch."""
+        """Put the pending rows into the sums: few large products instead of one per batch."""
         if self._pending:
             rows = torch.cat(self._pending).double()
             self._total += rows.sum(dim=0)
@@ -82,7 +82,7 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
 
     Dowson and Landau, 1982. The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which
     has the eigenvalues of cov_a cov_b: never complex. Directions in which cov_a is rounding noise are left out, since the
-    roots of noise would add up where there are fewer pictures than features.
+    roots of noise would add up where there are fewer images than features.
 
     Computed on the CPU, wherever the moments were summed: most GPUs are slow at float64 (1/32 or 1/64 of their float32 rate),
     and solvers of eigenvalues take many small dependent steps, so that even the others win little; every machine gives the
@@ -109,7 +109,7 @@ def moments_distance(a: FeatureMoments, b: FeatureMoments, ddof: int) -> float:
     for moments in (a, b):
         if moments.count <= moments.dim:
             warnings.warn(
-                f"a Frechet distance of {moments.dim} features from only {moments.count} pictures depends strongly "
+                f"a Frechet distance of {moments.dim} features from only {moments.count} images depends strongly "
                 f"on their number; compare it with values from equal counts only",
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""The Inception score: how sure a classifier is of each picture, and how evenly it sees all its classes."""
+"""The Inception score: how sure a classifier is of each image, and how evenly it sees all its classes."""
 
 import itertools
 import math
@@ -15,11 +15,11 @@ def inception_score(logits: Tensor, num_splits: int = NUM_SPLITS) -> tuple[float
     Salimans et al., Improved Techniques for Training GANs, 2016, section 4.
 
     Args:
-        logits: Class scores, [pictures, classes], in the order in which the pictures came.
-        num_splits: Parts of equal size, up to one picture.
+        logits: Class scores, [images, classes], in the order in which the images came.
+        num_splits: Parts of equal size, up to one image.
     """
     if len(logits) < num_splits:
-        raise ValueError(f"{len(logits)} pictures cannot be split into {num_splits} parts")
+        raise ValueError(f"{len(logits)} images cannot be split into {num_splits} parts")
     bounds = [len(logits) * split // num_splits for split in range(num_splits + 1)]
     scores = torch.stack([_score(logits[start:stop].double()) for start, stop in itertools.pairwise(bounds)])
     return scores.mean().item(), scores.std(correction=0).item()

@@ -16,8 +16,8 @@ DETECTORS = {DctSpectrum.name: DetectorKind(build_dct)}
 
 METRICS = {
     "proxy_fd_dct_v1": Metric(
-        definition=f"Frechet distance (ddof {proxy.DDOF}) of {DctSpectrum.dim} numbers of the picture's spectrum (DCT): "
-        f"coarse structure and energy by frequency; all real pictures against {proxy.NUM_GEN:,} generated ones",
+        definition=f"Frechet distance (ddof {proxy.DDOF}) of {DctSpectrum.dim} numbers of the image's spectrum (DCT): "
+        f"coarse structure and energy by frequency; all real images against {proxy.NUM_GEN:,} generated ones",
         detector=DctSpectrum.name,
         num_gen=proxy.NUM_GEN,
         keep=Keep.MOMENTS,

@@ -1,4 +1,4 @@
-"""Frechet and kernel distance of DINOv2 features, for any number of generated pictures."""
+"""Frechet and kernel distance of DINOv2 features, for any number of generated images."""
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ DDOF = 1  # of the covariances, as published
 
 _FEATURES = (
     f"{VIT_L14.width:,} DINOv2 ViT-L/14 features (this network is unverified against the published weights); all real "
-    f"pictures, none flipped"
+    f"images, none flipped"
 )
 
 
@@ -33,7 +33,7 @@ class Dinov2Detector:
         self.is_published = False  # until this network was tried on the published weights
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 1024], of pictures, uint8 [n, 1 or 3, height, width]."""
+        """Return features, float32 [n, 1024], of images, uint8 [n, 1 or 3, height, width]."""
         return self.network(images)
 
 
@@ -49,7 +49,7 @@ def build_dinov2(context: BuildContext) -> Dinov2Detector:
 
 
 def measure_frechet(inputs: Inputs) -> Measurement:
-    """Return the Frechet distance of the features of real and generated pictures."""
+    """Return the Frechet distance of the features of real and generated images."""
     real, fake = inputs.both
     return Measurement(moments_distance(real.moments, fake.moments, DDOF), settings={"ddof": DDOF})
 

@@ -1,4 +1,4 @@
-"""FID, KID and the Inception score, for any number of generated pictures."""
+"""FID, KID and the Inception score, for any number of generated images."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ class InceptionDetector:
         self.is_published = weights.is_published
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 2048], of pictures, uint8 [n, 1 or 3, height, width]."""
+        """Return features, float32 [n, 2048], of images, uint8 [n, 1 or 3, height, width]."""
         return self.network(images)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -59,13 +59,13 @@ def build_inception(context: BuildContext) -> InceptionDetector:
 
 
 def measure_fid(inputs: Inputs) -> Measurement:
-    """Return the Frechet distance of the features of real and generated pictures."""
+    """Return the Frechet distance of the features of real and generated images."""
     real, fake = inputs.both
     return Measurement(moments_distance(real.moments, fake.moments, FID_DDOF), settings={"ddof": FID_DDOF})
 
 
 def measure_kid(inputs: Inputs) -> Measurement:
-    """Return the kernel distance of the features of real and generated pictures."""
+    """Return the kernel distance of the features of real and generated images."""
     real, fake = inputs.both
     mean, std = kernel.kernel_distance(fake.rows, real.rows)
     settings: dict[str, Setting] = {
@@ -78,7 +78,7 @@ def measure_kid(inputs: Inputs) -> Measurement:
 
 
 def measure_is(inputs: Inputs) -> Measurement:
-    """Return the Inception score of the generated pictures."""
+    """Return the Inception score of the generated images."""
     assert isinstance(inputs.detector, InceptionDetector)
     mean, std = inception_score.inception_score(inputs.detector.logits(inputs.fake.rows))
     settings: dict[str, Setting] = {"splits": inception_score.NUM_SPLITS, "shuffled": False, "bias": False, "ddof": 0}
@@ -86,19 +86,19 @@ def measure_is(inputs: Inputs) -> Measurement:
 
 
 def check_two(real: RealImages) -> None:
-    """Raise ValueError unless there are two real pictures."""
+    """Raise ValueError unless there are two real images."""
     if real.count < 2:
-        raise ValueError(f"the real set has {real.count} pictures; distances compare distributions, of 2 or more")
+        raise ValueError(f"the real set has {real.count} images; distances compare distributions, of 2 or more")
 
 
 def check_nothing(real: RealImages) -> None:
-    """Accept any real pictures: the metric does not look at them."""
+    """Accept any real images: the metric does not look at them."""
 
 
 def _fid_full(num_gen: int) -> Metric:
     return Metric(
         definition=f"Frechet distance (covariance with ddof {FID_DDOF}) of {FEATURES:,} Inception features; all real "
-        f"pictures, none flipped, against {num_gen:,} generated ones",
+        f"images, none flipped, against {num_gen:,} generated ones",
         detector=DETECTOR,
         num_gen=num_gen,
         keep=Keep.MOMENTS,
@@ -112,7 +112,7 @@ def _fid(num_gen: int) -> Metric:
     return replace(
         _fid_full(num_gen),
         definition=f"Frechet distance (covariance with ddof {FID_DDOF}) of {FEATURES:,} Inception features; the first "
-        f"{FID_REAL:,} real pictures, flipped ones after the others where training flips, against {num_gen:,} generated "
+        f"{FID_REAL:,} real images, flipped ones after the others where training flips, against {num_gen:,} generated "
         f"ones",
         real=RealUse(Keep.MOMENTS, as_trained=True, max_count=FID_REAL),
     )
@@ -121,7 +121,7 @@ def _fid(num_gen: int) -> Metric:
 def _kid_full(num_gen: int) -> Metric:
     return Metric(
         definition=f"kernel distance (cubic, unbiased, mean of {kernel.NUM_SUBSETS} subsets of up to "
-        f"{kernel.MAX_SUBSET:,}) of {FEATURES:,} Inception features; all real pictures, none flipped, against "
+        f"{kernel.MAX_SUBSET:,}) of {FEATURES:,} Inception features; all real images, none flipped, against "
         f"{num_gen:,} generated ones",
         detector=DETECTOR,
         num_gen=num_gen,
@@ -135,7 +135,7 @@ def _kid_full(num_gen: int) -> Metric:
 def _is(num_gen: int) -> Metric:
     return Metric(
         definition=f"Inception score (no bias, mean of {inception_score.NUM_SPLITS} contiguous splits) of {num_gen:,} "
-        f"generated pictures; higher is better",
+        f"generated images; higher is better",
         detector=DETECTOR,
         num_gen=num_gen,
         keep=Keep.ROWS,

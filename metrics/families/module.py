@@ -1,4 +1,4 @@
-"""Frechet and kernel distance of the features of a user's own network, for any number of generated pictures."""
+"""Frechet and kernel distance of the features of a user's own network, for any number of generated images."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from metrics.weights.published import Source
 
 DETECTOR = "module"  # also the key in Source.paths of the file named by --detector-module
 
-_FEATURES = "the features of the network given by --detector-module; all real pictures, none flipped"
+_FEATURES = "the features of the network given by --detector-module; all real images, none flipped"
 
 
 def prepare_module(source: Source) -> None:
@@ -33,7 +33,7 @@ def _path(source: Source) -> Path:
     if path is None:
         raise ValueError(
             "metrics fd_module and kd_module take a network of yours: give --detector-module=FILE, TorchScript or an "
-            "exported program that turns pictures, uint8 [n, 3, height, width], into floats [n, features]"
+            "exported program that turns images, uint8 [n, 3, height, width], into floats [n, features]"
         )
     return path
 

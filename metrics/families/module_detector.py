@@ -15,16 +15,16 @@ from metrics.weights.torchscript import is_torchscript
 
 Network = Callable[[Tensor], object]
 
-_TRIED_COUNTS = (2, 3, 1)  # pictures at once; the last batch of a set may have one
-_SAME = 1e-3  # relative to the largest feature: how far those of a picture may depend on the others in the batch
+_TRIED_COUNTS = (2, 3, 1)  # images at once; the last batch of a set may have one
+_SAME = 1e-3  # relative to the largest feature: how far those of an image may depend on the others in the batch
 _DYNAMIC_BATCH = (
-    "A network exported for one batch size only is exported for any by torch.export.export(network, (pictures,), "
-    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)) with two or more example pictures"
+    "A network exported for one batch size only is exported for any by torch.export.export(network, (images,), "
+    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)) with two or more example images"
 )
 
 
 class ModuleDetector:
-    """A network that takes pictures, uint8 [n, 3, height, width] (grey repeated), and returns float [n, features]."""
+    """A network that takes images, uint8 [n, 3, height, width] (grey repeated), and returns float [n, features]."""
 
     resize = "own"
     is_published = False
@@ -36,22 +36,22 @@ class ModuleDetector:
         self._network = network
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, dim], of pictures, uint8 [n, 1 or 3, height, width]."""
+        """Return features, float32 [n, dim], of images, uint8 [n, 1 or 3, height, width]."""
         features = self._network(_as_rgb(images))
         assert isinstance(features, Tensor)  # as in the trial
         return features.float()
 
 
 def open_module(path: Path, device: torch.device, image_shape: tuple[int, int, int]) -> ModuleDetector:
-    """Return the network of a file as a detector, tried on a few random pictures. It runs the code in the file.
+    """Return the network of a file as a detector, tried on a few random images. It runs the code in the file.
 
     Args:
         path: TorchScript (torch.jit.save) or an exported program (torch.export.save), whatever the file's name.
         device: Where it is to run.
-        image_shape: (channels, height, width) of the pictures it will see; channels 1 or 3.
+        image_shape: (channels, height, width) of the images it will see; channels 1 or 3.
 
     Raises:
-        ValueError: There is no such file; it is neither; it fails on such pictures, or on some numbers of them; it
+        ValueError: There is no such file; it is neither; it fails on such images, or on some numbers of them; it
             returns something else than finite floats [n, features], or features that depend on the rest of the batch.
     """
     network = load_module(path, device)
@@ -97,7 +97,7 @@ def _load_exported(path: Path, device: torch.device) -> Network:
 
 
 def _try(path: Path, network: Network, device: torch.device, image_shape: tuple[int, int, int]) -> int:
-    """Return the number of features of a picture; raises ValueError where something is wrong with them."""
+    """Return the number of features of an image; raises ValueError where something is wrong with them."""
     channels, height, width = image_shape
     pixels = np.random.RandomState(0).randint(0, 256, (max(_TRIED_COUNTS), channels, height, width), np.uint8)
     images = _as_rgb(torch.from_numpy(pixels).to(device))
@@ -107,16 +107,16 @@ def _try(path: Path, network: Network, device: torch.device, image_shape: tuple[
         a, b = features[:shared], found[0][:shared]
         if a.shape != b.shape or (a - b).abs().max() > _SAME * b.abs().max():
             raise ValueError(
-                f"--detector-module={path} gives a picture other features when other pictures are in the batch, or at "
+                f"--detector-module={path} gives an image other features when other images are in the batch, or at "
                 f"random; save the network in eval mode"
             )
     return found[0].shape[1]
 
 
 def _describe(path: Path, network: Network, images: Tensor) -> Tensor:
-    """Return the features of pictures; raises ValueError where they are none."""
+    """Return the features of images; raises ValueError where they are none."""
     count, _, height, width = images.shape
-    what = f"--detector-module={path}, given {count} pictures, uint8 [{count}, 3, {height}, {width}],"
+    what = f"--detector-module={path}, given {count} images, uint8 [{count}, 3, {height}, {width}],"
     try:
         features = network(images)
     except Exception as error:  # the user's code may raise anything

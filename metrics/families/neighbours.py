@@ -1,4 +1,4 @@
-"""Precision and recall, density and coverage, for any number of generated pictures."""
+"""Precision and recall, density and coverage, for any number of generated images."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ from metrics.weights.published import Source, Weights, obtain, require
 
 DETECTOR = "vgg16"
 PR_NEIGHBOUR = 3
-PR_REAL = 200_000  # pictures at most, as published
+PR_REAL = 200_000  # images at most, as published
 DC_NEIGHBOUR = 5
 DC_REAL = 10_000
 
@@ -35,7 +35,7 @@ class Vgg16Detector:
         self.is_published = is_proven(weights)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 4096], of pictures, uint8 [n, 1 or 3, height, width]."""
+        """Return features, float32 [n, 4096], of images, uint8 [n, 1 or 3, height, width]."""
         return self.network(images)
 
 
@@ -69,10 +69,10 @@ def measure_density_coverage(inputs: Inputs) -> Measurement:
 
 
 def check_neighbours(real: RealImages, k: int) -> None:
-    """Raise ValueError unless there are so many real pictures that each has a k-th neighbour."""
+    """Raise ValueError unless there are so many real images that each has a k-th neighbour."""
     if real.count <= k:
         raise ValueError(
-            f"the real set has {real.count} pictures; a metric that looks at neighbour {k} of each takes at least {k + 1}"
+            f"the real set has {real.count} images; a metric that looks at neighbour {k} of each takes at least {k + 1}"
         )
 
 
@@ -83,7 +83,7 @@ def _settings(k: int, max_real: int) -> dict[str, Setting]:
 def _precision_recall(num_gen: int) -> Metric:
     return Metric(
         definition=f"precision, beside it recall, of {FEATURES:,} VGG16 features with balls up to neighbour "
-        f"{PR_NEIGHBOUR}; the first {PR_REAL:,} real pictures, none flipped, against {num_gen:,} generated ones; higher is "
+        f"{PR_NEIGHBOUR}; the first {PR_REAL:,} real images, none flipped, against {num_gen:,} generated ones; higher is "
         f"better",
         detector=DETECTOR,
         num_gen=num_gen,
@@ -98,7 +98,7 @@ def _precision_recall(num_gen: int) -> Metric:
 def _density_coverage(num_gen: int) -> Metric:
     return Metric(
         definition=f"coverage, beside it density, of Inception features with balls up to neighbour {DC_NEIGHBOUR}; the "
-        f"first {DC_REAL:,} real pictures, none flipped, against {num_gen:,} generated ones; higher is better",
+        f"first {DC_REAL:,} real images, none flipped, against {num_gen:,} generated ones; higher is better",
         detector=inception_metrics.DETECTOR,
         num_gen=num_gen,
         keep=Keep.ROWS,

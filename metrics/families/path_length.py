@@ -1,4 +1,4 @@
-"""The perceptual path length: how much pictures change along short steps through W."""
+"""The perceptual path length: how much images change along short steps through W."""
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ _PAIRS_AT_ONCE = 8  # at 256 px their embeddings and what leads to them take a g
 
 
 class PathLengthDetector:
-    """Describes each pair of pictures by the perceptual distance of the two over the squared step between them."""
+    """Describes each pair of images by the perceptual distance of the two over the squared step between them."""
 
     name = DETECTOR
     dim = 1
@@ -80,7 +80,7 @@ def trimmed(values: Tensor) -> tuple[float, float]:
 
 
 def _shrink(pairs: Tensor) -> Tensor:
-    """Return pairs, [n, 2, channels, height, width], with pictures of 512 px and more averaged to about 256 px."""
+    """Return pairs, [n, 2, channels, height, width], with images of 512 px and more averaged to about 256 px."""
     factor = min(pairs.shape[3:]) // _LARGEST_PX
     if factor < 2:
         return pairs
@@ -88,18 +88,18 @@ def _shrink(pairs: Tensor) -> Tensor:
 
 
 def check_size(real: RealImages) -> None:
-    """Raise ValueError unless pictures of the real ones' size outlast the poolings of VGG16."""
+    """Raise ValueError unless images of the real ones' size outlast the poolings of VGG16."""
     _, height, width = real.image_shape
     if min(height, width) < SMALLEST_PX:
         raise ValueError(
-            f"pictures of {width}x{height} px are too small for the perceptual path length; LPIPS takes at least "
+            f"images of {width}x{height} px are too small for the perceptual path length; LPIPS takes at least "
             f"{SMALLEST_PX}x{SMALLEST_PX} px"
         )
 
 
 def _path_length(num_gen: int) -> Metric:
     return Metric(
-        definition=f"perceptual path length in W at the end points, of {num_gen:,} pairs of pictures: squared LPIPS "
+        definition=f"perceptual path length in W at the end points, of {num_gen:,} pairs of images: squared LPIPS "
         f"(VGG16) speed at a step of {EPSILON:g}, mean between percentiles {_LOWEST} and {_HIGHEST}",
         detector=DETECTOR,
         num_gen=num_gen,

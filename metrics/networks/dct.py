@@ -1,4 +1,4 @@
-"""The detector of proxy_fd_dct_v1: the spectrum of a picture by the discrete cosine transform, defined by formulas alone."""
+"""The detector of proxy_fd_dct_v1: the spectrum of an image by the discrete cosine transform, defined by formulas alone."""
 
 import functools
 import hashlib
@@ -16,10 +16,10 @@ _LOG_WEIGHT = 0.1  # of a natural logarithm of energy
 
 
 class DctSpectrum:
-    """189 features of a picture of any size from 8 px, grey or RGB: coarse structure, and energy by frequency.
+    """189 features of an image of any size from 8 px, grey or RGB: coarse structure, and energy by frequency.
 
     Of the orthonormal DCT-II over colours, rows and columns, by colour (brightness and two differences):
-    - the coefficients of the lowest frequencies, 8x8 and 4x4, with their signs, in the scale of means over the picture;
+    - the coefficients of the lowest frequencies, 8x8 and 4x4, with their signs, in the scale of means over the image;
     - log(1 + mean square) in 8x8 and 4x4 bands, without the one of the mean alone, which widen towards fine detail.
     """
 
@@ -34,7 +34,7 @@ class DctSpectrum:
         self._device = device
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 189], of pictures, uint8 [n, 1 or 3, height, width]."""
+        """Return features, float32 [n, 189], of images, uint8 [n, 1 or 3, height, width]."""
         height, width = images.shape[2:]
         by_colour = torch.einsum("ij,njhw->nihw", self._matrix(3), images.float().expand(-1, 3, -1, -1))
         spectrum = self._matrix(height) @ by_colour @ self._matrix(width).T
@@ -66,7 +66,7 @@ def band_edges(size: int, count: int) -> list[int]:
     """Return the first frequency of each of `count` bands, and `size` at the end.
 
     Edge k is k (size / count)^(k / count), rounded down: each band has a frequency of its own, the first one the mean
-    alone (below 2,048 px), and in large pictures they widen by about a constant factor.
+    alone (below 2,048 px), and in large images they widen by about a constant factor.
     """
     return [math.floor(k * (size / count) ** (k / count) + 1e-9) for k in range(count + 1)]
 

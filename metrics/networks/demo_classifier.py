@@ -34,11 +34,11 @@ class TrainingSettings:
     batch: int = 64
     lr: float = 4e-3  # the peak of a one-cycle schedule
     seed: int = 0
-    shift_px: int = 2  # pictures are moved by up to this much
+    shift_px: int = 2  # images are moved by up to this much
     colour: float = 0.1  # standard deviation of a colour's gain and offset, of the range -1..1
     noise: float = 0.1  # the largest standard deviation of pixel noise, of the range -1..1
-    blur: float = 0.25  # share of pictures that are blurred
-    count: int | None = None  # pictures to train on; None = the whole training split
+    blur: float = 0.25  # share of images that are blurred
+    count: int | None = None  # images to train on; None = the whole training split
     min_accuracy: float = 0.97  # a classifier that reads fewer of the scoring digits is refused
 
 
@@ -66,11 +66,11 @@ class DemoClassifier(nn.Module):
         self.register_buffer("spread", torch.zeros(NUM_CLASSES, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 128], of pictures, uint8 [n, 3, 32, 32]."""
+        """Return features, float32 [n, 128], of images, uint8 [n, 3, 32, 32]."""
         return self.describe(_normalise(images))
 
     def describe(self, x: Tensor) -> Tensor:
-        """Return features, float32 [n, 128], of pictures of range -1..1, [n, 3, 32, 32]."""
+        """Return features, float32 [n, 128], of images of range -1..1, [n, 3, 32, 32]."""
         return self.hidden(self.convolutions(x)).relu()
 
     def read(self, features: Tensor) -> Tensor:
@@ -169,8 +169,8 @@ def _normalise(images: Tensor) -> Tensor:
 
 def _draw(split: str, count: int | None) -> tuple[Tensor, Tensor]:
     """Return a split of the demo digits: uint8 [n, 3, 32, 32] and labels int64 [n]."""
-    pictures, labels = zip(*demo_digits.digits(split, count), strict=True)
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    images, labels = zip(*demo_digits.digits(split, count), strict=True)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
 
 
 def _batches(count: int, settings: TrainingSettings) -> Iterator[Tensor]:
@@ -180,7 +180,7 @@ def _batches(count: int, settings: TrainingSettings) -> Iterator[Tensor]:
 
 
 def _distort(images: Tensor, settings: TrainingSettings) -> Tensor:
-    """Return pictures, -1..1, moved, tinted, made noisy or blurred, as a generator's digits may be."""
+    """Return images, -1..1, moved, tinted, made noisy or blurred, as a generator's digits may be."""
     x, n, shift = _normalise(images), len(images), settings.shift_px
     left, top = torch.randint(0, 2 * shift + 1, [2]).tolist()
     moved = F.pad(x, [shift] * 4, mode="replicate")[:, :, top : top + x.shape[2], left : left + x.shape[3]]
@@ -192,8 +192,8 @@ def _distort(images: Tensor, settings: TrainingSettings) -> Tensor:
 
 
 def _drawing_hash() -> str:
-    """Return a hash of how digits are drawn: the program text, and pictures, since they depend on Pillow's font too."""
+    """Return a hash of how digits are drawn: the program text, and images, since they depend on Pillow's font too."""
     digest = hashlib.sha256(Path(demo_digits.__file__).read_bytes())
-    for picture, _ in demo_digits.digits("train", 100):
-        digest.update(picture.tobytes())
+    for image, _ in demo_digits.digits("train", 100):
+        digest.update(image.tobytes())
     return digest.hexdigest()

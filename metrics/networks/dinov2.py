@@ -1,4 +1,4 @@
-"""DINOv2's vision transformer: pictures to features.
+"""DINOv2's vision transformer: images to features.
 
 The network and its published weights are those of Oquab et al., DINOv2: Learning Robust Visual Features without
 Supervision, 2023. Written anew; with random weights it gives what the published program gives, but it is unverified
@@ -23,18 +23,18 @@ _GRID_OFFSET = 0.1  # patches a side that the published program adds to the scal
 
 @dataclass(frozen=True)
 class TransformerSize:
-    """The size of a vision transformer and of the pictures that it looks at."""
+    """The size of a vision transformer and of the images that it looks at."""
 
     width: int  # features of a token
     depth: int
     heads: int
     patch_px: int
     trained_grid: int  # patches a side that it has a position embedding for
-    input_px: int  # side of the pictures, a multiple of patch_px
+    input_px: int  # side of the images, a multiple of patch_px
 
     @property
     def grid(self) -> int:
-        """Patches a side of the pictures."""
+        """Patches a side of the images."""
         return self.input_px // self.patch_px
 
 
@@ -56,7 +56,7 @@ class Dinov2(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, width], of pictures, uint8 [n, 1 or 3, height, width]; grey counts as RGB."""
+        """Return features, float32 [n, width], of images, uint8 [n, 1 or 3, height, width]; grey counts as RGB."""
         patches = self.patch_embed["proj"](normalise(images, self.size.input_px)).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.position_embedding()
         for block in self.blocks:
@@ -124,10 +124,10 @@ class ChannelScale(nn.Module):
 
 
 def normalise(images: Tensor, size_px: int) -> Tensor:
-    """Return the network's input, float32 [n, 3, size_px, size_px], of pictures, uint8 [n, 1 or 3, height, width].
+    """Return the network's input, float32 [n, 3, size_px, size_px], of images, uint8 [n, 1 or 3, height, width].
 
-    Bicubic with smoothing where the picture shrinks, neither rounded nor clamped, then relative to ImageNet's colours:
-    as EDM2's program prepares pictures for FD_DINOv2 (Karras et al., 2024).
+    Bicubic with smoothing where the image shrinks, neither rounded nor clamped, then relative to ImageNet's colours:
+    as EDM2's program prepares images for FD_DINOv2 (Karras et al., 2024).
     """
     x = F.interpolate(images.float(), (size_px, size_px), mode="bicubic", antialias=True) / 255
     return (x - x.new_tensor(_MEAN).view(3, 1, 1)) / x.new_tensor(_STD).view(3, 1, 1)

@@ -1,4 +1,4 @@
-"""The Inception network of 2015 that FID, KID and IS are defined by: pictures to features, features to class scores."""
+"""The Inception network of 2015 that FID, KID and IS are defined by: images to features, features to class scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Conv:
     halves: bool = False
 
 
-# Averages count only pixels inside the picture, as TensorFlow's did.
+# Averages count only pixels inside the image, as TensorFlow's did.
 _average = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 _maximum = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
 _halve = partial(F.max_pool2d, kernel_size=3, stride=2)
@@ -132,7 +132,7 @@ class InceptionV3(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 2048], of pictures, uint8 [n, 1 or 3, height, width]; grey counts as RGB."""
+        """Return features, float32 [n, 2048], of images, uint8 [n, 1 or 3, height, width]; grey counts as RGB."""
         x = (resize_as_tensorflow(images.float(), INPUT_PX) - 128) / 128
         x = self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x.expand(-1, 3, -1, -1)))
         x = _halve(self.Conv2d_2b_3x3(x))
@@ -197,10 +197,10 @@ class Block(nn.ModuleDict):
 
 
 def resize_as_tensorflow(x: Tensor, size_px: int) -> Tensor:
-    """Return float pictures, [n, channels, height, width], resized to [n, channels, size_px, size_px] as TensorFlow 1 did.
+    """Return float images, [n, channels, height, width], resized to [n, channels, size_px, size_px] as TensorFlow 1 did.
 
     Bilinear; output pixel i looks at i * input size / output size, without a shift by half a pixel, without smoothing
-    when the picture shrinks, and without going beyond the last pixel.
+    when the image shrinks, and without going beyond the last pixel.
     """
     return _resize_axis(_resize_axis(x, 2, size_px), 3, size_px)
 

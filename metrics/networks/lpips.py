@@ -1,4 +1,4 @@
-"""LPIPS with VGG16: how different two pictures look."""
+"""LPIPS with VGG16: how different two images look."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from metrics.networks.vgg16 import activations, normalise
 from metrics.weights.state_files import check_state, read_state
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the activations it looks at
-SMALLEST_PX = 16  # of a picture's sides: VGG16 halves them four times
+SMALLEST_PX = 16  # of an image's sides: VGG16 halves them four times
 
 _NEVER_ZERO = 1e-10  # added to the length of a position's channels, as published
 
@@ -18,7 +18,7 @@ _NEVER_ZERO = 1e-10  # added to the length of a position's channels, as publishe
 class Lpips:
     """Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018, version 0.1.
 
-    Pictures are float, 0..255, not rounded, [n, 1 or 3, height, width].
+    Images are float, 0..255, not rounded, [n, 1 or 3, height, width].
     """
 
     def __init__(self, convolutions: nn.Sequential, channel_weights: Sequence[Tensor]) -> None:
@@ -31,7 +31,7 @@ class Lpips:
         return [self._weigh(x, roots).flatten(1) for x, roots in zip(maps, self._roots, strict=True)]
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
-        """Return the distance of each picture to its partner, float64 [n]."""
+        """Return the distance of each image to its partner, float64 [n]."""
         parts = zip(self.embed(images), self.embed(others), strict=True)
         return torch.stack([(a - b).square().sum(dim=1, dtype=torch.float64) for a, b in parts]).sum(dim=0)
 

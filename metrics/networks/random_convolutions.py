@@ -16,7 +16,7 @@ _GRID_CHANNELS = 8  # ... by so many of its filters
 
 
 class RandomConvolutions:
-    """256 features of a picture of any size from 8 px, grey or RGB: what is there at each scale, and roughly where.
+    """256 features of an image of any size from 8 px, grey or RGB: what is there at each scale, and roughly where.
 
     Mean and standard deviation over the pixels, of the colours and of the absolute responses of three layers of
     zero-mean random filters, and mean responses of the last layer on a 4x4 grid.
@@ -33,7 +33,7 @@ class RandomConvolutions:
         self._filters = [weight.to(device) for weight in filters]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 256], of pictures, uint8 [n, 1 or 3, height, width]."""
+        """Return features, float32 [n, 256], of images, uint8 [n, 1 or 3, height, width]."""
         x = (images.float() / 127.5 - 1).expand(-1, 3, -1, -1)
         features = _mean_and_std(x)
         for index, weight in enumerate(self._filters):

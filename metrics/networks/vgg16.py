@@ -1,4 +1,4 @@
-"""VGG16, whose features precision and recall are defined by: 4,096 numbers a picture."""
+"""VGG16, whose features precision and recall are defined by: 4,096 numbers per image."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from metrics.networks.inception import resize_as_tensorflow
 INPUT_PX = 224
 FEATURES = 4096
 
-_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures, 0..1
+_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, 0..1
 _STD = (0.229, 0.224, 0.225)
 _BEFORE_LAST = 5  # fully connected layer, ReLU, dropout (idle), fully connected layer, ReLU
 
@@ -27,16 +27,16 @@ class VGG16(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 4096], of pictures, uint8 [n, 1 or 3, height, width]; grey counts as RGB.
+        """Return features, float32 [n, 4096], of images, uint8 [n, 1 or 3, height, width]; grey counts as RGB.
 
-        They are those of the second fully connected layer after ReLU, of pictures resized as TensorFlow 1 did.
+        They are those of the second fully connected layer after ReLU, of images resized as TensorFlow 1 did.
         """
         x = self.features(normalise(resize_as_tensorflow(images.float(), INPUT_PX)))
         return self.classifier[:_BEFORE_LAST](x.flatten(1))
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Return what VGG16 takes, [n, 3, height, width], of float pictures, 0..255, [n, 1 or 3, height, width]."""
+    """Return what VGG16 takes, [n, 3, height, width], of float images, 0..255, [n, 1 or 3, height, width]."""
     mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) * 255 for values in (_MEAN, _STD))
     return (images - mean) / std
 

@@ -1,4 +1,4 @@
-"""The commands of generate.py that lay out pictures of seeds: tables and animations."""
+"""The commands of generate.py that lay out images of seeds: tables and animations."""
 
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,9 @@ def output_file(context: click.Context, parameter: click.Parameter, value: str) 
 def mix_command(**chosen: Any) -> None:
     """Mix the styles of seeds, as a table.
 
-    A picture has its row's styles but for some, which are its column's.
+    An image has its row's styles but for some, which are its column's.
 
-    Writes the table mix.png, with the seeds' own pictures at its left and top, and single pictures: 85-55.png is row 85
+    Writes the table mix.png, with the seeds' own pictures at its left and top, and single images: 85-55.png is row 85
     with styles of column 55, 85-85.png is seed 85 itself.
 
     \b
@@ -83,7 +83,7 @@ def mix_command(**chosen: Any) -> None:
     default="-1,-0.5,0,0.5,0.7,1",
     callback=decimal_list,
     metavar="LIST",
-    help="Truncations, one a column: 1 = as trained, 0 = the mean picture, below 0 = the opposite.",
+    help="Truncations, one per column: 1 = as trained, 0 = the mean image, below 0 = the opposite.",
 )
 @options(outdir_option, cutoff_option, class_option, format_option, drawing_options)
 def truncation_command(**chosen: Any) -> None:
@@ -162,7 +162,7 @@ def classes_command(**chosen: Any) -> None:
 def interpolate_command(**chosen: Any) -> None:
     """Go from seed to seed, as an animation that repeats.
 
-    At each seed it shows the picture of that seed. Where seeds have different classes, z blends the classes' embeddings
+    At each seed it shows the image of that seed. Where seeds have different classes, z blends the classes' embeddings
     on the way, and w the styles; --class gives all the same.
 
     \b

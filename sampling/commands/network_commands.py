@@ -1,4 +1,4 @@
-"""The commands of generate.py that look into a network: attention, directions, projection, nearest pictures."""
+"""The commands of generate.py that look into a network: attention, directions, projection, nearest images."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def chosen_layers(numbers: list[int] | None, count: int) -> list[int]:
 @click.option("--layers", callback=number_list, metavar="LIST", help="Encoder layers, from 0.  [default: all]")
 @options(trunc_option, cutoff_option, class_option, debug_option)
 def attention_command(**chosen: Any) -> None:
-    """Show what points of a picture attend to, in each layer and head.
+    """Show what points of an image attend to, in each layer and head.
 
     Writes an overview, attention0003.png, and attention0003-layer00.png, ... for each layer. The query point has a
     frame; the brighter a place, the more of it is mixed in there. "3.2x" says that the brightest place gets 3.2 times
@@ -75,14 +75,14 @@ def attention_command(**chosen: Any) -> None:
     metavar="S",
     help="Farthest step, in standard deviations of w along the direction.",
 )
-@click.option("--steps", default=7, type=click.IntRange(3, 999), metavar="N", help="Pictures a strip, an odd number.")
+@click.option("--steps", default=7, type=click.IntRange(3, 999), metavar="N", help="Images a strip, an odd number.")
 @click.option("--directions", "file", metavar="FILE", help="Use the directions.npz of an earlier call.")
 @options(trunc_option, cutoff_option, class_option, drawing_options)
 def directions_command(**chosen: Any) -> None:
-    """Find directions of W that change pictures most, and show them.
+    """Find directions of W that change images most, and show them.
 
     They follow from the weights alone (SeFa, arXiv 2007.06600). Writes directions-00.png, ..., one row a seed, with the
-    seed's own picture in the middle; and directions.npz.
+    seed's own image in the middle; and directions.npz.
 
     \b
     Examples:
@@ -106,7 +106,7 @@ def directions_command(**chosen: Any) -> None:
 
 @command("project")
 @network_option
-@click.option("--target", "targets", required=True, multiple=True, metavar="FILE", help="A picture; may be repeated.")
+@click.option("--target", "targets", required=True, multiple=True, metavar="FILE", help="An image; may be repeated.")
 @outdir_option
 @click.option("--space", default="w", type=click.Choice(["w", "w+"]), help="w+ = a style of its own for each layer.")
 @click.option(
@@ -122,9 +122,9 @@ def directions_command(**chosen: Any) -> None:
 @click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Seed of the candidates.")
 @debug_option
 def project_command(**chosen: Any) -> None:
-    """Find the styles whose picture comes closest to a given one.
+    """Find the styles whose image comes closest to a given one.
 
-    Pictures are compared by their pixels and by the features of the snapshot's own discriminator. Writes proj00.png,
+    Images are compared by their pixels and by the features of the snapshot's own discriminator. Writes proj00.png,
     ..., the target and its projection, and projected_w.npz, which --w takes.
 
     \b
@@ -148,18 +148,18 @@ def project_command(**chosen: Any) -> None:
 
 @command("nearest")
 @options(network_option, seeds_option, outdir_option)
-@click.option("--data", metavar="PATH", help="Real pictures: zip or folder.  [default: the network's training set]")
-@click.option("--count", default=5, type=click.IntRange(1), metavar="N", help="Nearest real pictures of each.")
+@click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the network's training set]")
+@click.option("--count", default=5, type=click.IntRange(1), metavar="N", help="Nearest real images of each.")
 @click.option(
     "--by", default="pixels", type=click.Choice(["pixels", "features"]), help="features = of the own discriminator."
 )
-@click.option("--mirror", type=bool, metavar="BOOL", help="Flipped real pictures too.  [default: as trained]")
+@click.option("--mirror", type=bool, metavar="BOOL", help="Flipped real images too.  [default: as trained]")
 @options(trunc_option, cutoff_option, class_option, drawing_options)
 def nearest_command(**chosen: Any) -> None:
-    """Show the training pictures nearest to generated ones: is the network memorising?
+    """Show the training images nearest to generated ones: is the network memorising?
 
-    Writes nearest.png: each row a generated picture, then its nearest real ones with their distances. Prints how far the
-    nearest is, how far that one is from its own nearest other real picture, and the ratio: a copy has one far below 1.
+    Writes nearest.png: each row a generated image, then its nearest real ones with their distances. Prints how far the
+    nearest is, how far that one is from its own nearest other real image, and the ratio: a copy has one far below 1.
 
     \b
     Examples:
@@ -172,7 +172,7 @@ def nearest_command(**chosen: Any) -> None:
 
     dataset = open_real(chosen["network"], generator, chosen["data"], chosen["mirror"])
     renderer = make_renderer(generator, chosen)
-    pictures = list(renderer.seed_batches(chosen["seeds"], make_request(generator, chosen)))
+    images = list(renderer.seed_batches(chosen["seeds"], make_request(generator, chosen)))
     names = [f"seed {seed}" for seed in chosen["seeds"]]
     description = choose_description(chosen["network"], generator, chosen["by"])
-    write_neighbours(pictures, names, dataset, chosen["count"], description, make_folder(chosen["outdir"]))
+    write_neighbours(images, names, dataset, chosen["count"], description, make_folder(chosen["outdir"]))

@@ -1,4 +1,4 @@
-"""What the commands of generate.py share: their options, the network and what draws its pictures."""
+"""What the commands of generate.py share: their options, the network and what draws its images."""
 
 import math
 import os
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl."
 NOISE_MODES = ("const", "random", "none")
-MAX_SEED = 2**32 - 1  # of numpy's generator, which the published pictures come from
-COMPILE_FROM = 1000  # pictures; compiling takes longer than fewer
+MAX_SEED = 2**32 - 1  # of numpy's generator, which the published images come from
+COMPILE_FROM = 1000  # images; compiling takes longer than fewer
 Function = TypeVar("Function", bound=Callable[..., Any])
 command = partial(click.command, cls=Command, context_settings=SETTINGS)
 
@@ -70,7 +70,7 @@ outdir_option = click.option(
     "--outdir", required=True, callback=output_folder, metavar="DIR", help="Where the results go."
 )
 trunc_option = click.option(
-    "--trunc", default=1.0, callback=finite, metavar="PSI", help="Truncation: 1 = full variety, 0 = the mean picture."
+    "--trunc", default=1.0, callback=finite, metavar="PSI", help="Truncation: 1 = full variety, 0 = the mean image."
 )
 class_option = click.option(
     "--class", "class_name", metavar="CLASS", help="Class by number or name.  [default: seed modulo classes]"
@@ -85,7 +85,7 @@ format_option = click.option(
     "--format", "extension", default="png", type=click.Choice(["png", "jpg", "webp"]), help="File type."
 )
 batch_option = click.option(
-    "--batch", default=32, type=click.IntRange(1), metavar="N", help="Pictures generated at once."
+    "--batch", default=32, type=click.IntRange(1), metavar="N", help="Images generated at once."
 )
 debug_option = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 
@@ -123,7 +123,7 @@ def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
 
 
 def make_renderer(generator: "Generator", chosen: dict[str, Any], count: int = 0) -> "Renderer":
-    """What makes `count` pictures of styles as --noise-mode, --batch, --precision and --compile say."""
+    """What makes `count` images of styles as --noise-mode, --batch, --precision and --compile say."""
     from sampling.renderer import Renderer
     from sampling.styles import device_of
     from training.compilation import resolve_compile

@@ -1,4 +1,4 @@
-"""Projection: the styles whose picture comes closest to a given one, found by descent from several starts at once."""
+"""Projection: the styles whose image comes closest to a given one, found by descent from several starts at once."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from training.networks.generator import SynthesisNetwork
 
 _WARM_UP, _COOL_DOWN = 0.05, 0.5  # shares of the steps in which the learning rate rises and falls
 _FLOOR = 0.05  # of the mean spread: where random w hardly vary, the search still may
-_AT_ONCE_PX = 64 * 32 * 32  # pixels of the pictures that are compared at once
+_AT_ONCE_PX = 64 * 32 * 32  # pixels of the images that are compared at once
 
 
 class Likeness:
-    """How far pictures are from a target: what a projection minimises.
+    """How far images are from a target: what a projection minimises.
 
-    A picture file is clipped. So where the target is black or white, a generated value beyond that is no difference.
+    An image file is clipped. So where the target is black or white, a generated value beyond that is no difference.
     """
 
     def __init__(
         self,
         target: Tensor,  # [1, channels, height, width], -1..1
-        embed: Embedding,  # how different pictures look
+        embed: Embedding,  # how different images look
         pixel_weight: float = 1.0,  # of the mean squared difference of pixels, beside the distance of the embedding
     ) -> None:
         self.target, self.embed, self.pixel_weight = target, embed, pixel_weight
@@ -77,11 +77,11 @@ def principal_space(samples: Tensor) -> Space:
 def closest_samples(
     synthesis: SynthesisNetwork, samples: Tensor, likenesses: Sequence[Likeness], count: int, noise_mode: str
 ) -> list[Tensor]:
-    """For each target the random w whose pictures are most like it, [count, w_dim], the best first.
+    """For each target the random w whose images are most like it, [count, w_dim], the best first.
 
     Args:
         synthesis: In eval mode.
-        samples: Random w, [samples, w_dim]; the picture of each is made once for all targets.
+        samples: Random w, [samples, w_dim]; the image of each is made once for all targets.
         likenesses: One a target, all by the same embedding.
         count: How many for each.
         noise_mode: const or none.
@@ -157,6 +157,6 @@ def descend(
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures, dB; infinite for equal ones."""
+    """Peak signal-to-noise ratio of two uint8 images, dB; infinite for equal ones."""
     error = (a.double() - b.double()).square().mean().item()
     return 10 * math.log10(255**2 / error) if error else math.inf

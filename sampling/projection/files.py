@@ -1,4 +1,4 @@
-"""Projects picture files and writes what is found: target and result side by side, the styles of all, the way there."""
+"""Projects image files and writes what is found: target and result side by side, the styles of all, the way there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.images.animation import enlarged, write_animation
-from dnnlib.images.writer import write_picture
+from dnnlib.images.writer import write_image
 from sampling.captions import enlargement, sheet
 from sampling.embeddings import Embedding, discriminator_embedding, lpips_embedding
 from sampling.projection.descent import psnr
@@ -47,11 +47,11 @@ def project_files(
         for index, (target, start) in enumerate(zip(targets, projector.starts(targets), strict=True)):
             result = projector.project(target, start, bar.update)
             found.append(result.ws)
-            decibels = psnr(result.picture, target)
+            decibels = psnr(result.image, target)
             path = outdir / f"proj{index:02d}.png"
-            write_picture(path, comparison(target, result.picture, f"{decibels:.1f} dB"))
+            write_image(path, comparison(target, result.image, f"{decibels:.1f} dB"))
             if is_animated:
-                frames = Renderer(projector.generator, NOISE_MODE).pictures(result.path, range(len(result.path)))
+                frames = Renderer(projector.generator, NOISE_MODE).images(result.path, range(len(result.path)))
                 save_way(path.with_suffix(".webp"), target, frames)
             line = f"{names[index]}: PSNR {decibels:.1f} dB, loss {result.loss:.5f} (start {result.start}), in {path}"
             bar.write(line)
@@ -60,9 +60,9 @@ def project_files(
     print(f"Styles of all, for --w: {styles_path}")
 
 
-def comparison(target: Tensor, picture: Tensor, note: str) -> np.ndarray:
+def comparison(target: Tensor, image: Tensor, note: str) -> np.ndarray:
     """Target and projection, uint8 [channels, height, width], side by side; uint8 [height, width, 3]."""
-    left, right = (image.permute(1, 2, 0).numpy() for image in (target, picture))
+    left, right = (x.permute(1, 2, 0).numpy() for x in (target, image))
     return sheet([[(left, "target"), (right, note)]])
 
 

@@ -1,4 +1,4 @@
-"""Projects pictures with a snapshot: where the search begins, how long it goes on, what is kept of it."""
+"""Projects images with a snapshot: where the search begins, how long it goes on, what is kept of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,17 +32,17 @@ class Search:
 
 @dataclass(frozen=True)
 class Found:
-    """The projection of one picture."""
+    """The projection of one image."""
 
     ws: Tensor  # [num_ws, w_dim]
-    picture: Tensor  # uint8 [channels, height, width]
+    image: Tensor  # uint8 [channels, height, width]
     loss: float
     start: int  # which one led here
     path: Tensor  # styles on the way, [frames, num_ws, w_dim]
 
 
 class Projector:
-    """A generator, what pictures are compared by, and a search."""
+    """A generator, what images are compared by, and a search."""
 
     def __init__(self, generator: Generator, embed: Embedding, search: Search) -> None:
         self.generator, self.embed, self.search = generator, embed, search
@@ -50,7 +50,7 @@ class Projector:
         self.space = principal_space(self.samples)
 
     def likeness(self, target: Tensor) -> Likeness:
-        """The loss for a picture, uint8 [channels, height, width]."""
+        """The loss for an image, uint8 [channels, height, width]."""
         device = self.samples.device
         return Likeness((target.to(device).float() / 127.5 - 1).unsqueeze(0), self.embed)
 

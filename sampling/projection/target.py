@@ -1,4 +1,4 @@
-"""A picture file as a network's target: of its size and colours, and told what was done to it."""
+"""An image file as a network's target: of its size and colours, and told what was done to it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from torch import Tensor
 from dnnlib.images.codec import decode
 from training.networks.generator import Generator
 
-_BEHIND = (255, 255, 255)  # transparent pictures
+_BEHIND = (255, 255, 255)  # transparent images
 
 
 def read_targets(paths: Sequence[str], generator: Generator) -> list[Tensor]:
-    """Pictures as `read_target` gives them; prints what was done to them."""
+    """Images as `read_target` gives them; prints what was done to them."""
     targets = []
     for path in paths:
         target, done = read_target(path, generator)
@@ -26,14 +26,14 @@ def read_targets(paths: Sequence[str], generator: Generator) -> list[Tensor]:
 
 
 def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
-    """Return a picture as a generator would make it, uint8 [channels, height, width], and what was done to it, or "".
+    """Return an image as a generator would make it, uint8 [channels, height, width], and what was done to it, or "".
 
     The largest part in the middle of the network's proportions is resized. Colours become grey, and grey RGB, as the
-    network has it. Raises ValueError for what is not a picture.
+    network has it. Raises ValueError for what is not an image.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"--target={path}: there is no such file; give a picture (PNG, JPEG, WebP, ...)")
+        raise ValueError(f"--target={path}: there is no such file; give an image (PNG, JPEG, WebP, ...)")
     try:
         pixels, is_transparent = opaque(path.read_bytes())
     except ValueError as error:
@@ -54,7 +54,7 @@ def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
 
 
 def opaque(data: bytes) -> tuple[np.ndarray, bool]:
-    """The pixels of a picture file, on white where they are transparent, and whether they are. Raises ValueError."""
+    """The pixels of an image file, on white where they are transparent, and whether they are. Raises ValueError."""
     try:
         return decode(data), False
     except ValueError:  # transparent, among other things
@@ -62,7 +62,7 @@ def opaque(data: bytes) -> tuple[np.ndarray, bool]:
 
 
 def middle(image: Image.Image, proportions: tuple[int, int]) -> Image.Image:
-    """The largest part in the middle of a picture that has these proportions, width and height."""
+    """The largest part in the middle of an image that has these proportions, width and height."""
     scale = min(image.width / proportions[0], image.height / proportions[1])
     width, height = (max(round(side * scale), 1) for side in proportions)
     left, top = (image.width - width) // 2, (image.height - height) // 2

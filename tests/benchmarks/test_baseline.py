@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import baseline
-from benchmarks.common import config_of, pictures_of
+from benchmarks.common import config_of, images_of
 from benchmarks.contenders import Ours, Published
 from benchmarks.memory import saved_bytes
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
@@ -71,7 +71,7 @@ def test_discriminator(architecture: str) -> None:
 
 def test_steps_move_the_weights_alike() -> None:
     """A generator step, a discriminator step and R1 change both sides' weights by the same amounts."""
-    config, spec = config_of("demo", 4), pictures_of("demo")
+    config, spec = config_of("demo", 4), images_of("demo")
     config = replace(config, optimizer=replace(config.optimizer, eps=1.0))  # otherwise tiny gradients move full steps
     published, ours = Published(config, spec, 4, torch.device("cpu")), Ours(config, spec, 4, torch.device("cpu"))
     published.G.load_state_dict(ours.G.state_dict())
@@ -89,8 +89,8 @@ def test_steps_move_the_weights_alike() -> None:
     assert max(float((a - c).abs().max()) for a, c in moved) < 1e-3 * largest
 
 
-def test_pictures_in_single_precision() -> None:
-    spec = pictures_of("celeba64")
+def test_images_in_single_precision() -> None:
+    spec = images_of("celeba64")
     network = Generator(preset("celeba64", spec).generator, spec).eval()
     z = torch.randn(2, network.z_dim)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_pictures_in_single_precision() -> None:
 
 @pytest.mark.slow
 def test_stored_bytes_of_the_cifar_preset() -> None:
-    """406 MB an image in the published formulation; at most 0.38 of it in ours, 0.26 in bf16."""
+    """406 MB per image in the published formulation; at most 0.38 of it in ours, 0.26 in bf16."""
     spec = DatasetSpec(32, 32, 3)
     network = Generator(preset("cifar", spec).generator, spec)
     z = torch.randn(4, network.z_dim)

@@ -59,7 +59,7 @@ def test_train_step(tmp_path: Path) -> None:
 
 
 def test_an_iteration_is_its_steps_and_a_share_of_r1() -> None:
-    """Its arithmetic for the cifar preset is 137 GFLOP an image; generator 17.5, discriminator 8.0 forward."""
+    """Its arithmetic for the cifar preset is 137 GFLOP per image; generator 17.5, discriminator 8.0 forward."""
     settings = train_step.Settings([], [2], [], CPU, 1, 0.0, True, False, None)
     comparison = train_step.Comparison("demo", 2, settings)
     for phase in ("d_r1", "iteration"):
@@ -68,7 +68,7 @@ def test_an_iteration_is_its_steps_and_a_share_of_r1() -> None:
     comparison.add_r1()
     after = comparison.times["iteration"]["baseline"][0]
     assert after - before == pytest.approx(comparison.times["d_r1"]["baseline"][0] / comparison.config.loss.r1_interval)
-    comparison.config, comparison.spec = train_step.config_of("cifar", 4), train_step.pictures_of("cifar")
+    comparison.config, comparison.spec = train_step.config_of("cifar", 4), train_step.images_of("cifar")
     gflops = [comparison.flops(phase) / 1e9 for phase in ("g_forward", "iteration")]
     assert gflops == pytest.approx([17.5, 137], rel=0.02)
 
@@ -89,9 +89,9 @@ def test_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
 
 
-def test_loader_reads_the_same_pictures_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_reads_the_same_images_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path))
-    loader.write_pictures(tmp_path / "set.zip", 16, 10)
+    loader.write_images(tmp_path / "set.zip", 16, 10)
     streams = [loader.published(tmp_path / "set.zip", 4, 0, CPU)]
     streams += [loader.ours(tmp_path / "set.zip", 4, cache, 0, CPU) for cache in ("none", "ram")]
     for _ in range(6):

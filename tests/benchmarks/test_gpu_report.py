@@ -282,7 +282,7 @@ def whole_record() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_the_page_has_all_tables_and_the_pictures_that_are_there() -> None:
+def test_the_page_has_all_tables_and_the_images_that_are_there() -> None:
     text = page(whole_record())
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert [
@@ -373,7 +373,7 @@ def test_a_curve_goes_where_its_values_are(tmp_path: Path) -> None:
     assert rows[0] < 70 < rows[1] < 250 < rows[2]
 
 
-def test_preset_by_the_size_of_the_pictures(tmp_path: Path, tiny_data: Path) -> None:
+def test_preset_by_the_size_of_the_images(tmp_path: Path, tiny_data: Path) -> None:
     assert main.suitable_preset(None) == "cifar"
     assert main.suitable_preset(tiny_data) == "auto"
     (tmp_path / "small").mkdir()
@@ -433,7 +433,7 @@ def test_the_whole_report_on_the_cpu(tmp_path: Path) -> None:
         assert [row["step"] for row in rows] == [1, 5, 10, 15, 20]
         assert values[f"mode:{mode}"]["images_per_sec"] > 0 and values[f"mode:{mode}"]["nonfinite_steps"] == 0
     first = [values[f"mode:{mode}"]["rows"][0] for mode in ("fp32", "bf16")]
-    for name in ("G", "D", "r1"):  # the same weights, pictures and latents, in other numbers
+    for name in ("G", "D", "r1"):  # the same weights, images and latents, in other numbers
         assert first[0][name] == pytest.approx(first[1][name], rel=0.1)
     assert first[0] != first[1]
     assert {row["phase"] for row in values["steps:2"]["table"]} >= {"g_main", "d_main", "d_r1", "iteration", "generate"}

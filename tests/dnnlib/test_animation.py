@@ -81,7 +81,7 @@ def test_pixels_become_squares() -> None:
     ("name", "fps", "width", "message"),
     [
         ("a.avi", 24, 64, r"a\.avi: the name of an animation ends in \.webp, \.gif, \.mp4"),
-        ("a.gif", 60, 64, r"at most 50 pictures a second; --fps=60 needs \.webp or \.mp4"),
+        ("a.gif", 60, 64, r"at most 50 images per second; --fps=60 needs \.webp or \.mp4"),
         ("a.webp", 24, 20_000, r"20000x64 px is too large"),
     ],
 )

@@ -41,17 +41,17 @@ def _read(path: Path) -> tuple[np.ndarray, list[int], list[str]]:
 
 
 def test_published_format(tmp_path: Path) -> None:
-    pictures, labels, class_names = _read(_write_tar(tmp_path / "c.tar.gz", {}))
+    images, labels, class_names = _read(_write_tar(tmp_path / "c.tar.gz", {}))
     assert class_names == ["airplane", "automobile"]
     assert labels == [0, 1, 1, 1, 0, 1, 1, 1, 0, 1]
-    assert pictures.shape == (10, 32, 32, 3)
-    assert pictures[2, 5, 7, 1] == PIXELS[1][0, 1024 + 5 * 32 + 7]  # stored as planes of rows
+    assert images.shape == (10, 32, 32, 3)
+    assert images[2, 5, 7, 1] == PIXELS[1][0, 1024 + 5 * 32 + 7]  # stored as planes of rows
 
 
 def test_pickles_written_by_python_3(tmp_path: Path) -> None:
     batch = pickle.dumps({b"data": PIXELS[0], b"labels": [0, 1]}, protocol=2)
-    pictures, _, _ = _read(_write_tar(tmp_path / "c.tar.gz", {"data_batch_1": batch}))
-    assert np.array_equal(pictures[0].transpose(2, 0, 1).ravel(), PIXELS[0][0])
+    images, _, _ = _read(_write_tar(tmp_path / "c.tar.gz", {"data_batch_1": batch}))
+    assert np.array_equal(images[0].transpose(2, 0, 1).ravel(), PIXELS[0][0])
 
 
 class _Attack:
@@ -74,7 +74,7 @@ def test_code_is_refused_by_name(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"junk", "data_batch_2 in .* cannot be read"),
-        (pickle.dumps({b"data": 1, b"labels": []}), "data_batch_2 .*does not hold uint8 pictures of 3072"),
+        (pickle.dumps({b"data": 1, b"labels": []}), "data_batch_2 .*does not hold uint8 images of 3072"),
         (_python2_batch(PIXELS[0], [1]), "one label for each of its 2"),
         (_python2_batch(PIXELS[0], [1, 2]), r"no class index 0..1"),
     ],

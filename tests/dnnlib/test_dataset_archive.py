@@ -54,7 +54,7 @@ def test_error_leaves_nothing(tmp_path: Path, name: str) -> None:
 
 
 def test_half_labelled_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="1 of 2 pictures"), write_dataset(tmp_path / "d.zip") as writer:
+    with pytest.raises(ValueError, match="1 of 2 images"), write_dataset(tmp_path / "d.zip") as writer:
         writer.add(b"png", 1)
         writer.add(b"png", None)
     assert os.listdir(tmp_path) == []

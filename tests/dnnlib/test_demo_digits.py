@@ -8,13 +8,13 @@ from dnnlib.sources.demo_digits import SPLITS, digits, draw_digit
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
-    return np.stack([picture for picture, _ in digits("score", 500)])
+def images() -> np.ndarray:
+    return np.stack([image for image, _ in digits("score", 500)])
 
 
-def _to_shape(picture: np.ndarray) -> np.ndarray:
+def _to_shape(image: np.ndarray) -> np.ndarray:
     """Return which pixels differ clearly from the background, which fills the corner."""
-    return np.abs(picture.astype(int) - picture[0, 0]).sum(axis=2) > 60
+    return np.abs(image.astype(int) - image[0, 0]).sum(axis=2) > 60
 
 
 def test_prefix_is_stable_and_labels_are_balanced() -> None:
@@ -25,41 +25,41 @@ def test_prefix_is_stable_and_labels_are_balanced() -> None:
     assert short[0][0].dtype == np.uint8
 
 
-def test_splits_share_no_picture() -> None:
-    train = {picture.tobytes() for picture, _ in digits("train")}
-    score = {picture.tobytes() for picture, _ in digits("score")}
+def test_splits_share_no_image() -> None:
+    train = {image.tobytes() for image, _ in digits("train")}
+    score = {image.tobytes() for image, _ in digits("score")}
     assert (len(train), len(score)) == (SPLITS["train"][1], SPLITS["score"][1]) == (6000, 1000)
     assert not train & score
 
 
-def test_digits_are_whole(pictures: np.ndarray) -> None:
+def test_digits_are_whole(images: np.ndarray) -> None:
     """The border shows the background alone, so no digit is cut off."""
     border = np.ones((32, 32), bool)
     border[1:-1, 1:-1] = False
-    assert all((picture[border] == picture[0, 0]).all() for picture in pictures)
+    assert all((image[border] == image[0, 0]).all() for image in images)
 
 
-def test_digits_stand_out_by_brightness(pictures: np.ndarray) -> None:
-    luma = pictures @ np.array([0.299, 0.587, 0.114])
+def test_digits_stand_out_by_brightness(images: np.ndarray) -> None:
+    luma = images @ np.array([0.299, 0.587, 0.114])
     contrast = np.abs(luma - luma[:, :1, :1]).max(axis=(1, 2))
     assert contrast.min() > 80
 
 
-def test_variety(pictures: np.ndarray) -> None:
-    shapes = np.stack([_to_shape(picture) for picture in pictures])
+def test_variety(images: np.ndarray) -> None:
+    shapes = np.stack([_to_shape(image) for image in images])
     heights = shapes.any(axis=2).sum(axis=1)
     assert np.percentile(heights, 90) - np.percentile(heights, 10) >= 5  # size
     rows = (shapes.any(axis=2) * np.arange(32)).sum(axis=1) / heights
     assert rows.std() > 1  # position
     ink = shapes.sum(axis=(1, 2)) / heights**2
     assert ink.std() / ink.mean() > 0.2  # stroke and stretch
-    hues = [colorsys.rgb_to_hsv(*picture[0, 0] / 255)[0] for picture in pictures]
+    hues = [colorsys.rgb_to_hsv(*image[0, 0] / 255)[0] for image in images]
     assert (np.histogram(hues, 12, (0, 1))[0] > 10).all()  # background colour
 
 
-def _to_glyph(picture: np.ndarray) -> np.ndarray:
+def _to_glyph(image: np.ndarray) -> np.ndarray:
     """Return the digit without its outline, cut out and brought to one size, flat."""
-    luma = picture @ np.array([0.299, 0.587, 0.114])
+    luma = image @ np.array([0.299, 0.587, 0.114])
     contrast = np.abs(luma - luma[0, 0])
     rows, columns = np.nonzero(contrast > 0.6 * contrast.max())
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -67,11 +67,11 @@ def _to_glyph(picture: np.ndarray) -> np.ndarray:
     return np.asarray(cut.resize((12, 16)), dtype=np.float64).ravel()
 
 
-def test_digits_can_be_told_apart(pictures: np.ndarray) -> None:
-    """The nearest neighbour among other pictures, by shape alone, nearly always shows the same digit."""
-    known = [(_to_glyph(picture), label) for picture, label in digits("train", 2000)]
+def test_digits_can_be_told_apart(images: np.ndarray) -> None:
+    """The nearest neighbour among other images, by shape alone, nearly always shows the same digit."""
+    known = [(_to_glyph(image), label) for image, label in digits("train", 2000)]
     glyphs, labels = np.stack([glyph for glyph, _ in known]), np.array([label for _, label in known])
-    nearest = [np.abs(glyphs - _to_glyph(picture)).sum(axis=1).argmin() for picture in pictures[:200]]
+    nearest = [np.abs(glyphs - _to_glyph(image)).sum(axis=1).argmin() for image in images[:200]]
     assert (labels[nearest] == np.arange(200) % 10).mean() > 0.9
 
 

@@ -80,7 +80,7 @@ def test_what_a_killed_process_left_is_removed(
     left_file, left_folder = tmp_path / ".data.1-0123abcd.tmp", tmp_path / ".data.2-0123abcd.tmp"
     left_file.touch()
     left_folder.mkdir()
-    (left_folder / "picture").touch()
+    (left_folder / "image").touch()
     others = [".data.zip.1-0123abcd.tmp", ".other.1-0123abcd.tmp", ".data.1-0123abcd.old", ".data.tmp", "thesis"]
     for name in others:
         (tmp_path / name).touch()

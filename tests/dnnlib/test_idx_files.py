@@ -30,22 +30,22 @@ def _open(source: Path, split: str | None = None, max_images: int | None = None)
     return open_source(str(source), SourceOptions(split=split, max_images=max_images))
 
 
-def _read(images: ImageSource) -> tuple[np.ndarray, list[object]]:
-    pictures = list(images.pictures())
-    assert len(pictures) == images.count
-    return np.stack([picture.pixels(1, None) for picture in pictures]), [picture.label for picture in pictures]
+def _read(source: ImageSource) -> tuple[np.ndarray, list[object]]:
+    images = list(source.images())
+    assert len(images) == source.count
+    return np.stack([image.pixels(1, None) for image in images]), [image.label for image in images]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_pictures_and_labels_of_a_folder(tmp_path: Path, suffix: str) -> None:
+def test_images_and_labels_of_a_folder(tmp_path: Path, suffix: str) -> None:
     _write(tmp_path / "set", _idx(PIXELS), _idx(LABELS), suffix=suffix)
     _write(tmp_path / "set", _idx(PIXELS[:2, ::-1]), _idx(LABELS[:2]), "t10k", suffix)
-    images = _open(tmp_path / "set")
-    pixels, labels = _read(images)
+    source = _open(tmp_path / "set")
+    pixels, labels = _read(source)
     assert np.array_equal(pixels[..., 0], PIXELS)
     assert labels == [3, 0, 9, 1, 1]
-    assert images.labelled
-    assert str(images.layout) == "20x28 grey"
+    assert source.labelled
+    assert str(source.layout) == "20x28 grey"
     pixels, labels = _read(_open(tmp_path / "set", "test"))
     assert np.array_equal(pixels[..., 0], PIXELS[:2, ::-1])
     assert labels == [3, 0]
@@ -54,9 +54,9 @@ def test_pictures_and_labels_of_a_folder(tmp_path: Path, suffix: str) -> None:
 
 def test_file_that_is_named_directly_and_has_no_labels(tmp_path: Path) -> None:
     _write(tmp_path / "set", _idx(PIXELS))
-    images = _open(tmp_path / "set" / "train-images-idx3-ubyte")
-    assert np.array_equal(_read(images)[0][..., 0], PIXELS)
-    assert not images.labelled
+    source = _open(tmp_path / "set" / "train-source-idx3-ubyte")
+    assert np.array_equal(_read(source)[0][..., 0], PIXELS)
+    assert not source.labelled
     with pytest.raises(
         ValueError, match=r"--split=test chooses a file in a folder; .* give the folder of train-images"
     ):
@@ -78,9 +78,9 @@ def test_names_with_a_dot_before_idx(tmp_path: Path) -> None:
         (b"", r"is no IDX file"),
         (b"\0\0\x08\x03\0\0", r"is no IDX file"),
         (_idx(PIXELS, shape=(2**32 - 1, 28, 28)), r"declares 3,367,254,359,296 bytes, but has"),
-        (_idx(PIXELS, shape=(1, 2**31, 2**31)), r"declares pictures of a size that cannot be"),
-        (_idx(PIXELS, shape=(0, 28, 20)), r"declares pictures of a size that cannot be"),
-        (_idx(PIXELS, shape=(5, 0, 20)), r"declares pictures of a size that cannot be"),
+        (_idx(PIXELS, shape=(1, 2**31, 2**31)), r"declares images of a size that cannot be"),
+        (_idx(PIXELS, shape=(0, 28, 20)), r"declares images of a size that cannot be"),
+        (_idx(PIXELS, shape=(5, 0, 20)), r"declares images of a size that cannot be"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -121,7 +121,7 @@ def test_damaged_gzip_is_named(tmp_path: Path) -> None:
 
 
 def test_another_number_of_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte has 4 labels, but .*images-idx3-ubyte 5 pictures"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte has 4 labels, but .*images-idx3-ubyte 5 images"):
         _open(_write(tmp_path / "set", _idx(PIXELS), _idx(LABELS[:4])))
 
 

@@ -11,7 +11,7 @@ from dnnlib.packing.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect
 from dnnlib.packing.inspection_text import report
 from dnnlib.packing.packer import Result
 from dnnlib.sources.image_sources import SourceOptions, open_source
-from dnnlib.sources.source_images import ArrayPicture, ImageSource
+from dnnlib.sources.source_images import ArrayImage, ImageSource
 
 RNG = np.random.default_rng(0)
 
@@ -20,15 +20,14 @@ def _quiet(items: Iterable[Result], total: int, title: str) -> Iterable[Result]:
     return items
 
 
-def _arrays(count: int, label: Label | None = None, size: tuple[int, int] = (8, 8)) -> list[ArrayPicture]:
+def _arrays(count: int, label: Label | None = None, size: tuple[int, int] = (8, 8)) -> list[ArrayImage]:
     return [
-        ArrayPicture(f"picture {index}", RNG.integers(0, 256, (*size, 3), dtype=np.uint8), label)
-        for index in range(count)
+        ArrayImage(f"image {index}", RNG.integers(0, 256, (*size, 3), dtype=np.uint8), label) for index in range(count)
     ]
 
 
-def _source(pictures: list[ArrayPicture], labelled: bool = False, names: tuple[str, ...] = ()) -> ImageSource:
-    return ImageSource(len(pictures), lambda: iter(pictures), labelled, names, packing_reason="")
+def _source(images: list[ArrayImage], labelled: bool = False, names: tuple[str, ...] = ()) -> ImageSource:
+    return ImageSource(len(images), lambda: iter(images), labelled, names, packing_reason="")
 
 
 def _inspect(images: ImageSource) -> Inspection:
@@ -59,52 +58,52 @@ def test_files_of_all_kinds_are_counted(tmp_path: Path, workers: int) -> None:
     assert found.sizes == {(16, 12): 6, (8, 8): 1}
     assert found.num_transparent == 1
     assert found.num_unusable == 2
-    assert found.messages[0] == f"h.png in {tmp_path} is not a picture, or damaged"
+    assert found.messages[0] == f"h.png in {tmp_path} is not an image, or damaged"
     assert found.messages[1].startswith(f"i.png in {tmp_path} is damaged")
     assert found.num_repeated == 1
     assert found.repeated == [[f"a.png in {tmp_path}", f"b.bmp in {tmp_path}"]]
-    assert sum(len(column.pictures) for column in sample_columns(found, ())) == 7
+    assert sum(len(column.images) for column in sample_columns(found, ())) == 7
 
 
-def test_pictures_with_the_same_bytes_in_another_shape_are_not_alike() -> None:
+def test_images_with_the_same_bytes_in_another_shape_are_not_alike() -> None:
     flat = np.zeros((4, 9, 3), np.uint8)
     shapes = [flat, flat.reshape(9, 4, 3), flat.reshape(6, 6, 3), flat.copy()]
-    found = _inspect(_source([ArrayPicture(str(index), array) for index, array in enumerate(shapes)]))
+    found = _inspect(_source([ArrayImage(str(index), array) for index, array in enumerate(shapes)]))
     assert found.repeated == [["0", "3"]]
 
 
-def test_repeated_pictures_are_counted_in_full_and_named_in_part() -> None:
+def test_repeated_images_are_counted_in_full_and_named_in_part() -> None:
     once = _arrays(4)
-    pictures = [*once, *once[:1] * 5, *once[1:]]
-    found = _inspect(_source(pictures))
+    images = [*once, *once[:1] * 5, *once[1:]]
+    found = _inspect(_source(images))
     assert found.num_repeated == 8
-    assert found.repeated == [["picture 0"] * 3, ["picture 1"] * 2, ["picture 2"] * 2]
+    assert found.repeated == [["image 0"] * 3, ["image 1"] * 2, ["image 2"] * 2]
 
 
 def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
-    pictures = [picture for label in (2, 0) for picture in _arrays(50, label)]
-    found = _inspect(_source(pictures, labelled=True, names=("cat", "dog", "owl")))
+    images = [image for label in (2, 0) for image in _arrays(50, label)]
+    found = _inspect(_source(images, labelled=True, names=("cat", "dog", "owl")))
     assert list(found.samples) == [0, 2]
     for label, chosen in found.samples.items():
-        assert len({picture.origin for picture in chosen}) == NUM_ROWS
-        assert {picture.label for picture in chosen} == {label}
-        assert max(int(picture.origin.split()[1]) for picture in chosen) > NUM_ROWS
+        assert len({image.origin for image in chosen}) == NUM_ROWS
+        assert {image.label for image in chosen} == {label}
+        assert max(int(image.origin.split()[1]) for image in chosen) > NUM_ROWS
     assert [column.heading for column in sample_columns(found, ("cat", "dog", "owl"))] == ["cat", "owl"]
 
 
 @pytest.mark.parametrize("count", [1, 5, 96, 500])
 def test_samples_without_classes_fill_columns(count: int) -> None:
     columns = sample_columns(_inspect(_source(_arrays(count))), ())
-    assert sum(len(column.pictures) for column in columns) == min(count, NUM_ROWS * NUM_COLUMNS)
+    assert sum(len(column.images) for column in columns) == min(count, NUM_ROWS * NUM_COLUMNS)
     assert len(columns) == min(count, NUM_COLUMNS)
     assert {column.heading for column in columns} == {""}
 
 
 def test_text_of_a_good_set() -> None:
-    pictures = [*_arrays(3, 0), *_arrays(2, 2)]
-    lines = _text(_source(pictures, True, ("cat", "dog", "owl"))).split("\n")
+    images = [*_arrays(3, 0), *_arrays(2, 2)]
+    lines = _text(_source(images, True, ("cat", "dog", "owl"))).split("\n")
     assert [line.split() for line in lines] == [
-        ["5", "pictures"], ["format", "pixels", "5"], ["size", "8x8", "5"], ["colour", "colour", "5"],
+        ["5", "images"], ["format", "pixels", "5"], ["size", "8x8", "5"], ["colour", "colour", "5"],
         ["labels", "3", "classes"], ["0", "cat", "3"], ["1", "dog", "0"], ["2", "owl", "2"],
         ["unusable", "none"], ["duplicates", "none"], ["train.py", "takes", "it", "as", "it", "is"],
     ]  # fmt: skip
@@ -112,20 +111,20 @@ def test_text_of_a_good_set() -> None:
 
 def test_text_about_labels_that_are_vectors_or_many() -> None:
     assert "vectors of length 2" in _text(_source(_arrays(3, (0.5, 1.0)), True))
-    pictures = [picture for label in range(30) for picture in _arrays(1 + label % 2, label)]
-    text = _text(_source(pictures, True))
+    images = [image for label in range(30) for image in _arrays(1 + label % 2, label)]
+    text = _text(_source(images, True))
     assert "30 classes" in text
-    assert "... and 10 more, of 1 to 2 pictures" in text
+    assert "... and 10 more, of 1 to 2 images" in text
 
 
 @pytest.mark.parametrize(
     ("sizes", "side"),
     [({(70, 90): 95, (20, 30): 5}, 64), ({(70, 90): 85, (50, 50): 15}, 48), ({(9, 9): 3, (8, 8): 3}, 32)],
 )
-def test_proposed_side_enlarges_few_pictures(sizes: dict[tuple[int, int], int], side: int) -> None:
-    pictures = [picture for size, count in sizes.items() for picture in _arrays(count, size=size)]
-    text = _text(_source(pictures))
-    assert "- pictures of 2 sizes" in text
+def test_proposed_side_enlarges_few_images(sizes: dict[tuple[int, int], int], side: int) -> None:
+    images = [image for size, count in sizes.items() for image in _arrays(count, size=size)]
+    text = _text(_source(images))
+    assert "- images of 2 sizes" in text
     assert f"--source=X --dest=NEW.zip --transform=center-crop --width={side} --height={side}" in text
 
 

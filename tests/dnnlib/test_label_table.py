@@ -79,6 +79,6 @@ def test_labels_from_folders() -> None:
 
 
 @pytest.mark.parametrize("names", [["1.png"], ["cat/1.png"], ["cat/1.png", "dog/1.png", "2.png"]])
-def test_pictures_outside_class_folders_are_refused(names: list[str]) -> None:
+def test_images_outside_class_folders_are_refused(names: list[str]) -> None:
     with pytest.raises(ValueError, match=rf"of here.*{names[-1]} is in none"):
         labels_from_folders(names, "here")

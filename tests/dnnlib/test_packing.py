@@ -8,7 +8,7 @@ from dnnlib.archive.writer import write_dataset
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import encode_png
 from dnnlib.packing.packer import Packer, Recipe, Result
-from dnnlib.packing.transform import PictureTransform
+from dnnlib.packing.transform import ImageTransform
 from dnnlib.sources.image_sources import open_source
 
 
@@ -24,11 +24,11 @@ def _quiet(items: Iterable[Result], total: int, title: str) -> Iterable[Result]:
 
 
 def _packer(source: Path, workers: int) -> Packer:
-    return Packer(open_source(str(source)), Recipe(PictureTransform(), None), workers, True, _quiet)
+    return Packer(open_source(str(source)), Recipe(ImageTransform(), None), workers, True, _quiet)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_source_that_is_replaced_meanwhile_is_an_end_and_not_many_bad_pictures(tmp_path: Path, workers: int) -> None:
+def test_source_that_is_replaced_meanwhile_is_an_end_and_not_many_bad_images(tmp_path: Path, workers: int) -> None:
     source = _write(tmp_path / "in.zip", 0)
     packer = _packer(source, workers)
     layout = packer.find_layout()
@@ -37,7 +37,7 @@ def test_source_that_is_replaced_meanwhile_is_an_end_and_not_many_bad_pictures(t
         list(packer.encoded(layout))
 
 
-def test_source_that_is_removed_meanwhile_is_an_end_and_not_many_bad_pictures(tmp_path: Path) -> None:
+def test_source_that_is_removed_meanwhile_is_an_end_and_not_many_bad_images(tmp_path: Path) -> None:
     source = _write(tmp_path / "in", 0)
     packer = _packer(source, 1)
     layout = packer.find_layout()

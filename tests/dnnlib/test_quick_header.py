@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.images import codec as picture
+from dnnlib.images import codec as image
 from dnnlib.images.codec import HEADER_BYTES, Layout, plain_layout, read_layout
 from dnnlib.images.quick_header import quick_header
 
@@ -36,7 +36,7 @@ def test_plain_files_need_no_pillow(
     data = saved(mode, file_format, **options)
     found = plain_layout(data[:HEADER_BYTES])
     assert found == Layout(24, 40, 1 if mode == "L" else 3)
-    monkeypatch.setattr(picture, "quick_header", lambda start: None)
+    monkeypatch.setattr(image, "quick_header", lambda start: None)
     assert read_layout(io.BytesIO(data)) == found  # what Pillow says
 
 

@@ -14,13 +14,13 @@ NAMES = b"airplane\nbird\ncar\n"
 
 
 def _pixels(part: str, index: int) -> np.ndarray:
-    """Return a picture whose values tell row, column and channel apart, uint8 [height, width, channels]."""
+    """Return an image whose values tell row, column and channel apart, uint8 [height, width, channels]."""
     y, x, c = np.meshgrid(np.arange(SIDE), np.arange(SIDE), np.arange(3), indexing="ij")
     return (y + 2 * x + 50 * c + 7 * index + 31 * list(COUNTS).index(part)).astype(np.uint8)
 
 
 def _members(**changes: bytes) -> dict[str, bytes]:
-    """Return the published files, with few pictures: channel after channel, column after column."""
+    """Return the published files, with few images: channel after channel, column after column."""
     members = {"class_names.txt": NAMES, "train_y.bin": bytes([1, 3, 2]), "test_y.bin": bytes([2, 2])}
     for part, count in COUNTS.items():
         planes = [_pixels(part, index)[:, x, c] for index in range(count) for c in range(3) for x in range(SIDE)]
@@ -56,32 +56,32 @@ def _open(source: Path, split: str | None = None, max_images: int | None = None)
     return open_source(str(source), SourceOptions(split=split, max_images=max_images))
 
 
-def _assert_pictures(images: ImageSource, expected: list[tuple[str, int]]) -> None:
-    pictures = list(images.pictures())
-    assert images.count == len(pictures) == len(expected)
-    for picture, (part, index) in zip(pictures, expected, strict=True):
-        assert np.array_equal(picture.pixels(3, None), _pixels(part, index)), picture.origin
+def _assert_images(source: ImageSource, expected: list[tuple[str, int]]) -> None:
+    images = list(source.images())
+    assert source.count == len(images) == len(expected)
+    for image, (part, index) in zip(images, expected, strict=True):
+        assert np.array_equal(image.pixels(3, None), _pixels(part, index)), image.origin
 
 
-def test_labelled_and_unlabelled_pictures_without_labels_are_the_default(source: Path) -> None:
-    images = _open(source)
-    _assert_pictures(images, [("train", i) for i in range(3)] + [("unlabeled", i) for i in range(4)])
-    assert not images.labelled
-    assert images.class_names == ()
-    assert all(picture.label is None for picture in images.pictures())
+def test_labelled_and_unlabelled_images_without_labels_are_the_default(source: Path) -> None:
+    source = _open(source)
+    _assert_images(source, [("train", i) for i in range(3)] + [("unlabeled", i) for i in range(4)])
+    assert not source.labelled
+    assert source.class_names == ()
+    assert all(image.label is None for image in source.images())
 
 
 @pytest.mark.parametrize(("split", "labels"), [("train", [0, 2, 1]), ("test", [1, 1])])
 def test_labelled_parts_have_classes_counted_from_0(source: Path, split: str, labels: list[int]) -> None:
-    images = _open(source, split)
-    _assert_pictures(images, [(split, index) for index in range(COUNTS[split])])
-    assert [picture.label for picture in images.pictures()] == labels
-    assert images.class_names == ("airplane", "bird", "car")
+    source = _open(source, split)
+    _assert_images(source, [(split, index) for index in range(COUNTS[split])])
+    assert [image.label for image in source.images()] == labels
+    assert source.class_names == ("airplane", "bird", "car")
 
 
-def test_unlabelled_part_alone_and_the_first_pictures_only(source: Path) -> None:
-    _assert_pictures(_open(source, "unlabeled"), [("unlabeled", index) for index in range(4)])
-    _assert_pictures(_open(source, "train+unlabeled", 4), [*(("train", i) for i in range(3)), ("unlabeled", 0)])
+def test_unlabelled_part_alone_and_the_first_images_only(source: Path) -> None:
+    _assert_images(_open(source, "unlabeled"), [("unlabeled", index) for index in range(4)])
+    _assert_images(_open(source, "train+unlabeled", 4), [*(("train", i) for i in range(3)), ("unlabeled", 0)])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_unlabelled_part_alone_and_the_first_pictures_only(source: Path) -> None
         (
             {"train_X": bytes(30_000)},
             None,
-            "train_X.bin in .* has 30,000 bytes, which are not whole pictures of 27,648",
+            "train_X.bin in .* has 30,000 bytes, which are not whole images of 27,648",
         ),
         ({"unlabeled_X": b""}, None, "unlabeled_X.bin in .* has 0 bytes"),
         ({"train_y": bytes([1, 2])}, "train", "train_y.bin in .* does not hold one label from 1 on for each of 3 pict"),
@@ -123,5 +123,5 @@ def test_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "set", _members())
     images = _open(folder, "unlabeled")
     (folder / "unlabeled_X.bin").write_bytes(_members()["unlabeled_X.bin"][:60_000])
-    with pytest.raises(ValueError, match=r"unlabeled_X.bin in .*set ends after 2 of its 4 pictures"):
-        list(images.pictures())
+    with pytest.raises(ValueError, match=r"unlabeled_X.bin in .*set ends after 2 of its 4 images"):
+        list(images.images())

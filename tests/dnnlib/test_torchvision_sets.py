@@ -11,7 +11,7 @@ from PIL import Image
 from dnnlib.parallel import ordered_map
 from dnnlib.sources import torchvision_sets
 from dnnlib.sources.image_sources import SourceOptions, open_source
-from dnnlib.sources.source_images import ImageSource, SourcePicture
+from dnnlib.sources.source_images import ImageSource, SourceImage
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
 
@@ -66,29 +66,29 @@ def _mnist(root: Path) -> Path:
     return root
 
 
-def _mean(picture: SourcePicture) -> float:
-    return float(picture.pixels(picture.layout(None).channels, None).mean())
+def _mean(image: SourceImage) -> float:
+    return float(image.pixels(image.layout(None).channels, None).mean())
 
 
 def test_set_with_labels_and_names(tmp_path: Path) -> None:
-    images = _open("MNIST", _mnist(tmp_path))
-    pictures = list(images.pictures())
-    assert np.array_equal(np.stack([picture.pixels(1, None)[..., 0] for picture in pictures]), PIXELS)
-    assert [picture.label for picture in pictures] == [3, 1, 2, 9]
-    assert images.class_names[:2] == ("0 - zero", "1 - one")
-    assert pictures[1].origin == "picture 1 of torchvision's MNIST"
-    assert [picture.label for picture in _open("MNIST", tmp_path, "test", limit=2).pictures()] == [9, 2]
+    source = _open("MNIST", _mnist(tmp_path))
+    images = list(source.images())
+    assert np.array_equal(np.stack([image.pixels(1, None)[..., 0] for image in images]), PIXELS)
+    assert [image.label for image in images] == [3, 1, 2, 9]
+    assert source.class_names[:2] == ("0 - zero", "1 - one")
+    assert images[1].origin == "image 1 of torchvision's MNIST"
+    assert [image.label for image in _open("MNIST", tmp_path, "test", limit=2).images()] == [9, 2]
 
 
-def test_pictures_are_small_to_send_and_read_by_several_processes(tmp_path: Path) -> None:
-    pictures = list(_open("MNIST", _mnist(tmp_path)).pictures())
-    assert len(pickle.dumps(pictures[0])) < 500
-    assert list(ordered_map(_mean, pictures, workers=2, chunk_size=1)) == [_mean(picture) for picture in pictures]
+def test_images_are_small_to_send_and_read_by_several_processes(tmp_path: Path) -> None:
+    images = list(_open("MNIST", _mnist(tmp_path)).images())
+    assert len(pickle.dumps(images[0])) < 500
+    assert list(ordered_map(_mean, images, workers=2, chunk_size=1)) == [_mean(image) for image in images]
 
 
 def test_set_that_needs_no_folder(tmp_path: Path) -> None:
     images = _open("FakeData", tmp_path, limit=2)
-    (first, second) = images.pictures()
+    (first, second) = images.images()
     assert str(first.layout(None)) == "224x224 RGB"
     assert isinstance(first.label, int)
     assert images.class_names == ()
@@ -98,8 +98,8 @@ def test_set_that_needs_no_folder(tmp_path: Path) -> None:
 def test_minus_one_is_no_label(recorded: list[dict[str, object]], tmp_path: Path) -> None:
     images = _open("SVHN", tmp_path, "unlabeled")
     assert not images.labelled and images.class_names == ()
-    assert [picture.label for picture in images.pictures()] == [None] * 3
-    with pytest.raises(ValueError, match="has labels for some pictures only; choose another --split"):
+    assert [image.label for image in images.images()] == [None] * 3
+    with pytest.raises(ValueError, match="has labels for some images only; choose another --split"):
         _open("SVHN", tmp_path, "train+unlabeled")
 
 
@@ -107,11 +107,11 @@ def test_nothing_is_downloaded_unless_asked_for(recorded: list[dict[str, object]
     images = _open("SVHN", tmp_path, "extra")
     assert recorded == [{"root": str(tmp_path), "split": "extra", "download": False}]
     assert images.class_names == ("a", "b")
-    assert next(iter(images.pictures())).pixels(3, None).shape == (8, 8, 3)
+    assert next(iter(images.images())).pixels(3, None).shape == (8, 8, 3)
 
 
 def test_download_happens_once(recorded: list[dict[str, object]], tmp_path: Path) -> None:
-    list(_open("SVHN", tmp_path / "new", download=True).pictures())
+    list(_open("SVHN", tmp_path / "new", download=True).images())
     assert [call["download"] for call in recorded] == [True, False]
 
 
@@ -119,8 +119,8 @@ def test_errors_of_a_set_become_one_line(recorded: list[dict[str, object]], tmp_
     with pytest.raises(ValueError, match=r"SVHN cannot be opened in .*train.mat; give --root, or --download") as caught:
         _open("SVHN", tmp_path, "broken")
     assert "\n" not in str(caught.value)
-    last = list(_open("SVHN", tmp_path).pictures())[2]
-    with pytest.raises(ValueError, match=r"picture 2 of torchvision's SVHN cannot be read: lost"):
+    last = list(_open("SVHN", tmp_path).images())[2]
+    with pytest.raises(ValueError, match=r"image 2 of torchvision's SVHN cannot be read: lost"):
         last.pixels(3, None)
 
 

@@ -128,7 +128,7 @@ def test_no_more_is_unpacked_than_a_member_declares(tmp_path: Path) -> None:
     tracemalloc.start()
     with pytest.raises(ValueError, match=r"a.webp in .* Bad CRC"), tree.named_errors("a.webp"):
         tree.read("a.webp")
-    with pytest.raises(ValueError, match="not a picture"), tree.open("a.webp") as file:
+    with pytest.raises(ValueError, match="not an image"), tree.open("a.webp") as file:
         read_layout(file)
     with pytest.raises(zipfile.BadZipFile), tree.open("a.webp") as file:
         file.read()

@@ -65,7 +65,7 @@ def test_reported_values(recorded: tuple[Losses, MicroBatch, dict[str, Tensor]],
         name = key.partition(":")[2]
         expected = {n: v for n, v in data.items() if n.partition("#")[0] == key}
         values = torch.cat([value.flatten() for value in expected.values()]).double()
-        reports = 2 if phase == "Dboth" and name.endswith("/real") else 1  # both terms judge the real pictures
+        reports = 2 if phase == "Dboth" and name.endswith("/real") else 1  # both terms judge the real images
         assert stats[name].num == values.numel() * reports
         surplus = path_length_scale(losses) if "pl_penalty" in name else 1.0
         assert stats[name].mean * surplus == pytest.approx(values.mean().item(), rel=1e-4), key

@@ -1,4 +1,4 @@
-"""Shared by the tests of the Inception metrics: random weights, and one evaluation of the recorded pictures with them."""
+"""Shared by the tests of the Inception metrics: random weights, and one evaluation of the recorded images with them."""
 
 import json
 import warnings
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from golden_data import DATA
+from image_sets import FixedImages, GeneratedImages
 from inception_golden import NAMES, Evaluation, recorded_images
-from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor
 
 from metrics import registry
@@ -31,7 +31,7 @@ def recorded() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def peers() -> dict[str, float]:
-    """Values of other programs for these pictures and weights."""
+    """Values of other programs for these images and weights."""
     return json.loads((DATA / "metrics/inception_random_v1.json").read_text())["values"]
 
 
@@ -60,7 +60,7 @@ def weights_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    """The recorded pictures "b" judged against "a", by all metrics at once: the only long pass of these tests."""
+    """The recorded images "b" judged against "a", by all metrics at once: the only long pass of these tests."""
     seen: list[tuple[InceptionDetector, Tensor, Tensor]] = []
 
     def spy(inputs: Inputs) -> Measurement:
@@ -69,8 +69,8 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         seen.append((inputs.detector, real.rows, fake.rows))
         return Measurement(0.0)
 
-    real = FixedPictures(recorded_images("a"), content_hash="a")
-    fake = GeneratedPictures(recorded_images("b"), content_hash="b")
+    real = FixedImages(recorded_images("a"), content_hash="a")
+    fake = GeneratedImages(recorded_images("b"), content_hash="b")
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), lambda real: None, spy)

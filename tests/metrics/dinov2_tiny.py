@@ -1,4 +1,4 @@
-"""A tiny DINOv2 with weights that are the same on every machine, and pictures, as they were recorded."""
+"""A tiny DINOv2 with weights that are the same on every machine, and images, as they were recorded."""
 
 import math
 import zlib
@@ -33,6 +33,6 @@ def state_of(case: str) -> dict[str, Tensor]:
     return {name: draw(name, tuple(value.shape)) for name, value in state.items()}
 
 
-def pictures() -> Tensor:
-    """The pictures that were recorded, which shrink on their way into the network."""
+def images() -> Tensor:
+    """The images that were recorded, which shrink on their way into the network."""
     return torch.from_numpy(np.random.RandomState(7).randint(0, 256, (3, 3, 24, 20)).astype(np.uint8))

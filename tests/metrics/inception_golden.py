@@ -1,4 +1,4 @@
-"""Recorded pictures, and random weights of the Inception network, the same on every machine, that they were seen with."""
+"""Recorded images, and random weights of the Inception network, the same on every machine, that they were seen with."""
 
 import hashlib
 import math
@@ -23,17 +23,17 @@ NAMES = ["fid64_full", "kid64_full", "is64"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over 64 real and 64 generated pictures gave."""
+    """What one pass over 64 real and 64 generated images gave."""
 
     results: dict[str, MetricResult]
     real_rows: Tensor  # features, [64, 2048]
     fake_rows: Tensor
     detector: InceptionDetector
-    passes: tuple[int, int]  # over the real and over the generated pictures
+    passes: tuple[int, int]  # over the real and over the generated images
 
 
 def recorded_images(which: str) -> Tensor:
-    """The recorded pictures "a" (real) or "b" (generated), uint8 [64, 3, 32, 32]."""
+    """The recorded images "a" (real) or "b" (generated), uint8 [64, 3, 32, 32]."""
     with np.load(DATA / f"metrics/images_{which}_v1.npz") as archive:
         return torch.from_numpy(archive["images"])
 

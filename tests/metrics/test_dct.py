@@ -5,7 +5,7 @@ import pytest
 import scipy.fft
 import torch
 import torch.nn.functional as F
-from picture_sets import demo_pictures
+from image_sets import demo_images
 from torch import Tensor
 
 from metrics.detectors import full_precision
@@ -20,7 +20,7 @@ NAME = "proxy_fd_dct_v1"
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    return demo_pictures("score", 1000)
+    return demo_images("score", 1000)
 
 
 def describe(images: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def test_any_size_and_grey_as_equal_colours() -> None:
         assert describe(grey)[:, 64:96].abs().max() < 1e-5  # no colour
 
 
-def test_flat_pictures_have_a_brightness_only() -> None:
+def test_flat_images_have_a_brightness_only() -> None:
     features = describe(torch.full([1, 3, 64, 64], 200, dtype=torch.uint8))[0]
     assert features[0].item() == pytest.approx(200 / 64, rel=1e-5)
     assert features[1:].abs().max() < 1e-4

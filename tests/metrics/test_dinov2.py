@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dinov2_tiny import SIZES, pictures, state_of
+from dinov2_tiny import SIZES, images, state_of
 from golden_data import DATA
 from PIL import Image
 from torch import Tensor
@@ -47,10 +47,10 @@ def test_features_are_those_of_the_published_program(
     case: str, network: Dinov2, recorded: dict[str, np.ndarray]
 ) -> None:
     assert "facebookresearch/dinov2" in str(recorded["origin"])
-    features = network(pictures())
+    features = network(images())
     assert features.shape == (3, 32) and features.dtype == torch.float32
     assert deviation(features, recorded[f"features_{case}"]) < 1e-5
-    assert deviation(network(pictures()[1:2]), recorded[f"features_{case}"][1:2]) < 1e-5
+    assert deviation(network(images()[1:2]), recorded[f"features_{case}"][1:2]) < 1e-5
 
 
 @pytest.mark.parametrize("case", ["resized"], indirect=True)
@@ -78,11 +78,11 @@ def test_mistakes_show(
         monkeypatch.setattr(dinov2, "normalise", lambda x, px: normalise(x[:, :, ::2, ::2], px))
     else:
         monkeypatch.setattr(dinov2, "_STD", (0.5, 0.5, 0.5))
-    assert deviation(network(pictures()), recorded["features_resized"]) > 1e-4
+    assert deviation(network(images()), recorded["features_resized"]) > 1e-4
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 100), (20, 16), (56, 56)])
-def test_pictures_are_resized_as_pillow_does(height: int, width: int) -> None:
+def test_images_are_resized_as_pillow_does(height: int, width: int) -> None:
     image = np.random.RandomState(0).randint(0, 256, (3, height, width)).astype(np.uint8)
     found = normalise(torch.from_numpy(image)[None], 56)[0]
     for colour, mean, std in zip(range(3), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True):
@@ -91,8 +91,8 @@ def test_pictures_are_resized_as_pillow_does(height: int, width: int) -> None:
         np.testing.assert_allclose(found[colour].numpy(), expected, atol=1e-4)
 
 
-def test_a_grey_picture_counts_as_rgb(network: Dinov2) -> None:
-    grey = pictures()[:, :1]
+def test_a_grey_image_counts_as_rgb(network: Dinov2) -> None:
+    grey = images()[:, :1]
     assert torch.equal(network(grey), network(grey.expand(-1, 3, -1, -1)))
 
 
@@ -131,7 +131,7 @@ def test_loading_draws_no_random_numbers_and_needs_no_gradients(tmp_path: Path, 
     assert torch.equal(torch.rand(1), expected)
     assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
     with full_precision():
-        assert network(pictures()).isfinite().all()
+        assert network(images()).isfinite().all()
 
 
 def test_other_networks_are_refused(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dinov2_tiny import SIZES, pictures, state_of
+from dinov2_tiny import SIZES, images, state_of
+from image_sets import FixedImages, GeneratedImages
 from inception_golden import recorded_images
-from picture_sets import FixedPictures, GeneratedPictures
 
 from dnnlib.files import file_sha256
 from metrics import registry
@@ -63,8 +63,8 @@ def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> 
     real, fake = recorded_images("a"), recorded_images("b")[:60]
     fd, kd = evaluate(
         NAMES,
-        FixedPictures(real),
-        GeneratedPictures(fake),
+        FixedImages(real),
+        GeneratedImages(fake),
         batch_size=25,
         cache_folder=tmp_path / "cache",
         weights=Source({"dinov2": weights_file}),
@@ -99,6 +99,6 @@ def test_prepare_reads_the_weights(weights_file: Path, tmp_path: Path) -> None:
 
 def test_build_asks_for_weights(tmp_path: Path) -> None:
     source = Source(offline=True, cache_folder=tmp_path)
-    context = BuildContext(FixedPictures(pictures()), torch.device("cpu"), tmp_path, source, no_progress)
+    context = BuildContext(FixedImages(images()), torch.device("cpu"), tmp_path, source, no_progress)
     with pytest.raises(MissingWeights, match=r"dinov2_vitl14_pretrain\.pth, 1,217,586,395 bytes"):
         DETECTORS[DETECTOR].build(context)

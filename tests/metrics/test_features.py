@@ -1,10 +1,10 @@
-"""Running detectors over pictures: what is kept, how often a detector runs, and the cache of real sets."""
+"""Running detectors over images: what is kept, how often a detector runs, and the cache of real sets."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from picture_sets import FixedPictures
+from image_sets import FixedImages
 from torch import Tensor
 
 from metrics.features import FeatureRecord, Keep, Pass, RealRequest, Task, collect, keep_features, real_features
@@ -28,24 +28,22 @@ class PixelMeans:
         return images.float().mean(dim=(2, 3))
 
 
-def pictures(count: int, seed: int = 0) -> Tensor:
+def random_images(count: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, [count, 3, 8, 8], generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def records_of(
-    detector: PixelMeans, real: FixedPictures, folder: Path, *wanted: tuple[int, Keep]
-) -> list[FeatureRecord]:
+def records_of(detector: PixelMeans, real: FixedImages, folder: Path, *wanted: tuple[int, Keep]) -> list[FeatureRecord]:
     requests = [RealRequest(detector, real, count, keep) for count, keep in wanted]
     found = real_features(requests, 7, CPU, folder, no_progress)
     keep_features(found, folder)
     return [features.record for features in found]
 
 
-def record_of(detector: PixelMeans, real: FixedPictures, folder: Path) -> FeatureRecord:
+def record_of(detector: PixelMeans, real: FixedImages, folder: Path) -> FeatureRecord:
     return records_of(detector, real, folder, (real.count, Keep.MOMENTS))[0]
 
 
-def test_record_keeps_rows_classes_and_moments_of_the_first_pictures() -> None:
+def test_record_keeps_rows_classes_and_moments_of_the_first_images() -> None:
     rows, classes = torch.randn(10, 3), torch.arange(10)
     record = FeatureRecord(dim=3, count=7, keep=Keep.MOMENTS | Keep.ROWS)
     for start in (0, 4, 8):
@@ -65,20 +63,20 @@ def test_halves_part_a_sorted_and_an_alternating_set_evenly() -> None:
 
 
 def test_each_detector_runs_once_a_batch_and_only_as_long_as_needed() -> None:
-    short, long, images = PixelMeans(), PixelMeans(), pictures(40)
+    short, long, images = PixelMeans(), PixelMeans(), random_images(40)
     records = {name: FeatureRecord(3, count) for name, count in {"short": 15, "a": 40, "b": 25}.items()}
     tasks = [Task(short, [records["short"]]), Task(long, [records["a"], records["b"]])]
     seen = []
-    of = Pass("pictures", 40, 10, CPU, lambda what, done, total: seen.append((what, done, total)))
-    collect(tasks, lambda part: FixedPictures(images).batches(part, 10), of)
+    of = Pass("images", 40, 10, CPU, lambda what, done, total: seen.append((what, done, total)))
+    collect(tasks, lambda part: FixedImages(images).batches(part, 10), of)
     assert (short.calls, long.calls) == (2, 4)
     assert [record.moments.count for record in records.values()] == [15, 40, 25]
-    assert seen == [("pictures", done, 40) for done in (0, 10, 20, 30, 40)]
+    assert seen == [("images", done, 40) for done in (0, 10, 20, 30, 40)]
 
 
-def test_too_few_pictures_are_an_error() -> None:
-    with pytest.raises(ValueError, match="8 pictures came where 9 were announced"):
-        collect([], lambda part: [(pictures(8), None)], Pass("real pictures", 9, 4, CPU, no_progress))
+def test_too_few_images_are_an_error() -> None:
+    with pytest.raises(ValueError, match="8 images came where 9 were announced"):
+        collect([], lambda part: [(random_images(8), None)], Pass("real images", 9, 4, CPU, no_progress))
 
 
 def test_gradients_and_autocast_are_off() -> None:
@@ -92,30 +90,30 @@ def test_gradients_and_autocast_are_off() -> None:
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         task = Task(Linear(), [FeatureRecord(3, 8)])
-        collect([task], lambda part: [(pictures(8), None)], Pass("", 8, 8, CPU, no_progress))
+        collect([task], lambda part: [(random_images(8), None)], Pass("", 8, 8, CPU, no_progress))
 
 
 def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:
-    detector, images = PixelMeans(), pictures(20)
+    detector, images = PixelMeans(), random_images(20)
 
-    def statistics(real: FixedPictures) -> FeatureRecord:
+    def statistics(real: FixedImages) -> FeatureRecord:
         return record_of(detector, real, tmp_path)
 
-    first_set, same_set = FixedPictures(images, content_hash="a"), FixedPictures(images, content_hash="a")
+    first_set, same_set = FixedImages(images, content_hash="a"), FixedImages(images, content_hash="a")
     fresh, cached = statistics(first_set), statistics(same_set)
     assert (first_set.passes, same_set.passes) == (1, 0)
     for a, b in zip(fresh.halves, cached.halves, strict=True):
         assert a.count == b.count and torch.equal(a.outer, b.outer) and torch.equal(a.total, b.total)
-    other_set = FixedPictures(pictures(20, seed=1), content_hash="b")
+    other_set = FixedImages(random_images(20, seed=1), content_hash="b")
     assert not torch.equal(statistics(other_set).moments.total, fresh.moments.total)
     detector.digest = "other weights"
-    again = FixedPictures(images, content_hash="a")
+    again = FixedImages(images, content_hash="a")
     statistics(again)
     assert again.passes == 1
 
 
 def test_damaged_cache_file_is_computed_again(tmp_path: Path) -> None:
-    real = FixedPictures(pictures(20))
+    real = FixedImages(random_images(20))
     expected = record_of(PixelMeans(), real, tmp_path).moments.total
     (file,) = tmp_path.glob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
@@ -131,12 +129,12 @@ def test_cache_folder_that_cannot_be_written_only_warns(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.warns(UserWarning, match="STYLEFORMER_CACHE_DIR"):
-        record = record_of(PixelMeans(), FixedPictures(pictures(9)), blocker)
+        record = record_of(PixelMeans(), FixedImages(random_images(9)), blocker)
     assert record.moments.count == 9
 
 
 def test_requests_share_a_pass_and_what_they_keep(tmp_path: Path) -> None:
-    detector, real = PixelMeans(), FixedPictures(pictures(20))
+    detector, real = PixelMeans(), FixedImages(random_images(20))
     wanted = [(20, Keep.MOMENTS), (20, Keep.ROWS), (10, Keep.ROWS)]
     for passes in (1, 1):  # the second time all comes from the cache
         both, same, short = records_of(detector, real, tmp_path, *wanted)
@@ -155,7 +153,7 @@ def test_features_that_are_not_finite_are_an_error_and_are_not_kept(tmp_path: Pa
             return torch.full_like(super().__call__(images), float("nan"))
 
     with pytest.raises(
-        ValueError, match="real pictures: the detector pixel_means answers with numbers that are not finite"
+        ValueError, match="real images: the detector pixel_means answers with numbers that are not finite"
     ):
-        record_of(Broken(), FixedPictures(pictures(9)), tmp_path)
+        record_of(Broken(), FixedImages(random_images(9)), tmp_path)
     assert not list(tmp_path.iterdir())

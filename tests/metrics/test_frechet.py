@@ -96,7 +96,7 @@ def test_merge_equals_appending_all_and_leaves_its_parts() -> None:
 
 def test_few_rows_warn() -> None:
     rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
-    with pytest.warns(UserWarning, match="8 features from only 8 pictures"):
+    with pytest.warns(UserWarning, match="8 features from only 8 images"):
         moments_distance(moments_of(rows), moments_of(rows[:8]), ddof=1)
 
 

@@ -72,7 +72,7 @@ def test_logits_have_no_bias(evaluation: Evaluation, recorded: Recorded, random_
     assert deviation(logits[:4] + random_state["fc.bias"], recorded["logits_b_head"]) < 1e-5
 
 
-def test_a_grey_picture_counts_as_rgb(network: InceptionV3) -> None:
+def test_a_grey_image_counts_as_rgb(network: InceptionV3) -> None:
     grey = recorded_images("a")[:1, :1]
     with full_precision():
         assert torch.equal(network(grey), network(grey.expand(-1, 3, -1, -1)))
@@ -82,7 +82,7 @@ def test_a_grey_picture_counts_as_rgb(network: InceptionV3) -> None:
 def test_mistakes_of_other_programs_show(
     mistake: str, network: InceptionV3, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each recomputes one picture with one detail as it often is; the tolerance of the features would catch it."""
+    """Each recomputes one image with one detail as it often is; the tolerance of the features would catch it."""
     padded: Callable[[Tensor], Tensor] = lambda x: F.avg_pool2d(x, 3, stride=1, padding=1)  # noqa: E731
     swaps: dict[Any, Callable[[Tensor], Tensor]] = {
         "padding counts": {inception._average: padded},

@@ -1,4 +1,4 @@
-"""FID, KID and Inception score of recorded pictures against the values that other programs have for them."""
+"""FID, KID and Inception score of recorded images against the values that other programs have for them."""
 
 import json
 from dataclasses import replace
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from image_sets import FixedImages, GeneratedImages
 from inception_golden import NAMES, Evaluation, recorded_images
-from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor
 
 import calc_metrics
@@ -107,7 +107,7 @@ def test_rows_say_how_it_was_computed(evaluation: Evaluation, weights_file: Path
 
 
 class FewNumbers:
-    """In place of the Inception network: eight means over parts of a picture; it counts the pictures it sees."""
+    """In place of the Inception network: eight means over parts of an image; it counts the images it sees."""
 
     name, digest, dim, resize, is_published = "few_numbers", "none", 8, "none", True
 
@@ -127,8 +127,8 @@ def few_numbers(monkeypatch: pytest.MonkeyPatch) -> FewNumbers:
 
 
 def test_real_features_are_cached_and_extended(few_numbers: FewNumbers, tmp_path: Path) -> None:
-    real = FixedPictures(recorded_images("a"), content_hash="a")
-    fake = GeneratedPictures(recorded_images("b")[:20])
+    real = FixedImages(recorded_images("a"), content_hash="a")
+    fake = GeneratedImages(recorded_images("b")[:20])
 
     def run(*names: str) -> list[float]:
         few_numbers.seen = 0
@@ -142,10 +142,10 @@ def test_real_features_are_cached_and_extended(few_numbers: FewNumbers, tmp_path
     assert few_numbers.seen == 20 and fewer[2] == fid and fewer[1] != fid
 
 
-def test_any_number_of_generated_pictures(few_numbers: FewNumbers, tmp_path: Path) -> None:
+def test_any_number_of_generated_images(few_numbers: FewNumbers, tmp_path: Path) -> None:
     real, fake = recorded_images("a"), recorded_images("b")
     results = evaluate(
-        ["fid40_full", "fid64", "fid64_full"], FixedPictures(real), GeneratedPictures(fake), cache_folder=tmp_path
+        ["fid40_full", "fid64", "fid64_full"], FixedImages(real), GeneratedImages(fake), cache_folder=tmp_path
     )
     expected = [
         moments_distance(moments(few_numbers(real)), moments(few_numbers(fake[:count])), ddof=0)
@@ -158,9 +158,9 @@ def test_fid_without_full_looks_at_the_first_as_trained(
     few_numbers: FewNumbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = recorded_images("a")
-    real = FixedPictures(images, content_hash="a")
-    flipped = FixedPictures(torch.cat([images, images.flip(3)]), content_hash="a and flipped")
-    fake = GeneratedPictures(recorded_images("b"))
+    real = FixedImages(images, content_hash="a")
+    flipped = FixedImages(torch.cat([images, images.flip(3)]), content_hash="a and flipped")
+    fake = GeneratedImages(recorded_images("b"))
 
     def run(*names: str) -> dict[str, tuple[int, float]]:
         results = evaluate(names, real, fake, real_as_trained=flipped, cache_folder=tmp_path)
@@ -179,7 +179,7 @@ def test_real_set_may_be_cut_short(few_numbers: FewNumbers, tmp_path: Path, monk
     metric = registry.get("fid64_full")
     assert metric.real is not None
     monkeypatch.setitem(registry.METRICS, "first", replace(metric, real=replace(metric.real, max_count=30)))
-    real, fake = FixedPictures(recorded_images("a")), GeneratedPictures(recorded_images("b"))
+    real, fake = FixedImages(recorded_images("a")), GeneratedImages(recorded_images("b"))
     (result,) = evaluate(["first"], real, fake, batch_size=16, cache_folder=tmp_path)
     assert result.num_real == 30 and few_numbers.seen == 30 + 64
     expected = moments_distance(moments(few_numbers(real.images[:30])), moments(few_numbers(fake.images)), ddof=0)
@@ -204,7 +204,7 @@ def test_names_have_any_number() -> None:
     ):
         assert find(name) is None
     for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10}.items():
-        with pytest.raises(ValueError, match=f"{name} would look at . generated pictures; it takes at least {least}"):
+        with pytest.raises(ValueError, match=f"{name} would look at . generated images; it takes at least {least}"):
             parse_names(name)
 
 
@@ -220,16 +220,16 @@ def test_calc_metrics_with_a_weights_file(archive_file: Path, tmp_path: Path, re
     assert result.output.count("weights are not the published ones") == 2
     assert "two halves" not in result.output
     score, distance = (json.loads((tmp_path / f"metric-{name}.jsonl").read_text()) for name in ("is10", "fid3_full"))
-    assert score["value"] == pytest.approx(1.0)  # one picture a split
+    assert score["value"] == pytest.approx(1.0)  # one image a split
     features = [recorded[f"feat_{which}_head"][:3].astype(np.float64) for which in ("a", "b")]
     assert distance["value"] == pytest.approx(distance_of_few(*features), rel=1e-4)
     assert (distance["num_real"], distance["num_gen"]) == (3, 3)
     assert distance["detector_digest"] == score["detector_digest"] == file_sha256(archive_file)
 
 
-def test_a_single_real_picture_is_refused() -> None:
-    real = FixedPictures(recorded_images("a")[:1])
+def test_a_single_real_image_is_refused() -> None:
+    real = FixedImages(recorded_images("a")[:1])
     for name in ("fid5k_full", "fid5k", "kid5k_full"):
-        with pytest.raises(ValueError, match="has 1 pictures"):
+        with pytest.raises(ValueError, match="has 1 images"):
             registry.check_suitable([name], real)
     registry.check_suitable(["is5k"], real)

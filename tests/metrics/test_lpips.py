@@ -20,7 +20,7 @@ def distances(network: Lpips, images: Tensor, others: Tensor) -> np.ndarray:
         return network.distance(images, others).numpy()
 
 
-def test_the_pictures_are_the_recorded_ones() -> None:
+def test_the_images_are_the_recorded_ones() -> None:
     with np.load(DATA / "metrics/images_a_v1.npz") as archive:
         np.testing.assert_array_equal(vgg_golden.waves("a", 64, 32).numpy(), archive["images"])
     near = vgg_golden.neighbours_of(vgg_golden.waves("a"))
@@ -46,7 +46,7 @@ def test_distances_are_those_of_embeddings() -> None:
     assert (distances(network, a, a) == 0).all()
 
 
-def test_pictures_are_not_rounded_and_grey_ones_count_as_rgb() -> None:
+def test_images_are_not_rounded_and_grey_ones_count_as_rgb() -> None:
     network, a = vgg_golden.random_lpips(), vgg_golden.waves("a", 1)
     near, recorded = vgg_golden.neighbours_of(vgg_golden.waves("a"))[:1], vgg_golden.recorded()["lpips_aeps"][:1]
     assert abs(distances(network, a, near.round()) / recorded - 1) > 1e-3

@@ -1,4 +1,4 @@
-"""calc_metrics.py with one process and with two, a second time, and after the pictures changed."""
+"""calc_metrics.py with one process and with two, a second time, and after the images changed."""
 
 import json
 import os
@@ -32,16 +32,16 @@ def rows(folder: Path, metric: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / f"metric-{metric}.jsonl").read_text().splitlines()]
 
 
-def write_pictures(path: Path, pictures: np.ndarray) -> Path:
-    """Pack pictures, uint8 [n, height, width, 3], as a data set."""
+def write_images(path: Path, images: np.ndarray) -> Path:
+    """Pack images, uint8 [n, height, width, 3], as a data set."""
     with write_dataset(path) as writer:
-        for pixels in pictures:
+        for pixels in images:
             writer.add(encode_png(np.ascontiguousarray(pixels)), None)
     return path
 
 
 def write_noise(path: Path, count: int, seed: int) -> Path:
-    return write_pictures(path, np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
+    return write_images(path, np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
 
 
 def test_two_processes_and_the_cache(tmp_path: Path) -> None:
@@ -59,14 +59,14 @@ def test_two_processes_and_the_cache(tmp_path: Path) -> None:
     changed = rows(tmp_path / "one", RANDCONV)[-1]
     assert "From the cache" not in output and changed["value"] != one["value"]
     output = calc_metrics(tmp_path / "one", RANDCONV, *options)
-    assert f"From the cache: the features of the real pictures, for {RANDCONV}." in output
+    assert f"From the cache: the features of the real images, for {RANDCONV}." in output
     assert rows(tmp_path / "one", RANDCONV)[-1]["value"] == changed["value"]
 
 
 @pytest.mark.slow
 def test_all_inception_metrics_with_one_process_and_two(weights_file: Path, tmp_path: Path) -> None:
     for which in ("a", "b"):
-        write_pictures(tmp_path / f"{which}.zip", recorded_images(which).permute(0, 2, 3, 1).numpy())
+        write_images(tmp_path / f"{which}.zip", recorded_images(which).permute(0, 2, 3, 1).numpy())
     options = [f"--data={tmp_path / 'a.zip'}", f"--images={tmp_path / 'b.zip'}", f"--detector={weights_file}"]
     for gpus in ("1", "2"):
         calc_metrics(tmp_path / gpus, ",".join(INCEPTION), *options, "--batch=16", f"--gpus={gpus}")
@@ -74,7 +74,7 @@ def test_all_inception_metrics_with_one_process_and_two(weights_file: Path, tmp_
         (one,), (two,) = rows(tmp_path / "1", name), rows(tmp_path / "2", name)
         assert two["value"] == pytest.approx(one["value"], rel=1e-9), name
     output = calc_metrics(tmp_path / "1", ",".join(INCEPTION), *options, "--batch=16")
-    assert "From the cache: the features of the real pictures, for fid64_full, fid64, kid64_full, dc645_full." in output
+    assert "From the cache: the features of the real images, for fid64_full, fid64, kid64_full, dc645_full." in output
     for name in INCEPTION:
         first, second = rows(tmp_path / "1", name)
         assert first["value"] == second["value"], name

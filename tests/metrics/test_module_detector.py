@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_sets import FixedImages, GeneratedImages
 from inception_golden import recorded_images
-from picture_sets import FixedPictures, GeneratedPictures
 from torch import Tensor, nn
 
 from dnnlib.files import file_sha256
@@ -28,7 +28,7 @@ SHAPE = (3, 32, 32)
 
 
 class Colours(nn.Module):
-    """Five numbers of a picture; in training mode they depend on the batch."""
+    """Five numbers of an image; in training mode they depend on the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,8 +154,8 @@ def test_damaged_programs_are_refused(kind: str, files: dict[str, Path], tmp_pat
         ("a map", r"returns torch.float32 \[2, 3, 32, 32\] instead"),
         ("no features", r"returns torch.float32 \[2, 0\] instead"),
         ("not finite", "returns numbers that are not finite"),
-        ("at random", "other features when other pictures are in the batch, or at random; save the network in eval mode"),
-        ("size", r"given 2 pictures, uint8 \[2, 3, 32, 32\], fails: RuntimeError: AssertionError: only 99 px$"),
+        ("at random", "other features when other images are in the batch, or at random; save the network in eval mode"),
+        ("size", r"given 2 images, uint8 \[2, 3, 32, 32\], fails: RuntimeError: AssertionError: only 99 px$"),
     ],
 )  # fmt: skip
 def test_unusable_answers_are_refused(fault: str, message: str, tmp_path: Path) -> None:
@@ -170,15 +170,15 @@ def test_other_results_than_a_tensor_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_exported_program_needs_a_dynamic_batch(files: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match=r"(?s)given 3 pictures.* fails: .*\n.*Dim\.DYNAMIC.* two or more example"):
+    with pytest.raises(ValueError, match=r"(?s)given 3 images.* fails: .*\n.*Dim\.DYNAMIC.* two or more example"):
         open_on_cpu(files["export of 2"])
-    with pytest.raises(ValueError, match=r"given 2 pictures, uint8 \[2, 3, 32, 48\], fails"):
+    with pytest.raises(ValueError, match=r"given 2 images, uint8 \[2, 3, 32, 48\], fails"):
         open_on_cpu(files["export"], (3, 32, 48))
 
 
 def test_a_network_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
     path = save_export(Colours().train(), tmp_path / "training.pt2")
-    with pytest.raises(ValueError, match=r"(other pictures are in the batch|given 1 pictures)"):
+    with pytest.raises(ValueError, match=r"(other images are in the batch|given 1 images)"):
         open_on_cpu(path)
 
 
@@ -194,7 +194,7 @@ def measure(
         patch(registry.METRICS, name, find(name))
     real, fake = recorded_images("a"), recorded_images("b")[:60]
     return registry.evaluate(
-        names, FixedPictures(real), GeneratedPictures(fake), batch_size=59, cache_folder=folder, weights=weights
+        names, FixedImages(real), GeneratedImages(fake), batch_size=59, cache_folder=folder, weights=weights
     )
 
 
@@ -219,7 +219,7 @@ def test_distances_follow_from_the_features(
 
 
 def test_the_option_is_asked_for(tmp_path: Path) -> None:
-    context = BuildContext(FixedPictures(recorded_images("a")), CPU, tmp_path, Source(), no_progress)
+    context = BuildContext(FixedImages(recorded_images("a")), CPU, tmp_path, Source(), no_progress)
     with pytest.raises(ValueError, match="give --detector-module=FILE"):
         build_module(context)
     with pytest.raises(ValueError, match="give --detector-module=FILE"):

@@ -9,8 +9,8 @@ import pytest
 import torch
 import vgg_golden
 from golden_data import DATA
+from image_sets import FixedImages
 from inception_golden import Evaluation
-from picture_sets import FixedPictures
 from torch import Tensor
 
 from dnnlib.files import file_sha256
@@ -55,7 +55,7 @@ def test_values_are_the_recorded_ones() -> None:
     assert measurement.settings == {"k": 5, "edge_included": True, "max_real": 10_000, "distances": "float64"}
 
 
-def test_values_of_pictures_are_the_peers(evaluation: Evaluation, peers: dict[str, float]) -> None:
+def test_values_of_images_are_the_peers(evaluation: Evaluation, peers: dict[str, float]) -> None:
     both = inputs(evaluation.real_rows, evaluation.fake_rows)
     assert measure_density_coverage(both).details == {
         "density": pytest.approx(peers["prdc.k5_density"], rel=1e-12),
@@ -74,27 +74,27 @@ def test_names() -> None:
     assert (name, other.num_gen, other.detector) == ("dc10k5_full", 10_000, inception_metrics.DETECTOR)
     assert other.real is not None and other.real.max_count == 10_000
     for metric in (first, other):
-        assert metric.higher_is_better and metric.sample is Sample.PICTURES
+        assert metric.higher_is_better and metric.sample is Sample.IMAGES
         assert metric.keep == Keep.ROWS and metric.real is not None and metric.real.keep == Keep.ROWS
     found = PRECISION_RECALL.find("pr5k3_full"), PRECISION_RECALL.find("pr43_full"), DENSITY_COVERAGE.find("dc965_full")
     assert [metric and metric.num_gen for metric in found] == [5000, 4, 96]
     for name in ("pr50k5_full", "pr3_full", "pr50k3", "pr50k_full", "dc10k5_full"):
         assert PRECISION_RECALL.find(name) is None
-    with pytest.raises(ValueError, match="pr33_full would look at 3 generated pictures; it takes at least 4"):
+    with pytest.raises(ValueError, match="pr33_full would look at 3 generated images; it takes at least 4"):
         PRECISION_RECALL.find("pr33_full")
 
 
-def test_too_few_real_pictures_are_refused() -> None:
+def test_too_few_real_images_are_refused() -> None:
     for family, k in ((PRECISION_RECALL, 3), (DENSITY_COVERAGE, 5)):
         check = family.make(100).check
-        check(FixedPictures(torch.zeros(k + 1, 3, 32, 32)))
-        with pytest.raises(ValueError, match=f"has {k} pictures; .* neighbour {k} of each takes at least {k + 1}"):
-            check(FixedPictures(torch.zeros(k, 3, 32, 32)))
+        check(FixedImages(torch.zeros(k + 1, 3, 32, 32)))
+        with pytest.raises(ValueError, match=f"has {k} images; .* neighbour {k} of each takes at least {k + 1}"):
+            check(FixedImages(torch.zeros(k, 3, 32, 32)))
 
 
 def test_the_detector_is_built_from_its_file(tmp_path: Path) -> None:
     torch.save(vgg_golden.small_state(), tmp_path / "vgg16.pth")
-    real = FixedPictures(torch.zeros(4, 3, 32, 32))
+    real = FixedImages(torch.zeros(4, 3, 32, 32))
     source = Source(paths={VGG16.key: tmp_path / "vgg16.pth"}, offline=True, cache_folder=tmp_path / "none")
     kind = DETECTORS["vgg16"]
     kind.prepare(source)

@@ -103,7 +103,7 @@ def test_repeated_rows_have_balls_of_no_size(offset: float) -> None:
 
 
 def test_a_collapsed_generator() -> None:
-    """All generated pictures alike: none of the real ones is reached, but for the one that is copied."""
+    """All generated images alike: none of the real ones is reached, but for the one that is copied."""
     real = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)) + 100
     fake = real[:1].expand(20, -1)
     precision, recall = precision_recall(real, fake, 3, CPU)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import vgg_golden
-from picture_sets import FixedPictures
+from image_sets import FixedImages
 from torch import Tensor
 
 from metrics.detectors import BuildContext, full_precision
@@ -40,7 +40,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="module")
 def detector(source: Source, tmp_path_factory: pytest.TempPathFactory) -> PathLengthDetector:
-    real = FixedPictures(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    real = FixedImages(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     return build_path_length(BuildContext(real, CPU, tmp_path_factory.mktemp("cache"), source, no_progress))
 
 
@@ -70,7 +70,7 @@ def test_batches_of_any_size(detector: PathLengthDetector) -> None:
     np.testing.assert_allclose(features(detector, pairs[3:4]), whole[3:4], rtol=1e-5)
 
 
-def test_large_pictures_are_averaged_down_by_a_whole_factor(
+def test_large_images_are_averaged_down_by_a_whole_factor(
     detector: PathLengthDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metrics.families.path_length._LARGEST_PX", 32)
@@ -87,7 +87,7 @@ def test_large_pictures_are_averaged_down_by_a_whole_factor(
     assert not np.allclose(features(detector, almost), features(detector, small), rtol=1e-2)
 
 
-def test_grey_pictures_count_as_rgb(detector: PathLengthDetector) -> None:
+def test_grey_images_count_as_rgb(detector: PathLengthDetector) -> None:
     grey = recorded_pairs()[:2, :, :1]
     np.testing.assert_allclose(features(detector, grey), features(detector, grey.expand(-1, -1, 3, -1, -1)), rtol=1e-6)
 
@@ -140,15 +140,15 @@ def test_names() -> None:
     assert "50,000 pairs" in metric.definition
     for name in ("ppl2_wend", "ppl2_0_wend", "ppl50k_wend", "ppl2_5k_wendx", "ppl2k_wend"):
         assert family.find(name) is None
-    with pytest.raises(ValueError, match="would look at 1 generated pictures; it takes at least 2"):
+    with pytest.raises(ValueError, match="would look at 1 generated images; it takes at least 2"):
         family.find("ppl2_1_wend")
 
 
-def test_small_pictures_are_refused() -> None:
+def test_small_images_are_refused() -> None:
     check = FAMILIES[0].make(10).check
-    check(FixedPictures(torch.zeros(1, 1, 16, 16, dtype=torch.uint8)))
-    with pytest.raises(ValueError, match=r"pictures of 32x8 px are too small .* at least 16x16 px"):
-        check(FixedPictures(torch.zeros(1, 3, 8, 32, dtype=torch.uint8)))
+    check(FixedImages(torch.zeros(1, 1, 16, 16, dtype=torch.uint8)))
+    with pytest.raises(ValueError, match=r"images of 32x8 px are too small .* at least 16x16 px"):
+        check(FixedImages(torch.zeros(1, 3, 8, 32, dtype=torch.uint8)))
 
 
 def test_both_files_are_needed_and_recorded(detector: PathLengthDetector, source: Source, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_both_files_are_needed_and_recorded(detector: PathLengthDetector, source
         only = Source(paths={key: source.paths[key]}, offline=True, cache_folder=tmp_path)
         with pytest.raises(MissingWeights, match=f"the {what}"):
             prepare_path_length(only)
-        context = BuildContext(FixedPictures(torch.zeros(1, 3, 64, 64)), CPU, tmp_path, only, no_progress)
+        context = BuildContext(FixedImages(torch.zeros(1, 3, 64, 64)), CPU, tmp_path, only, no_progress)
         with pytest.raises(MissingWeights, match=f"the {what}"):
             build_path_length(context)
     swapped = Source(paths={VGG16.key: source.paths[LPIPS.key], LPIPS.key: source.paths[VGG16.key]}, offline=True)

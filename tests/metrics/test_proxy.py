@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from picture_sets import FixedPictures, demo_pictures
+from image_sets import FixedImages, demo_images
 from torch import Tensor
 
 from metrics.detectors import BuildContext, Detector, full_precision
@@ -24,7 +24,7 @@ QUICK = TrainingSettings(epochs=1, count=640, min_accuracy=0.0)
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    return demo_pictures("score", 1000)
+    return demo_images("score", 1000)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_reading_and_variety_of_the_scoring_digits_themselves(
     assert record.rows.double().var(dim=0).sum().item() == pytest.approx(10.0, rel=1e-4)
 
 
-def test_one_picture_a_class_has_no_variety(quick_classifier: DemoClassifier, digits: tuple[Tensor, Tensor]) -> None:
+def test_one_image_a_class_has_no_variety(quick_classifier: DemoClassifier, digits: tuple[Tensor, Tensor]) -> None:
     images, classes = digits
     real = record_of(quick_classifier, images, classes)
     same = record_of(quick_classifier, images[:10].repeat(100, 1, 1, 1), classes[:10].repeat(100))
@@ -155,7 +155,7 @@ def test_one_picture_a_class_has_no_variety(quick_classifier: DemoClassifier, di
     assert proxy.measure_digits(Inputs(quick_classifier, CPU, real=real, fake=wrong)).details["read_as_asked"] == 0.0
 
 
-def test_unconditional_pictures_are_not_asked_for(
+def test_unconditional_images_are_not_asked_for(
     quick_classifier: DemoClassifier, digits: tuple[Tensor, Tensor]
 ) -> None:
     record = record_of(quick_classifier, digits[0])
@@ -167,9 +167,9 @@ def test_unconditional_pictures_are_not_asked_for(
 @pytest.mark.parametrize(
     ("shape", "num_classes"), [((3, 64, 64), 10), ((1, 32, 32), 10), ((3, 32, 32), 0), ((3, 32, 32), 100)]
 )
-def test_digit_reader_refuses_other_pictures(shape: tuple[int, int, int], num_classes: int) -> None:
+def test_digit_reader_refuses_other_images(shape: tuple[int, int, int], num_classes: int) -> None:
     classes = torch.arange(120) % num_classes if num_classes else None
-    real = FixedPictures(torch.zeros(120, *shape, dtype=torch.uint8), classes)
+    real = FixedImages(torch.zeros(120, *shape, dtype=torch.uint8), classes)
     with pytest.raises(ValueError, match=r"demo digits only.*use proxy_fd_randconv_v1"):
         proxy.check_digits(real)
 
@@ -178,16 +178,16 @@ def test_digit_reader_refuses_a_set_that_it_cannot_read(
     monkeypatch: pytest.MonkeyPatch, quick_classifier: DemoClassifier, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(demo_classifier, "load_or_train", lambda *args: quick_classifier)
-    real = FixedPictures(torch.randint(0, 256, [100, 3, 32, 32], dtype=torch.uint8), torch.arange(100) % 10)
+    real = FixedImages(torch.randint(0, 256, [100, 3, 32, 32], dtype=torch.uint8), torch.arange(100) % 10)
     proxy.check_digits(real)
-    with pytest.raises(ValueError, match="of the first 100 real pictures"):
+    with pytest.raises(ValueError, match="of the first 100 real images"):
         proxy.build_demo_classifier(BuildContext(real, CPU, tmp_path, Source(), no_progress))
 
 
 @pytest.mark.slow
 def test_full_training_reads_the_digits_and_judges_them(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     images, classes = digits
-    real = FixedPictures(images, classes)
+    real = FixedImages(images, classes)
     classifier = proxy.build_demo_classifier(BuildContext(real, CPU, tmp_path, Source(), no_progress))
     assert classifier.accuracy.item() >= 0.985
     record = record_of(classifier, images, classes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from picture_sets import FixedPictures, GeneratedPictures
+from image_sets import FixedImages, GeneratedImages
 from torch import Tensor
 
 from metrics import registry
@@ -18,22 +18,22 @@ NAME = "proxy_fd_randconv_v1"
 
 @pytest.fixture(autouse=True)
 def small_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two metrics that look at fewer pictures, so that the tests are quick."""
+    """Two metrics that look at fewer images, so that the tests are quick."""
     metric = dataclasses.replace(METRICS[NAME], num_gen=300)
     monkeypatch.setitem(registry.METRICS, NAME, metric)
     monkeypatch.setitem(registry.METRICS, "fewer", dataclasses.replace(metric, num_gen=270))
 
 
-def pictures(count: int, seed: int) -> Tensor:
+def images(count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand([count, 3, 4, 4], generator=generator)
     return (torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear") * 255).to(torch.uint8)
 
 
-REAL = FixedPictures(pictures(600, seed=0), content_hash="real")
+REAL = FixedImages(images(600, seed=0), content_hash="real")
 
 
-def run(names: list[str], fake: GeneratedPictures, folder: Path, batch_size: int = 64) -> list[MetricResult]:
+def run(names: list[str], fake: GeneratedImages, folder: Path, batch_size: int = 64) -> list[MetricResult]:
     return evaluate(names, REAL, fake, batch_size=batch_size, seed=7, cache_folder=folder)
 
 
@@ -56,7 +56,7 @@ def test_proxy_names_cannot_be_mistaken_for_published_metrics() -> None:
 
 
 def test_metrics_share_a_pass_and_keep_their_values(tmp_path: Path) -> None:
-    fake = GeneratedPictures(pictures(300, seed=1))
+    fake = GeneratedImages(images(300, seed=1))
     both = run([NAME, "fewer"], fake, tmp_path)
     assert fake.passes == 1
     assert [result.num_gen for result in both] == [300, 270]
@@ -67,38 +67,38 @@ def test_metrics_share_a_pass_and_keep_their_values(tmp_path: Path) -> None:
 
 
 def test_value_does_not_depend_on_the_batch_size(tmp_path: Path) -> None:
-    fake = GeneratedPictures(pictures(300, seed=1))
+    fake = GeneratedImages(images(300, seed=1))
     values = [run([NAME], fake, tmp_path / str(size), size)[0] for size in (32, 300)]
     assert values[0].value == pytest.approx(values[1].value, rel=1e-5)
     assert values[0].floor == pytest.approx(values[1].floor, rel=1e-5)
 
 
 def test_same_distribution_is_near_the_floor_and_noise_far(tmp_path: Path) -> None:
-    (same,) = run([NAME], GeneratedPictures(pictures(300, seed=1)), tmp_path)
+    (same,) = run([NAME], GeneratedImages(images(300, seed=1)), tmp_path)
     noise = torch.randint(0, 256, [300, 3, 16, 16], dtype=torch.uint8)
-    (far,) = run([NAME], GeneratedPictures(noise), tmp_path)
+    (far,) = run([NAME], GeneratedImages(noise), tmp_path)
     assert same.floor is not None and 0 < same.value < 3 * same.floor
     assert far.value > 100 * same.value and far.floor == same.floor
 
 
-@pytest.mark.filterwarnings("ignore:a Frechet distance")  # of few pictures depends on their number
+@pytest.mark.filterwarnings("ignore:a Frechet distance")  # of few images depends on their number
 def test_a_set_against_itself_is_zero(tmp_path: Path) -> None:
-    real = FixedPictures(pictures(300, seed=1), content_hash="half")
-    (result,) = evaluate([NAME], real, GeneratedPictures(real.images), cache_folder=tmp_path)
+    real = FixedImages(images(300, seed=1), content_hash="half")
+    (result,) = evaluate([NAME], real, GeneratedImages(real.images), cache_folder=tmp_path)
     assert abs(result.value) < 1e-9
 
 
-def test_unsuitable_pictures_are_refused_before_any_work(tmp_path: Path) -> None:
-    fake = GeneratedPictures(pictures(300, seed=1))
+def test_unsuitable_images_are_refused_before_any_work(tmp_path: Path) -> None:
+    fake = GeneratedImages(images(300, seed=1))
     with pytest.raises(ValueError, match="demo digits only"):
         run([NAME, "proxy_fd_democlf_v1"], fake, tmp_path)
     assert fake.passes == 0
-    with pytest.raises(ValueError, match="3 pictures"):
-        check_suitable([NAME], FixedPictures(pictures(3, seed=0)))
+    with pytest.raises(ValueError, match="3 images"):
+        check_suitable([NAME], FixedImages(images(3, seed=0)))
 
 
 def test_rows_say_what_the_value_means(tmp_path: Path) -> None:
-    results = run([NAME], GeneratedPictures(pictures(300, seed=1), content_hash="abc"), tmp_path / "cache")
+    results = run([NAME], GeneratedImages(images(300, seed=1), content_hash="abc"), tmp_path / "cache")
     append_rows(results, tmp_path)
     append_rows(results, tmp_path)
     lines = (tmp_path / f"metric-{NAME}.jsonl").read_text().splitlines()
@@ -114,15 +114,15 @@ def test_rows_say_what_the_value_means(tmp_path: Path) -> None:
 
 def test_default_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path))
-    evaluate([NAME], REAL, GeneratedPictures(pictures(300, seed=1)))
+    evaluate([NAME], REAL, GeneratedImages(images(300, seed=1)))
     assert len(list(tmp_path.glob("real-*.npz"))) == 1
 
 
 def test_a_run_that_fails_leaves_no_cache_entry(tmp_path: Path) -> None:
-    class Broken(GeneratedPictures):
+    class Broken(GeneratedImages):
         def parts(self, chosen: range, batch_size: int):  # type: ignore[no-untyped-def]
             raise ValueError("the generator broke")
 
     with pytest.raises(ValueError, match="the generator broke"):
-        run([NAME], Broken(pictures(300, seed=1)), tmp_path)
+        run([NAME], Broken(images(300, seed=1)), tmp_path)
     assert not list(tmp_path.iterdir())

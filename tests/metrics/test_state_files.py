@@ -12,7 +12,7 @@ from PIL import Image
 from metrics.weights.state_files import read_state
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     Image.new("RGB", (16, 16)).save(path, "png")
 
 
@@ -22,7 +22,7 @@ def network(path: Path) -> None:
 
 def other_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("picture.png", "x")
+        archive.writestr("image.png", "x")
 
 
 def number(path: Path) -> None:
@@ -46,7 +46,7 @@ def cut(length: int, is_zip: bool) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
-        (picture, "it holds no tensors as torch.save writes them"),
+        (image, "it holds no tensors as torch.save writes them"),
         (other_zip, "it holds no tensors as torch.save writes them"),
         (network, "it holds more than plain tensors"),
         (number, "a part of it cannot be read"),

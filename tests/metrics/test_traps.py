@@ -31,7 +31,7 @@ from metrics.networks.inception import InceptionV3
 
 pytestmark = pytest.mark.filterwarnings("ignore:a Frechet distance")
 
-_SEEN_AGAIN = 2  # pictures that the network sees with a trap in it
+_SEEN_AGAIN = 2  # images that the network sees with a trap in it
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Known:
     peers: dict[str, float]
 
     def seen_again(self) -> Evaluation:
-        """The evaluation with the first pictures described anew."""
+        """The evaluation with the first images described anew."""
         with full_precision():
             rows = self.network(recorded_images("a")[:_SEEN_AGAIN])
         return replace(self.evaluation, real_rows=torch.cat([rows, self.evaluation.real_rows[_SEEN_AGAIN:]]))
@@ -79,7 +79,7 @@ Guard = Callable[[Known], None]
 
 
 GUARDS: dict[str, Guard] = {
-    "resized picture": lambda known: test_inception.test_resize_is_tensorflows(known.recorded),
+    "resized image": lambda known: test_inception.test_resize_is_tensorflows(known.recorded),
     "resized by definition": lambda known: test_inception.test_resize_by_the_definition(598, 299),
     "features": lambda known: test_inception.test_features_are_the_recorded_ones(known.seen_again(), known.recorded),
     "class scores": lambda known: test_inception.test_logits_have_no_bias(
@@ -100,7 +100,7 @@ GUARDS: dict[str, Guard] = {
     "counts": lambda known: test_neighbours.test_counts_are_those_of_other_programs("full", 3),
     "edges": lambda known: test_neighbours.test_the_edge_belongs_to_a_ball(),
     "neighbour metrics": lambda known: test_neighbour_metrics.test_values_are_the_recorded_ones(),
-    "neighbour metrics of pictures": lambda known: test_neighbour_metrics.test_values_of_pictures_are_the_peers(
+    "neighbour metrics of images": lambda known: test_neighbour_metrics.test_values_of_images_are_the_peers(
         known.evaluation, known.peers
     ),
     "path length": lambda known: test_path_length.test_the_extreme_pairs_are_left_out(),
@@ -118,7 +118,7 @@ def resize_by_pytorch(antialias: bool) -> Trap:
 
 
 def smooth_first(patch: pytest.MonkeyPatch) -> None:
-    """Antialias on TensorFlow's grid, which shows where pictures shrink."""
+    """Antialias on TensorFlow's grid, which shows where images shrink."""
     resize_axis = inception._resize_axis
 
     def smooth(x: Tensor, axis: int, size_px: int) -> Tensor:
@@ -142,7 +142,7 @@ in_order = inception_score.inception_score
 
 
 def shuffled(logits: Tensor, num_splits: int = 10) -> tuple[float, float]:
-    """The Inception score of pictures in another order."""
+    """The Inception score of images in another order."""
     order = np.random.RandomState(2020).permutation(len(logits))
     return in_order(logits[torch.from_numpy(order)], num_splits)
 
@@ -226,10 +226,10 @@ def linear_percentiles(patch: pytest.MonkeyPatch) -> None:
 
 
 TRAPS: dict[str, tuple[Trap, str]] = {
-    "half a pixel, resized picture": (resize_by_pytorch(antialias=False), "resized picture"),
+    "half a pixel, resized image": (resize_by_pytorch(antialias=False), "resized image"),
     "half a pixel, resized by definition": (resize_by_pytorch(antialias=False), "resized by definition"),
     "half a pixel, features": (resize_by_pytorch(antialias=False), "features"),
-    "antialias, resized picture": (resize_by_pytorch(antialias=True), "resized picture"),
+    "antialias, resized image": (resize_by_pytorch(antialias=True), "resized image"),
     "antialias, features": (resize_by_pytorch(antialias=True), "features"),
     "antialias on the right grid": (smooth_first, "resized by definition"),
     "scaled to -1..1": (scale_symmetrically, "features"),
@@ -237,28 +237,28 @@ TRAPS: dict[str, tuple[Trap, str]] = {
     "bias, IS": (add_bias, "IS"),
     "shuffled IS, given scores": (set_to(test_inception_score, "inception_score", shuffled), "IS of given scores"),
     "shuffled IS, splits": (set_to(test_inception_score, "inception_score", shuffled), "IS splits"),
-    "shuffled IS, pictures": (set_to(inception_score, "inception_score", shuffled), "IS"),
+    "shuffled IS, images": (set_to(inception_score, "inception_score", shuffled), "IS"),
     "ddof, FID": (set_to(inception_metrics, "FID_DDOF", 1), "FID"),
     "ddof, given features": (divide_by_one_less, "distance of given features"),
     "float32 moments": (sum_in_float32, "moments"),
     "float32 moments, distance": (sum_in_float32, "distance of given features"),
     "float32 covariances": (round_covariances, "distance of given features"),
     "k - 1, given features": (take_neighbour(-1), "counts"),
-    "k - 1, pictures": (take_neighbour(-1), "neighbour metrics of pictures"),
+    "k - 1, images": (take_neighbour(-1), "neighbour metrics of images"),
     "k + 1, given features": (take_neighbour(1), "counts"),
-    "k + 1, pictures": (take_neighbour(1), "neighbour metrics of pictures"),
+    "k + 1, images": (take_neighbour(1), "neighbour metrics of images"),
     "k + 1, setting": (set_to(neighbour_metrics, "PR_NEIGHBOUR", 4), "neighbour metrics"),
     "swapped precision and recall, given features": (swap_precision_and_recall, "counts"),
     "swapped precision and recall, metric": (swap_precision_and_recall, "neighbour metrics"),
-    "swapped precision and recall, pictures": (swap_precision_and_recall, "neighbour metrics of pictures"),
+    "swapped precision and recall, images": (swap_precision_and_recall, "neighbour metrics of images"),
     "density and coverage of the other set": (swap_real_and_generated, "counts"),
     "balls without their edge": (leave_edges_out, "edges"),
     "KID biased, given features": (set_to(kernel, "_kernel_diagonal", zero_diagonal), "KID of given features"),
     "KID biased, one distribution": (set_to(kernel, "_kernel_diagonal", zero_diagonal), "KID of one distribution"),
-    "KID biased, pictures": (set_to(kernel, "_kernel_diagonal", zero_diagonal), "KID"),
+    "KID biased, images": (set_to(kernel, "_kernel_diagonal", zero_diagonal), "KID"),
     "KID quadratic": (set_to(kernel, "DEGREE", 2), "KID of given features"),
     "KID subsets real first": (draw_real_subsets_first, "KID subsets"),
-    "KID subsets real first, pictures": (draw_real_subsets_first, "KID"),
+    "KID subsets real first, images": (draw_real_subsets_first, "KID"),
     "path length percentiles between pairs": (linear_percentiles, "path length"),
 }
 

@@ -17,7 +17,7 @@ from metrics.networks.vgg16 import VGG16, activations, normalise
 
 Resize = Callable[[Tensor, int], Tensor]
 
-SEEN = [0, 3, 4, 7]  # of the eight recorded pictures, four of each set
+SEEN = [0, 3, 4, 7]  # of the eight recorded images, four of each set
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def network() -> Iterator[VGG16]:
     network.to("meta")
 
 
-def recorded_pictures() -> Tensor:
+def recorded_rows() -> Tensor:
     return torch.cat([recorded_images(which)[:4] for which in ("a", "b")])[SEEN]
 
 
@@ -48,7 +48,7 @@ def test_random_weights_are_the_recorded_ones(network: VGG16) -> None:
 
 def test_features_are_the_recorded_ones(network: VGG16) -> None:
     with full_precision():
-        features = network(recorded_pictures())
+        features = network(recorded_rows())
     assert (features.dtype, features.shape) == (torch.float32, (4, vgg16.FEATURES))
     assert deviation(features, recorded("fc2_relu_a4_b4")) < 1e-5
     np.testing.assert_allclose(features.double().norm(dim=1).numpy(), recorded("fc2_relu_norm"), rtol=1e-5)
@@ -57,8 +57,8 @@ def test_features_are_the_recorded_ones(network: VGG16) -> None:
 
 @pytest.mark.parametrize("mistake", ["half a pixel", "other range", "BGR", "before ReLU"])
 def test_mistakes_show(mistake: str, network: VGG16, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each recomputes one picture with one detail as it often is; the tolerance of the features would catch it."""
-    image = recorded_pictures()[3:]
+    """Each recomputes one image with one detail as it often is; the tolerance of the features would catch it."""
+    image = recorded_rows()[3:]
     resizes: dict[str, Resize] = {
         "half a pixel": lambda x, px: F.interpolate(x, (px, px), mode="bilinear"),
         "other range": lambda x, px: resize_as_tensorflow(x, px) * (256 / 255),
@@ -78,12 +78,12 @@ def test_nothing_is_dropped(network: VGG16) -> None:
     assert not any(module.training for module in network.modules())
 
 
-def test_pictures_are_normalised_as_imagenets() -> None:
-    pictures = torch.tensor([0.0, 255.0, 127.5]).view(3, 1, 1, 1)
-    found = normalise(pictures)[:, :, 0, 0]
+def test_images_are_normalised_as_imagenets() -> None:
+    images = torch.tensor([0.0, 255.0, 127.5]).view(3, 1, 1, 1)
+    found = normalise(images)[:, :, 0, 0]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(found, (torch.tensor([[0.0], [1.0], [0.5]]) - mean) / std)
-    assert torch.equal(normalise(pictures), normalise(pictures.expand(-1, 3, -1, -1)))
+    assert torch.equal(normalise(images), normalise(images.expand(-1, 3, -1, -1)))
 
 
 def test_activations_are_those_before_the_poolings() -> None:

@@ -1,4 +1,4 @@
-"""Recorded values of VGG16 and LPIPS, and the random weights and pictures that they were recorded with."""
+"""Recorded values of VGG16 and LPIPS, and the random weights and images that they were recorded with."""
 
 import functools
 import hashlib
@@ -80,23 +80,23 @@ def save_channel_weights(path: Path) -> Path:
 
 
 def waves(which: str, count: int = 6, size_px: int = 64) -> Tensor:
-    """Pictures of the set "a" or "b": sums of three waves a channel, whole numbers 0..255, float [n, 3, size, size]."""
+    """Images of the set "a" or "b": sums of three waves a channel, whole numbers 0..255, float [n, 3, size, size]."""
     seed, highest, brightness = {"a": (101, 0.7, 0.0), "b": (202, 0.9, 0.06)}[which]
     random = np.random.RandomState(seed)
     y, x = np.meshgrid(np.arange(size_px), np.arange(size_px), indexing="ij")
-    pictures = np.zeros((count, 3, size_px, size_px))
-    for picture in pictures:
+    images = np.zeros((count, 3, size_px, size_px))
+    for image in images:
         base = random.uniform(0.3, 0.6) + brightness
-        for channel in picture:
+        for channel in image:
             channel += base + random.uniform(-0.1, 0.1)
             for _ in range(3):
                 (fy, fx), phase = random.uniform(0, highest, 2), random.uniform(0, 2 * np.pi)
                 channel += random.uniform(0.05, 0.25) * np.cos(fy * y + fx * x + phase)
-    return torch.from_numpy(np.clip(np.rint(pictures * 255), 0, 255)).float()
+    return torch.from_numpy(np.clip(np.rint(images * 255), 0, 255)).float()
 
 
 def neighbours_of(images: Tensor) -> Tensor:
-    """Pictures that differ from others by two grey levels of noise, float, not rounded."""
+    """Images that differ from others by two grey levels of noise, float, not rounded."""
     noise = np.random.RandomState(5).standard_normal(tuple(images.shape)) * 2
     return (images + torch.from_numpy(noise.astype(np.float32))).clamp(0, 255)
 

@@ -1,4 +1,4 @@
-"""Pictures, and the uninterrupted run that all others are compared with."""
+"""Images, and the uninterrupted run that all others are compared with."""
 
 import subprocess
 import sys

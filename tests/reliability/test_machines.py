@@ -12,7 +12,7 @@ import torch
 from training_run import Run
 
 ROUNDING = ["--aug=noaug", "--set=generator.noise=false"]  # what depends on the rank is off
-EQUAL = [*ROUNDING, "--batch=8"]  # four times two pictures, on one process or on four
+EQUAL = [*ROUNDING, "--batch=8"]  # four times two images, on one process or on four
 
 
 def free_port() -> int:

@@ -48,7 +48,7 @@ def test_some_rows_are_those_of_the_whole_matrix() -> None:
 
 
 @pytest.mark.parametrize("linformer", [False, True])
-def test_maps_of_a_picture_that_is_not_square(linformer: bool) -> None:
+def test_maps_of_a_image_that_is_not_square(linformer: bool) -> None:
     torch.manual_seed(0)
     config = GeneratorConfig(
         widths=(32, 16, 16), layers=(1, 2, 1), head_width=8, z_dim=8, w_dim=12, linformer=linformer, linformer_tokens=20

@@ -32,7 +32,7 @@ def test_heat_is_where_the_attention_is() -> None:
     assert cell is not None
     heat, caption = cell
     assert caption == "head 0  128.0x"
-    hot = heat[16:24, 40:48].mean()  # a token is 8 px of the enlarged picture
+    hot = heat[16:24, 40:48].mean()  # a token is 8 px of the enlarged image
     assert hot > 200 and heat[16:24, 56:60].mean() < 40
 
 
@@ -42,7 +42,7 @@ def test_a_map_without_choice_stays_dark() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_the_frame_is_seen_on_any_picture(level: int) -> None:
+def test_the_frame_is_seen_on_any_image(level: int) -> None:
     pixels = np.full((32, 32, 3), level, np.uint8)
     cell = heat_cell(pixels, "", torch.full((32, 32), 1 / 1024), (16, 16))
     assert cell is not None

@@ -67,5 +67,5 @@ def test_lpips_names_what_is_missing(channel_weights: Path, tmp_path: Path) -> N
         ValueError, match=r"--lpips=.*gone.pth: there is no such file; it should have the LPIPS channel"
     ):
         lpips_embedding(tmp_path / "gone.pth", 32, 32, torch.device("cpu"))
-    with pytest.raises(ValueError, match="pictures of 8x16 px are too small, it takes 16 px a side"):
+    with pytest.raises(ValueError, match="images of 8x16 px are too small, it takes 16 px a side"):
         lpips_embedding(channel_weights, 16, 8, torch.device("cpu"))

@@ -43,14 +43,14 @@ def test_timeline_has_the_frames_asked_for_and_ends_at_the_last_seed() -> None:
 
 @pytest.mark.parametrize("space", ["z", "w"])
 @pytest.mark.parametrize("is_loop", [False, True])
-def test_pictures_at_the_seeds_are_the_seeds_own(generator: Generator, space: str, is_loop: bool) -> None:
+def test_images_at_the_seeds_are_the_seeds_own(generator: Generator, space: str, is_loop: bool) -> None:
     renderer, seeds, request = Renderer(generator, batch=1), [3, 8, 1], Request(psi=0.9)
     way = Way(generator, seeds, request, space)  # type: ignore[arg-type]
     made = list(frames(renderer, [way], timeline(3, 4, is_loop), 3, 1))
     own = [images[0].permute(1, 2, 0).numpy() for images in renderer.batches(way.ws, seeds)]
     assert len(made) == (12 if is_loop else 9)
-    for index, picture in enumerate(own):
-        assert np.array_equal(made[4 * index], picture)
+    for index, image in enumerate(own):
+        assert np.array_equal(made[4 * index], image)
     assert not np.array_equal(made[2], made[4])
     assert torch.allclose(way.ws, styles(generator, seeds, request))
 

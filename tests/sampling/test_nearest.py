@@ -47,7 +47,7 @@ def test_equal_distances_come_in_the_order_of_the_set() -> None:
 
 def test_a_set_that_is_too_small_is_refused() -> None:
     rows = torch.rand(4, 3)
-    with pytest.raises(ValueError, match="only 4 pictures"):
+    with pytest.raises(ValueError, match="only 4 images"):
         nearest(rows[:1], rows.split(2), 5)
-    with pytest.raises(ValueError, match="only 4 pictures"):
+    with pytest.raises(ValueError, match="only 4 images"):
         nearest(rows[:1], rows.split(2), 4, excluded=torch.tensor([[0]]))

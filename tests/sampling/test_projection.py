@@ -1,4 +1,4 @@
-"""Pictures of a generator are found again, from several starts in one batch."""
+"""Images of a generator are found again, from several starts in one batch."""
 
 import statistics
 
@@ -23,18 +23,18 @@ def networks(config: RunConfig, spec: DatasetSpec) -> tuple[Generator, Discrimin
     return generator, Discriminator(config.discriminator, spec).eval().requires_grad_(False)
 
 
-def picture(generator: Generator, w: Tensor) -> Tensor:
+def image(generator: Generator, w: Tensor) -> Tensor:
     return generator.synthesis(w.expand(1, generator.num_ws, -1), noise_mode="const")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [DatasetSpec(16, 16, 3), DatasetSpec(16, 32, 1), DatasetSpec(16, 16, 3, 4)])
-def test_generated_pictures_are_recovered(tiny_config: RunConfig, spec: DatasetSpec) -> None:
+def test_generated_images_are_recovered(tiny_config: RunConfig, spec: DatasetSpec) -> None:
     generator, discriminator = networks(tiny_config, spec)
     samples, hidden = random_w(generator, 200, seed=0), random_w(generator, 3, seed=5)
     embed, found = discriminator_embedding(discriminator), []
     for w in hidden:
-        likeness = Likeness(picture(generator, w), embed)
+        likeness = Likeness(image(generator, w), embed)
         [starts] = closest_samples(generator.synthesis, samples, [likeness], 3, "const")
         result = descend(generator.synthesis, principal_space(samples), starts.unsqueeze(1), likeness, 150, 0.1)
         assert result.ws.shape == (3, generator.num_ws, generator.w_dim)
@@ -47,7 +47,7 @@ def test_generated_pictures_are_recovered(tiny_config: RunConfig, spec: DatasetS
 def test_a_start_is_not_moved_by_the_others(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     generator, discriminator = networks(tiny_config, tiny_spec)
     samples = random_w(generator, 100, seed=0)
-    likeness = Likeness(picture(generator, samples[0]), discriminator_embedding(discriminator))
+    likeness = Likeness(image(generator, samples[0]), discriminator_embedding(discriminator))
     space = principal_space(samples)
     together = descend(generator.synthesis, space, samples[1:4].unsqueeze(1), likeness, 5, 0.05)
     alone = descend(generator.synthesis, space, samples[[2]].unsqueeze(1), likeness, 5, 0.05)
@@ -55,7 +55,7 @@ def test_a_start_is_not_moved_by_the_others(tiny_config: RunConfig, tiny_spec: D
 
 
 def test_w_plus_gives_every_layer_a_style_of_its_own(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
-    """A picture of mixed styles lies outside of W; W+ comes closer."""
+    """An image of mixed styles lies outside of W; W+ comes closer."""
     generator, discriminator = networks(tiny_config, tiny_spec)
     samples = random_w(generator, 200, seed=0)
     mixed = samples[: generator.num_ws].unsqueeze(0)
@@ -82,10 +82,10 @@ def test_values_beyond_white_are_no_difference_to_white_but_to_grey() -> None:
 def test_closest_samples_are_those_of_the_smallest_loss(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     generator, discriminator = networks(tiny_config, tiny_spec)
     samples, embed = random_w(generator, 70, seed=0), discriminator_embedding(discriminator)
-    likenesses = [Likeness(picture(generator, samples[index]), embed) for index in (40, 3)]
+    likenesses = [Likeness(image(generator, samples[index]), embed) for index in (40, 3)]
     first, second = closest_samples(generator.synthesis, samples, likenesses, 4, "const")
     assert torch.equal(first[0], samples[40]) and torch.equal(second[0], samples[3])
-    losses = likenesses[0](torch.cat([picture(generator, w) for w in samples]).clamp(-1, 1))
+    losses = likenesses[0](torch.cat([image(generator, w) for w in samples]).clamp(-1, 1))
     torch.testing.assert_close(first, samples[losses.argsort()[:4]])
 
 

@@ -1,4 +1,4 @@
-"""Copies of training pictures are found, and told from pictures that are merely near."""
+"""Copies of training images are found, and told from images that are merely near."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,10 @@ from training.networks.generator import Generator
 from training.run.preview import to_uint8
 
 
-def save_pictures(folder: Path, pictures: torch.Tensor) -> Path:
+def save_images(folder: Path, images: torch.Tensor) -> Path:
     folder.mkdir()
-    for index, picture in enumerate(pictures):
-        pixels = picture.permute(1, 2, 0).numpy()
+    for index, image in enumerate(images):
+        pixels = image.permute(1, 2, 0).numpy()
         Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(folder / f"img{index:08d}.png")
     return folder
 
@@ -44,7 +44,7 @@ def generator(tiny_config: RunConfig, spec: DatasetSpec) -> Generator:
     return Generator(tiny_config.generator, spec).eval().requires_grad_(False)
 
 
-def random_pictures(spec: DatasetSpec, count: int) -> torch.Tensor:
+def random_images(spec: DatasetSpec, count: int) -> torch.Tensor:
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.integers(0, 256, (count, spec.channels, spec.height, spec.width), dtype=np.uint8))
 
@@ -55,13 +55,13 @@ def descriptions(config: RunConfig, spec: DatasetSpec, generator: Generator) -> 
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_a_copied_picture_is_found_first_at_distance_zero(
+def test_a_copied_image_is_found_first_at_distance_zero(
     tiny_config: RunConfig, spec: DatasetSpec, generator: Generator, tmp_path: Path, mirror: bool
 ) -> None:
     generated = to_uint8(generator(torch.randn(2, generator.z_dim), noise_mode="const"))
-    pictures = random_pictures(spec, 20)
-    pictures[13], pictures[4] = generated[0], generated[1].flip(2)
-    dataset = ImageDataset(save_pictures(tmp_path / "data", pictures), mirror=mirror)
+    images = random_images(spec, 20)
+    images[13], images[4] = generated[0], generated[1].flip(2)
+    dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=mirror)
     for description in descriptions(tiny_config, spec, generator):
         seen: list[int] = []
         result = find_real_neighbours(generated, dataset, 3, description, seen.append)
@@ -76,55 +76,55 @@ def test_a_copied_picture_is_found_first_at_distance_zero(
 
 
 def test_distances_are_root_mean_squares_of_pixels(spec: DatasetSpec, generator: Generator, tmp_path: Path) -> None:
-    pictures = random_pictures(spec, 12)
-    dataset = ImageDataset(save_pictures(tmp_path / "data", pictures))
-    generated = random_pictures(spec, 15)[12:]
+    images = random_images(spec, 12)
+    dataset = ImageDataset(save_images(tmp_path / "data", images))
+    generated = random_images(spec, 15)[12:]
     result = find_real_neighbours(generated, dataset, 2, pixel_description(generator), lambda count: None)
-    differences = generated.double()[:, None] - pictures.double()[None]
+    differences = generated.double()[:, None] - images.double()[None]
     expected = differences.square().mean(dim=(2, 3, 4)).sqrt().sort(dim=1)
     torch.testing.assert_close(result.distances, expected.values[:, :2])
     assert torch.equal(result.indices, expected.indices[:, :2])
-    among = (pictures.double()[:, None] - pictures.double()[None]).square().mean(dim=(2, 3, 4)).sqrt()
+    among = (images.double()[:, None] - images.double()[None]).square().mean(dim=(2, 3, 4)).sqrt()
     among.fill_diagonal_(torch.inf)
     torch.testing.assert_close(result.own, among.amin(dim=1)[result.indices])
 
 
-def test_a_flipped_picture_is_no_neighbour_of_its_own(spec: DatasetSpec, generator: Generator, tmp_path: Path) -> None:
-    """Symmetric pictures would all be copies of themselves."""
-    pictures = random_pictures(spec, 10)
-    pictures = torch.maximum(pictures, pictures.flip(3))
-    dataset = ImageDataset(save_pictures(tmp_path / "data", pictures), mirror=True)
-    result = find_real_neighbours(pictures[:2], dataset, 2, pixel_description(generator), lambda count: None)
+def test_a_flipped_image_is_no_neighbour_of_its_own(spec: DatasetSpec, generator: Generator, tmp_path: Path) -> None:
+    """Symmetric images would all be copies of themselves."""
+    images = random_images(spec, 10)
+    images = torch.maximum(images, images.flip(3))
+    dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=True)
+    result = find_real_neighbours(images[:2], dataset, 2, pixel_description(generator), lambda count: None)
     assert result.indices.tolist() == [[0, 10], [1, 11]]
     assert (result.own > 1).all()
 
 
-def test_sheet_shows_each_generated_picture_before_its_neighbours(
+def test_sheet_shows_each_generated_image_before_its_neighbours(
     spec: DatasetSpec, generator: Generator, tmp_path: Path
 ) -> None:
-    dataset = ImageDataset(save_pictures(tmp_path / "data", random_pictures(spec, 10)))
-    generated = random_pictures(spec, 3)
+    dataset = ImageDataset(save_images(tmp_path / "data", random_images(spec, 10)))
+    generated = random_images(spec, 3)
     result = find_real_neighbours(generated, dataset, 4, pixel_description(generator), lambda count: None)
     page = neighbour_sheet(generated, ["a", "b", "c"], dataset, result)
     factor = 96 // max(spec.height, spec.width)
     assert page.shape[1] == 5 * (spec.width * factor + 4) + 4
-    assert torch.equal(read(dataset, [2, 0]), random_pictures(spec, 3)[[2, 0]])
+    assert torch.equal(read(dataset, [2, 0]), random_images(spec, 3)[[2, 0]])
 
 
 def test_a_small_data_set_is_refused(spec: DatasetSpec, generator: Generator, tmp_path: Path) -> None:
-    dataset = ImageDataset(save_pictures(tmp_path / "data", random_pictures(spec, 3)))
-    with pytest.raises(ValueError, match="only 3 pictures"):
-        find_real_neighbours(random_pictures(spec, 1), dataset, 5, pixel_description(generator), lambda count: None)
+    dataset = ImageDataset(save_images(tmp_path / "data", random_images(spec, 3)))
+    with pytest.raises(ValueError, match="only 3 images"):
+        find_real_neighbours(random_images(spec, 1), dataset, 5, pixel_description(generator), lambda count: None)
 
 
 def test_a_duplicate_is_no_neighbour_of_its_own(
     tiny_config: RunConfig, spec: DatasetSpec, generator: Generator, tmp_path: Path
 ) -> None:
-    """Else a near copy of a picture that the data set has twice would seem harmless."""
-    pictures = random_pictures(spec, 10)
-    pictures[7] = pictures[3]
-    dataset = ImageDataset(save_pictures(tmp_path / "data", pictures))
-    near = pictures[3:4].clone()
+    """Else a near copy of an image that the data set has twice would seem harmless."""
+    images = random_images(spec, 10)
+    images[7] = images[3]
+    dataset = ImageDataset(save_images(tmp_path / "data", images))
+    near = images[3:4].clone()
     near[..., 0, 0] = 255 - near[..., 0, 0]
     for description in descriptions(tiny_config, spec, generator):
         result = find_real_neighbours(near, dataset, 2, description, lambda count: None)
@@ -135,7 +135,7 @@ def test_a_duplicate_is_no_neighbour_of_its_own(
 def test_the_training_set_is_the_subset_that_was_trained_on(
     tiny_config: RunConfig, generator: Generator, spec: DatasetSpec, tmp_path: Path
 ) -> None:
-    folder = save_pictures(tmp_path / "data", random_pictures(spec, 20))
+    folder = save_images(tmp_path / "data", random_images(spec, 20))
     config = replace(tiny_config, data=replace(tiny_config.data, path=str(folder), subset=6, mirror=True))
     networks = {"G": {}, "G_ema": generator.state_dict(), "D": {}}
     write(tmp_path / "network.pkl", header(SNAPSHOT_FORMAT, config, spec, 0) | networks)

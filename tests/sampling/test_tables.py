@@ -32,7 +32,7 @@ def test_mixed_styles_are_the_columns_and_the_rest_the_rows(generator: Generator
     assert torch.equal(mixed[[1, 3]], rows[0, [1, 3]])
 
 
-def test_mixing_table_and_single_pictures(generator: Generator, tmp_path: Path) -> None:
+def test_mixing_table_and_single_images(generator: Generator, tmp_path: Path) -> None:
     renderer = Renderer(generator, batch=1)
     write_mixing_table(renderer, [1, 2], [3, 4, 5], [0, 1], Request(), tmp_path / "mix.png")
     own = {path.name for path in tmp_path.iterdir()}
@@ -66,11 +66,11 @@ def test_psi_of_one_is_the_seed_and_of_zero_the_same_in_all_rows(generator: Gene
     table = truncation_sweep(generator, ws, [-1, 0, 0.5, 1], None)
     assert torch.equal(table[:, 3], ws)
     assert torch.equal(table[0, 1], table[2, 1])
-    pictures = draw(Renderer(generator, batch=1), table, [1, 2, 3])
-    assert torch.equal(pictures[0, 1], pictures[1, 1])
-    assert not torch.equal(pictures[0, 3], pictures[1, 3])
+    images = draw(Renderer(generator, batch=1), table, [1, 2, 3])
+    assert torch.equal(images[0, 1], images[1, 1])
+    assert not torch.equal(images[0, 3], images[1, 3])
     own = torch.cat(list(Renderer(generator, batch=1).seed_batches([1, 2, 3], Request(psi=0.5))))
-    assert torch.equal(pictures[:, 2], own)
+    assert torch.equal(images[:, 2], own)
     assert torch.allclose(table[:, 0] + table[:, 3], 2 * table[:, 1], atol=1e-5)  # opposite sides of the mean
 
 
@@ -81,14 +81,14 @@ def test_cutoff_leaves_the_last_styles(generator: Generator) -> None:
     assert torch.equal(table[0, 0, 0], table[1, 0, 0])
 
 
-def test_column_of_the_class_grid_is_the_picture_of_that_class(conditional: Generator) -> None:
+def test_column_of_the_class_grid_is_the_image_of_that_class(conditional: Generator) -> None:
     renderer = Renderer(conditional, batch=1)
     table = class_grid(conditional, [5, 6], [2, 0], Request(psi=0.8), 1)
-    pictures = draw(renderer, table, [5, 6])
+    images = draw(renderer, table, [5, 6])
     for column, index in enumerate([2, 0]):
         own = torch.cat(list(renderer.seed_batches([5, 6], Request(index, 0.8))))
-        assert torch.equal(pictures[:, column], own)
-    assert not torch.equal(pictures[:, 0], pictures[:, 1])
+        assert torch.equal(images[:, column], own)
+    assert not torch.equal(images[:, 0], images[:, 1])
 
 
 def test_classes_by_number_range_and_name(conditional: Generator) -> None:

@@ -9,19 +9,19 @@ import torch
 from torch_utils import distributed
 from torch_utils.distributed import (
     PeerError,
-    check_alike,
+    assert_equal_across_ranks,
+    broadcast_object_on_node,
     gather_rows,
     is_main,
     is_orphan,
     share,
-    share_on_machine,
     spawn,
     together,
 )
 
 
 def try_collectives(folder: Path) -> None:
-    distributed.join(torch.device("cpu"))
+    distributed.init(torch.device("cpu"))
     rank = distributed.rank()
     rows = torch.arange(3 - rank).unsqueeze(1) + 10.0 * rank  # 3 rows and 2
     gathered = gather_rows(rows)
@@ -29,12 +29,12 @@ def try_collectives(folder: Path) -> None:
     assert gathered.tolist() == expected and gather_rows(rows[:0]).shape == (0, 1)
     with together():
         pass
-    check_alike("the weights", [1, 2])
-    assert (share(rank), share_on_machine(rank)) == (0, 0)
+    assert_equal_across_ranks("the weights", [1, 2])
+    assert (share(rank), broadcast_object_on_node(rank)) == (0, 0)
     os.environ["LOCAL_RANK"] = "0"  # as if each had a machine of its own
-    assert (share(rank), share_on_machine(rank)) == (0, rank)
+    assert (share(rank), broadcast_object_on_node(rank)) == (0, rank)
     with pytest.raises(PeerError, match="the weights of process 1 differ from those of the first"):
-        check_alike("the weights", [1, rank])
+        assert_equal_across_ranks("the weights", [1, rank])
     assert is_main() == (rank == 0) and not is_orphan()
     try:
         with together():
@@ -44,11 +44,11 @@ def try_collectives(folder: Path) -> None:
         (folder / "seen").write_text(f"{rank}: {error}")
     except OSError as error:
         assert rank == 1 and str(error) == "the disk is gone"
-    distributed.leave()
+    distributed.shutdown()
 
 
 def fail_on_one(kind: type[Exception]) -> None:
-    distributed.join(torch.device("cpu"))
+    distributed.init(torch.device("cpu"))
     if distributed.rank() == 1:
         raise kind("no such thing; bring one")
     gather_rows(torch.zeros(1, 1))  # waits for the other

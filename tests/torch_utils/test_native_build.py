@@ -212,10 +212,10 @@ def test_what_is_used_depends_on_no_measurement(mode: str, monkeypatch: pytest.M
     is_on = mode != "reference"
     with monkeypatch.context() as compiling:
         compiling.setattr(torch.compiler, "is_compiling", lambda: True)
-        assert native.is_used_for(x, "bias_act") == (mode == "native")
+        assert native.should_use_native(x, "bias_act") == (mode == "native")
         assert asked == (["cuda"] if mode == "native" else [])
-        assert native.is_used_for(x, "upfirdn2d") == is_on
-    assert [native.is_used_for(x, name) for name in ("bias_act", "upfirdn2d")] == [is_on, is_on]
+        assert native.should_use_native(x, "upfirdn2d") == is_on
+    assert [native.should_use_native(x, name) for name in ("bias_act", "upfirdn2d")] == [is_on, is_on]
     assert asked == ["cuda"] * is_on
 
 
@@ -249,7 +249,7 @@ def test_no_module_of_the_operators_imports_in_a_circle() -> None:
 
 
 def prepare_by_two(folder: Path) -> None:
-    distributed.join(torch.device("cpu"))
+    distributed.init(torch.device("cpu"))
     native.set_mode("auto")
     asked = folder / str(distributed.rank())
     native._prepared = lambda device_type, is_checked: asked.write_text("asked") < 0  # fails
@@ -264,7 +264,7 @@ def prepare_by_two(folder: Path) -> None:
     native._prepared = succeed
     native.prepare(torch.device("cuda"))
     assert native.is_ready("cuda")
-    distributed.leave()
+    distributed.shutdown()
 
 
 def test_the_first_process_of_a_machine_finds_out_for_the_others(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_the_first_process_of_a_machine_finds_out_for_the_others(tmp_path: Path)
 def prepare_slowly(folder: Path) -> None:
     """The first process builds for longer than a collective may wait; then it fails, which reaches the other."""
     distributed.TIMEOUT, distributed.SIGN_OF_LIFE_SEC = datetime.timedelta(seconds=4), 0.5
-    distributed.join(torch.device("cpu"))
+    distributed.init(torch.device("cpu"))
     native.set_mode("native")
 
     def build_for_long(device_type: str, is_checked: bool) -> bool:
@@ -295,7 +295,7 @@ def prepare_slowly(folder: Path) -> None:
     with pytest.raises((OperatorsUnavailable, distributed.PeerError), match="compiling failed") as raised:
         native.prepare(torch.device("cpu"))
     (folder / str(distributed.rank())).write_text(raised.type.__name__)
-    distributed.leave()
+    distributed.shutdown()
 
 
 def test_a_build_may_take_longer_than_a_collective_waits(tmp_path: Path) -> None:

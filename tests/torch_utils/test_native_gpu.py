@@ -193,8 +193,8 @@ def test_compiled_code_passes_through() -> None:
 def test_auto_uses_them_after_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_chosen", "auto")
     for operator in ("bias_act", "upfirdn2d"):
-        assert native.is_used_for(torch.zeros(1, device="cuda"), operator)
-        assert not native.is_used_for(torch.zeros(1), operator)
+        assert native.should_use_native(torch.zeros(1, device="cuda"), operator)
+        assert not native.should_use_native(torch.zeros(1), operator)
     assert list(build.library_path(loading.target_for("cuda")).parent.glob("checked-*"))
 
 

@@ -13,16 +13,16 @@ from click.testing import CliRunner
 import train
 from dnnlib.dataclass_values import ConfigError
 from training.config import LossConfig, RunConfig
-from training.data.cache import keep_decoded
+from training.data.cache import cache_decoded
 from training.data.stream import ImageDataset
 from training.plan import batch_size, probe
 from training.plan import speed as speed_module
 from training.plan.batch_size import (
+    MemoryProbe,
     MemorySearch,
-    Trial,
-    first_batch_gpu,
-    fitting_batch_gpu,
+    initial_batch_gpu,
     micro_batches,
+    search_batch_gpu,
     with_micro_batch,
 )
 from training.plan.probe import Probe
@@ -82,7 +82,7 @@ def search(config: RunConfig, dataset: ImageDataset, reserved_bytes: int = 0) ->
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device of 10 GiB in which a picture takes 1 GiB."""
+    """A device of 10 GiB in which an image takes 1 GiB."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 10 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: GIB)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
@@ -105,16 +105,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_largest_number_that_fits(tiny_config: RunConfig, dataset: ImageDataset) -> None:
     lines = list[str]()
     assert search(tiny_config, dataset).largest(lines.append) == 8
-    assert lines == ["--batch-gpu=auto: 8 pictures a forward pass fit into the memory of cuda:0"]
+    assert lines == ["--batch-gpu=auto: 8 images per forward pass fit into the memory of cuda:0"]
     assert search(tiny_config, dataset, 2 * GIB).largest(lines.append) == 4
-    with pytest.raises(ValueError, match=r"not even 4 pictures a forward pass fit into the memory of cuda:0"):
+    with pytest.raises(ValueError, match=r"not even 4 images per forward pass fit into the memory of cuda:0"):
         search(tiny_config, dataset, 8 * GIB).largest()
 
 
 def test_on_the_cpu_all_at_once(tiny_config: RunConfig, dataset: ImageDataset, tmp_path: Path) -> None:
-    config, trial = first_batch_gpu(tiny_config, dataset, 2, tmp_path / "none")
+    config, trial = initial_batch_gpu(tiny_config, dataset, 2, tmp_path / "none")
     assert config == with_micro_batch(tiny_config, 4)
-    assert trial == (Trial(2, is_continued=False) if torch.cuda.is_available() else None)
+    assert trial == (MemoryProbe(2, is_continued=False) if torch.cuda.is_available() else None)
     assert MemorySearch(tiny_config, dataset, CPU, 2).largest() == 4
 
 
@@ -133,15 +133,15 @@ def test_a_run_goes_on_with_its_number_only_where_that_fits(
     tiny_config: RunConfig, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_micro_batch(changed(changed(tiny_config, "schedule", batch=16), "data", cache="none"), 8)
-    assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=True), CUDA) == config
-    assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=False), CUDA) == config
+    assert search_batch_gpu(config, dataset, MemoryProbe(1, is_continued=True), CUDA) == config
+    assert search_batch_gpu(config, dataset, MemoryProbe(1, is_continued=False), CUDA) == config
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, 10 * GIB))  # little is left, but it runs
-    assert fitting_batch_gpu(config, dataset, Trial(1, is_continued=True), CUDA) == config
+    assert search_batch_gpu(config, dataset, MemoryProbe(1, is_continued=True), CUDA) == config
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 10 * GIB))
     with pytest.raises(
-        ValueError, match=r"has 16 pictures a forward pass, too many for .* cuda:0.*--batch-gpu=8 --force"
+        ValueError, match=r"has 16 images per forward pass, too many for .* cuda:0.*--batch-gpu=8 --force"
     ):
-        fitting_batch_gpu(with_micro_batch(config, 16), dataset, Trial(1, is_continued=True), CUDA)
+        search_batch_gpu(with_micro_batch(config, 16), dataset, MemoryProbe(1, is_continued=True), CUDA)
 
 
 def test_that_of_a_run_to_go_on_with(
@@ -152,7 +152,10 @@ def test_that_of_a_run_to_go_on_with(
         (new_run(tmp_path, with_micro_batch(tiny_config, count)) / "training-state-latest.pt").touch()
     new_run(tmp_path, with_micro_batch(tiny_config, 8))  # never saved
     assert with_batch_gpu_of_newest(tmp_path, tiny_config) == with_micro_batch(tiny_config, 4)
-    assert first_batch_gpu(tiny_config, dataset, 1, tmp_path) == (with_micro_batch(tiny_config, 4), Trial(1, True))
+    assert initial_batch_gpu(tiny_config, dataset, 1, tmp_path) == (
+        with_micro_batch(tiny_config, 4),
+        MemoryProbe(1, True),
+    )
     assert with_batch_gpu_of_newest(tmp_path, changed(tiny_config, "loss", r1_gamma=9.0)) is None
 
 
@@ -174,7 +177,7 @@ def test_time_of_an_iteration(tiny_config: RunConfig, dataset: ImageDataset, mon
 
 
 def test_arithmetic_of_training() -> None:
-    """The numbers of the cifar preset: 137 GFLOP for each picture."""
+    """The numbers of the cifar preset: 137 GFLOP for each image."""
     assert training_flops(17.5, 8.04, LossConfig(r1_gamma=0.01)) == pytest.approx(137, abs=1)
     assert training_flops(1.0, 0.0, LossConfig(r1_gamma=0, pl_weight=2, pl_interval=4)) == 4 + 6 / 8
 
@@ -183,7 +186,7 @@ def test_speed_is_tried_where_that_is_quick(
     tiny_config: RunConfig, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = speed(tiny_config, dataset, CPU)
-    assert "kimg a day: " in text and "a step of 8 pictures on cpu, mean of 10 steps" in text
+    assert "kimg per day: " in text and "per step of 8 images on cpu, mean of 10 steps" in text
     memory = re.search(
         r"\nMemory: +([\d.]+) ([MG]iB) per process .* on cpu in fp32 with 8 images per forward pass$", text
     )
@@ -211,7 +214,7 @@ def test_memory_on_a_gpu_is_what_the_steps_held_there(
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update({device: GIB}))
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", held.__getitem__)
     text = speed(changed(with_micro_batch(tiny_config, 4), "performance", precision="fp32"), dataset, CUDA)
-    assert "0.500 s a step of 8 pictures on cuda:0" in text
+    assert "0.500 s per step of 8 images on cuda:0" in text
     assert "3.0 GiB per process at most" in text and "in fp32 with 4 images per forward pass" in text
 
 
@@ -230,7 +233,7 @@ def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: py
     assert result.exit_code == 0, result.output
     assert (
         '"batch_gpu": 8' in result.output
-        and "kimg a day" in result.output
+        and "kimg per day" in result.output
         and "iB per process at most" in result.output
     )
     assert not list(tmp_path.iterdir())
@@ -254,7 +257,7 @@ def test_number_is_recorded_and_a_resumed_run_keeps_it(tiny_data: Path, tmp_path
     assert json.loads((run_dir / "training_options.json").read_text())["data"]["cache"] == "none"
 
 
-def test_probe_uses_kept_pictures(tiny_config: RunConfig, dataset: ImageDataset) -> None:
+def test_probe_uses_kept_images(tiny_config: RunConfig, dataset: ImageDataset) -> None:
     plain = Probe(tiny_config, dataset, CPU).batches[0].images
-    keep_decoded(dataset, "gpu", CPU)
+    cache_decoded(dataset, "gpu", CPU)
     assert torch.equal(Probe(tiny_config, dataset, CPU).batches[0].images, plain)

@@ -17,11 +17,11 @@ from training.augment.pipe import AugmentPipe
 from training.compilation import (
     Compiled,
     announce,
-    obstacle,
     replays,
     resolve_compile,
     resolve_graphs,
     use_cache_folder,
+    why_unavailable,
 )
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.networks.discriminator import Discriminator
@@ -114,7 +114,7 @@ def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("Python.h: no such file\nmore")
 
     monkeypatch.setattr(torch, "compile", fail)
-    assert obstacle(CPU) == "a first small function failed to compile (Python.h: no such file)"
+    assert why_unavailable(CPU) == "a first small function failed to compile (Python.h: no such file)"
 
 
 def test_a_network_that_does_not_compile_runs_as_it_is(

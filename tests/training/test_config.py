@@ -21,7 +21,7 @@ def test_stage_sizes(height: int, width: int, sizes: list[tuple[int, int]]) -> N
 
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(512, 512, 3), (97, 97, 3), (4, 4, 3), (32, 32, 4)])
-def test_pictures_that_cannot_be_used(height: int, width: int, channels: int) -> None:
+def test_images_that_cannot_be_used(height: int, width: int, channels: int) -> None:
     with pytest.raises(ConfigError):
         DatasetSpec(height, width, channels)
 
@@ -90,7 +90,7 @@ def test_batches_that_do_not_divide() -> None:
         odd.check(DatasetSpec(32, 32, 3))
 
 
-def test_widths_must_suit_the_pictures() -> None:
+def test_widths_must_suit_the_images() -> None:
     with pytest.raises(ConfigError, match="3 generator stages"):
         GeneratorConfig(widths=(64, 32), layers=(1, 1)).check_stages(DatasetSpec(32, 32, 3))
     with pytest.raises(ConfigError, match="heads"):

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return _write(tmp_path / "data")
 
 
-def test_spec_pictures_and_labels(data: Path, folder: Path) -> None:
+def test_spec_images_and_labels(data: Path, folder: Path) -> None:
     for dataset in (ImageDataset(data, use_labels=True), ImageDataset(folder, use_labels=True)):
         assert dataset.spec == DatasetSpec(8, 16, 3, 4, ("a", "b", "c", "never seen"))
         assert len(dataset) == dataset.num_files == COUNT
@@ -155,7 +155,7 @@ def test_bad_data_sets(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere does not exist"):
         ImageDataset(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty contains no pictures"):
+    with pytest.raises(ValueError, match="empty contains no images"):
         ImageDataset(tmp_path / "empty")
     bad = folder / "00000" / "img00000009.png"
     bad.write_bytes(encode_png(_pixels(0)[:, :8]))

@@ -1,4 +1,4 @@
-"""Pictures that break, data sets that vanish and processes that are killed while training reads."""
+"""Images that break, data sets that vanish and processes that are killed while training reads."""
 
 import itertools
 import multiprocessing
@@ -26,9 +26,9 @@ from training.data.stream import MAX_BROKEN, DataError, ImageDataset, stream
 from training.data.workers import read_ahead
 
 COUNT = 24
-EPOCH = 2 * COUNT  # flipped pictures too
+EPOCH = 2 * COUNT  # flipped images too
 Workers = Callable[[], list[BaseProcess]]
-Item = tuple[bytes, bytes]  # a picture and its label
+Item = tuple[bytes, bytes]  # an image and its label
 
 
 def _pixels(index: int, height: int = 8) -> np.ndarray:
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _damage(path: Path, *indices: int) -> None:
-    """Change a byte of these pictures in a zip, in place."""
+    """Change a byte of these images in a zip, in place."""
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         for index in indices:
@@ -75,13 +75,13 @@ def _stream(dataset: ImageDataset, **options: object) -> Iterator[tuple[Tensor, 
 
 
 def _take(batches: Iterator[tuple[Tensor, Tensor]], count: int) -> list[Item]:
-    """Return the first pictures of a stream."""
+    """Return the first images of a stream."""
     pairs = itertools.chain.from_iterable(zip(images, labels, strict=True) for images, labels in batches)
     return [(image.numpy().tobytes(), label.numpy().tobytes()) for image, label in itertools.islice(pairs, count)]
 
 
 def _replaced(items: list[Item], pristine: list[Item], stand_ins: dict[int, int]) -> list[Item]:
-    """Return the undamaged stream with other pictures, by their index, in the place of some."""
+    """Return the undamaged stream with other images, by their index, in the place of some."""
     return [pristine[stand_ins.get(index, index)] for index in map(pristine.index, items)]
 
 
@@ -90,7 +90,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:100]), "has 100 bytes, not "),
     "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, not "),
     "another size": (lambda path: path.write_bytes(encode_png(_pixels(0, 9))), "has "),
-    "another picture": (lambda path: path.write_bytes(encode_png(_pixels(0) // 99)), "has "),
+    "another image": (lambda path: path.write_bytes(encode_png(_pixels(0) // 99)), "has "),
     "damaged": (
         lambda path: path.write_bytes(path.read_bytes()[:99] + bytes(path.stat().st_size - 99)),
         "is damaged (",
@@ -116,7 +116,7 @@ def test_file_that_breaks_is_named_and_replaced(folder: Path, kind: str) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_order_of_all_other_pictures_stays(data: Path, workers: int) -> None:
+def test_order_of_all_other_images_stays(data: Path, workers: int) -> None:
     whole = ImageDataset(data, use_labels=True, mirror=True)
     pristine, expected = _items(whole), _take(_stream(whole), 3 * EPOCH)
     _damage(data, 7, 8, COUNT - 1)
@@ -143,12 +143,12 @@ def test_resumed_and_parallel_runs_see_the_same(data: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_broken_pictures_are_an_end(data: Path, workers: int, workers_of: Workers) -> None:
+def test_too_many_broken_images_are_an_end(data: Path, workers: int, workers_of: Workers) -> None:
     broken = range(0, COUNT, 2)
     assert len(broken) == MAX_BROKEN + 2
     dataset, lines = ImageDataset(data), list[str]()
     _damage(data, *broken)
-    with pytest.raises(DataError, match=rf"^more than {MAX_BROKEN} pictures are broken in .*data.zip: ") as caught:
+    with pytest.raises(DataError, match=rf"^more than {MAX_BROKEN} images are broken in .*data.zip: ") as caught:
         _take(_stream(dataset, num_workers=workers, micro_batch=1, on_broken=lines.append), EPOCH)
     assert not workers_of()
     message = str(caught.value)
@@ -162,9 +162,9 @@ def test_too_many_broken_pictures_are_an_end(data: Path, workers: int, workers_o
 @pytest.mark.parametrize(
     ("broken", "limit", "message"),
     [
-        ([3], 0, rf"more than 0 pictures are broken in .*: {_name(3)} \(the first: "),
-        (range(COUNT), MAX_BROKEN, "more than 10 pictures are broken"),
-        (range(COUNT), 99, "all pictures are broken"),
+        ([3], 0, rf"more than 0 images are broken in .*: {_name(3)} \(the first: "),
+        (range(COUNT), MAX_BROKEN, "more than 10 images are broken"),
+        (range(COUNT), 99, "all images are broken"),
     ],
 )
 def test_limit_may_be_another(data: Path, broken: Iterable[int], limit: int, message: str) -> None:
@@ -174,35 +174,33 @@ def test_limit_may_be_another(data: Path, broken: Iterable[int], limit: int, mes
         _take(_stream(dataset, max_broken=limit), COUNT)
 
 
-def test_data_set_with_few_damaged_pictures_can_be_opened(data: Path) -> None:
+def test_data_set_with_few_damaged_images_can_be_opened(data: Path) -> None:
     """Wherever the damage is: a run must be able to go on."""
     whole = ImageDataset(data, use_labels=True)
     hashed = whole.content_hash()
     _damage(data, *range(MAX_BROKEN))
     content = bytearray(data.read_bytes())
-    content[0:120] = bytes(120)  # the first picture's header, and what the zip says before it
+    content[0:120] = bytes(120)  # the first image's header, and what the zip says before it
     data.write_bytes(content)
     dataset = ImageDataset(data, use_labels=True)
     assert (dataset.spec, len(dataset), dataset.content_hash()) == (whole.spec, len(whole), hashed)
-    assert np.array_equal(dataset.readable(0)[0], whole.image(MAX_BROKEN))
+    assert np.array_equal(dataset.load_or_substitute(0)[0], whole.image(MAX_BROKEN))
     _damage(data, MAX_BROKEN)
-    with pytest.raises(
-        ValueError, match=rf"more than 10 pictures are broken in .*{_name(0)}, .*Copy the data set again"
-    ):
+    with pytest.raises(ValueError, match=rf"more than 10 images are broken in .*{_name(0)}, .*Copy the data set again"):
         ImageDataset(data)
 
 
-def test_a_picture_asked_for_by_itself_is_not_replaced(data: Path) -> None:
+def test_a_image_asked_for_by_itself_is_not_replaced(data: Path) -> None:
     _damage(data, 3)
     dataset = ImageDataset(data)
     with pytest.raises(ValueError, match="Bad CRC"):
         dataset.image(3)
-    image, _, broken = dataset.readable(3)
+    image, _, broken = dataset.load_or_substitute(3)
     assert np.array_equal(image, dataset.image(4))
     assert [(name, stand_in) for name, _, stand_in in broken] == [(_name(3), _name(4))]
 
 
-def test_picture_that_declares_a_huge_size_costs_no_memory(folder: Path) -> None:
+def test_image_that_declares_a_huge_size_costs_no_memory(folder: Path) -> None:
     dataset = ImageDataset(folder)
     path = folder / _name(3)
     content = bytearray(path.read_bytes())

@@ -50,7 +50,7 @@ def gather(batches: Iterator[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Ten
     return torch.cat(images), None if classes[0] is None else torch.cat(classes)
 
 
-def test_pictures_do_not_depend_on_batch_size_or_count(data: Path) -> None:
+def test_images_do_not_depend_on_batch_size_or_count(data: Path) -> None:
     sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
     images, classes = gather(sampler.batches(range(120), 120, seed=1))
     assert images.dtype == torch.uint8 and images.shape == (120, 3, 16, 16)
@@ -63,7 +63,7 @@ def test_pictures_do_not_depend_on_batch_size_or_count(data: Path) -> None:
         assert their_classes is not None and torch.equal(their_classes, classes[:count])
 
 
-def test_pictures_follow_from_the_seed_and_differ_in_latent_and_noise(data: Path) -> None:
+def test_images_follow_from_the_seed_and_differ_in_latent_and_noise(data: Path) -> None:
     sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
     first, again = (
         gather(sampler.batches(range(100), 50, seed=1))[0],
@@ -112,7 +112,7 @@ def test_quantisation_truncates_and_clips(data: Path) -> None:
     assert classes is None
 
 
-def test_large_pictures_come_in_small_chunks(data: Path, tmp_path: Path) -> None:
+def test_large_images_come_in_small_chunks(data: Path, tmp_path: Path) -> None:
     with write_dataset(tmp_path / "large.zip") as writer:
         writer.add(encode_png(np.zeros((128, 128, 3), np.uint8)), None)
     sizes: list[int] = []
@@ -142,18 +142,18 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
     assert RealSet(ImageDataset(data)).num_classes == 0
 
 
-def test_saved_pictures_stand_in_for_a_generator(data: Path) -> None:
+def test_saved_images_stand_in_for_a_generator(data: Path) -> None:
     fake = FakeSet(RealSet(ImageDataset(data)))
     images, _ = gather(fake.batches(range(10), 4, seed=0))
     assert len(images) == 10
-    fake.check(Sample.PICTURES, 12)
-    with pytest.raises(ValueError, match=r"has 12 pictures, but the metrics look at 13 .* fid12_full"):
-        fake.check(Sample.PICTURES, 13)
+    fake.check(Sample.IMAGES, 12)
+    with pytest.raises(ValueError, match=r"has 12 images, but the metrics look at 13 .* fid12_full"):
+        fake.check(Sample.IMAGES, 13)
     with pytest.raises(ValueError, match=r"path length .* takes --network"):
         fake.check(Sample.PAIRS, 2)
 
 
-def test_a_part_of_the_pictures_is_what_the_whole_has_there(data: Path) -> None:
+def test_a_part_of_the_images_is_what_the_whole_has_there(data: Path) -> None:
     sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
     images, classes = gather(sampler.batches(range(120), 16, seed=1))
     assert classes is not None
@@ -172,8 +172,8 @@ def test_pairs_differ_by_a_small_step_in_w_and_not_in_noise(data: Path) -> None:
     near, far = pairs.unbind(dim=1)
     apart = (near - far).flatten(1).norm(dim=1) / near.flatten(1).norm(dim=1)
     assert apart.min() > 0 and apart.max() < 1e-3  # noise of their own would part them by far more
-    pictures, _ = gather(sampler.batches(range(60), 60, seed=1))
-    difference = (near.clamp(0, 255).floor() - pictures.float()).abs()  # rounding differs by half a level
+    images, _ = gather(sampler.batches(range(60), 60, seed=1))
+    difference = (near.clamp(0, 255).floor() - images.float()).abs()  # rounding differs by half a level
     assert difference.max() <= 1
     assert torch.equal(gather(sampler.pairs(range(50, 60), 10, seed=1))[0], pairs[50:])
 
@@ -218,7 +218,7 @@ def test_flipped_set_is_there_for_metrics_that_want_it(data: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
-def test_snapshot_is_measured_against_flipped_pictures_only_where_training_flips(
+def test_snapshot_is_measured_against_flipped_images_only_where_training_flips(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Means:

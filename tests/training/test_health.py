@@ -71,7 +71,7 @@ def test_a_single_bad_step_is_reported_and_passed(
 def test_a_diverged_run_goes_back_and_takes_another_way(
     tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, poison: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batches = 16  # of 8 pictures, in 2 passes each; the state is saved every second step, divergence seen every eighth
+    batches = 16  # of 8 images, in 2 passes each; the state is saved every second step, divergence seen every eighth
     poison(lambda call: 12 <= call < 16)
     schedule = {"kimg": batches * 8 / 1000, "state_kimg": 0.016, "max_nonfinite": 2, "batch": 8, "batch_gpu": 4}
     loop = start(tiny_config, tiny_data, tmp_path / "run", **schedule)

@@ -112,7 +112,7 @@ def test_phases_compile_each_network_once(tiny_config: RunConfig) -> None:
     state = TrainState(replace(tiny_config, performance=COMPILED), SPEC, CPU)
     phases = build_phases(state)
     for mix in (False, True, False, True):
-        for phase in phases:  # real pictures lie in memory otherwise than generated ones, and must not for the compiler
+        for phase in phases:  # real images lie in memory otherwise than generated ones, and must not for the compiler
             phase.step([micro_batch(state, mix), micro_batch(state, mix)])
     assert state.is_good()
     assert not counters["graph_break"]
@@ -125,9 +125,9 @@ def test_a_last_smaller_batch_is_compiled_with_the_others() -> None:
     ws, counters = torch.randn(10, generator.num_ws, 16), torch._dynamo.utils.counters
     resolve_compile("1", CPU)
     counters.clear()
-    ours = Renderer(generator, batch=4, performance=COMPILED).pictures(ws, range(10))
+    ours = Renderer(generator, batch=4, performance=COMPILED).images(ws, range(10))
     assert counters["stats"]["unique_graphs"] == 1
-    assert (ours.int() - Renderer(generator, batch=4).pictures(ws, range(10)).int()).abs().max() <= 1
+    assert (ours.int() - Renderer(generator, batch=4).images(ws, range(10)).int()).abs().max() <= 1
 
 
 def narrow_cifar() -> RunConfig:

@@ -126,7 +126,7 @@ def plain_generator(network: Generator, z: Tensor) -> Tensor:
     ("size", "start"), [((48, 48), (12, 12)), ((64, 64), (8, 8)), ((64, 96), (8, 12)), ((28, 28), (14, 14))]
 )
 def test_whole_generator_equals_the_paper(size: tuple[int, int], start: tuple[int, int]) -> None:
-    """Starts of other sizes, pictures that are not square, and Linformer above 32 px."""
+    """Starts of other sizes, images that are not square, and Linformer above 32 px."""
     spec = DatasetSpec(*size, 3)
     assert spec.stage_sizes[0] == start
     stages = len(spec.stage_sizes)
@@ -180,7 +180,7 @@ def test_double_precision_agrees_with_single(label_dim: int) -> None:
     assert (logits - wide_logits).abs().max() < 1e-5 * wide_logits.abs().max()
 
 
-def test_seeded_pictures_and_noise_modes(tiny_spec: DatasetSpec) -> None:
+def test_seeded_images_and_noise_modes(tiny_spec: DatasetSpec) -> None:
     network = Generator(GeneratorConfig(widths=(32, 16), layers=(1, 1)), tiny_spec).eval()
     for stage in network.synthesis.stages:
         for layer in stage.layers:
@@ -204,7 +204,7 @@ def test_truncation() -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 24), (16, 24), (24, 16)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shapes_for_any_picture(size: tuple[int, int], channels: int) -> None:
+def test_shapes_for_any_image(size: tuple[int, int], channels: int) -> None:
     spec = DatasetSpec(*size, channels, label_dim=4)
     stages = len(spec.stage_sizes)
     generator = Generator(GeneratorConfig(widths=(32,) * stages, layers=(1,) * stages), spec)

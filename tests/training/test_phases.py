@@ -130,7 +130,7 @@ def test_styles_that_are_not_finite_do_not_move_their_mean(state: TrainState) ->
 
 
 def agree_on_what_is_not_finite(config: RunConfig) -> None:
-    distributed.join(torch.device("cpu"))
+    distributed.init(torch.device("cpu"))
     is_bad = distributed.rank() == 1
     losses = Losses(TrainState(config, DatasetSpec(16, 16, 3), torch.device("cpu")))
     for length, expected in ((3.0, 3.0), (math.nan if is_bad else 5.0, 3.0), (4.0 + 2 * is_bad, 5.0)):
@@ -144,7 +144,7 @@ def agree_on_what_is_not_finite(config: RunConfig) -> None:
         loss, is_finite = average_gradients(parameters, torch.tensor(1.0 + 2 * is_bad), replaced)
         assert loss == 2 and not is_finite
         assert [p.grad.tolist() for p in parameters if p.grad is not None] == [[2.0, 1e5 if replaced else math.inf]] * 2
-    distributed.leave()
+    distributed.shutdown()
 
 
 def test_two_ranks_agree_on_what_is_not_finite(tiny_config: RunConfig) -> None:
@@ -158,7 +158,7 @@ def poison(state: TrainState, name: str) -> None:
         "buffer": lambda: state.G.mapping_network.w_avg[0].copy_(bad),
         "average's buffer": lambda: state.G_ema.mapping_network.w_avg[0].copy_(bad),
         "mean path length": lambda: state.pl_mean.copy_(bad),
-        "probability": lambda: state.strength.p.copy_(bad),
+        "probability": lambda: state.ada.p.copy_(bad),
         "first moment": lambda: state.g_optimizer.state[state.g_parameters[-1]]["exp_avg"].view(-1)[0].copy_(bad),
         "second moment": lambda: state.d_optimizer.state[state.d_parameters[0]]["exp_avg_sq"].view(-1)[0].copy_(bad),
     }

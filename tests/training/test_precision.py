@@ -1,4 +1,4 @@
-"""Reduced precision against float32: pictures, gradients, what stays float32, and whole runs."""
+"""Reduced precision against float32: images, gradients, what stays float32, and whole runs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

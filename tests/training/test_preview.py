@@ -14,7 +14,7 @@ def test_quantisation_truncates() -> None:
     assert to_uint8(torch.tensor([(100.9 - 128) / 127.5])).tolist() == [100]
 
 
-def test_grid_places_pictures_row_by_row(tmp_path: Path) -> None:
+def test_grid_places_images_row_by_row(tmp_path: Path) -> None:
     images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 1, 2, 3)
     save_grid(tmp_path / "grid.png", images, columns=3)
     grid = np.asarray(Image.open(tmp_path / "grid.png"))  # grey stays grey

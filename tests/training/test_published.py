@@ -1,4 +1,4 @@
-"""Published checkpoints give the published pictures, and opening a file never runs anything in it."""
+"""Published checkpoints give the published images, and opening a file never runs anything in it."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_published_pictures(folder: Path, name: str) -> None:
+def test_published_images(folder: Path, name: str) -> None:
     generator = load_generator(folder / f"{name}.pkl")
     expected = np.load(DATA / f"{name}_expected.npz")
     assert sum(p.numel() for p in generator.parameters()) == expected["num_params_G"]
@@ -139,8 +139,8 @@ def test_generate_py_takes_a_published_file(folder: Path, tmp_path: Path) -> Non
     from PIL import Image
 
     expected = np.load(DATA / "official_small_linformer_cond_expected.npz")["seed1_psi0.7_none"]
-    picture = np.asarray(Image.open(tmp_path / "seed0001.png")).astype(int)
-    assert np.abs(picture - expected).max() <= 1
+    image = np.asarray(Image.open(tmp_path / "seed0001.png")).astype(int)
+    assert np.abs(image - expected).max() <= 1
 
 
 class Call:

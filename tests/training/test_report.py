@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Reporter(tmp_path, CPU, cur_nimg=0, total_nimg=10_000, is_quiet=False)
     report.tick_sec -= 20.0  # as if so many seconds had passed
-    report.upkeep_sec = 10.0
+    report.maintenance_sec = 10.0
     report.status(2000, augment_p=0.25, stats={"Loss/G/loss": Scalar(num=64, mean=0.7, std=0.1)}, num_nonfinite=0)
     report.close()
     line = capsys.readouterr().out

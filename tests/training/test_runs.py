@@ -58,7 +58,7 @@ def test_other_settings_are_named(
     assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)  # an older one may match
 
 
-def test_other_pictures_do_not_match(config: RunConfig, run_dir: Path) -> None:
+def test_other_images_do_not_match(config: RunConfig, run_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"label_dim \(0 there, 2 here\)"):
         newest_matching_run(run_dir.parent, config, DatasetSpec(16, 16, 3, label_dim=2))
 

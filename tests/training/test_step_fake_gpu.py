@@ -83,7 +83,7 @@ def test_nothing_mixes_devices_or_waits(
         phase.step(batches)
     assert state.g_scaler.is_enabled() == state.d_scaler.is_enabled() == (precision == "fp16")
     state.health.end_step()
-    state.strength.adjust(8, 4, target=0.6, speed_nimg=1000.0)
+    state.ada.adjust(8, 4, target=0.6, speed_nimg=1000.0)
     state.stats.sum_up()
     assert {sums.device for sums in state.stats.moments.values()} == {GPU}
     with pytest.raises(Exception, match="_local_scalar_dense"):

@@ -8,7 +8,7 @@ import torch
 
 from training.checkpoint.state_file import STATE_LATEST, find_state, state_values, write_state
 from training.config import DatasetSpec, RunConfig
-from training.run.disk_full import DiskFullError, Patience
+from training.run.disk_full import DiskFullError, DiskFullRetry
 from training.state import TrainState
 
 
@@ -16,9 +16,9 @@ def full() -> OSError:
     return OSError(errno.ENOSPC, "No space left on device")
 
 
-def patience(said: list[str], retries: int = 3, stop_after: int = 1000) -> Patience:
+def patience(said: list[str], retries: int = 3, stop_after: int = 1000) -> DiskFullRetry:
     asked = iter(range(1_000_000))
-    return Patience(retries, 0.01, said.append, lambda: next(asked) >= stop_after)
+    return DiskFullRetry(retries, 0.01, said.append, lambda: next(asked) >= stop_after)
 
 
 def test_waits_until_there_is_space(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def bias_act(
     alpha = default.alpha if alpha is None else float(alpha)
     gain = default.gain if gain is None else float(gain)
     does_nothing = bias is None and noise is None and act == "linear" and gain == 1 and clamp is None
-    if not does_nothing and native.is_used_for(x, "bias_act"):
+    if not does_nothing and native.should_use_native(x, "bias_act"):
         from torch_utils.ops.native.bias_act_op import bias_act_native
 
         return bias_act_native(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength)

@@ -100,7 +100,7 @@ def upfirdn2d(
             f"padding={padding} leaves nothing of a {x.shape[3]}x{x.shape[2]} image for a {taps_x}x{taps_y} filter"
         )
     factors = (up_x, up_y), (down_x, down_y)
-    if native.is_used_for(x, "upfirdn2d"):
+    if native.should_use_native(x, "upfirdn2d"):
         from torch_utils.ops.native import upfirdn2d_op
 
         if upfirdn2d_op.supports(f, *factors):

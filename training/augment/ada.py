@@ -14,7 +14,7 @@ def _one_rank(totals: Tensor) -> Tensor:
     return totals
 
 
-class AugmentStrength:
+class AdaController:
     """Probability p of each augmentation; lives on the device and never waits for it."""
 
     def __init__(
@@ -30,7 +30,7 @@ class AugmentStrength:
         Args:
             initial_p: p at the start of the run.
             adaptive: False = p stays as it is.
-            limit: Upper bound of what `effective_p` gives; p itself goes on counting beyond.
+            limit: Upper bound of what `p_clamped` gives; p itself goes on counting beyond.
             device: Where p and the totals live.
             reduce_sum: Returns a tensor summed over all ranks. The default is that of a single rank.
         """
@@ -45,7 +45,7 @@ class AugmentStrength:
         self._restored = torch.zeros_like(self._totals)  # of all ranks together, from before a restart
 
     @property
-    def effective_p(self) -> Tensor:
+    def p_clamped(self) -> Tensor:
         """The probability to augment with, p up to the limit, a tensor without dimensions."""
         return self.p.clamp(max=self.limit)
 

@@ -14,13 +14,13 @@ _MAX_PATH = 4096  # characters; what is longer names no file, and would fill the
 
 
 def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
-    """Configuration, picture format and state dicts by network of a published checkpoint, as `read_snapshot` gives them.
+    """Configuration, image format and state dicts by network of a published checkpoint, as `read_snapshot` gives them.
 
     Raises PublishedFileError, also for networks that are not Styleformer's.
     """
     content = read_published(path)
     try:
-        spec = picture_format(content["G_ema"])
+        spec = image_format(content["G_ema"])
         config = RunConfig(
             preset="published",
             data=data_config(content.get("training_set_kwargs")),
@@ -39,7 +39,7 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
     return config, spec, values
 
 
-def picture_format(generator: PublishedModule) -> DatasetSpec:
+def image_format(generator: PublishedModule) -> DatasetSpec:
     """Size, channels and classes from the constructor arguments."""
     kwargs = generator.init_kwargs
     size = kwargs["img_resolution"]
@@ -47,7 +47,7 @@ def picture_format(generator: PublishedModule) -> DatasetSpec:
 
 
 def data_config(kwargs: Any) -> DataConfig:
-    """Which pictures it was trained on, as far as the arguments of its data set say so in plain values.
+    """Which images it was trained on, as far as the arguments of its data set say so in plain values.
 
     Of a subset nothing is known: it was drawn in another way than ours.
     """

@@ -26,7 +26,7 @@ from training.networks.generator import Generator
 from training.state import TrainState
 
 SAFETENSORS = ".safetensors"
-PICTURE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
+IMAGE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
 ARCHITECTURE_FIELDS = {  # settings that decide what the weights compute
     "generator": (
         "widths",
@@ -53,7 +53,7 @@ def save_snapshot(path: Path, state: TrainState) -> None:
 def read_snapshot(
     path: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
-    """Configuration, picture format and tensors by network of a snapshot: ours, exported, or a published .pkl.
+    """Configuration, image format and tensors by network of a snapshot: ours, exported, or a published .pkl.
 
     Raises CheckpointError.
     """
@@ -120,11 +120,11 @@ def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> 
 
 
 def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> None:
-    """Raise CheckpointError unless the networks of a snapshot can start a run with this configuration and pictures."""
+    """Raise CheckpointError unless the networks of a snapshot can start a run with this configuration and images."""
     theirs_config, theirs, _ = read_snapshot(path)
     differences = [
         f"{name} {getattr(theirs, field)} there, {getattr(spec, field)} here"
-        for name, field in PICTURE_FIELDS.items()
+        for name, field in IMAGE_FIELDS.items()
         if getattr(theirs, field) != getattr(spec, field)
     ]
     for group, fields in ARCHITECTURE_FIELDS.items():
@@ -137,7 +137,7 @@ def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> None:
         ]
     if differences:
         raise CheckpointError(
-            f"{path}: its networks do not fit this run ({'; '.join(differences)}); use the --cfg, --cond, picture size and "
+            f"{path}: its networks do not fit this run ({'; '.join(differences)}); use the --cfg, --cond, image size and "
             f"network options of the run it comes from"
         )
 

@@ -15,7 +15,7 @@ STATE_NEW = "training-state-new.pt"  # whole, but not yet called the latest: wha
 
 
 def state_values(state: TrainState, content_hash: str = "") -> dict[str, Any]:
-    """What a state file holds, and which pictures it was trained on; call it on every rank."""
+    """What a state file holds, and which images it was trained on; call it on every rank."""
     head = header(STATE_FORMAT, state.config, state.spec, state.cur_nimg)
     return head | {"content_hash": content_hash, "state": state.state_dict()}
 

@@ -1,4 +1,4 @@
-"""Decides where a data set keeps its pictures decoded (--cache), and fills that place."""
+"""Decides where a data set keeps its images decoded (--cache), and fills that place."""
 
 import contextlib
 import math
@@ -19,7 +19,7 @@ from dnnlib.text import format_bytes
 from metrics.cache import default_folder
 from torch_utils.distributed import local_world_size
 from training.data.dataset import ImageDataset
-from training.data.decoded import Decoded, Place, empty, from_file, write_file
+from training.data.decoded import CacheLocation, Decoded, empty, from_file, write_file
 from training.data.files import MAX_BROKEN
 from training.data.workers import DataError, read_ahead
 
@@ -38,81 +38,79 @@ _MAX_WORKERS = 16
 _KEPT_SEC = 30 * 86_400.0  # an unused file is removed after so long, when another one is made
 
 
-def keep_decoded(
+def cache_decoded(
     dataset: ImageDataset,
     mode: str,  # auto, gpu, ram or none
     device: torch.device,
     workers: int = 0,  # processes that will read ahead
     say: Callable[[str], None] = print,  # gets lines for people
 ) -> None:
-    """Make a data set keep its pictures decoded, where and as far as that is possible; they stay the same.
+    """Make a data set keep its images decoded, where and as far as that is possible; they stay the same.
 
     auto keeps them on the GPU where they take a small part of its memory, else in a file if it is not too large; without
-    a GPU, small sets in the memory of each process. Pictures that cannot be decoded are left to their reader.
+    a GPU, small sets in the memory of each process. Images that cannot be decoded are left to their reader.
     """
     num_bytes = math.prod(dataset.shape)
     place, reason = choose(mode, num_bytes, device, workers)
     if reason:
         say(f"--cache={mode}: {reason}")
     try:
-        if place is Place.MEMORY:
-            dataset.kept = empty(dataset.shape)
-        elif place is Place.FILE:
-            dataset.kept = _file(dataset, say)
-        elif place is Place.DEVICE:
-            dataset.kept = _on_device(dataset, device, say)
+        if place is CacheLocation.MEMORY:
+            dataset.cache = empty(dataset.shape)
+        elif place is CacheLocation.FILE:
+            dataset.cache = _file(dataset, say)
+        elif place is CacheLocation.DEVICE:
+            dataset.cache = _on_device(dataset, device, say)
     except (OSError, ValueError, torch.OutOfMemoryError) as error:
         text = " ".join(str(error).split())
-        say(f"--cache={mode}: pictures are decoded each time they are read, as they cannot be kept: {text}")
+        say(f"--cache={mode}: images are decoded each time they are read, as they cannot be kept: {text}")
 
 
-def choose(mode: str, num_bytes: int, device: torch.device, workers: int) -> tuple[Place | None, str]:
-    """Return where to keep pictures of so many bytes, None = nowhere, and why it is not where it was asked for."""
+def choose(mode: str, num_bytes: int, device: torch.device, workers: int) -> tuple[CacheLocation | None, str]:
+    """Return where to keep images of so many bytes, None = nowhere, and why it is not where it was asked for."""
     if mode == "none":
         return None, ""
     if mode == "auto" and device.type != "cuda":
-        return (Place.MEMORY if num_bytes * max(workers, 1) <= MEMORY_BYTES else None), ""
+        return (CacheLocation.MEMORY if num_bytes * max(workers, 1) <= MEMORY_BYTES else None), ""
     is_auto, reason = mode == "auto", ""
     if mode != "ram":
         if num_bytes <= _free_bytes(device) * (AUTO_DEVICE_SHARE if is_auto else DEVICE_SHARE):
-            return Place.DEVICE, ""
-        reason = f"decoded, the pictures take {format_bytes(num_bytes)}, too much for the memory of {device}"
+            return CacheLocation.DEVICE, ""
+        reason = f"decoded, the images take {format_bytes(num_bytes)}, too much for the memory of {device}"
     free = _free_disk_bytes(default_folder())
     if num_bytes > free * (AUTO_DISK_SHARE if is_auto else DISK_SHARE):
-        reason = (
-            f"decoded, the pictures take {format_bytes(num_bytes)}; {default_folder()} has {format_bytes(free)} left"
-        )
+        reason = f"decoded, the images take {format_bytes(num_bytes)}; {default_folder()} has {format_bytes(free)} left"
         return None, "" if is_auto else f"{reason}. They are decoded each time they are read"
     if is_auto and num_bytes > AUTO_FILE_BYTES:
         return None, ""
-    return Place.FILE, "" if is_auto or not reason else f"{reason}. They are kept in a file"
+    return CacheLocation.FILE, "" if is_auto or not reason else f"{reason}. They are kept in a file"
 
 
 def device_bytes(dataset: ImageDataset, mode: str, device: torch.device) -> int:
-    """Return how much of the device's memory the pictures will take."""
+    """Return how much of the device's memory the images will take."""
     num_bytes = math.prod(dataset.shape)
-    return num_bytes if choose(mode, num_bytes, device, 0)[0] is Place.DEVICE else 0
+    return num_bytes if choose(mode, num_bytes, device, 0)[0] is CacheLocation.DEVICE else 0
 
 
 def _on_device(dataset: ImageDataset, device: torch.device, say: Callable[[str], None]) -> Decoded:
-    """Return the pictures in the device's memory; large sets come from the file, which is soon read the next time."""
+    """Return the images in the device's memory; large sets come from the file, which is soon read the next time."""
     num_bytes = math.prod(dataset.shape)
     if num_bytes > SMALL_BYTES:
         with contextlib.suppress(OSError):
             kept = _file(dataset, say)
-            return Decoded(kept.pixels.to(device), kept.is_there, Place.DEVICE)
+            return Decoded(kept.pixels.to(device), kept.is_valid, CacheLocation.DEVICE)
     pixels = torch.empty(dataset.shape, dtype=torch.uint8, device=device)
     masks, start = [], 0
-    for part, is_there in _decoded_parts(dataset, available_cpus() // local_world_size()):
+    for part, is_valid in _decoded_parts(dataset, available_cpus() // local_world_size()):
         pixels[start : start + len(part)] = part.to(device)
-        masks.append(is_there)
+        masks.append(is_valid)
         start += len(part)
-    return Decoded(pixels, np.concatenate(masks), Place.DEVICE)
+    return Decoded(pixels, np.concatenate(masks), CacheLocation.DEVICE)
 
 
 def _file(dataset: ImageDataset, say: Callable[[str], None]) -> Decoded:
-    """Return the pictures of the file in the cache folder; the first process that wants it writes it."""
-    folder = default_folder() / "pictures"
+    """Return the images of the file in the cache folder; the first process that wants it writes it."""
+    folder = default_folder() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{dataset.pixel_hash()[:32]}.npy"
     kept = from_file(path, dataset.shape)
@@ -129,7 +127,7 @@ def _new_file(dataset: ImageDataset, path: Path, say: Callable[[str], None]) -> 
         with contextlib.suppress(OSError):
             if time.time() - other.stat().st_mtime > _KEPT_SEC:
                 other.unlink()
-    say(f"Decoding {dataset.num_files:,} pictures once, into {path} ({format_bytes(math.prod(dataset.shape))})")
+    say(f"Decoding {dataset.num_files:,} images once, into {path} ({format_bytes(math.prod(dataset.shape))})")
     write_file(path, dataset.shape, _decoded_parts(dataset, available_cpus()))
     kept = from_file(path, dataset.shape)
     if kept is None:
@@ -138,34 +136,34 @@ def _new_file(dataset: ImageDataset, path: Path, say: Callable[[str], None]) -> 
 
 
 class _Decoder(Dataset[tuple[Tensor, Tensor]]):
-    """Decoded pictures, uint8 [count, channels, height, width], of some files, and which of them are there."""
+    """Decoded images, uint8 [count, channels, height, width], of some files, and which of them are there."""
 
     def __init__(self, dataset: ImageDataset) -> None:
         self._dataset = dataset
 
     def __getitem__(self, files: range) -> tuple[Tensor, Tensor]:
         pixels = np.zeros((len(files), *self._dataset.shape[1:]), np.uint8)
-        is_there = np.zeros(len(files), bool)
+        is_valid = np.zeros(len(files), bool)
         for place, file_index in enumerate(files):
             with contextlib.suppress(ValueError):  # whoever reads it will say what is wrong
                 pixels[place] = self._dataset.image(file_index)
-                is_there[place] = True
-        return torch.from_numpy(pixels), torch.from_numpy(is_there)
+                is_valid[place] = True
+        return torch.from_numpy(pixels), torch.from_numpy(is_valid)
 
 
 def _decoded_parts(dataset: ImageDataset, workers: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Yield all pictures, some at a time, and which of them are there; DataError if too many are not."""
+    """Yield all images, some at a time, and which of them are there; DataError if too many are not."""
     count, num_bytes = dataset.num_files, math.prod(dataset.shape)
     size = max(_CHUNK_BYTES * count // num_bytes, 1)
     chunks = (range(start, min(start + size, count)) for start in range(0, count, size))
     workers = 0 if workers < 2 or num_bytes <= _FEW_BYTES else min(workers, _MAX_WORKERS)
     missing = 0
     with contextlib.closing(read_ahead(_Decoder(dataset), chunks, workers, pin_memory=False)) as parts:
-        for pixels, is_there in parts:
-            missing += len(pixels) - int(is_there.sum())
+        for pixels, is_valid in parts:
+            missing += len(pixels) - int(is_valid.sum())
             if missing > min(MAX_BROKEN, count - 1):
-                raise DataError(f"{missing} or more pictures in {dataset.path} cannot be read")
-            yield pixels, is_there.numpy()
+                raise DataError(f"{missing} or more images in {dataset.path} cannot be read")
+            yield pixels, is_valid.numpy()
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""The pictures and labels of a data set."""
+"""The images and labels of a data set."""
 
 import functools
 import hashlib
@@ -18,12 +18,12 @@ from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import LayoutError
 from training.config import DatasetSpec
 from training.data.decoded import Decoded
-from training.data.files import MAX_BROKEN, ImageFiles, too_many
+from training.data.files import MAX_BROKEN, ImageFiles, too_many_broken_error
 from training.data.workers import DataError
 
 
-class BrokenPicture(NamedTuple):
-    """A picture that could not be read, and the one used in its place."""
+class BrokenImage(NamedTuple):
+    """An image that could not be read, and the one used in its place."""
 
     name: str  # of its file
     problem: str  # what is wrong with which file
@@ -31,30 +31,30 @@ class BrokenPicture(NamedTuple):
 
 
 class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """The pictures of a zip or folder, with their labels if asked for.
+    """The images of a zip or folder, with their labels if asked for.
 
     Attributes:
         spec: What the networks must know.
         files: All files of the zip or folder; other data sets can be made of them, without opening it again.
         path: The zip or folder.
-        num_files: Pictures in use, before mirroring.
-        shape: Of the pictures in use, [files, channels, height, width], before mirroring.
-        kept: Decoded pictures, where they need not be read from their files any more; None = none are kept.
-        broken: What is wrong with each picture, by its name, that `stream` has found broken so far.
+        num_files: Images in use, before mirroring.
+        shape: Of the images in use, [files, channels, height, width], before mirroring.
+        kept: Decoded images, where they need not be read from their files any more; None = none are kept.
+        broken: What is wrong with each image, by its name, that `stream` has found broken so far.
 
     Raises:
-        ValueError: No such path, no pictures in it, pictures of several sizes or of an unsupported kind, more than
-            MAX_BROKEN damaged ones, labels that are missing or do not fit the pictures.
+        ValueError: No such path, no images in it, images of several sizes or of an unsupported kind, more than
+            MAX_BROKEN damaged ones, labels that are missing or do not fit the images.
     """
 
     def __init__(
         self,
         source: str | Path | ImageFiles,  # a path, or what is opened already
         use_labels: bool = False,  # otherwise labels have length 0
-        mirror: bool = False,  # add every picture flipped left to right, after all others
+        mirror: bool = False,  # add every image flipped left to right, after all others
         max_images: int | None = None,  # use only so many, drawn by the seed; None = all
         seed: int = 0,  # of that draw only
-        left_out: Collection[str] = (),  # names of pictures that do not belong to it
+        left_out: Collection[str] = (),  # names of images that do not belong to it
     ) -> None:
         self.files = source if isinstance(source, ImageFiles) else ImageFiles(source)
         self._tree, self.path = self.files.tree, self.files.path
@@ -69,7 +69,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self._layout = self.files.common_layout(self._names)
         self._num_bytes = self.files.num_bytes[positions][chosen]
         self.shape = (self.num_files, self._layout.channels, self._layout.height, self._layout.width)
-        self.kept: Decoded | None = None
+        self.cache: Decoded | None = None
         self.broken: dict[str, str] = {}
         self.spec = DatasetSpec(
             self._layout.height, self._layout.width, self._layout.channels, labels.shape[1], class_names
@@ -82,9 +82,9 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self.image(index), self.label(index)
 
     def image(self, index: int) -> np.ndarray:
-        """Return a picture, uint8 [channels, height, width]; ValueError if it is broken."""
+        """Return an image, uint8 [channels, height, width]; ValueError if it is broken."""
         file_index = self._file_index(index)
-        image = None if self.kept is None else self.kept.image(file_index)
+        image = None if self.cache is None else self.cache.image(file_index)
         if image is None:
             image = self._decode(file_index)
         return np.array(
@@ -96,26 +96,28 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self._labels[self._file_index(index)]
 
     def kept_batch(self, indices: list[int]) -> tuple[Tensor, Tensor] | None:
-        """Return pictures, uint8 [count, channels, height, width], and labels of indices if all pictures are kept.
+        """Return images, uint8 [count, channels, height, width], and labels of indices if all images are kept.
 
-        The pictures are on the device where they are kept, the labels on the CPU. None where one has to be read.
+        The images are on the device where they are kept, the labels on the CPU. None where one has to be read.
         """
-        if self.kept is None:
+        if self.cache is None:
             return None
         positions = np.asarray(indices)
         files = positions % self.num_files
-        images = self.kept.take(files, positions >= self.num_files)
+        images = self.cache.get_batch(files, positions >= self.num_files)
         return None if images is None else (images, torch.from_numpy(self._labels[files]))
 
-    def readable(self, index: int, max_broken: int = MAX_BROKEN) -> tuple[np.ndarray, np.ndarray, list[BrokenPicture]]:
-        """Return a picture, its label and no more, or those of the next readable picture and which ones are broken.
+    def load_or_substitute(
+        self, index: int, max_broken: int = MAX_BROKEN
+    ) -> tuple[np.ndarray, np.ndarray, list[BrokenImage]]:
+        """Return an image, its label and no more, or those of the next readable image and which ones are broken.
 
-        The next one after the last is the first; a flipped picture is followed by flipped ones. So what stands in for a
-        picture follows from the data set alone.
+        The next one after the last is the first; a flipped image is followed by flipped ones. So what stands in for a
+        image follows from the data set alone.
 
         Raises:
             DataError: All are broken, or more than `max_broken` in a row, or the zip or folder is gone or another one, or
-            a picture is not what dataset.json declares.
+            an image is not what dataset.json declares.
         """
         first, flipped = self._file_index(index), index >= self.num_files
         once_around = itertools.chain(range(first, self.num_files), range(first))
@@ -129,15 +131,15 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
                 broken[self._names[file_index]] = " ".join(str(error).split())
             else:
                 stand_in = self._names[file_index]
-                return image, label, [BrokenPicture(*item, stand_in) for item in broken.items()]
-        raise too_many(self.path, broken, max_broken)
+                return image, label, [BrokenImage(*item, stand_in) for item in broken.items()]
+        raise too_many_broken_error(self.path, broken, max_broken)
 
     def labels(self) -> np.ndarray:
         """Return all labels, float [len(self), label_dim]."""
         return np.concatenate([self._labels, self._labels]) if self._mirror else self._labels
 
     def content_hash(self) -> str:
-        """Return a SHA-256 over names and contents (their CRC-32) of the pictures, their labels, and mirroring.
+        """Return a SHA-256 over names and contents (their CRC-32) of the images, their labels, and mirroring.
 
         It depends on what is in use of the data set, not on where it lies or whether it is a zip or a folder.
         """
@@ -148,7 +150,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return digest.hexdigest()
 
     def pixel_hash(self) -> str:
-        """Return a SHA-256 over what the decoded pictures follow from; labels and mirroring do not matter."""
+        """Return a SHA-256 over what the decoded images follow from; labels and mirroring do not matter."""
         digest = hashlib.sha256(f"{self.shape} decoded by Pillow {PIL.__version__}\n".encode())
         for line in self._content_lines():
             digest.update(line)
@@ -164,22 +166,22 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self._tree.crcs(self._names)
 
     def _decode(self, file_index: int) -> np.ndarray:
-        """Return the picture of a file, uint8 [channels, height, width], and keep it where pictures are kept."""
+        """Return the image of a file, uint8 [channels, height, width], and keep it where images are kept."""
         is_exact = self.files.declared is not None  # else grey among RGB is allowed
         name, num_bytes = self._names[file_index], self._num_bytes[file_index]
         pixels = self._tree.pixels(name, self._layout, num_bytes, is_exact)
         image = np.array(pixels.transpose(2, 0, 1), order="C")
-        if self.kept is not None:
-            self.kept.keep(file_index, image)
+        if self.cache is not None:
+            self.cache.keep(file_index, image)
         return image
 
     def _file_index(self, index: int) -> int:
         if not 0 <= index < len(self):
-            raise IndexError(f"there is no picture {index} in {self.path}, only 0..{len(self) - 1}")
+            raise IndexError(f"there is no image {index} in {self.path}, only 0..{len(self) - 1}")
         return index % self.num_files
 
     def _require_sound_data_set(self, error: ValueError) -> None:
-        """Raise DataError if what went wrong is a matter of the whole data set, not of one picture."""
+        """Raise DataError if what went wrong is a matter of the whole data set, not of one image."""
         if self.files.declared and isinstance(error.__cause__, LayoutError):
             raise self.files.contradiction(error) from error
         try:
@@ -191,11 +193,11 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
 
 
 def _subset(length: int, max_images: int | None, seed: int, path: Path) -> np.ndarray:
-    """Return which pictures to use, in their order; with one seed, a smaller choice is part of each larger one."""
+    """Return which images to use, in their order; with one seed, a smaller choice is part of each larger one."""
     if max_images is None:
         return np.arange(length)
     if not 1 <= max_images <= length:
-        raise ValueError(f"a subset of {max_images} pictures was asked for (--subset), but {path} has {length}")
+        raise ValueError(f"a subset of {max_images} images was asked for (--subset), but {path} has {length}")
     return np.sort(np.random.default_rng(np.random.SeedSequence(seed)).permutation(length)[:max_images])
 
 
@@ -209,7 +211,7 @@ def _labels_of(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple[s
     if table is None:
         raise ValueError(
             f"{files.path} has no labels in a {FILE_NAME}, but training on labels (--cond) was asked for; pack the "
-            f"pictures, one folder a class, with dataset_tool.py --labels-from-folders"
+            f"images, one folder a class, with dataset_tool.py --labels-from-folders"
         )
     return _label_array(table.labels_of(names), len(table.class_names)), table.class_names
 

@@ -1,4 +1,4 @@
-"""Pictures that were decoded once and are kept: in memory, in a file that processes share, or on the GPU."""
+"""Images that were decoded once and are kept: in memory, in a file that processes share, or on the GPU."""
 
 import math
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from dnnlib.files import atomic_write
 Shape = tuple[int, int, int, int]  # files, channels, height, width
 
 
-class Place(Enum):
-    """Where decoded pictures are kept."""
+class CacheLocation(Enum):
+    """Where decoded images are kept."""
 
     MEMORY = auto()  # of this process; they come in as they are read
     FILE = auto()  # mapped into memory, once for all processes
@@ -26,35 +26,35 @@ class Place(Enum):
 
 
 class Decoded:
-    """Pictures by the number of their file; one that is not there must be read from its file.
+    """Images by the number of their file; one that is not there must be read from its file.
 
-    A copy for another process starts empty, unless the pictures are in a file.
+    A copy for another process starts empty, unless the images are in a file.
     """
 
     def __init__(
         self,
         pixels: Tensor,  # uint8 [files, channels, height, width]
-        is_there: np.ndarray,  # bool [files]
-        place: Place,
+        is_valid: np.ndarray,  # bool [files]
+        place: CacheLocation,
         path: Path | None = None,  # of the file
     ) -> None:
-        self.pixels, self.is_there, self.place, self.path = pixels, is_there, place, path
+        self.pixels, self.is_valid, self.place, self.path = pixels, is_valid, place, path
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.path, tuple(self.pixels.shape))
 
     def image(self, file_index: int) -> np.ndarray | None:
-        """Return a picture, uint8 [channels, height, width], not to be changed; None if it is not there."""
-        return self.pixels[file_index].cpu().numpy() if self.is_there[file_index] else None
+        """Return an image, uint8 [channels, height, width], not to be changed; None if it is not there."""
+        return self.pixels[file_index].cpu().numpy() if self.is_valid[file_index] else None
 
     def keep(self, file_index: int, image: np.ndarray) -> None:
-        """Take in a picture that was decoded, uint8 [channels, height, width]."""
-        if self.place is Place.MEMORY:
+        """Take in an image that was decoded, uint8 [channels, height, width]."""
+        if self.place is CacheLocation.MEMORY:
             self.pixels[file_index] = torch.from_numpy(image)
-            self.is_there[file_index] = True
+            self.is_valid[file_index] = True
 
-    def take(self, files: np.ndarray, is_flipped: np.ndarray) -> Tensor | None:
-        """Return copies of pictures where they are kept, some flipped left to right; None unless all are there.
+    def get_batch(self, files: np.ndarray, is_flipped: np.ndarray) -> Tensor | None:
+        """Return copies of images where they are kept, some flipped left to right; None unless all are there.
 
         Args:
             files: Numbers of their files, int64 [count].
@@ -63,7 +63,7 @@ class Decoded:
         Returns:
             uint8 [count, channels, height, width].
         """
-        if not self.is_there[files].all():
+        if not self.is_valid[files].all():
             return None
         images = self.pixels.index_select(0, send(torch.from_numpy(files), self.pixels.device))
         if not is_flipped.any():
@@ -73,8 +73,8 @@ class Decoded:
 
 
 def empty(shape: Shape) -> Decoded:
-    """Return a place in memory for so many pictures; it takes up space as they come in."""
-    return Decoded(torch.from_numpy(np.zeros(shape, np.uint8)), np.zeros(shape[0], bool), Place.MEMORY)
+    """Return a place in memory for so many images; it takes up space as they come in."""
+    return Decoded(torch.from_numpy(np.zeros(shape, np.uint8)), np.zeros(shape[0], bool), CacheLocation.MEMORY)
 
 
 def write_file(path: Path, shape: Shape, parts: Iterable[tuple[Tensor, np.ndarray]]) -> None:
@@ -91,9 +91,9 @@ def write_file(path: Path, shape: Shape, parts: Iterable[tuple[Tensor, np.ndarra
     with atomic_write(path) as file:
         write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (_length(shape),)})
         masks = []
-        for pixels, is_there in parts:
+        for pixels, is_valid in parts:
             file.write(pixels.numpy().data)
-            masks.append(is_there)
+            masks.append(is_valid)
         file.write(np.concatenate(masks).data)
 
 
@@ -110,8 +110,8 @@ def from_file(path: Path, shape: Shape) -> Decoded | None:
     is_whole = content.dtype == np.uint8 and content.shape == (_length(shape),)
     if not is_whole or num_bytes != content.offset + content.nbytes:
         return None
-    pixels, is_there = np.split(content, [math.prod(shape)])
-    return Decoded(torch.from_numpy(pixels.reshape(shape)), is_there.astype(bool), Place.FILE, path)
+    pixels, is_valid = np.split(content, [math.prod(shape)])
+    return Decoded(torch.from_numpy(pixels.reshape(shape)), is_valid.astype(bool), CacheLocation.FILE, path)
 
 
 def _length(shape: Shape) -> int:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from dnnlib.archive.image_format import declared_layout
-from dnnlib.archive.image_tree import PictureTree
+from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.label_table import FILE_NAME, LabelTable, read_label_table
 from dnnlib.images.codec import Layout, common_layout
 from training.data.workers import DataError
 
-MAX_BROKEN = 10  # different pictures that others may stand in for
+MAX_BROKEN = 10  # different images that others may stand in for
 
 
 class ImageFiles:
@@ -26,13 +26,13 @@ class ImageFiles:
         declared: The layout of all images by dataset.json; None = their headers have to be read, each once.
 
     Raises:
-        ValueError: No such path, no pictures in it, or a damaged note in dataset.json.
+        ValueError: No such path, no images in it, or a damaged note in dataset.json.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.tree = PictureTree(path)
+        self.tree = ImageTree(path)
         self.path = self.tree.path
-        self.names = self.tree.picture_names()
+        self.names = self.tree.image_names()
         self.declared = declared_layout(self.tree, len(self.names))
         self._layouts: dict[str, Layout | str] = {}  # by name; text = what is wrong with a damaged file
 
@@ -69,13 +69,13 @@ class ImageFiles:
             else:
                 damaged[name] = found
         if len(damaged) > MAX_BROKEN or not layouts:
-            raise too_many(self.path, damaged, MAX_BROKEN)
+            raise too_many_broken_error(self.path, damaged, MAX_BROKEN)
         return common_layout(map(self.tree.origin, layouts), layouts.values())
 
     def contradiction(self, error: ValueError) -> DataError:
         """Return what to raise where a file is sound, but not what dataset.json declares."""
         return DataError(
-            f"{error}. {self.tree.origin(FILE_NAME)} declares {self.declared} for all pictures: pack the data set again with "
+            f"{error}. {self.tree.origin(FILE_NAME)} declares {self.declared} for all images: pack the data set again with "
             f"dataset_tool.py"
         )
 
@@ -89,9 +89,9 @@ class ImageFiles:
         return self._layouts[name]
 
 
-def too_many(path: Path, broken: dict[str, str], max_broken: int) -> DataError:
-    """Return the error that names the broken pictures, by name what is wrong with each."""
-    what = "all pictures are broken" if len(broken) <= max_broken else f"more than {max_broken} pictures are broken"
+def too_many_broken_error(path: Path, broken: dict[str, str], max_broken: int) -> DataError:
+    """Return the error that names the broken images, by name what is wrong with each."""
+    what = "all images are broken" if len(broken) <= max_broken else f"more than {max_broken} images are broken"
     names = " ".join(", ".join(broken).split())
     return DataError(
         f"{what} in {path}: {names} (the first: {next(iter(broken.values()))}). Copy the data set again from where it is "

@@ -1,4 +1,4 @@
-"""Which pictures come when: an order without end that can start anywhere, cut into micro-batches."""
+"""Which images come when: an order without end that can start anywhere, cut into micro-batches."""
 
 import itertools
 from collections.abc import Iterator

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from training.data.dataset import BrokenPicture, ImageDataset
-from training.data.decoded import Place, send
-from training.data.files import MAX_BROKEN, too_many
+from training.data.dataset import BrokenImage, ImageDataset
+from training.data.decoded import CacheLocation, send
+from training.data.files import MAX_BROKEN, too_many_broken_error
 from training.data.order import micro_batches, order
 from training.data.workers import DataError as DataError  # part of what `stream` offers
 from training.data.workers import read_ahead
@@ -34,24 +34,24 @@ def stream(
     """Return the endless micro-batches of one rank: uint8 [micro_batch, channels, height, width] and float labels.
 
     A step takes the next `batch_size` images of `order` and cuts them into micro-batches; micro-batch k goes to rank
-    k % world_size. So it holds the same pictures however many ranks there are, and wherever the run was resumed. The
-    picture that stands in for a broken one follows from the data set alone, see `ImageDataset.readable`.
+    k % world_size. So it holds the same images however many ranks there are, and wherever the run was resumed. The
+    image that stands in for a broken one follows from the data set alone, see `ImageDataset.readable`.
 
     Args:
-        dataset: Where the pictures are; its `broken` is filled.
+        dataset: Where the images are; its `broken` is filled.
         seed: Of the order.
         start_nimg: Images that the run has seen so far, over all ranks.
-        batch_size: Images a step, over all ranks.
+        batch_size: Images per step, over all ranks.
         micro_batch: Images a rank handles at once.
         rank: This process's place among the `world_size` ones.
         world_size: Number of ranks.
-        num_workers: Processes that read ahead; 0 = read in this one, as is done with pictures kept on the device.
+        num_workers: Processes that read ahead; 0 = read in this one, as is done with images kept on the device.
         device: Where the tensors go.
-        max_broken: Different pictures that may be broken.
-        on_broken: Gets a line for people, here, when a picture is found broken for the first time.
+        max_broken: Different images that may be broken.
+        on_broken: Gets a line for people, here, when an image is found broken for the first time.
 
     Raises:
-        DataError: Too many pictures are broken, the zip or folder is gone or another one, or a worker was killed. Comes
+        DataError: Too many images are broken, the zip or folder is gone or another one, or a worker was killed. Comes
             from the iterator, between two micro-batches.
     """
     if micro_batch < 1 or batch_size < 1 or batch_size % (micro_batch * world_size):
@@ -61,7 +61,7 @@ def stream(
         )
     device = torch.device(device)
     indices = micro_batches(order(seed, start_nimg, len(dataset)), batch_size, micro_batch, rank, world_size)
-    is_at_hand = dataset.kept is not None and dataset.kept.place is Place.DEVICE
+    is_at_hand = dataset.cache is not None and dataset.cache.place is CacheLocation.DEVICE
     pin_memory = device.type == "cuda" and not is_at_hand
     reads = read_ahead(_MicroBatchReader(dataset, max_broken), indices, 0 if is_at_hand else num_workers, pin_memory)
     return _checked(reads, dataset, max_broken, on_broken, device)
@@ -71,11 +71,11 @@ class _Read(NamedTuple):
     """A micro-batch, in a form that comes through from another process."""
 
     tensors: list[Tensor]  # images and labels
-    broken: list[BrokenPicture]
+    broken: list[BrokenImage]
 
 
 class _MicroBatchReader(Dataset[_Read]):
-    """The micro-batches of a data set, by the indices of their pictures."""
+    """The micro-batches of a data set, by the indices of their images."""
 
     def __init__(self, dataset: ImageDataset, max_broken: int) -> None:
         self._dataset, self._max_broken = dataset, max_broken
@@ -85,7 +85,7 @@ class _MicroBatchReader(Dataset[_Read]):
         if kept is not None:
             return _Read([_handed_over(tensor) for tensor in kept], [])
         images, labels, broken = zip(
-            *(self._dataset.readable(index, self._max_broken) for index in indices), strict=True
+            *(self._dataset.load_or_substitute(index, self._max_broken) for index in indices), strict=True
         )
         return _Read([default_collate(images), default_collate(labels)], list(itertools.chain(*broken)))
 
@@ -102,7 +102,7 @@ def _checked(
     on_broken: Callable[[str], None],
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the micro-batches; tell of broken pictures, and raise DataError when they are too many or there is no more."""
+    """Yield the micro-batches; tell of broken images, and raise DataError when they are too many or there is no more."""
     with contextlib.closing(reads):
         for tensors, broken in reads:
             for name, problem, stand_in in broken:
@@ -110,6 +110,6 @@ def _checked(
                     dataset.broken[name] = problem
                     on_broken(f"Warning: {problem}; {stand_in} is used in its place")
             if len(dataset.broken) > max_broken:
-                raise too_many(dataset.path, dataset.broken, max_broken)
+                raise too_many_broken_error(dataset.path, dataset.broken, max_broken)
             images, labels = (send(tensor, device) for tensor in tensors)
             yield images, labels

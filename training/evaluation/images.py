@@ -21,17 +21,17 @@ from training.networks.generator import Generator
 from training.run.preview import to_uint8
 
 _LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # tell the draws of a seed apart
-_CHUNK = 50  # pictures of up to 64 px generated at once
+_CHUNK = 50  # images of up to 64 px generated at once
 _CHUNK_PIXELS = _CHUNK * 64 * 64
-_MAX_WORKERS = 8  # processes that read pictures ahead
+_MAX_WORKERS = 8  # processes that read images ahead
 
 
 class RealSet:
-    """All pictures of a data set as `metrics.images.RealImages`."""
+    """All images of a data set as `metrics.images.RealImages`."""
 
     def __init__(self, dataset: ImageDataset, workers: int = 0) -> None:
         self.dataset = dataset
-        self.workers = workers  # processes that read pictures ahead; 0 = read them in this one
+        self.workers = workers  # processes that read images ahead; 0 = read them in this one
         self.name = dataset.path.name
         self.count = len(dataset)
         spec = dataset.spec
@@ -41,11 +41,11 @@ class RealSet:
 
     @cached_property
     def content_hash(self) -> str:
-        """A SHA-256 over the pictures; of a folder every file is read for it, once."""
+        """A SHA-256 over the images; of a folder every file is read for it, once."""
         return self.dataset.content_hash()
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Yield the pictures of these indices in the order of the data set."""
+        """Yield the images of these indices in the order of the data set."""
         loader = DataLoader(
             Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
@@ -54,48 +54,48 @@ class RealSet:
 
 
 class FakeSet:
-    """The pictures of a folder or zip as `metrics.images.FakeImages`: those of any generator, saved as files."""
+    """The images of a folder or zip as `metrics.images.FakeImages`: those of any generator, saved as files."""
 
     def __init__(self, real: RealSet) -> None:
-        self.pictures = real
+        self.images = real
         self.name = real.name
 
     @property
     def content_hash(self) -> str:
-        """That of the pictures."""
-        return self.pictures.content_hash
+        """That of the images."""
+        return self.images.content_hash
 
     def check(self, sample: Sample, count: int) -> None:
-        """Raise ValueError where there are fewer pictures, and for pairs, which only a generator makes."""
-        path = self.pictures.dataset.path
+        """Raise ValueError where there are fewer images, and for pairs, which only a generator makes."""
+        path = self.images.dataset.path
         if sample is Sample.PAIRS:
             raise ValueError(f"path length moves through the latents of a generator: it takes --network, not {path}")
-        if count > self.pictures.count:
+        if count > self.images.count:
             raise ValueError(
-                f"{path} has {self.pictures.count} pictures, but the metrics look at {count} generated ones; name metrics "
-                f"of a smaller number, such as fid{self.pictures.count}_full"
+                f"{path} has {self.images.count} images, but the metrics look at {count} generated ones; name metrics "
+                f"of a smaller number, such as fid{self.images.count}_full"
             )
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the pictures of these indices, whatever the seed."""
-        return self.pictures.batches(chosen, batch_size)
+        """Yield the images of these indices, whatever the seed."""
+        return self.images.batches(chosen, batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
         """Raise ValueError: there are none."""
-        raise ValueError(f"{self.name} has no pairs of pictures")
+        raise ValueError(f"{self.name} has no pairs of images")
 
 
 class FakeSampler:
     """A generator as `metrics.images.FakeImages`: psi 1, random noise, labels drawn from those of the data set.
 
-    Picture i follows from (seed, i): its latent and label by its own generator, its noise because pictures are made in
+    Image i follows from (seed, i): its latent and label by its own generator, its noise because images are made in
     chunks of a fixed size, each with a seed of its own, whatever the batch size.
     """
 
     def __init__(
         self,
         G: Generator,  # in eval mode
-        dataset: ImageDataset,  # what the pictures will be compared with, and whose labels they get
+        dataset: ImageDataset,  # what the images will be compared with, and whose labels they get
         device: torch.device | str,  # where G is
         name: str = "",  # such as the snapshot's file name
         content_hash: str = "",  # such as the snapshot's sha256
@@ -107,18 +107,18 @@ class FakeSampler:
         self.name, self.content_hash = name, content_hash
         self._labels = dataset.labels() if G.c_dim else np.zeros((1, 0), np.float32)
         self._classes = class_indices(self._labels)
-        # Larger pictures in smaller chunks, by their size alone: what fits a small GPU must not change the value.
+        # Larger images in smaller chunks, by their size alone: what fits a small GPU must not change the value.
         self._chunk = min(max(_CHUNK_PIXELS // G.img_resolution**2, 4), _CHUNK)
 
     def check(self, sample: Sample, count: int) -> None:
-        """Accept everything: there is no end of pictures and pairs."""
+        """Accept everything: there is no end of images and pairs."""
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the pictures of these indices."""
-        return self._rebatch(chosen, batch_size, lambda start: self._pictures(start, seed))
+        """Yield the images of these indices."""
+        return self._rebatch(chosen, batch_size, lambda start: self._images(start, seed))
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the pairs of these indices; the two pictures of a pair have the same noise."""
+        """Yield the pairs of these indices; the two images of a pair have the same noise."""
         return self._rebatch(chosen, batch_size, lambda start: self._pairs(start, seed))
 
     def _rebatch(self, chosen: range, batch_size: int, chunk: Callable[[int], ImageBatch]) -> Iterator[ImageBatch]:
@@ -135,8 +135,8 @@ class FakeSampler:
             yield torch.cat(some_images), None if some_classes[0] is None else torch.cat(some_classes)
 
     @torch.no_grad()
-    def _pictures(self, start: int, seed: int) -> ImageBatch:
-        """Return the whole chunk that begins at picture `start`."""
+    def _images(self, start: int, seed: int) -> ImageBatch:
+        """Return the whole chunk that begins at image `start`."""
         z, chosen = self._draw(_LATENT_STREAM, seed, start)
         with self._noise_of(seed, start):
             images = self.G(z, self._labels_of(chosen), truncation_psi=1.0, noise_mode="random")
@@ -174,11 +174,11 @@ class FakeSampler:
 
 
 def _check_match(G: Generator, dataset: ImageDataset) -> None:
-    """Raise ValueError unless the generator makes pictures of the data set's size and kind from labels like its."""
+    """Raise ValueError unless the generator makes images of the data set's size and kind from labels like its."""
     spec = dataset.spec
     if (G.img_width, G.img_height, G.img_channels) != (spec.width, spec.height, spec.channels):
         raise ValueError(
-            f"the network makes pictures of {G.img_width}x{G.img_height} px with {G.img_channels} channels, but those "
+            f"the network makes images of {G.img_width}x{G.img_height} px with {G.img_channels} channels, but those "
             f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set it was "
             f"trained on"
         )
@@ -198,9 +198,9 @@ def class_indices(labels: np.ndarray) -> Tensor | None:
 def reference_dataset(
     source: str | Path | ImageFiles, mirror: bool = False, left_out: Collection[str] = ()
 ) -> ImageDataset:
-    """Return the data set that metrics compare with: all its pictures, unflipped unless asked for, with labels if any.
+    """Return the data set that metrics compare with: all its images, unflipped unless asked for, with labels if any.
 
-    It is the same for conditional and unconditional training, on a subset and on all pictures. Its source is a path, or
+    It is the same for conditional and unconditional training, on a subset and on all images. Its source is a path, or
     the files of a data set that is open already.
     """
     files = source if isinstance(source, ImageFiles) else ImageFiles(source)
@@ -211,10 +211,10 @@ def reference_dataset(
 def flipped_set(
     names: Sequence[str], source: str | Path | ImageFiles, mirror: bool, workers: int = 0
 ) -> RealSet | None:
-    """Return the pictures of a data set as training sees them if it flips them and a metric asks for that; else None."""
+    """Return the images of a data set as training sees them if it flips them and a metric asks for that; else None."""
     return RealSet(reference_dataset(source, mirror=True), workers) if mirror and see_training(names) else None
 
 
 def reading_workers(device: torch.device) -> int:
-    """Return how many processes read pictures ahead while a device of this kind looks at others."""
+    """Return how many processes read images ahead while a device of this kind looks at others."""
     return min(available_cpus() // distributed.local_world_size(), _MAX_WORKERS) if device.type == "cuda" else 0

@@ -13,20 +13,20 @@ from training.networks.mapping import MappingNetwork
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
-    """x with one constant channel appended: how much the pictures of a group differ, on average over the features.
+    """x with one constant channel appended: how much the images of a group differ, on average over the features.
 
-    Pictures i and i + batch / group share a group. A batch smaller than the group is one group.
+    Images i and i + batch / group share a group. A batch smaller than the group is one group.
 
     Args:
         x: [batch, channels, height, width].
-        group_size: Pictures a group; must divide the batch.
+        group_size: Images per group; must divide the batch.
 
     Returns:
         [batch, channels + 1, height, width].
     """
     group = min(group_size, len(x))
     if len(x) % group:
-        raise ValueError(f"a batch of {len(x)} pictures cannot be cut into minibatch-std groups of {group}")
+        raise ValueError(f"a batch of {len(x)} images cannot be cut into minibatch-std groups of {group}")
     grouped = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(0, (group, -1))  # float16 squares overflow
     std = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=[1, 2, 3])  # [batch / group]
     channel = std.to(x.dtype).expand(group, -1).reshape(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])

@@ -200,7 +200,7 @@ class Generator(nn.Module):
         Args:
             z: Latents, standard normal, [batch, z_dim].
             c: Labels, usually one-hot, [batch, c_dim]; None or anything when the generator is unconditional.
-            truncation_psi: 1 = full variety, 0 = the mean picture.
+            truncation_psi: 1 = full variety, 0 = the mean image.
             truncation_cutoff: Truncate only so many of the first styles; None = all.
             noise_mode: random, const or none.
 

@@ -17,7 +17,7 @@ def normalize_second_moment(x: Tensor) -> Tensor:
 class MappingNetwork(nn.Module):
     """z, and the label's embedding beside it, through a few linear layers to w; keeps the running mean of w.
 
-    In training mode every call adds its w to a sum; `update_w_avg` moves the running mean by it once a phase, so that the
+    In training mode every call adds its w to a sum; `update_w_avg` moves the running mean by it once per phase, so that the
     result is the same however the batch is cut into pieces.
     """
 

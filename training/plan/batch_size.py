@@ -1,4 +1,4 @@
-"""How many pictures a forward pass may have, and how many of them fit into the memory (--batch-gpu=auto)."""
+"""How many images a forward pass may have, and how many of them fit into the memory (--batch-gpu=auto)."""
 
 import contextlib
 import gc
@@ -41,34 +41,34 @@ def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) 
 
 
 def with_micro_batch(config: RunConfig, count: int | None) -> RunConfig:
-    """Return the configuration with so many pictures a forward pass; None = all of a process."""
+    """Return the configuration with so many images per forward pass; None = all of a process."""
     return replace(config, schedule=replace(config.schedule, batch_gpu=count))
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What is to be tried on the GPU before the pictures a forward pass are settled."""
+class MemoryProbe:
+    """What is to be tried on the GPU before the images per forward pass are settled."""
 
     num_processes: int
     is_continued: bool  # the run to go on with has a number, which only may be too large here
 
 
-def first_batch_gpu(
+def initial_batch_gpu(
     config: RunConfig, dataset: ImageDataset, num_processes: int, outdir: Path | None
-) -> tuple[RunConfig, Trial | None]:
-    """Return the settings with the most pictures a forward pass that suit them, and what must be tried; None = nothing.
+) -> tuple[RunConfig, MemoryProbe | None]:
+    """Return the settings with the most images per forward pass that suit them, and what must be tried; None = nothing.
 
     The number is that of the run to go on with, where `outdir` has it.
     """
     continued = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
-    trial = Trial(num_processes, continued is not None) if torch.cuda.is_available() else None
+    trial = MemoryProbe(num_processes, continued is not None) if torch.cuda.is_available() else None
     if continued is not None:
         return continued, trial
     return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), trial
 
 
-def fitting_batch_gpu(config: RunConfig, dataset: ImageDataset, trial: Trial, device: torch.device) -> RunConfig:
-    """Return the settings with the most pictures a forward pass that fit into the memory of a device.
+def search_batch_gpu(config: RunConfig, dataset: ImageDataset, trial: MemoryProbe, device: torch.device) -> RunConfig:
+    """Return the settings with the most images per forward pass that fit into the memory of a device.
 
     Raises:
         ValueError: None fits, or not as many as the run to go on with has.
@@ -83,7 +83,7 @@ def fitting_batch_gpu(config: RunConfig, dataset: ImageDataset, trial: Trial, de
 
 @dataclass(frozen=True)
 class MemorySearch:
-    """Looks for the most pictures a forward pass that fit into the memory of a device."""
+    """Looks for the most images per forward pass that fit into the memory of a device."""
 
     config: RunConfig
     dataset: ImageDataset
@@ -102,34 +102,34 @@ class MemorySearch:
             return choices[0]
         for count in choices:
             if self.fits(count):
-                say(f"--batch-gpu=auto: {count} pictures a forward pass fit into the memory of {self.device}")
+                say(f"--batch-gpu=auto: {count} images per forward pass fit into the memory of {self.device}")
                 return count
         raise ValueError(
-            f"--batch-gpu=auto: not even {choices[-1]} pictures a forward pass fit into the memory of {self.device}; end other "
+            f"--batch-gpu=auto: not even {choices[-1]} images per forward pass fit into the memory of {self.device}; end other "
             f"programs that use it, or choose a smaller network (--g_dict, --num_layers, --linformer=1)"
         )
 
     def check(self, count: int) -> None:
-        """Raise ValueError where the pictures a forward pass of a run do not fit here, with the number that does."""
+        """Raise ValueError where the images per forward pass of a run do not fit here, with the number that does."""
         if self.device.type != "cuda" or self.runs(count):
             return
         choices = micro_batches(self.config, self.dataset, self.num_processes)
         fewer = next((choice for choice in choices if choice < count and self.fits(choice)), None)
         advice = f", or go on with fewer: --batch-gpu={fewer} --force" if fewer else "; no smaller number fits either"
         raise ValueError(
-            f"--batch-gpu=auto: the run to go on with has {count} pictures a forward pass, too many for the memory of "
+            f"--batch-gpu=auto: the run to go on with has {count} images per forward pass, too many for the memory of "
             f"{self.device}; end other programs that use it{advice}"
         )
 
     def runs(self, count: int) -> bool:
-        """Return whether steps of so many pictures a forward pass end, however little memory is left."""
+        """Return whether steps of so many images per forward pass end, however little memory is left."""
         self._clean_up()
         has_run = math.isfinite(self._peak_bytes(count))
         self._clean_up()
         return has_run
 
     def fits(self, count: int) -> bool:
-        """Return whether steps of so many pictures a forward pass leave some memory free."""
+        """Return whether steps of so many images per forward pass leave some memory free."""
         self._clean_up()
         limit = FITTING_SHARE * (torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
         has_graphs = resolve_graphs(self.config.performance, self.device)

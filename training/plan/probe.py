@@ -18,7 +18,7 @@ _WARM_UP_STEPS = 3  # on a GPU, where algorithms are tried out
 
 
 class Probe:
-    """New networks and optimizers of a configuration, and the first pictures of its data set, used in every step.
+    """New networks and optimizers of a configuration, and the first images of its data set, used in every step.
 
     It is for one process that has not joined others yet.
     """

@@ -39,7 +39,7 @@ def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_
         sec = flops * batch / world_size / (cpu_flops() * CPU_SHARE)
         if sec > CPU_SEC / 2:
             return (
-                f"Speed:          about {kimg_a_day(batch, sec)} kimg a day on the CPU, by estimate from the rate of its matrix "
+                f"Speed:          about {kimg_per_day(batch, sec)} kimg per day on the CPU, estimated from its rate of matrix "
                 f"products; not tried, as a step would take {format_duration(sec)}\n"
                 f"Memory:         not measured, as no step was tried"
             )
@@ -50,7 +50,7 @@ def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_
     others = f", {world_size} processes, exchange between them left out" if world_size > 1 else ""
     precision = resolve_precision(config.performance.precision, device).name
     return (
-        f"Speed:          {kimg_a_day(batch, sec)} kimg a day: {sec:.3f} s a step of {batch} pictures on {device}, mean of "
+        f"Speed:          {kimg_per_day(batch, sec)} kimg per day: {sec:.3f} s per step of {batch} images on {device}, mean of "
         f"{count} step{'s' if count > 1 else ''}{others}\n"
         f"Memory:         {format_bytes(peak_bytes(device))} per process at most in these steps, measured on {device} in "
         f"{precision} with {micro_batch} images per forward pass"
@@ -64,13 +64,13 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
 
 
-def kimg_a_day(batch: int, sec: float) -> str:
-    """Thousands of pictures in a day of steps of so many seconds, in three digits."""
+def kimg_per_day(batch: int, sec: float) -> str:
+    """Thousands of images in a day of steps of so many seconds, in three digits."""
     return f"{float(f'{batch / sec * 86.4:.3g}'):,g}"
 
 
 def cpu_flops() -> float:
-    """The rate at which the CPU multiplies matrices now, floating-point operations a second."""
+    """The rate at which the CPU multiplies matrices now, floating-point operations per second."""
     matrix, best_sec = torch.ones(MATRIX_SIDE, MATRIX_SIDE), float("inf")
     for _ in range(4):
         started_sec = time.perf_counter()

@@ -16,7 +16,7 @@ _SAME = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")  # value
 def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
     """Copy a snapshot to network-snapshot-best-<metric>.pkl for each metric by which no other of its run is as good.
 
-    The others are those that metric-<metric>.jsonl beside it has with the same counts, seed, pictures and detector.
+    The others are those that metric-<metric>.jsonl beside it has with the same counts, seed, images and detector.
     Returns the copies that were written.
     """
     written = []

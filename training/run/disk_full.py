@@ -17,7 +17,7 @@ class DiskFullError(OSError):
 
 
 @dataclass(frozen=True)
-class Patience:
+class DiskFullRetry:
     """How a run behaves where a file cannot be written for lack of space."""
 
     retries: int  # after the first attempt

@@ -57,7 +57,7 @@ def describe(config: RunConfig) -> str:
 def newest_matching_run(
     outdir: Path, config: RunConfig, spec: DatasetSpec, content_hash: str = "", force: bool = False
 ) -> tuple[Path, RunConfig] | None:
-    """The newest run folder with these settings and pictures and a saved state, and the settings to go on with.
+    """The newest run folder with these settings and images and a saved state, and the settings to go on with.
 
     With `force`, the newest one with a saved state whatever its settings. None where no run was begun there that could be
     meant. Raises ConfigError, which lists the differences, if there are only runs with others.
@@ -67,7 +67,7 @@ def newest_matching_run(
         theirs = read_options(run_dir)
         if theirs is None or not has_state(run_dir):
             continue
-        different = differences(theirs, config) or picture_differences(run_dir, spec, content_hash)
+        different = differences(theirs, config) or image_differences(run_dir, spec, content_hash)
         if not different or force:
             if different:
                 print(f"--force: going on in {run_dir} although it differs in {'; '.join(different)}")
@@ -82,7 +82,7 @@ def newest_matching_run(
 
 
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
-    """These settings with the pictures a forward pass of the newest run that differs in nothing else; None without one."""
+    """These settings with the images per forward pass of the newest run that differs in nothing else; None without one."""
     for run_dir in reversed(run_dirs(outdir)):
         theirs = read_options(run_dir)
         if theirs is not None and has_state(run_dir):
@@ -97,8 +97,8 @@ def has_state(run_dir: Path) -> bool:
     return any((run_dir / name).exists() for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS))
 
 
-def picture_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> list[str]:
-    """How the pictures of a run differ from these, as text. Raises CheckpointError if its state cannot be read."""
+def image_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> list[str]:
+    """How the images of a run differ from these, as text. Raises CheckpointError if its state cannot be read."""
     saved = find_state(run_dir)
     theirs = saved["dataset"] if saved else {}
     different = [
@@ -107,7 +107,7 @@ def picture_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> 
         if theirs.get(name) != value
     ]
     if saved and content_hash and saved.get("content_hash", content_hash) not in ("", content_hash) and not different:
-        different.append("the content of the data set (other pictures, labels or names than when its state was saved)")
+        different.append("the content of the data set (other images, labels or names than when its state was saved)")
     return different
 
 

@@ -1,4 +1,4 @@
-"""Grids of real and generated pictures: the same labels and latents throughout a run."""
+"""Grids of real and generated images: the same labels and latents throughout a run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from training.data.stream import ImageDataset
 from training.networks.generator import Generator
 
 MAX_COLUMNS, MAX_ROWS, MIN_ROWS = 12, 8, 2
-MAX_PIXELS = 12 * 8 * 128 * 128  # of a grid: larger pictures get fewer rows, so that it takes bounded time and space
+MAX_PIXELS = 12 * 8 * 128 * 128  # of a grid: larger images get fewer rows, so that it takes bounded time and space
 MAX_CLASS_COLUMNS = 16  # up to so many classes, every column is a class
 
 
@@ -31,7 +31,7 @@ def grid_pixels(images: Tensor, columns: int) -> np.ndarray:
 
 
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
-    """Write uint8 images [count, channels, height, width] as one PNG, JPEG or WebP picture, row by row."""
+    """Write uint8 images [count, channels, height, width] as one PNG, JPEG or WebP image, row by row."""
     pixels = grid_pixels(images, columns)
     file_format = path.suffix[1:].upper().replace("JPG", "JPEG")
     with atomic_write(path) as file:
@@ -40,7 +40,7 @@ def save_grid(path: Path, images: Tensor, columns: int) -> None:
 
 
 class Preview:
-    """Chooses the pictures of the grids once; draws them when asked."""
+    """Chooses the images of the grids once; draws them when asked."""
 
     def __init__(self, dataset: ImageDataset, z_dim: int, seed: int, device: torch.device) -> None:
         rng = np.random.default_rng(derive_seed(seed, 3))
@@ -57,20 +57,20 @@ class Preview:
         self.z = torch.as_tensor(rng.standard_normal((len(self.chosen), z_dim)), dtype=torch.float32).to(device)
 
     def save_reals(self, path: Path) -> None:
-        """Write the grid of real pictures."""
-        images = torch.as_tensor(np.stack([self.dataset.readable(i)[0] for i in self.chosen]))
+        """Write the grid of real images."""
+        images = torch.as_tensor(np.stack([self.dataset.load_or_substitute(i)[0] for i in self.chosen]))
         save_grid(path, images, self.columns)
 
     @torch.no_grad()
     def save_fakes(self, path: Path, generator: Generator, batch: int) -> None:
-        """Write the grid of pictures generated with constant noise; a column has the label of the real one."""
+        """Write the grid of images generated with constant noise; a column has the label of the real one."""
         parts = zip(self.z.split(batch), self.c.split(batch), strict=True)
         images = [to_uint8(generator(z, c, noise_mode="const")) for z, c in parts]
         save_grid(path, torch.cat(images), self.columns)
 
 
 def by_class(indices: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Indices in rows of one picture a class; a class with few pictures repeats them, one with none takes any."""
+    """Indices in rows of one image a class; a class with few images repeats them, one with none takes any."""
     queues = [indices[classes[indices] == k][:MAX_ROWS] for k in range(num_classes)]
     queues = [queue if len(queue) else indices[:MAX_ROWS] for queue in queues]
     rows = max(len(queue) for queue in queues)

@@ -46,7 +46,7 @@ class Reporter:
         self.is_quiet = is_quiet  # ranks other than the first
         self.start_sec = self.tick_sec = time.monotonic()
         self.tick_nimg = cur_nimg
-        self.upkeep_sec = 0.0  # pictures, snapshots and metrics since the last status line
+        self.maintenance_sec = 0.0  # images, snapshots and metrics since the last status line
         self.bar = tqdm(
             total=total_nimg,
             initial=cur_nimg,
@@ -62,7 +62,7 @@ class Reporter:
             self.tensorboard = open_tensorboard(run_dir)
 
     def advance(self, nimg: int) -> None:
-        """Move the progress bar by so many pictures."""
+        """Move the progress bar by so many images."""
         self.bar.update(nimg)
 
     def close(self) -> None:
@@ -79,10 +79,10 @@ class Reporter:
             self.bar.refresh()
 
     def rewind(self, cur_nimg: int) -> None:
-        """Go back to a number of pictures: what was reported of later ones is forgotten."""
+        """Go back to a number of images: what was reported of later ones is forgotten."""
         if not self.is_quiet:
             forget_later_rows(self.run_dir / STATS_FILE, cur_nimg)
-        self.tick_sec, self.tick_nimg, self.upkeep_sec = time.monotonic(), cur_nimg, 0.0
+        self.tick_sec, self.tick_nimg, self.maintenance_sec = time.monotonic(), cur_nimg, 0.0
         self.bar.update(cur_nimg - self.bar.n)
 
     def status(self, cur_nimg: int, augment_p: float, stats: dict[str, Scalar], num_nonfinite: int) -> None:
@@ -91,14 +91,14 @@ class Reporter:
             return
         now = time.monotonic()
         memory = memory_gb(self.device)
-        train_sec = now - self.tick_sec - self.upkeep_sec
+        train_sec = now - self.tick_sec - self.maintenance_sec
         sec_per_kimg = train_sec / max(cur_nimg - self.tick_nimg, 1) * 1000
         left_sec = (self.total_nimg - cur_nimg) / 1000 * sec_per_kimg
         parts = [
             f"kimg {cur_nimg / 1000:<8.1f}",
             f"time {format_duration(now - self.start_sec):<12}",
             f"sec/kimg {sec_per_kimg:<7.2f}" if cur_nimg > self.tick_nimg else "sec/kimg --     ",
-            f"maintenance {self.upkeep_sec:<6.1f}",
+            f"maintenance {self.maintenance_sec:<6.1f}",
             f"cpumem {memory['Resources/cpu_mem_gb']:<6.2f}",
             f"gpumem {memory['Resources/peak_gpu_mem_gb']:<6.2f}" if "Resources/peak_gpu_mem_gb" in memory else "",
             f"augment {augment_p:<6.3f}",
@@ -112,7 +112,7 @@ class Reporter:
             "Progress/augment": augment_p,
             "Progress/nonfinite_steps": num_nonfinite,
             "Timing/sec_per_kimg": sec_per_kimg,
-            "Timing/maintenance_sec": self.upkeep_sec,
+            "Timing/maintenance_sec": self.maintenance_sec,
             **memory,
         }
         if self.tensorboard is not None:
@@ -126,7 +126,7 @@ class Reporter:
             append_line(self.run_dir / STATS_FILE, json.dumps(whole, allow_nan=False))
         except OSError as error:
             self.say(f"Warning: {STATS_FILE} lacks a row: {error}")
-        self.tick_sec, self.tick_nimg, self.upkeep_sec = now, cur_nimg, 0.0
+        self.tick_sec, self.tick_nimg, self.maintenance_sec = now, cur_nimg, 0.0
 
 
 LOSSES = {"Loss/G/loss": "G", "Loss/D/loss": "D", "Loss/r1_penalty": "r1"}  # shown in the status line

@@ -14,7 +14,7 @@ Value = float | None  # None = a gap
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves that share their axes; the x axis is thousands of pictures."""
+    """Curves that share their axes; the x axis is thousands of images."""
 
     title: str
     note: str  # what it shows, in a sentence
@@ -51,7 +51,7 @@ STATISTICS = (
         {"G": "Loss/G/loss", "D": "Loss/D/loss"},
     ),
     Statistic(
-        "Scores", "Mean output of the discriminator: above 0 it takes pictures for real.",
+        "Scores", "Mean output of the discriminator: above 0 it takes images for real.",
         {"real": "Loss/scores/real", "generated": "Loss/scores/fake"},
     ),
     Statistic(
@@ -59,13 +59,13 @@ STATISTICS = (
         {"real": "Loss/signs/real", "generated": "Loss/signs/fake"},
     ),
     Statistic("Augmentation", "Probability p of each transform.", {"p": "Progress/augment"}, skip_zero=True),
-    Statistic("R1 penalty", "Squared gradient of the score at real pictures.", {"R1": "Loss/r1_penalty"}, is_log=True),
-    Statistic("Path length", "How far pictures move with the style.", {"length": "Loss/path_length"}),
+    Statistic("R1 penalty", "Squared gradient of the score at real images.", {"R1": "Loss/r1_penalty"}, is_log=True),
+    Statistic("Path length", "How far images move with the style.", {"length": "Loss/path_length"}),
     Statistic("Path-length penalty", "Squared deviation from the mean.", {"penalty": "Loss/pl_penalty"}, is_log=True),
     Statistic(
         "Steps that were not finite", "Since the start of the run.", {"steps": "Progress/nonfinite_steps"}, skip_zero=True,
     ),
-    Statistic("Speed", "Seconds a thousand pictures.", {"s/kimg": "Timing/sec_per_kimg"}, unit="s", from_zero=True),
+    Statistic("Speed", "Seconds a thousand images.", {"s/kimg": "Timing/sec_per_kimg"}, unit="s", from_zero=True),
     Statistic(
         "Memory", "Peak of the first process, and of its GPU.",
         {"CPU": "Resources/cpu_mem_gb", "GPU": "Resources/peak_gpu_mem_gb"}, unit="GB", from_zero=True,

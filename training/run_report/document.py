@@ -21,7 +21,7 @@ def document(title: str, body: str, script: bool = True) -> str:
 
 
 def policy(style: str, script: str) -> str:
-    """Return the Content-Security-Policy by which this style and script, and pictures within the page, are all there is."""
+    """Return the Content-Security-Policy by which this style and script, and images within the page, are all there is."""
     sources = [f"style-src '{digest(style)}'", f"script-src '{digest(script)}'", "img-src data:"]
     return "; ".join(["default-src 'none'", *sources, "base-uri 'none'", "form-action 'none'"])
 

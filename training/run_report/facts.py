@@ -1,4 +1,4 @@
-"""What a report tells of a run beside its curves: networks, pictures, machine, versions, and how the run ended."""
+"""What a report tells of a run beside its curves: networks, images, machine, versions, and how the run ended."""
 
 import json
 import platform

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 from dnnlib.rundir import run_dirs
 from training.run_report.document import document, escaped
+from training.run_report.images import encoded, fake_files
 from training.run_report.measurements import metric_charts
 from training.run_report.page import status
-from training.run_report.pictures import encoded, fake_files
 from training.run_report.run_folder import read_run
 
 _THUMBNAIL = (70, 480)  # quality, px
@@ -26,10 +26,10 @@ def make_index(outdir: Path) -> str:
 
 
 def card(run_dir: Path) -> str:
-    """One run: newest pictures, name, how far it is, best metrics."""
+    """One run: newest images, name, how far it is, best metrics."""
     run = read_run(run_dir)
     newest = next((found for _, path in reversed(fake_files(run_dir)) if (found := encoded(path, *_THUMBNAIL))), None)
-    picture = f'<img src="{newest.url}" width="{newest.width}" height="{newest.height}" alt="">' if newest else ""
+    image = f'<img src="{newest.url}" width="{newest.width}" height="{newest.height}" alt="">' if newest else ""
     total = f" of {run.total_kimg:,.6g}" if run.total_kimg else ""
     word, _ = status(run)
     facts = [f"{run.cur_kimg:,.6g}{total} kimg", word.lower()]
@@ -37,5 +37,5 @@ def card(run_dir: Path) -> str:
         assert chart.best is not None  # a metric has one
         facts.append(f"{chart.title} {chart.curves['value'][chart.best]:.4g}")
     lines = " · ".join(escaped(fact) for fact in facts if fact)
-    box = f'<div class="card">{picture}<h2>{escaped(run_dir.name)}</h2><p class="soft">{lines}</p></div>'
+    box = f'<div class="card">{image}<h2>{escaped(run_dir.name)}</h2><p class="soft">{lines}</p></div>'
     return f'<a href="/{quote(run_dir.name)}/">{box}</a>'

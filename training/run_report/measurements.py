@@ -13,7 +13,7 @@ _SAME = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")  # value
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether larger values of a metric mean better pictures."""
+    """Whether larger values of a metric mean better images."""
     return _HIGHER_IS_BETTER.match(metric) is not None
 
 

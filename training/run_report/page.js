@@ -1,12 +1,12 @@
 "use strict";
-// Draws the curves of a report and moves through its pictures. Text enters the page as text, never as markup.
+// Draws the curves of a report and moves through its images. Text enters the page as text, never as markup.
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const HEIGHT = 200, TOP = 10, BOTTOM = 26, RIGHT = 12; // px of a chart and its margins
 const LOG_FROM = 20; // a logarithmic axis is used where the largest value is so many times the smallest
 
 const report = JSON.parse(document.getElementById("data").textContent);
-let shownKimg = null; // of the picture on display; the charts mark it
+let shownKimg = null; // of the image on display; the charts mark it
 
 function svg(parent, name, attributes, text) {
   const node = document.createElementNS(NAMESPACE, name);
@@ -82,7 +82,7 @@ function describe(chart) {
     const values = curve.y.filter((value) => value !== null);
     return `${curve.label}: lowest ${format(Math.min(...values))}, highest ${format(Math.max(...values))}, last ${format(values.at(-1))}`;
   });
-  return `${chart.title} over thousands of pictures. ${parts.join("; ")}.`;
+  return `${chart.title} over thousands of images. ${parts.join("; ")}.`;
 }
 
 function makeLegend(figure, chart) {
@@ -99,7 +99,7 @@ function makeLegend(figure, chart) {
   if (chart.floor !== null) {
     const entry = html(legend, "span");
     html(entry, "i", "key-floor");
-    entry.append(`real pictures ${format(chart.floor)}`);
+    entry.append(`real images ${format(chart.floor)}`);
   }
   const at = html(legend, "span", "at");
   return (index) => {
@@ -201,7 +201,7 @@ class ChartView {
     });
   }
 
-  // Mark where the picture on display was made.
+  // Mark where the image on display was made.
   mark() {
     this.shown.setAttribute("visibility", shownKimg === null ? "hidden" : "visible");
     for (const end of ["x1", "x2"]) this.shown.setAttribute(end, this.x(shownKimg ?? 0));
@@ -218,7 +218,7 @@ function show(index) {
   shownKimg = Number(fakes[index].dataset.kimg);
   slider.value = index;
   slider.setAttribute("aria-valuetext", text);
-  document.getElementById("shown").textContent = `${text} (picture ${index + 1} of ${fakes.length})`;
+  document.getElementById("shown").textContent = `${text} (image ${index + 1} of ${fakes.length})`;
   for (const chart of charts) if (chart.width) chart.mark();
 }
 
@@ -228,7 +228,7 @@ function showNear(kimg) {
   show(distances.indexOf(Math.min(...distances)));
 }
 
-// Small pictures are enlarged by a whole number with sharp edges where there is room for that, others fill it smoothly.
+// Small images are enlarged by a whole number with sharp edges where there is room for that, others fill it smoothly.
 function fit(image) {
   const width = Number(image.getAttribute("width")), times = Math.floor(image.closest("figure").clientWidth / width);
   image.classList.toggle("crisp", times >= 2);

@@ -9,8 +9,8 @@ from dnnlib.text import format_duration
 from training.run_report import settings
 from training.run_report.curves import Chart, statistics_charts
 from training.run_report.document import document, embedded, escaped, table
+from training.run_report.images import Grid, Grids, read_grids
 from training.run_report.measurements import metric_charts
-from training.run_report.pictures import Picture, Pictures, read_pictures
 from training.run_report.run_folder import RunFolder, mean, read_run
 
 _LOG_LINES = 60
@@ -19,14 +19,14 @@ _STATUS = {"running": "Running", "done": "Done", "stopped": "Stopped", "failed":
 
 def make_page(run_dir: Path, is_served: bool = False) -> str:
     """Return the report of a run folder, whatever is missing there; `is_served` = beside the index of all runs."""
-    run, pictures = read_run(run_dir), read_pictures(run_dir)
+    run, images = read_run(run_dir), read_grids(run_dir)
     metrics = metric_charts(run.metrics)
     charts = metrics + statistics_charts(run.rows)
     data = {"charts": [chart.plain() for chart in charts], "written": time.time()}
     parts = [
         header_part(run, metrics, is_served),
         "<main>",
-        pictures_part(pictures),
+        images_part(images),
         charts_part(charts),
         settings_part(run),
         log_part(run),
@@ -91,38 +91,38 @@ def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, st
     return figures
 
 
-def pictures_part(pictures: Pictures) -> str:
+def images_part(grids: Grids) -> str:
     """The grids with the controls that move through time."""
-    if not pictures.fakes and pictures.reals is None:
+    if not grids.fakes and grids.reals is None:
         return ""
-    fakes = [image(picture, index == len(pictures.fakes) - 1) for index, picture in enumerate(pictures.fakes)]
+    fakes = [image_element(image, index == len(grids.fakes) - 1) for index, image in enumerate(grids.fakes)]
     shown = "".join(fakes)
     controls = ""
     if fakes:
-        few = len(fakes) < pictures.num_fakes
-        note = f" {len(fakes)} of {pictures.num_fakes} grids are in this file." if few else ""
+        few = len(fakes) < grids.num_fakes
+        note = f" {len(fakes)} of {grids.num_fakes} grids are in this file." if few else ""
         controls = (
             f'<div class="player"><label for="slider">Generated at <span id="shown"></span></label>'
-            f'<button type="button" id="back" aria-label="Earlier picture">◀︎</button>'
+            f'<button type="button" id="back" aria-label="Earlier image">◀︎</button>'
             f'<input type="range" id="slider" min="0" max="{len(fakes) - 1}" step="1" value="{len(fakes) - 1}">'
-            f'<button type="button" id="forth" aria-label="Later picture">▶︎</button>'
+            f'<button type="button" id="forth" aria-label="Later image">▶︎</button>'
             f'<button type="button" id="play">Play</button></div>'
         )
         shown = f"<figure><figcaption>Generated, from the same latents throughout.{note}</figcaption>{shown}</figure>"
-    if pictures.reals:
-        shown += f"<figure><figcaption>Real, for comparison.</figcaption>{image(pictures.reals, True)}</figure>"
+    if grids.reals:
+        shown += f"<figure><figcaption>Real, for comparison.</figcaption>{image_element(grids.reals, True)}</figure>"
     return (
-        f'<section aria-labelledby="pictures"><h2 id="pictures">Pictures</h2><div class="card">{controls}'
+        f'<section aria-labelledby="images"><h2 id="images">Images</h2><div class="card">{controls}'
         f'<div class="grids">{shown}</div></div></section>'
     )
 
 
-def image(picture: Picture, is_shown: bool) -> str:
+def image_element(grid: Grid, is_shown: bool) -> str:
     """An image element; the script shows one of the generated grids at a time."""
-    what = "Real pictures" if picture.kimg is None else f"Pictures generated at {picture.kimg:g} kimg"
-    kimg = "" if picture.kimg is None else f' data-kimg="{picture.kimg:g}"'
+    what = "Real images" if grid.kimg is None else f"Images generated at {grid.kimg:g} kimg"
+    kimg = "" if grid.kimg is None else f' data-kimg="{grid.kimg:g}"'
     hidden = "" if is_shown else " hidden"
-    return f'<img src="{picture.url}" width="{picture.width}" height="{picture.height}" alt="{what}"{kimg}{hidden}>'
+    return f'<img src="{grid.url}" width="{grid.width}" height="{grid.height}" alt="{what}"{kimg}{hidden}>'
 
 
 def charts_part(charts: list[Chart]) -> str:
@@ -172,13 +172,13 @@ def differences_part(run: RunFolder) -> str:
 
 
 def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is known of pictures, networks, machine and versions."""
+    """What is known of images, networks, machine and versions."""
     groups = {name: value for name in ("data", "parameters", "versions") if isinstance(value := facts.get(name), dict)}
     data, parameters = groups.get("data", {}), groups.get("parameters", {})
     rows: list[tuple[str, str]] = []
     if "pictures" in data:
         flipped = data["pictures"] != data.get("files", data["pictures"])
-        rows.append(("Pictures", f"{counted(data['pictures'])}{' with the flipped ones' if flipped else ''}"))
+        rows.append(("Images", f"{counted(data['pictures'])}{' with the flipped ones' if flipped else ''}"))
         channels = {"1": ", grey", "3": ", RGB"}.get(str(data.get("channels")), "")
         rows.append(("Size", f"{data.get('width')} x {data.get('height')} px{channels}"))
         names = ", ".join(map(str, list(data.get("class_names") or [])[:20]))

@@ -20,7 +20,7 @@ class RunReport:
         self.run_dir, self.say, self.is_on = run_dir, say, is_on
         self.facts = functools.cache(gather)
 
-    def renew(self, status: str = "running", reason: str = "") -> None:
+    def write(self, status: str = "running", reason: str = "") -> None:
         """Write the report anew; the status is running, done, stopped or failed. Says so where that is impossible."""
         if not self.is_on:
             return

@@ -12,7 +12,7 @@ from training.presets import preset
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 
 _LOG_BYTES = 1_000_000  # of the end of a log that are looked at
-_LOGGED_DATA = re.compile(r": ([\d,]+) pictures of (\d+)x(\d+) px(?:, (\d+) classes)?, ")
+_LOGGED_DATA = re.compile(r": ([\d,]+) (?:images|pictures) of (\d+)x(\d+) px(?:, (\d+) classes)?, ")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RunFolder:
     """What the files of a run folder say."""
 
     path: Path
-    rows: list[dict[str, Any]]  # of stats.jsonl, by pictures seen
+    rows: list[dict[str, Any]]  # of stats.jsonl, by images seen
     metrics: dict[str, list[dict[str, Any]]]  # rows of metric-*.jsonl by name of the metric
     options: dict[str, Any]  # the configuration; {} = unknown
     facts: dict[str, Any]  # what `training.run_report.facts` recorded; of an older run what the log says
@@ -28,18 +28,18 @@ class RunFolder:
 
     @property
     def cur_kimg(self) -> float:
-        """Thousands of pictures seen."""
+        """Thousands of images seen."""
         return self.rows[-1]["cur_nimg"] / 1000 if self.rows else 0.0
 
     @property
     def total_kimg(self) -> float | None:
-        """Thousands of pictures to train on; None = unknown."""
+        """Thousands of images to train on; None = unknown."""
         schedule = self.options.get("schedule")
         return number(schedule.get("kimg")) if isinstance(schedule, dict) else None
 
     @property
     def training_sec(self) -> float:
-        """Time spent over all restarts: training, pictures and metrics."""
+        """Time spent over all restarts: training, images and metrics."""
         total, last_nimg = 0.0, 0
         for row in self.rows:
             per_kimg, upkeep = (mean(row, f"Timing/{name}") or 0.0 for name in ("sec_per_kimg", "maintenance_sec"))
@@ -48,7 +48,7 @@ class RunFolder:
         return total
 
     def preset_options(self) -> dict[str, Any] | None:
-        """The configuration of the run's preset for its pictures and processes; None where that cannot be told."""
+        """The configuration of the run's preset for its images and processes; None where that cannot be told."""
         try:
             data = self.facts["data"]
             spec = DatasetSpec(data["height"], data["width"], data.get("channels", 3), data.get("classes", 0))
@@ -124,8 +124,8 @@ def facts_of_log(lines: list[str]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for line in lines:
         if found := _LOGGED_DATA.search(line):
-            pictures, width, height, classes = (int((text or "0").replace(",", "")) for text in found.groups())
-            facts["data"] = {"pictures": pictures, "width": width, "height": height, "classes": classes}
+            images, width, height, classes = (int((text or "0").replace(",", "")) for text in found.groups())
+            facts["data"] = {"pictures": images, "width": width, "height": height, "classes": classes}
             facts["status"] = "running"
         elif line.startswith("Done."):
             facts["status"] = "done"

@@ -131,7 +131,7 @@ def test_every_chart_is_drawn_and_labelled(page: Any) -> None:
         lengths = drawing.locator(".curve").evaluate_all("paths => paths.map((path) => path.getTotalLength())")
         assert lengths and min(lengths) > 50
         assert len(drawing.locator("text").all()) >= 5
-        assert "over thousands of pictures" in drawing.get_attribute("aria-label")
+        assert "over thousands of images" in drawing.get_attribute("aria-label")
     assert "NaN" not in page.content() and "undefined" not in page.locator("main").inner_text()
     losses = page.locator("figure", has_text="Logistic losses").locator(".curve").first
     assert losses.get_attribute("d").count("M") == 2  # on both sides of the gap
@@ -139,34 +139,34 @@ def test_every_chart_is_drawn_and_labelled(page: Any) -> None:
     assert fid.locator(".best").count() == fid.locator(".floor").count() == 1
 
 
-def test_the_slider_moves_through_the_pictures(page: Any) -> None:
+def test_the_slider_moves_through_the_images(page: Any) -> None:
     slider = page.get_by_role("slider", name="Generated at")
-    assert shown(page) == "Pictures generated at 1000 kimg"
+    assert shown(page) == "Images generated at 1000 kimg"
     last = page.locator(".grids").screenshot()
     slider.focus()
     page.keyboard.press("ArrowLeft")
-    assert shown(page) == "Pictures generated at 750 kimg"
+    assert shown(page) == "Images generated at 750 kimg"
     assert slider.get_attribute("aria-valuetext") == "750 kimg"
-    assert page.locator("#shown").inner_text() == "750 kimg (picture 4 of 5)"
+    assert page.locator("#shown").inner_text() == "750 kimg (image 4 of 5)"
     page.keyboard.press("Home")
-    assert shown(page) == "Pictures generated at 0 kimg"
+    assert shown(page) == "Images generated at 0 kimg"
     assert page.locator(".grids").screenshot() != last
-    page.get_by_role("button", name="Later picture").click()
-    assert shown(page) == "Pictures generated at 250 kimg"
+    page.get_by_role("button", name="Later image").click()
+    assert shown(page) == "Images generated at 250 kimg"
     slider.fill("3")
-    assert shown(page) == "Pictures generated at 750 kimg"
+    assert shown(page) == "Images generated at 750 kimg"
     marks = page.locator(".shown").evaluate_all("lines => lines.map((line) => line.getAttribute('visibility'))")
     assert set(marks) == {"visible"}
 
 
-def test_pictures_play_and_pause(page: Any) -> None:
+def test_images_play_and_pause(page: Any) -> None:
     page.get_by_role("button", name="Play").click()
-    assert shown(page) == "Pictures generated at 0 kimg"
+    assert shown(page) == "Images generated at 0 kimg"
     page.locator("#play", has_text="Play").wait_for()  # again, at the end
-    assert shown(page) == "Pictures generated at 1000 kimg"
+    assert shown(page) == "Images generated at 1000 kimg"
     page.get_by_role("button", name="Play").click()
     page.get_by_role("button", name="Pause").click()
-    assert shown(page) != "Pictures generated at 1000 kimg"
+    assert shown(page) != "Images generated at 1000 kimg"
 
 
 def test_charts_tell_values_to_pointer_and_keys(page: Any) -> None:
@@ -179,7 +179,7 @@ def test_charts_tell_values_to_pointer_and_keys(page: Any) -> None:
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 60)
     assert "at 250 kimg" in legend.inner_text()
     page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + 60)
-    assert shown(page) == "Pictures generated at 250 kimg"
+    assert shown(page) == "Images generated at 250 kimg"
     page.mouse.move(5, 5)
     drawing.focus()
     page.keyboard.press("ArrowLeft")
@@ -220,7 +220,7 @@ def test_index_and_report_over_http(browser: Any, server: ReportServer, tmp_path
     page.screenshot(path=tmp_path / f"index-{size}.png")
     page.get_by_role("link", name=LONG).click()
     page.get_by_role("heading", name="Curves").wait_for()
-    assert shown(page) == "Pictures generated at 1000 kimg"
+    assert shown(page) == "Images generated at 1000 kimg"
     page.get_by_role("link", name="All runs").click()
     page.get_by_role("heading", name="Runs", exact=True).wait_for()
     page.close()

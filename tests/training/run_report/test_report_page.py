@@ -60,7 +60,7 @@ def test_a_whole_run(run_dir: Path) -> None:
         titles
     )
     images = elements.named("img")
-    assert [image["alt"] for image in images][-2:] == ["Pictures generated at 1000 kimg", "Real pictures"]
+    assert [image["alt"] for image in images][-2:] == ["Images generated at 1000 kimg", "Real images"]
     assert ["hidden" in image for image in images] == [True] * 5 + [False, False]
     for text in ("00000-digits", "1,000 kimg", "1,234,567 parameters", "6,000", "CPU (Imaginary Processor)", "2.11.0",
                  "loss.r1_gamma", "--resume=latest", "Done", "Bad CRC-32"):  # fmt: skip
@@ -152,14 +152,14 @@ def test_missing_and_damaged_files_are_left_out(tmp_path: Path, name: str, conte
 def test_an_older_run_is_told_from_its_log(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "00000-run", num_snapshots=1, num_rows=3)
     (run_dir / FACTS_FILE).unlink()
-    begin = "New run runs/00000-run: 6,000 pictures of 32x24 px, 10 classes, 36 kimg, batch 8 in passes of 8\n"
+    begin = "New run runs/00000-run: 6,000 images of 32x24 px, 10 classes, 36 kimg, batch 8 in passes of 8\n"
     (run_dir / LOG_FILE).write_text(f"{begin}Stopped at 12 kimg: Ctrl-C. To go on:\n", encoding="utf-8")
     facts = read_run(run_dir).facts
     assert facts["data"] == {"pictures": 6000, "width": 32, "height": 24, "classes": 10}
     assert (facts["status"], facts["reason"]) == ("stopped", "Ctrl-C")
     page = make_page(run_dir)
     assert "32 x 24 px" in page and "loss.r1_gamma" in page.partition("All settings")[0]
-    (run_dir / LOG_FILE).write_text(f"{begin}Done. Pictures and networks are in runs\n", encoding="utf-8")
+    (run_dir / LOG_FILE).write_text(f"{begin}Done. Images and networks are in runs\n", encoding="utf-8")
     assert read_run(run_dir).facts["status"] == "done"
 
 

@@ -31,15 +31,15 @@ def status(run_dir: Path) -> tuple[str, str]:
 def test_a_run_leaves_a_report(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     loop = start(tiny_config, tiny_data, tmp_path / "run")
     seen: list[tuple[str, str]] = []
-    renew = loop.run_report.renew
+    renew = loop.run_report.write
 
     def spy(*arguments: str) -> None:
         renew(*arguments)
         seen.append(status(tmp_path / "run"))
 
-    loop.run_report.renew = spy  # type: ignore[method-assign]
+    loop.run_report.write = spy  # type: ignore[method-assign]
     loop.run()
-    assert seen == [("running", "")] * 4 + [("done", "")]  # at the start, at 0, 16 and 32 pictures, and at the end
+    assert seen == [("running", "")] * 4 + [("done", "")]  # at the start, at 0, 16 and 32 images, and at the end
     page = (tmp_path / "run" / REPORT_FILE).read_text(encoding="utf-8")
     parameters = sum(p.numel() for p in loop.state.G.parameters())
     for text in ("Done", f"{parameters:,} parameters", "16 x 16 px", torch.__version__, "--resume=latest"):
@@ -77,7 +77,7 @@ def test_facts_that_cannot_be_found_out_do_not_end_the_training(tmp_path: Path) 
     def gather() -> dict[str, object]:
         raise RuntimeError("no such device")
 
-    RunReport(tmp_path, gather, said.append).renew("failed", "another error")
+    RunReport(tmp_path, gather, said.append).write("failed", "another error")
     assert said == [f"Warning: {REPORT_FILE} was not renewed: no such device"]
 
 
@@ -114,12 +114,12 @@ def test_a_full_disk_leaves_the_older_report(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dnnlib.files.os.fsync", full)
-    RunReport(tmp_path, dict, said.append).renew()
+    RunReport(tmp_path, dict, said.append).write()
     assert (tmp_path / REPORT_FILE).read_bytes() == older
     assert [path.name for path in tmp_path.iterdir()] == [REPORT_FILE]
     assert len(said) == 1 and "No space left" in said[0]
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
-    RunReport(tmp_path, dict, print, is_on=False).renew()
+    RunReport(tmp_path, dict, print, is_on=False).write()
     assert not list(tmp_path.iterdir())

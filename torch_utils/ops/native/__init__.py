@@ -39,7 +39,7 @@ def mode() -> str:
     return _chosen or _known(os.environ.get("STYLEFORMER_OPS") or "auto", "the environment variable STYLEFORMER_OPS")
 
 
-def is_used_for(x: Tensor, operator: str) -> bool:
+def should_use_native(x: Tensor, operator: str) -> bool:
     """Whether the compiled bias_act or upfirdn2d takes this tensor; the first time it loads them, built if need be.
 
     Raises:
@@ -59,7 +59,7 @@ def is_ready(device_type: str) -> bool:
     return _ready[device_type]
 
 
-def answer_as_constants() -> None:
+def mark_constants_for_dynamo() -> None:
     """Let torch.compile ask once, instead of tracing how the answer comes about; imports it, which takes two seconds."""
     torch.compiler.assume_constant_result(is_ready)
 
@@ -67,7 +67,7 @@ def answer_as_constants() -> None:
 def prepare(device: torch.device) -> None:
     """Build, check and load what `device` will need: the first process of a machine, whose findings the others take.
 
-    To be called by every process, after `distributed.join`; without it operators are built when they are first used.
+    To be called by every process, after `distributed.init`; without it operators are built when they are first used.
     A build may take longer than a collective may wait.
     """
     from torch_utils import distributed
@@ -76,8 +76,8 @@ def prepare(device: torch.device) -> None:
         return
     is_first = distributed.local_rank() == 0
     distributed.take_time_together(lambda: is_first and is_ready(device.type))
-    is_usable = distributed.share_on_machine(_ready.get(device.type))
-    with distributed.together():
+    is_usable = distributed.broadcast_object_on_node(_ready.get(device.type))
+    with distributed.raise_on_all_ranks():
         if not is_first:
             _ready[device.type] = is_usable and _prepared(device.type, is_checked=True)
 
@@ -91,7 +91,7 @@ def require(device_type: str) -> None:
     from torch_utils.ops.native.loading import load
 
     load(device_type)
-    answer_as_constants()
+    mark_constants_for_dynamo()
 
 
 def _prepared(device_type: str, is_checked: bool) -> bool:

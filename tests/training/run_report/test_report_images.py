@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.run_report import pictures
-from training.run_report.pictures import BUDGET_BYTES, MAX_FRAMES, read_pictures, thinned
+from training.run_report import images
+from training.run_report.images import BUDGET_BYTES, MAX_FRAMES, read_grids, thinned
 
 
 def save(path: Path, shade: int, size: tuple[int, int] = (32, 32)) -> None:
@@ -47,9 +47,9 @@ def test_order_and_what_each_was_made_of(tmp_path: Path) -> None:
     save(tmp_path / "reals.png", 200)
     (tmp_path / "fakes000300.png").write_bytes(b"\x89PNG cut short")
     (tmp_path / "fakes-of-mine.png").write_bytes(b"")
-    found = read_pictures(tmp_path)
-    assert [picture.kimg for picture in found.fakes] == [0, 4, 200]
-    reds = [Image.open(io.BytesIO(picture.webp)).convert("RGB").getpixel((5, 5))[0] for picture in found.fakes]  # type: ignore[index]
+    found = read_grids(tmp_path)
+    assert [image.kimg for image in found.fakes] == [0, 4, 200]
+    reds = [Image.open(io.BytesIO(image.webp)).convert("RGB").getpixel((5, 5))[0] for image in found.fakes]  # type: ignore[index]
     assert reds == pytest.approx([0, 40, 90], abs=8)
     assert found.reals is not None and found.reals.kimg is None
     assert found.fakes[0].url.startswith("data:image/webp;base64,")
@@ -58,31 +58,31 @@ def test_order_and_what_each_was_made_of(tmp_path: Path) -> None:
 def test_the_grid_before_the_first_step_is_shown_once(tmp_path: Path) -> None:
     for name in ("fakes_init.png", "fakes000000.png"):
         save(tmp_path / name, 10)
-    assert [picture.kimg for picture in read_pictures(tmp_path).fakes] == [0]
+    assert [image.kimg for image in read_grids(tmp_path).fakes] == [0]
 
 
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    found = read_pictures(tmp_path)
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    found = read_grids(tmp_path)
     assert (found.fakes, found.reals, found.num_fakes) == ([], None, 0)
 
 
-def test_pictures_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kimg in range(5):
         save(tmp_path / f"fakes{kimg:06d}.png", kimg)
-    read_pictures(tmp_path)
+    read_grids(tmp_path)
     save(tmp_path / "fakes000005.png", 99)
     save(tmp_path / "fakes000002.png", 77)  # made again, after the run went back
-    before = pictures._encoded.cache_info().misses
-    read_pictures(tmp_path)
-    assert pictures._encoded.cache_info().misses == before + 2
+    before = images._encoded.cache_info().misses
+    read_grids(tmp_path)
+    assert images._encoded.cache_info().misses == before + 2
 
 
 @pytest.mark.parametrize(("count", "size"), [(200, (320, 256)), (3, (1536, 1024)), (12, (1280, 900))])
-def test_all_pictures_together_are_bounded(tmp_path: Path, count: int, size: tuple[int, int]) -> None:
+def test_all_images_together_are_bounded(tmp_path: Path, count: int, size: tuple[int, int]) -> None:
     noise(tmp_path / "fakes000000.png", size)
     for kimg in range(1, count):
         (tmp_path / f"fakes{kimg:06d}.png").hardlink_to(tmp_path / "fakes000000.png")
-    found = read_pictures(tmp_path)
-    assert sum(len(picture.webp) for picture in found.fakes) <= BUDGET_BYTES
+    found = read_grids(tmp_path)
+    assert sum(len(image.webp) for image in found.fakes) <= BUDGET_BYTES
     assert (found.fakes[0].kimg, found.fakes[-1].kimg) == (0, count - 1)
     assert min(len(found.fakes), 3) == min(count, 3)

@@ -1,4 +1,4 @@
-"""Stand-ins for what is measured: a tensor of pictures as the real set, and as a source of generated ones."""
+"""Stand-ins for what is measured: a tensor of images as the real set, and as a source of generated ones."""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,10 @@ from dnnlib.sources.demo_digits import digits
 from metrics.images import Sample
 
 
-class FixedPictures:
-    """Serves as RealImages and, its pictures in order whatever the seed, as FakeImages; counts the passes."""
+class FixedImages:
+    """Serves as RealImages and, its images in order whatever the seed, as FakeImages; counts the passes."""
 
-    def __init__(self, images: Tensor, classes: Tensor | None = None, content_hash: str = "pictures") -> None:
+    def __init__(self, images: Tensor, classes: Tensor | None = None, content_hash: str = "images") -> None:
         self.images, self.classes = images, classes
         self.count = len(images)
         self.content_hash = content_hash
@@ -32,7 +32,7 @@ class FixedPictures:
         return self.parts(chosen, batch_size)
 
 
-class GeneratedPictures(FixedPictures):
+class GeneratedImages(FixedImages):
     """The same with the signatures of FakeImages."""
 
     def check(self, sample: Sample, count: int) -> None:
@@ -48,7 +48,7 @@ class GeneratedPictures(FixedPictures):
             yield torch.stack([images, 255 - images], dim=1).float(), None
 
 
-def demo_pictures(split: str, count: int) -> tuple[Tensor, Tensor]:
+def demo_images(split: str, count: int) -> tuple[Tensor, Tensor]:
     """The first demo digits, uint8 [count, 3, 32, 32], and their labels."""
-    pictures, labels = zip(*digits(split, count), strict=True)
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    images, labels = zip(*digits(split, count), strict=True)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.image_sources import SourceOptions, open_source
-from dnnlib.sources.source_images import ImageSource, SourcePicture
+from dnnlib.sources.source_images import ImageSource, SourceImage
 
 lmdb = pytest.importorskip("lmdb")
 
@@ -33,7 +33,7 @@ def _webp(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Return a folder as LSUN's, whose pictures are larger than a page."""
+    """Return a folder as LSUN's, whose images are larger than a page."""
     folder = tmp_path / "church_train_lmdb"
     with lmdb.open(str(folder), map_size=2**24) as environment, environment.begin(write=True) as transaction:
         for index in range(COUNT):
@@ -45,37 +45,37 @@ def _open(source: Path, max_images: int | None = None) -> ImageSource:
     return open_source(str(source), SourceOptions(max_images=max_images))
 
 
-def _red_mean(picture: SourcePicture) -> float:
-    return float(picture.pixels(3, None)[:, :, 0].mean())
+def _red_mean(image: SourceImage) -> float:
+    return float(image.pixels(3, None)[:, :, 0].mean())
 
 
-def test_pictures_come_in_the_order_of_their_keys(database: Path) -> None:
-    images = _open(database)
+def test_images_come_in_the_order_of_their_keys(database: Path) -> None:
+    source = _open(database)
     order = sorted(range(COUNT), key=_key)
-    pictures = list(images.pictures())
-    assert images.count == COUNT
-    assert not images.labelled
-    for index, picture in zip(order, pictures, strict=True):
-        assert picture.origin == f"{_key(index).decode()} in {database}"
-        assert str(picture.layout(None)) == "50x40 RGB"
-        assert picture.kind().file_format == "WEBP"
-        assert np.array_equal(picture.pixels(3, None), _pixels(index))
-    first = [picture.origin for picture in _open(database, 3).pictures()]
-    assert first == [picture.origin for picture in pictures[:3]]
+    images = list(source.images())
+    assert source.count == COUNT
+    assert not source.labelled
+    for index, image in zip(order, images, strict=True):
+        assert image.origin == f"{_key(index).decode()} in {database}"
+        assert str(image.layout(None)) == "50x40 RGB"
+        assert image.kind().file_format == "WEBP"
+        assert np.array_equal(image.pixels(3, None), _pixels(index))
+    first = [image.origin for image in _open(database, 3).images()]
+    assert first == [image.origin for image in images[:3]]
 
 
-def test_pictures_are_small_to_send_and_read_by_several_processes(database: Path) -> None:
-    pictures = list(_open(database).pictures())
-    assert len(pickle.dumps(pictures[0])) < 500
-    here = [_red_mean(picture) for picture in pictures]
-    assert list(ordered_map(_red_mean, pictures, workers=2, chunk_size=3)) == here
+def test_images_are_small_to_send_and_read_by_several_processes(database: Path) -> None:
+    images = list(_open(database).images())
+    assert len(pickle.dumps(images[0])) < 500
+    here = [_red_mean(image) for image in images]
+    assert list(ordered_map(_red_mean, images, workers=2, chunk_size=3)) == here
 
 
-def test_value_that_is_no_picture_is_named(database: Path) -> None:
+def test_value_that_is_no_image_is_named(database: Path) -> None:
     with lmdb.open(str(database), map_size=2**24) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"0" * 40, b"hello")
-    first = next(iter(_open(database).pictures()))
-    with pytest.raises(ValueError, match=rf"{'0' * 40} in {database} is not a picture, or damaged"):
+    first = next(iter(_open(database).images()))
+    with pytest.raises(ValueError, match=rf"{'0' * 40} in {database} is not an image, or damaged"):
         first.layout(None)
 
 

@@ -1,4 +1,4 @@
-"""Kept pictures: the stream is the same bit for bit, wherever they are kept and whatever is broken; the file is sound."""
+"""Kept images: the stream is the same bit for bit, wherever they are kept and whatever is broken; the file is sound."""
 
 import itertools
 import os
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
-from training.data import cache as picture_cache
-from training.data.cache import choose, device_bytes, keep_decoded
-from training.data.decoded import Decoded, Place, from_file, write_file
+from training.data import cache as image_cache
+from training.data.cache import cache_decoded, choose, device_bytes
+from training.data.decoded import CacheLocation, Decoded, from_file, write_file
 from training.data.stream import MAX_BROKEN, DataError, ImageDataset, stream
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 COUNT = 24
-KINDS = {"auto": Place.MEMORY, "ram": Place.FILE, "gpu": Place.DEVICE, "none": None}
+KINDS = {"auto": CacheLocation.MEMORY, "ram": CacheLocation.FILE, "gpu": CacheLocation.DEVICE, "none": None}
 GIB = 2**30
 
 
@@ -72,8 +72,8 @@ def _assert_same(ours: list[tuple[Tensor, Tensor]], theirs: list[tuple[Tensor, T
 
 def _kept(path: Path, mode: str, workers: int = 0, **options: Any) -> ImageDataset:
     dataset = ImageDataset(path, **options)
-    keep_decoded(dataset, mode, CPU, workers, lambda line: None)
-    assert (dataset.kept and dataset.kept.place) == KINDS[mode]
+    cache_decoded(dataset, mode, CPU, workers, lambda line: None)
+    assert (dataset.cache and dataset.cache.place) == KINDS[mode]
     return dataset
 
 
@@ -87,13 +87,13 @@ def test_stream_is_the_same(data: Path, mode: str, workers: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "ram", "gpu"])
-def test_grey_pictures_of_a_folder(tmp_path: Path, mode: str) -> None:
+def test_grey_images_of_a_folder(tmp_path: Path, mode: str) -> None:
     path = _write(tmp_path / "grey", channels=1)
     _assert_same(_take(_kept(path, mode)), _take(ImageDataset(path)))
 
 
 @pytest.mark.parametrize("mode", ["auto", "ram", "gpu"])
-def test_pictures_are_read_from_their_files_once(data: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_read_from_their_files_once(data: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = _kept(data, mode)
     _take(dataset, COUNT)
 
@@ -109,7 +109,7 @@ def test_pictures_are_read_from_their_files_once(data: Path, mode: str, monkeypa
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("mode", ["auto", "ram", "gpu"])
-def test_broken_pictures_are_reported_and_replaced_alike(folder: Path, mode: str, workers: int) -> None:
+def test_broken_images_are_reported_and_replaced_alike(folder: Path, mode: str, workers: int) -> None:
     for index in (7, 8, COUNT - 1):
         path = folder / _name(index)
         path.write_bytes(path.read_bytes()[:99] + bytes(path.stat().st_size - 99))
@@ -122,27 +122,27 @@ def test_broken_pictures_are_reported_and_replaced_alike(folder: Path, mode: str
 
 
 @pytest.mark.parametrize("mode", ["ram", "gpu"])
-def test_too_many_broken_pictures_end_the_stream_not_the_start(folder: Path, cache: Path, mode: str) -> None:
+def test_too_many_broken_images_end_the_stream_not_the_start(folder: Path, cache: Path, mode: str) -> None:
     dataset, lines = ImageDataset(folder), list[str]()
     for index in range(MAX_BROKEN + 1):
         (folder / _name(index)).write_bytes(b"")
-    keep_decoded(dataset, mode, CPU, 0, lines.append)
-    assert dataset.kept is None and not list(cache.glob("pictures/*"))
+    cache_decoded(dataset, mode, CPU, 0, lines.append)
+    assert dataset.cache is None and not list(cache.glob("images/*"))
     assert lines[-1].startswith(
-        f"--cache={mode}: pictures are decoded each time they are read, as they cannot be kept: 11 or"
+        f"--cache={mode}: images are decoded each time they are read, as they cannot be kept: 11 or"
     )
-    with pytest.raises(DataError, match=f"more than {MAX_BROKEN} pictures are broken"):
+    with pytest.raises(DataError, match=f"more than {MAX_BROKEN} images are broken"):
         _take(dataset, on_broken=lambda line: None)
 
 
 def test_file_is_made_once_and_shared(data: Path, cache: Path, folder: Path) -> None:
     lines = list[str]()
     for path, mirror in ((data, False), (data, True), (folder, False)):  # labels and mirroring do not matter
-        keep_decoded(ImageDataset(path, use_labels=mirror, mirror=mirror), "ram", CPU, 0, lines.append)
-    (path,) = (cache / "pictures").iterdir()
-    assert len(lines) == 1 and str(path) in lines[0] and "24 pictures" in lines[0]
-    keep_decoded(ImageDataset(data, max_images=9), "ram", CPU, 0, lines.append)
-    assert len(lines) == 2 and len(list((cache / "pictures").iterdir())) == 2
+        cache_decoded(ImageDataset(path, use_labels=mirror, mirror=mirror), "ram", CPU, 0, lines.append)
+    (path,) = (cache / "images").iterdir()
+    assert len(lines) == 1 and str(path) in lines[0] and "24 images" in lines[0]
+    cache_decoded(ImageDataset(data, max_images=9), "ram", CPU, 0, lines.append)
+    assert len(lines) == 2 and len(list((cache / "images").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_file_is_made_once_and_shared(data: Path, cache: Path, folder: Path) -> 
 )
 def test_file_of_another_shape_or_size_is_made_again(data: Path, cache: Path, damage: Callable[[Path], object]) -> None:
     expected = _take(_kept(data, "ram"))
-    (path,) = (cache / "pictures").iterdir()
+    (path,) = (cache / "images").iterdir()
     whole = path.read_bytes()
     damage(path)
     _assert_same(_take(_kept(data, "ram")), expected)
@@ -167,8 +167,8 @@ def test_file_of_another_shape_or_size_is_made_again(data: Path, cache: Path, da
 
 
 def test_unused_files_are_removed(data: Path, cache: Path) -> None:
-    (cache / "pictures").mkdir(parents=True)
-    old, new = cache / "pictures" / "old.npy", cache / "pictures" / "new.npy"
+    (cache / "images").mkdir(parents=True)
+    old, new = cache / "images" / "old.npy", cache / "images" / "new.npy"
     for path, days in ((old, 31), (new, 29)):
         path.write_bytes(b"x")
         os.utime(path, (0, time.time() - days * 86_400))
@@ -179,8 +179,8 @@ def test_unused_files_are_removed(data: Path, cache: Path) -> None:
 def test_folder_that_cannot_be_written_costs_a_line(data: Path, cache: Path) -> None:
     cache.write_text("in the way")
     lines, dataset = list[str](), ImageDataset(data)
-    keep_decoded(dataset, "ram", CPU, 0, lines.append)
-    assert dataset.kept is None and len(lines) == 1 and "cannot be kept" in lines[0]
+    cache_decoded(dataset, "ram", CPU, 0, lines.append)
+    assert dataset.cache is None and len(lines) == 1 and "cannot be kept" in lines[0]
     _take(dataset)
 
 
@@ -190,9 +190,9 @@ def test_full_disk_leaves_nothing(data: Path, cache: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("os.fsync", full)
     lines, dataset = list[str](), ImageDataset(data)
-    keep_decoded(dataset, "ram", CPU, 0, lines.append)
-    assert dataset.kept is None and "No space left" in lines[-1]
-    assert not list((cache / "pictures").iterdir())
+    cache_decoded(dataset, "ram", CPU, 0, lines.append)
+    assert dataset.cache is None and "No space left" in lines[-1]
+    assert not list((cache / "images").iterdir())
 
 
 def test_unasked_nothing_is_written(data: Path, cache: Path) -> None:
@@ -203,8 +203,8 @@ def test_unasked_nothing_is_written(data: Path, cache: Path) -> None:
 
 def test_several_processes_make_one_file(data: Path, cache: Path) -> None:
     code = (
-        "import sys, torch; from training.data.stream import ImageDataset; from training.data.cache import keep_decoded;"
-        "d = ImageDataset(sys.argv[1]); keep_decoded(d, 'ram', torch.device('cpu')); print(d.kept.is_there.sum())"
+        "import sys, torch; from training.data.stream import ImageDataset; from training.data.cache import cache_decoded;"
+        "d = ImageDataset(sys.argv[1]); cache_decoded(d, 'ram', torch.device('cpu')); print(d.cache.is_valid.sum())"
     )
     command = [sys.executable, "-c", code, str(data)]
     root = Path(__file__).parents[2]
@@ -212,7 +212,7 @@ def test_several_processes_make_one_file(data: Path, cache: Path) -> None:
     outputs = [process.communicate()[0] for process in started]
     assert all(output.splitlines()[-1] == str(COUNT) for output in outputs)
     assert sum("Decoding" in output for output in outputs) == 1
-    assert len(list((cache / "pictures").iterdir())) == 1
+    assert len(list((cache / "images").iterdir())) == 1
 
 
 def test_pickled_data_set_keeps_the_file_and_nothing_else(data: Path) -> None:
@@ -224,19 +224,19 @@ def test_pickled_data_set_keeps_the_file_and_nothing_else(data: Path) -> None:
         pickled = pickle.dumps(dataset)
         assert len(pickled) < 10_000
         copy = pickle.loads(pickled)
-        assert isinstance(copy.kept, Decoded)
-        assert copy.kept.place == (Place.FILE if mode == "ram" else Place.MEMORY)
-        assert copy.kept.is_there.all() == (mode == "ram")
+        assert isinstance(copy.cache, Decoded)
+        assert copy.cache.place == (CacheLocation.FILE if mode == "ram" else CacheLocation.MEMORY)
+        assert copy.cache.is_valid.all() == (mode == "ram")
         _assert_same(_take(copy), expected)
 
 
 def test_file_is_an_npy_of_pixels_and_which_are_there(tmp_path: Path) -> None:
     shape, path = (3, 1, 2, 2), tmp_path / "f.npy"
-    pixels, is_there = torch.arange(12, dtype=torch.uint8).reshape(shape), np.array([True, False, True])
-    write_file(path, shape, [(pixels[:2], is_there[:2]), (pixels[2:], is_there[2:])])
+    pixels, is_valid = torch.arange(12, dtype=torch.uint8).reshape(shape), np.array([True, False, True])
+    write_file(path, shape, [(pixels[:2], is_valid[:2]), (pixels[2:], is_valid[2:])])
     assert np.load(path, mmap_mode="r").tolist() == [*range(12), 1, 0, 1]
     found = from_file(path, shape)
-    assert found is not None and torch.equal(found.pixels, pixels) and found.is_there.tolist() == is_there.tolist()
+    assert found is not None and torch.equal(found.pixels, pixels) and found.is_valid.tolist() == is_valid.tolist()
     found.pixels[0] = 99  # of this process alone
     assert np.load(path)[0] == 0
     assert from_file(tmp_path / "none", shape) is None
@@ -245,24 +245,29 @@ def test_file_is_an_npy_of_pixels_and_which_are_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "device", "gib", "expected", "line"),
     [
-        ("auto", CUDA, 1, Place.DEVICE, ""),
-        ("auto", CUDA, 3, Place.FILE, ""),
+        ("auto", CUDA, 1, CacheLocation.DEVICE, ""),
+        ("auto", CUDA, 3, CacheLocation.FILE, ""),
         ("auto", CUDA, 17, None, ""),
         ("auto", CPU, 1, None, ""),
-        ("auto", CPU, 0.1, Place.MEMORY, ""),
+        ("auto", CPU, 0.1, CacheLocation.MEMORY, ""),
         ("none", CUDA, 0.1, None, ""),
-        ("gpu", CUDA, 7, Place.DEVICE, ""),
-        ("gpu", CUDA, 9, Place.FILE, r"9.0 GiB, too much for the memory of cuda:0. They are kept in a file"),
+        ("gpu", CUDA, 7, CacheLocation.DEVICE, ""),
+        ("gpu", CUDA, 9, CacheLocation.FILE, r"9.0 GiB, too much for the memory of cuda:0. They are kept in a file"),
         ("gpu", CUDA, 95, None, r"95.0 GiB; .* has 100.0 GiB left. They are decoded each time"),
-        ("ram", CPU, 89, Place.FILE, ""),
+        ("ram", CPU, 89, CacheLocation.FILE, ""),
         ("ram", CPU, 95, None, r"95.0 GiB; .* has 100.0 GiB left. They are decoded each time"),
     ],
 )
 def test_choice(
-    mode: str, device: torch.device, gib: float, expected: Place | None, line: str, monkeypatch: pytest.MonkeyPatch
+    mode: str,
+    device: torch.device,
+    gib: float,
+    expected: CacheLocation | None,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(picture_cache, "_free_bytes", lambda device: 16 * GIB)
-    monkeypatch.setattr(picture_cache, "_free_disk_bytes", lambda folder: 100 * GIB)
+    monkeypatch.setattr(image_cache, "_free_bytes", lambda device: 16 * GIB)
+    monkeypatch.setattr(image_cache, "_free_disk_bytes", lambda folder: 100 * GIB)
     place, reason = choose(mode, int(gib * GIB), device, 2)
     assert place == expected
     assert bool(reason) == bool(line)

@@ -22,7 +22,7 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def test_a_picture_of_the_right_kind_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_image_of_the_right_kind_is_taken_as_it_is(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     target, done = read_target(save(tmp_path / "a.png", pixels), network(16, 24, 3))
     assert torch.equal(target, torch.from_numpy(pixels).permute(2, 0, 1))
@@ -55,9 +55,9 @@ def test_transparent_parts_become_white(tmp_path: Path) -> None:
     assert (target == 255).all() and done == "transparency on white"
 
 
-def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(ValueError, match=r"--target=.*text.png: is not a picture"):
+    with pytest.raises(ValueError, match=r"--target=.*text.png: is not an image"):
         read_target(tmp_path / "text.png", network(16, 24, 3))
     with pytest.raises(ValueError, match=r"--target=.*gone.png: there is no such file"):
         read_target(tmp_path / "gone.png", network(16, 24, 3))

@@ -1,4 +1,4 @@
-"""Pictures written by threads: whole, all of them, and never silently missing."""
+"""Images written by threads: whole, all of them, and never silently missing."""
 
 import os
 import threading
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.images import writer as picture_writer
-from dnnlib.images.writer import PICTURES_AHEAD, PictureWriter, write_picture
+from dnnlib.images import writer as image_writer
+from dnnlib.images.writer import IMAGES_AHEAD, ImageWriter, write_image
 
 
 def _pixels(index: int, channels: int = 3) -> np.ndarray:
@@ -19,7 +19,7 @@ def _pixels(index: int, channels: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_all_are_written(tmp_path: Path, threads: int) -> None:
-    with PictureWriter(threads) as writer:
+    with ImageWriter(threads) as writer:
         for index in range(100):
             writer.add(tmp_path / f"{index}.png", _pixels(index, 1 + index % 2 * 2))
     assert len(list(tmp_path.iterdir())) == 100
@@ -32,7 +32,7 @@ def test_all_are_written(tmp_path: Path, threads: int) -> None:
 @pytest.mark.parametrize(("suffix", "name"), [("jpg", "JPEG"), ("webp", "WEBP")])
 def test_lossy_formats(tmp_path: Path, suffix: str, name: str) -> None:
     flat = np.full((16, 16, 3), 77, np.uint8)
-    write_picture(tmp_path / f"p.{suffix}", flat)
+    write_image(tmp_path / f"p.{suffix}", flat)
     with Image.open(tmp_path / f"p.{suffix}") as image:
         assert image.format == name
         assert abs(np.asarray(image).astype(int) - flat).max() <= 2
@@ -40,7 +40,7 @@ def test_lossy_formats(tmp_path: Path, suffix: str, name: str) -> None:
 
 def test_older_file_is_replaced(tmp_path: Path) -> None:
     for index in (1, 2):
-        write_picture(tmp_path / "p.png", _pixels(index))
+        write_image(tmp_path / "p.png", _pixels(index))
     with Image.open(tmp_path / "p.png") as image:
         assert np.array_equal(np.asarray(image), _pixels(2))
     assert len(list(tmp_path.iterdir())) == 1
@@ -51,29 +51,29 @@ def test_error_at_the_end_is_raised_and_leaves_nothing(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match=r"p\.png cannot be written: No space left"), PictureWriter(2) as writer:
+    with pytest.raises(OSError, match=r"p\.png cannot be written: No space left"), ImageWriter(2) as writer:
         writer.add(tmp_path / "p.png", _pixels(0))
     assert not list(tmp_path.iterdir())
 
 
-def test_error_stops_whoever_makes_pictures(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"gone.0\.png cannot be written: No such file"), PictureWriter(2) as writer:
-        for index in range(2 * PICTURES_AHEAD + 1):
+def test_error_stops_whoever_makes_images(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"gone.0\.png cannot be written: No such file"), ImageWriter(2) as writer:
+        for index in range(2 * IMAGES_AHEAD + 1):
             writer.add(tmp_path / "gone" / f"{index}.png", _pixels(0))
         pytest.fail("went on although nothing could be written")
 
 
 def test_no_more_than_a_few_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, may_go_on = [], threading.Event()
-    monkeypatch.setattr(picture_writer, "write_picture", lambda *given: (may_go_on.wait(), written.append(given)))
-    with PictureWriter(1) as writer:
-        for index in range(PICTURES_AHEAD):
+    monkeypatch.setattr(image_writer, "write_image", lambda *given: (may_go_on.wait(), written.append(given)))
+    with ImageWriter(1) as writer:
+        for index in range(IMAGES_AHEAD):
             writer.add(tmp_path / str(index), _pixels(0))
         threading.Timer(0.2, may_go_on.set).start()
         started_sec = time.monotonic()
         writer.add(tmp_path / "one more", _pixels(0))
         assert time.monotonic() - started_sec > 0.1
-    assert len(written) == PICTURES_AHEAD + 1
+    assert len(written) == IMAGES_AHEAD + 1
 
 
 def test_interrupt_drops_what_waits_and_finishes_what_has_begun(
@@ -81,11 +81,11 @@ def test_interrupt_drops_what_waits_and_finishes_what_has_begun(
 ) -> None:
     def slow(path: Path, pixels: np.ndarray) -> None:
         time.sleep(0.1)
-        write_picture(path, pixels)
+        write_image(path, pixels)
 
-    monkeypatch.setattr(picture_writer, "write_picture", slow)
-    with pytest.raises(KeyboardInterrupt), PictureWriter(1) as writer:
-        for index in range(PICTURES_AHEAD):
+    monkeypatch.setattr(image_writer, "write_image", slow)
+    with pytest.raises(KeyboardInterrupt), ImageWriter(1) as writer:
+        for index in range(IMAGES_AHEAD):
             writer.add(tmp_path / f"{index}.png", _pixels(index))
         time.sleep(0.15)
         raise KeyboardInterrupt

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.images.codec import Layout
-from dnnlib.packing.transform import PictureTransform
+from dnnlib.packing.transform import ImageTransform
 
 RNG = np.random.default_rng(0)
 
@@ -20,16 +20,16 @@ def _resized(pixels: np.ndarray, width: int, height: int, resample: Image.Resamp
 @pytest.mark.parametrize(
     ("transform", "size"),
     [
-        (PictureTransform(), (13, 7)),
-        (PictureTransform(width=5), (5, 7)),
-        (PictureTransform(height=9), (13, 9)),
-        (PictureTransform(width=5, height=9), (5, 9)),
-        (PictureTransform("center-crop", 4, 4), (4, 4)),
-        (PictureTransform("center-crop", 4, 6), (4, 6)),
-        (PictureTransform("center-crop-wide", 8, 3), (8, 8)),
+        (ImageTransform(), (13, 7)),
+        (ImageTransform(width=5), (5, 7)),
+        (ImageTransform(height=9), (13, 9)),
+        (ImageTransform(width=5, height=9), (5, 9)),
+        (ImageTransform("center-crop", 4, 4), (4, 4)),
+        (ImageTransform("center-crop", 4, 6), (4, 6)),
+        (ImageTransform("center-crop-wide", 8, 3), (8, 8)),
     ],
 )
-def test_output_is_what_apply_gives(transform: PictureTransform, size: tuple[int, int], channels: int) -> None:
+def test_output_is_what_apply_gives(transform: ImageTransform, size: tuple[int, int], channels: int) -> None:
     pixels = transform.apply(_noise(13, 7, channels))
     assert (pixels.dtype, pixels.shape) == (np.uint8, (size[1], size[0], channels))
     assert transform.output(Layout(13, 7, channels)) == Layout(*size, channels)
@@ -37,21 +37,21 @@ def test_output_is_what_apply_gives(transform: PictureTransform, size: tuple[int
 
 def test_nothing_changes_without_a_size() -> None:
     pixels = _noise(13, 7)
-    for transform in (PictureTransform(), PictureTransform(width=13), PictureTransform(width=13, height=7)):
+    for transform in (ImageTransform(), ImageTransform(width=13), ImageTransform(width=13, height=7)):
         assert np.array_equal(transform.apply(pixels), pixels)
 
 
 @pytest.mark.parametrize(("name", "resample"), [("lanczos", Image.Resampling.LANCZOS), ("box", Image.Resampling.BOX)])
 def test_filters(name: str, resample: Image.Resampling) -> None:
     pixels = _noise(13, 7)
-    transform = PictureTransform(width=5, height=4, resize_filter=name)
+    transform = ImageTransform(width=5, height=4, resize_filter=name)
     assert np.array_equal(transform.apply(pixels), _resized(pixels, 5, 4, resample))
 
 
 def test_box_is_the_mean() -> None:
     pixels = _noise(12, 8, 1)
     means = pixels.reshape(2, 4, 3, 4).mean(axis=(1, 3))
-    small = PictureTransform(width=3, height=2, resize_filter="box").apply(pixels)[:, :, 0]
+    small = ImageTransform(width=3, height=2, resize_filter="box").apply(pixels)[:, :, 0]
     assert abs(small - means).max() <= 0.51
 
 
@@ -59,8 +59,8 @@ def test_box_is_the_mean() -> None:
 def test_center_crop_takes_the_middle_square(width: int, height: int, left: int, top: int) -> None:
     pixels = _noise(width, height)
     middle = pixels[top : top + 7, left : left + 7]
-    assert np.array_equal(PictureTransform("center-crop", 7, 7).apply(pixels), middle)
-    smaller = PictureTransform("center-crop", 4, 5).apply(pixels)
+    assert np.array_equal(ImageTransform("center-crop", 7, 7).apply(pixels), middle)
+    smaller = ImageTransform("center-crop", 4, 5).apply(pixels)
     assert np.array_equal(smaller, _resized(middle, 4, 5, Image.Resampling.LANCZOS))
 
 
@@ -70,29 +70,29 @@ def test_center_crop_takes_the_middle_square(width: int, height: int, left: int,
 )
 def test_center_crop_wide_is_letterboxed(size: tuple[int, int], left: int, top: int) -> None:
     pixels = _noise(*size)
-    square = PictureTransform("center-crop-wide", 16, 8).apply(pixels)
+    square = ImageTransform("center-crop-wide", 16, 8).apply(pixels)
     assert square.shape == (16, 16, 3)
     assert np.array_equal(square[4:12], pixels[top : top + 8, left : left + 16])
     assert not square[:4].any()
     assert not square[12:].any()
-    smaller = PictureTransform("center-crop-wide", 8, 4).apply(pixels)
+    smaller = ImageTransform("center-crop-wide", 8, 4).apply(pixels)
     middle = pixels[top : top + 8, left : left + 16]
     assert np.array_equal(smaller[2:6], _resized(middle, 8, 4, Image.Resampling.LANCZOS))
 
 
 def test_enlarges() -> None:
     layout = Layout(13, 7, 3)
-    assert not PictureTransform().enlarges(layout)
-    assert not PictureTransform("center-crop", 7, 7).enlarges(layout)
-    assert PictureTransform("center-crop", 8, 7).enlarges(layout)
-    assert PictureTransform(width=14).enlarges(layout)
-    assert PictureTransform("center-crop-wide", 14, 6).enlarges(layout)
+    assert not ImageTransform().enlarges(layout)
+    assert not ImageTransform("center-crop", 7, 7).enlarges(layout)
+    assert ImageTransform("center-crop", 8, 7).enlarges(layout)
+    assert ImageTransform(width=14).enlarges(layout)
+    assert ImageTransform("center-crop-wide", 14, 6).enlarges(layout)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
 def test_extreme_shapes(size: tuple[int, int]) -> None:
     for kind in ("center-crop", "center-crop-wide"):
-        assert PictureTransform(kind, 6, 4).apply(_noise(*size)).shape[1] == 6
+        assert ImageTransform(kind, 6, 4).apply(_noise(*size)).shape[1] == 6
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_extreme_shapes(size: tuple[int, int]) -> None:
 )
 def test_bad_combinations(arguments: tuple[str, int | None, int | None], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PictureTransform(*arguments)
+        ImageTransform(*arguments)
 
 
 def _celeba_face() -> np.ndarray:
@@ -117,33 +117,33 @@ def _celeba_face() -> np.ndarray:
 def test_celeba_takes_the_square_of_128_around_89_121() -> None:
     face = _celeba_face()
     crop = face[121 - 64 : 121 + 64, 89 - 64 : 89 + 64]
-    assert np.array_equal(PictureTransform("celeba").apply(face), crop)
-    assert PictureTransform("celeba").output(Layout(178, 218, 3)) == Layout(128, 128, 3)
-    resized = PictureTransform("celeba", 64, 48).apply(face)
+    assert np.array_equal(ImageTransform("celeba").apply(face), crop)
+    assert ImageTransform("celeba").output(Layout(178, 218, 3)) == Layout(128, 128, 3)
+    resized = ImageTransform("celeba", 64, 48).apply(face)
     assert np.array_equal(resized, _resized(crop, 64, 48, Image.Resampling.LANCZOS))
-    assert PictureTransform("celeba", 130, 130).enlarges(Layout(178, 218, 3))
-    assert not PictureTransform("celeba", 64, 64).enlarges(Layout(178, 218, 3))
+    assert ImageTransform("celeba", 130, 130).enlarges(Layout(178, 218, 3))
+    assert not ImageTransform("celeba", 64, 64).enlarges(Layout(178, 218, 3))
 
 
 @pytest.mark.parametrize("size", [(218, 178), (178, 217), (128, 128)])
 def test_celeba_refuses_other_sizes(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=rf"is {size[0]}x{size[1]}, but --transform=celeba is for .*178x218; use"):
-        PictureTransform("celeba").apply(_noise(*size))
+        ImageTransform("celeba").apply(_noise(*size))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pad_puts_black_around_and_changes_no_pixel(channels: int) -> None:
     pixels = _noise(28, 27, channels)
-    padded = PictureTransform("pad", 32, 32).apply(pixels)
+    padded = ImageTransform("pad", 32, 32).apply(pixels)
     assert padded.shape == (32, 32, channels)
     assert np.array_equal(padded[2:29, 2:30], pixels)
     assert padded.sum() == pixels.sum()
-    assert not PictureTransform("pad", 32, 32).enlarges(Layout(28, 27, channels))
-    assert np.array_equal(PictureTransform("pad", 28, 27).apply(pixels), pixels)
+    assert not ImageTransform("pad", 32, 32).enlarges(Layout(28, 27, channels))
+    assert np.array_equal(ImageTransform("pad", 28, 27).apply(pixels), pixels)
 
 
-def test_pad_refuses_pictures_that_are_larger() -> None:
+def test_pad_refuses_images_that_are_larger() -> None:
     with pytest.raises(ValueError, match=r"is 33x8, more than the 32x32 that --transform=pad fills up; give a larger"):
-        PictureTransform("pad", 32, 32).apply(_noise(33, 8))
-    with pytest.raises(ValueError, match=r"--transform=pad needs the size of the new pictures"):
-        PictureTransform("pad", 32)
+        ImageTransform("pad", 32, 32).apply(_noise(33, 8))
+    with pytest.raises(ValueError, match=r"--transform=pad needs the size of the new images"):
+        ImageTransform("pad", 32)

@@ -153,7 +153,7 @@ def test_kinds_of_colour_that_are_refused() -> None:
 
 
 def test_damaged_files_are_refused() -> None:
-    with pytest.raises(ValueError, match="is not a picture"):
+    with pytest.raises(ValueError, match="is not an image"):
         read_layout(io.BytesIO(b"<html>not found</html>"))
     jpeg = _file(Image.fromarray(RGB).resize((64, 64)), "JPEG")
     with pytest.raises(ValueError, match="is damaged"):
@@ -182,7 +182,7 @@ def test_cmyk_jpeg() -> None:
     assert abs(decode(_file(image, "JPEG")).astype(int) - np.asarray(image.convert("RGB"))).max() <= 4
 
 
-def test_pictures_of_two_cameras_are_jpeg() -> None:
+def test_images_of_two_cameras_are_jpeg() -> None:
     frames = [Image.new("RGB", (16, 8), colour) for colour in ("red", "blue")]
     data = _file(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert read_layout(io.BytesIO(data)) == Layout(16, 8, 3)
@@ -195,7 +195,7 @@ def test_other_formats_are_not_opened_at_all(file_format: str, monkeypatch: pyte
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments: pytest.fail("was run"))
     data = _file(Image.fromarray(RGB).resize((32, 32)), file_format)
     for read in (decode, lambda content: read_layout(io.BytesIO(content))):
-        with pytest.raises(ValueError, match="is not a picture"):
+        with pytest.raises(ValueError, match="is not an image"):
             read(data)
 
 
