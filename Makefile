@@ -47,7 +47,7 @@ demo: $(ENV) $(DEMO)/digits.zip
 	$(PY) train.py --cfg=demo --cond=1 --data=$(DEMO)/digits.zip --outdir=$(DEMO)/runs --seed=$(SEED) --metrics=none
 	@run=$$(ls -d $(DEMO)/runs/[0-9]*-* | tail -n 1); \
 	$(PY) calc_metrics.py --network=$$(ls $$run/network-snapshot-[0-9]*.pkl | tail -n 1) --data=$(DEMO)/digits.zip \
-	    --metrics=proxy_fd_randconv_v1,proxy_fd_democlf_v1 && \
+	    --metrics=proxy_fd_randconv_v1,proxy_fd_clf_v1 && \
 	echo "Generated digits, one class a column: $$(ls $$run/fakes[0-9]*.png | tail -n 1)" && \
 	echo "Real digits beside them:              $$run/reals.png"
 

@@ -1,4 +1,4 @@
-"""Measure the quality of a network snapshot, or of a folder of generated images."""
+"""Compute quality metrics of a network snapshot, or of a folder of generated images."""
 
 import re
 import statistics
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from dnnlib.command_line import memory_shortage
+from dnnlib.command_line import SETTINGS, Command
 
 if TYPE_CHECKING:
     import torch
@@ -26,25 +26,17 @@ WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparab
 
 
 class ProgressBars:
-    """Shows one bar for each pass over images."""
+    """Shows one bar for each pass over images; called with what is done, how much of it, and the total."""
 
     def __init__(self, hidden: bool) -> None:
         self._hidden = hidden
         self._bar: tqdm | None = None
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Move the bar of this pass; a new pass gets a new bar."""
         if self._bar is None or self._bar.desc != what:
             self.close()
-            is_bytes = what.startswith("downloading")
-            self._bar = tqdm(
-                total=total,
-                unit="B" if is_bytes else " images",
-                unit_scale=is_bytes,
-                leave=False,
-                dynamic_ncols=True,
-                disable=True if self._hidden else None,
-            )
+            disable = True if self._hidden else None  # None = where the console is no terminal
+            self._bar = tqdm(total=total, unit=" images", leave=False, dynamic_ncols=True, disable=disable)
             self._bar.set_description_str(what)
         self._bar.update(done - self._bar.n)
 
@@ -54,68 +46,62 @@ class ProgressBars:
             self._bar.close()
 
 
-@click.command(context_settings={"show_default": True, "max_content_width": 110})
-@click.option("--network", metavar="FILE", help="Network snapshot, network-snapshot-*.pkl.")
-@click.option("--images", metavar="PATH", help="Folder or zip of generated images, in place of --network.")
-@click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the network's training set]")
-@click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; `--metrics=list` explains them.")
-@click.option("--mirror", type=bool, metavar="BOOL", help="For fid50k: flipped real images too.  [default: as trained]")
+@click.command(cls=Command, context_settings=SETTINGS)
+@click.option("--network", metavar="FILE", help="Network snapshot (network-snapshot-*.pkl).")
+@click.option("--images", metavar="PATH", help="Folder or zip of generated images, instead of --network.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Data set to compare with, folder or zip.  [default: the training set of the network]",
+)
+@click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; --metrics=list describes them.")
+@click.option("--mirror", type=bool, metavar="BOOL", help="fid50k: add flipped real images.  [default: as in training]")
 @click.option(
     "--detector",
     "detectors",
     multiple=True,
     metavar="[NAME=]FILE",
-    help="Weights of a network (inception, vgg16, lpips, dinov2).  [default: $STYLEFORMER_INCEPTION etc. or cache]",
+    help="Weights file of inception, vgg16, lpips or dinov2.  [default: $STYLEFORMER_INCEPTION etc., or the cache]",
 )
 @click.option(
     "--detector-module",
     metavar="FILE",
-    help="Your network for fd_module and kd_module, TorchScript or torch.export. RUNS THE CODE in it.",
+    help="Feature network for fd_module and kd_module, TorchScript or torch.export. Its code IS RUN.",
 )
-@click.option("--offline", is_flag=True, help="Download no weights.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of the generated images.")
+@click.option("--offline", is_flag=True, help="Do not download weights.")
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Random seed of the generated images.")
 @click.option(
     "--repeat",
     type=click.IntRange(1),
     default=1,
     metavar="N",
-    help="Measure with N seeds: mean and standard deviation.",
+    help="Repeat with N seeds; prints mean and standard deviation.",
 )
-@click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Images a detector sees at once.")
-@click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")
+@click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Batch size of the feature networks.")
+@click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: GPU if available]")
 @click.option(
     "--gpus",
     type=click.IntRange(0),
     metavar="N",
-    help="Processes, one per GPU; without GPUs on the CPU; 0 = CPU.  [default: 1]",
+    help="Number of GPUs, one process each; 0 = CPU.  [default: 1]",
 )
-@click.option("--outdir", metavar="DIR", help="Where metric-*.jsonl is appended to.  [default: beside the snapshot]")
+@click.option("--outdir", metavar="DIR", help="Folder for metric-*.jsonl.  [default: that of the snapshot]")
 @click.option("--cache", metavar="DIR", help="Cache folder.  [default: $STYLEFORMER_CACHE_DIR or ~/.cache/styleformer]")
-@click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Show progress.")
+@click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Show progress bars.")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
-    """Measure the quality of a network snapshot, or of a folder of generated images.
+    """Compute quality metrics of a network snapshot, or of a folder of generated images.
 
-    Each value is printed and appended to metric-<name>.jsonl beside the snapshot.
+    Results are printed and appended to metric-<name>.jsonl in the folder of the snapshot.
 
     \b
     Examples:
-      python calc_metrics.py --network=network-snapshot-000040.pkl --data=demo.zip --metrics=proxy_fd_democlf_v1
+      python calc_metrics.py --network=network-snapshot-000040.pkl --data=demo.zip --metrics=proxy_fd_clf_v1
       python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=fid50k_full,is50k
       python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=all-light --gpus=2 --repeat=3
       python calc_metrics.py --images=out --data=images.zip --metrics=fid5k_full --detector=inception.pth --outdir=results
     """
-    try:
-        explain() if options["metrics"] == "list" else run(options)
-    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
-        if options["debug"]:
-            raise
-        raise click.ClickException(str(error)) from error
-    except (RuntimeError, MemoryError) as error:
-        shortage = memory_shortage(error)
-        if shortage is None or options["debug"]:
-            raise
-        raise click.ClickException(f"{shortage}, such as --batch=8") from error
+    explain() if options["metrics"] == "list" else run(options)
 
 
 def explain() -> None:
@@ -130,20 +116,19 @@ def explain() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a measurement does."""
+    """What every process of a measurement needs."""
 
     names: list[str]
-    network: str | None
-    images: str | None
+    network: str | None  # either this
+    images: str | None  # or this
     data: str
     mirror: bool
     weights: "Source"
-    outdir: Path | None
-    cache_folder: Path | None
+    outdir: Path | None  # None = record nothing
     device: str | None  # None = the GPU of this process, or the CPU
     batch: int
     seeds: range
-    is_verbose: bool
+    show_progress: bool
 
 
 def run(options: dict[str, Any]) -> None:
@@ -159,12 +144,11 @@ def run(options: dict[str, Any]) -> None:
     data, mirror = options["data"], bool(options["mirror"])
     if options["network"]:
         data, mirror = real_images(options["network"], data, options["mirror"])
-    cache_folder = expand(options["cache"])
-    weights = choose_weights(options, names, cache_folder)
+    weights, outdir = choose_weights(options, names), prepare_outdir(options, names)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
     job = Job(
-        names, options["network"], options["images"], data, mirror, weights, prepare_outdir(options, names), cache_folder, device,
-        options["batch"], seeds, options["verbose"] and distributed.is_main(),
+        names, options["network"], options["images"], data, mirror, weights, outdir, device, options["batch"], seeds,
+        options["verbose"],
     )  # fmt: skip
     if distributed.is_main():
         check_images(job)
@@ -176,10 +160,7 @@ def run(options: dict[str, Any]) -> None:
 
 
 def check_images(job: Job) -> None:
-    """Raise ValueError where metrics, real images and those to judge do not suit each other, before any long work.
-
-    Says which of the images to judge are left out.
-    """
+    """Raise ValueError where metrics, real and generated images do not suit each other; print which files are left out."""
     from metrics.registry import check_suitable
     from training.evaluation.images import RealSet, reference_dataset
     from training.evaluation.inputs import grids_in
@@ -187,11 +168,11 @@ def check_images(job: Job) -> None:
     dataset = reference_dataset(job.data)
     check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
     if job.images and (grids := grids_in(job.images)):
-        print(f"Left out: {', '.join(grids)}, {'a grid' if len(grids) == 1 else 'grids'} of the others")
+        print(f"Left out: {', '.join(grids)} (image grids)")
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
-    """Return what is to be judged."""
+    """Return the generated images."""
     from training.evaluation.inputs import open_images, open_network
 
     if job.images:
@@ -212,7 +193,7 @@ def measure(job: Job) -> None:
     workers = reading_workers(device)
     dataset = reference_dataset(job.data)
     fake = open_fake(job, dataset, device, workers)
-    bars = ProgressBars(hidden=not job.is_verbose or distributed.rank() > 0)
+    bars = ProgressBars(hidden=not job.show_progress or distributed.rank() > 0)
     results, unsaved = [], ""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
@@ -225,7 +206,7 @@ def measure(job: Job) -> None:
                 device=device,
                 batch_size=job.batch,
                 seed=seed,
-                cache_folder=job.cache_folder,
+                cache_folder=job.weights.cache_folder,
                 weights=job.weights,
                 progress=bars,
             )
@@ -235,29 +216,24 @@ def measure(job: Job) -> None:
     if distributed.rank() == 0:
         show(results)
     if unsaved:
-        print(f"Warning: rows were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
+        print(f"Warning: results were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
     distributed.shutdown()
 
 
 def record(found: "list[MetricResult]", outdir: Path | None) -> str:
-    """Append results to the rows in a folder, if there is one; return what went wrong, empty = nothing."""
+    """Append results to the files in a folder, if there is one; return the error, empty = none."""
     from metrics.results import append_rows
 
     try:
         if outdir is not None:
             append_rows(found, outdir)
-    except OSError as error:  # what took long to measure is worth showing all the same
+    except OSError as error:  # the values are worth printing all the same
         return str(error)
     return ""
 
 
-def expand(path: str | None) -> Path | None:
-    """Return the path of an option with ~ replaced; None where it is not given."""
-    return Path(path).expanduser() if path else None
-
-
 def check_sources(options: dict[str, Any]) -> None:
-    """Raise UsageError unless the images to judge and the real ones are both named."""
+    """Raise UsageError unless the generated images and the real ones are both named."""
     if bool(options["network"]) == bool(options["images"]):
         raise click.UsageError("Name what to measure: either --network=FILE or --images=PATH.")
     if options["images"] and options["repeat"] > 1:
@@ -267,7 +243,7 @@ def check_sources(options: dict[str, Any]) -> None:
 
 
 def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str | None:
-    """Return the device to compute on, None = one GPU a process; raises UsageError for one that does not exist here."""
+    """Return the device to compute on, None = one GPU per process; raises UsageError for one that does not exist."""
     import torch
 
     count = torch.cuda.device_count()
@@ -278,17 +254,14 @@ def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if match is None:
         raise click.UsageError(f"--device={name}: there is no such device; write cpu, cuda or cuda:1.")
-    if name != "cpu":
-        if gpus == 0 or num_processes > 1:
-            raise click.UsageError(
-                f"--device={name} is one GPU, which contradicts --gpus={num_processes if gpus is None else gpus}."
-            )
-        if int(match[1] or 0) >= count:
-            raise click.UsageError(f"--device={name}: PyTorch sees {count} GPUs here.")
+    if name != "cpu" and (gpus == 0 or num_processes > 1):
+        raise click.UsageError(f"--device={name} is one GPU, which contradicts --gpus={gpus}.")
+    if name != "cpu" and int(match[1] or 0) >= count:
+        raise click.UsageError(f"--device={name}: PyTorch sees {count} GPUs here.")
     return name
 
 
-def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path | None) -> "Source":
+def choose_weights(options: dict[str, Any], names: list[str]) -> "Source":
     """Return where weights come from; raises UsageError for a --detector that no metric uses, or that is unclear."""
     from metrics.registry import uses_module, weights_files
     from metrics.weights.published import FILES, Source
@@ -306,43 +279,38 @@ def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path
         paths[key] = Path(path).expanduser()
     if options["detector_module"]:
         if not uses_module(names):
-            raise click.UsageError(
-                "--detector-module is for the metrics fd_module and kd_module; none of them is named."
-            )
+            raise click.UsageError("--detector-module is for the metrics fd_module and kd_module; none is named.")
         paths["module"] = Path(options["detector_module"]).expanduser()
+    cache_folder = Path(options["cache"]).expanduser() if options["cache"] else None
     return Source(paths, options["offline"], cache_folder, bar=options["verbose"])
 
 
 def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
-    """Return the folder for the rows, created if it was asked for; None = record nothing.
+    """Return the folder for the results, created if it was asked for; None = record nothing.
 
-    Raises UsageError where rows of these metrics cannot be written in the folder asked for.
+    Raises UsageError where results of these metrics cannot be written in the folder asked for.
     """
     from metrics.results import check_writable
 
-    if options["outdir"]:
-        outdir = Path(options["outdir"]).expanduser()
-        if outdir.exists() and not outdir.is_dir():
-            raise click.UsageError(f"--outdir={outdir} is a file; name a folder.")
-        try:
-            outdir.mkdir(parents=True, exist_ok=True)
-            check_writable(outdir, names)
-        except OSError as error:
-            raise click.UsageError(
-                f"--outdir={outdir}: metric-*.jsonl cannot be written there ({error}); name another folder."
-            ) from error
-        return outdir
-    return Path(options["network"]).expanduser().parent if options["network"] else None
+    if not options["outdir"]:
+        return Path(options["network"]).expanduser().parent if options["network"] else None
+    outdir = Path(options["outdir"]).expanduser()
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        check_writable(outdir, names)
+    except OSError as error:
+        raise click.UsageError(
+            f"--outdir={outdir}: metric-*.jsonl cannot be written there ({error}); name another folder."
+        ) from error
+    return outdir
 
 
 def show(results: "list[list[MetricResult]]") -> None:
-    """Print a table of the values, means where there are several seeds, then what they mean."""
+    """Print a table of the values, means where there are several seeds, then the definitions."""
     first, several = results[0], len(results) > 1
     width = max(len(name) + 2 for result in first for name in (result.metric, *result.details))
-    deviation = f"  {'std':>9}" if several else ""
-    print(
-        f"{'metric':<{width}}  {'value':>10}{deviation}  {'floor':>10}  {'real':>9}  {'generated':>9}  {'seconds':>7}"
-    )
+    std = f"  {'std':>9}" if several else ""
+    print(f"{'metric':<{width}}  {'value':>10}{std}  {'floor':>10}  {'real':>9}  {'generated':>9}  {'seconds':>7}")
     for index, result in enumerate(first):
         same = [found[index] for found in results]
         floor = "" if result.floor is None else f"{result.floor:.4g}"
@@ -362,7 +330,7 @@ def show(results: "list[list[MetricResult]]") -> None:
 
 
 def explanation(result: "MetricResult") -> str:
-    """Return what a value means, in one line."""
+    """Return the definition of a value and whether published numbers compare, in one line."""
     from metrics.registry import get
 
     metric = get(result.metric)
@@ -372,10 +340,8 @@ def explanation(result: "MetricResult") -> str:
 
 def mean_and_std(values: list[float]) -> str:
     """Return the mean of values, and their standard deviation (ddof 1) where there are several, as columns."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:>10.4g}"
-    return f"{mean:>10.4g}  {statistics.stdev(values):>9.3g}"
+    mean = f"{statistics.mean(values):>10.4g}"
+    return mean if len(values) == 1 else f"{mean}  {statistics.stdev(values):>9.3g}"
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import lzma
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import calc_metrics
 from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
 from metrics import registry
+from metrics.detectors import Detector, DetectorKind
 from metrics.networks.inception import InceptionV3
 from metrics.weights.published import FILES, INCEPTION, MIRROR_VARIABLE
 from training.checkpoint.snapshot import save_snapshot
@@ -29,7 +30,7 @@ from training.config import DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.data.stream import ImageDataset
 from training.state import TrainState
 
-NAME, DCT = "proxy_fd_randconv_v1", "proxy_fd_dct_v1"
+NAME = "proxy_fd_randconv_v1"
 SNAPSHOT = "network-snapshot-000000.pkl"
 
 
@@ -69,8 +70,7 @@ def write_snapshot(path: Path, data: Path, mirror: bool = False) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (NAME, DCT):
-        monkeypatch.setitem(registry.METRICS, name, dataclasses.replace(registry.METRICS[name], num_gen=60))
+    monkeypatch.setitem(registry.METRICS, NAME, dataclasses.replace(registry.METRICS[NAME], num_gen=60))
 
 
 @pytest.fixture(autouse=True)
@@ -113,23 +113,17 @@ def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path, tmp_p
     (run_dir / f"metric-{NAME}.jsonl").unlink()
 
 
-class Means:
-    """In place of a published network: the mean of each colour."""
-
-    name, digest, dim, resize, is_published = "means", "none", 3, "none", True
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float().mean(dim=(2, 3)).expand(-1, 3)
+def means(images: torch.Tensor) -> torch.Tensor:
+    return images.float().mean(dim=(2, 3)).expand(-1, 3)
 
 
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detectors that need no weights, in place of those that do."""
+    """Detectors that need no weights, in place of those that do: the mean of each colour."""
+    detector = Detector("means", means, 3, "none", "none", is_published=True)
     for key, kind in registry.DETECTORS.items():
         if kind.files:
-            monkeypatch.setitem(
-                registry.DETECTORS, key, registry.DetectorKind(lambda context: Means(), files=kind.files)
-            )
+            monkeypatch.setitem(registry.DETECTORS, key, DetectorKind(lambda context: detector, files=kind.files))
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
@@ -145,28 +139,6 @@ def test_fid_without_full_flips_as_training_does(
         (row,) = rows(tmp_path, name)
         assert row["num_real"] == count and row["comparable_to_published"] is True
     assert "comparable" not in result.output and "two halves" not in result.output
-
-
-def test_weights_are_asked_for_before_any_work(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = f"--network={run_dir / SNAPSHOT}"
-    result = invoke(run_dir, network, "--metrics=fid5k_full,is10k", f"--cache={tmp_path}", "--offline")
-    assert result.exit_code == 1
-    for part in (
-        INCEPTION.name,
-        "95,628,359 bytes",
-        INCEPTION.sha256,
-        "curl -L",
-        "--detector=inception=FILE",
-        "--offline forbids",
-    ):
-        assert part in result.output
-    result = invoke(run_dir, network, "--metrics=is20", f"--detector={tmp_path / 'none.pth'}")
-    assert result.exit_code == 1 and "none.pth: there is no such file" in result.output
-    monkeypatch.setenv(MIRROR_VARIABLE, "http://127.0.0.1:9")
-    result = invoke(run_dir, network, "--metrics=is20", f"--cache={tmp_path}")
-    assert result.exit_code == 1
-    assert f"http://127.0.0.1:9/{INCEPTION.name}: " in result.output and INCEPTION.sha256 in result.output
-    assert not list(run_dir.glob("metric-*"))
 
 
 def test_folder_of_images_in_place_of_a_network(run_dir: Path, tmp_path: Path) -> None:
@@ -197,7 +169,7 @@ def test_list_explains_every_metric(run_dir: Path) -> None:
         (["--network={run}/network-snapshot-000000.pkl", "--data={run}/x", "--metrics=" + NAME], "x does not exist"),
         (["--network={run}/network-snapshot-000000.pkl", "--device=abc", "--metrics=" + NAME], "no such device"),
         (["--network={run}/network-snapshot-000000.pkl", "--device=cuda:99", "--metrics=" + NAME], "GPUs here"),
-        (["--network={run}/network-snapshot-000000.pkl", "--metrics=proxy_fd_democlf_v1"], "demo digits only"),
+        (["--network={run}/network-snapshot-000000.pkl", "--metrics=proxy_fd_clf_v1"], "has no class labels"),
     ],
 )
 def test_mistakes_are_named(run_dir: Path, options: list[str], message: str) -> None:
@@ -228,33 +200,20 @@ def inception_state(value: float = 1.0) -> dict[str, torch.Tensor]:
     return {**state, "fc.bias": torch.full([1008], value)}
 
 
-def write_weights(path: Path, fault: str) -> Path:
-    if fault == "no weights":
-        path.write_bytes(b"<html>404</html>")
-        return path
-    states: dict[str, object] = {"another network": {"weight": torch.zeros(2)}, "no names": [1, 2]}
-    torch.save(states.get(fault) or inception_state(float("nan") if fault == "NaN" else 1.0), path)
-    if fault == "truncated":
-        path.write_bytes(path.read_bytes()[:-3000])
-    return path
-
-
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("state", "message"),
     [
-        ("no weights", "(16 bytes) is not a file of weights, or damaged"),
-        ("truncated", "is not a file of weights, or damaged"),
-        ("another network", "is not the Inception network of 2015: of 566 tensors expected it has 0"),
-        ("no names", "has a list where named tensors are expected"),
-        ("NaN", "fc.bias has values that are not finite"),
+        (inception_state(float("nan")), "fc.bias has values that are not finite"),
+        ([1, 2], "has a list where named tensors"),
     ],
 )
 def test_unusable_weights(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: object, message: str
 ) -> None:
-    path, options = write_weights(tmp_path / "own.pth", fault), ["--network={snapshot}", "--metrics=is20,fid20_full"]
+    torch.save(state, tmp_path / "own.pth")
+    options = ["--network={snapshot}", "--metrics=is20,fid20_full"]
     refuse(run_dir, tmp_path, [*options, "--detector={tmp}/own.pth"], "{tmp}/own.pth", message)
-    monkeypatch.setenv(INCEPTION.variable, str(path))
+    monkeypatch.setenv(INCEPTION.variable, str(tmp_path / "own.pth"))
     refuse(run_dir, tmp_path, options, "{tmp}/own.pth", message)
 
 
@@ -289,21 +248,6 @@ def save_script(network: torch.nn.Module, path: Path) -> None:
         torch.jit.save(torch.jit.script(network), path)
 
 
-def save_export(network: torch.nn.Module, path: Path) -> None:
-    example = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    torch.export.save(torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), path)
-
-
-@pytest.mark.parametrize("save", [save_script, save_export])
-@pytest.mark.parametrize("metric", ["fd_module_20_full", "kd_module_20_full"])
-def test_a_network_that_returns_nan(
-    run_dir: Path, tmp_path: Path, save: Callable[[torch.nn.Module, Path], None], metric: str
-) -> None:
-    options = ["--network={snapshot}", f"--metrics={metric}", "--detector-module={tmp}/net.pt"]
-    save(NotANumber(-1.0), tmp_path / "net.pt")
-    refuse(run_dir, tmp_path, options, "--detector-module={tmp}/net.pt", "returns numbers that are not finite")
-
-
 @pytest.mark.parametrize("bright", [0, 29])
 def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Path, bright: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
@@ -311,7 +255,7 @@ def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Pat
     bright_set, dark_set = write_pixels(tmp_path / "bright.zip", images), run_dir / "data.zip"
     save_script(NotANumber(200.0), tmp_path / "net.pt")
     options = ["--metrics=fd_module_30_full", "--detector-module={tmp}/net.pt", "--batch=7"]
-    message = "the detector module:net.pt answers with numbers that are not finite"
+    message = "the features of detector module:net.pt are not finite"
     refuse(run_dir, tmp_path, [*options, f"--data={bright_set}", f"--images={dark_set}"], f"real images: {message}")
     result = invoke(
         run_dir, *(option.format(tmp=tmp_path) for option in options), f"--data={dark_set}", f"--images={bright_set}",
@@ -325,20 +269,12 @@ def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("metric", "real", "fake", "message"),
     [
-        ("pr43_full", 3, 4, "the real set has 3 images; a metric that looks at neighbour 3 of each takes at least 4"),
-        (
-            "dc105_full",
-            5,
-            10,
-            "the real set has 5 images; a metric that looks at neighbour 5 of each takes at least 6",
-        ),
+        ("pr43_full", 3, 4, "the real set has 3 images; this metric takes at least 4"),
         ("pr33_full", 4, 4, "pr33_full would look at 3 generated images; it takes at least 4"),
         ("pr43_full", 4, 3, "has 3 images, but the metrics look at 4 generated ones"),
         ("fid20_full", 1, 20, "the real set has 1 images"),
-        ("kid20_full,fid20_full", 30, 19, "has 19 images, but the metrics look at 20 generated ones"),
         ("is9", 30, 9, "is9 would look at 9 generated images; it takes at least 10"),
-        (NAME, 3, 60, "the real set has 3 images; at least 4"),
-        (DCT, 3, 60, "the real set has 3 images; at least 4"),
+        (NAME, 3, 60, "the real set has 3 images; this metric takes at least 4"),
         ("all-light", 30, 30, "has 30 images, but the metrics look at 5000 generated ones"),
         ("ppl2_20_wend", 30, 30, "it takes --network, not"),
     ],
@@ -352,7 +288,7 @@ def test_too_few_images(run_dir: Path, tmp_path: Path, metric: str, real: int, f
 
 @pytest.mark.usefixtures("stand_ins")
 def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
-    names = f"--metrics={NAME},{DCT},fid20_full"
+    names = f"--metrics={NAME},fid20_full"
     write_images(tmp_path / "large.zip", 60, seed=0, size=32)
     write_images(tmp_path / "grey.zip", 60, seed=0, channels=1)
     for name, found in {"large": "32x32 px and 3 channels", "grey": "16x16 px and 1 channels"}.items():
@@ -367,7 +303,7 @@ def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
 @pytest.mark.usefixtures("stand_ins")
 def test_grey_images_count_as_rgb(run_dir: Path, tmp_path: Path) -> None:
-    names = [NAME, DCT, "fid60_full", "kid60_full", "dc605_full"]
+    names = [NAME, "fid60_full", "kid60_full", "dc605_full"]
     for seed, which in enumerate(("real", "fake")):
         grey = np.random.default_rng(seed).integers(0, 256, (60, 16, 16, 1), dtype=np.uint8)
         write_pixels(tmp_path / f"{which}-1.zip", grey)
@@ -404,18 +340,17 @@ def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
 
 
 def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
-    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME},{DCT}", f"--outdir={tmp_path}"]
+    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}", f"--outdir={tmp_path}"]
     result = invoke(run_dir, *options, "--seed=5", "--repeat=3")
     assert result.exit_code == 0, result.output
     assert "Means and standard deviations over 3 seeds, 5 to 7." in result.output
     assert invoke(run_dir, *options, "--seed=6").exit_code == 0
-    for name in (NAME, DCT):
-        *several, single = rows(tmp_path, name)
-        values = [row["value"] for row in several]
-        assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
-        assert single["value"] == pytest.approx(values[1], rel=1e-9)
-        (line,) = (line.split() for line in result.output.splitlines() if line.startswith(f"{name} "))
-        assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]
+    *several, single = rows(tmp_path)
+    values = [row["value"] for row in several]
+    assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
+    assert single["value"] == pytest.approx(values[1], rel=1e-9)
+    (line,) = (line.split() for line in result.output.splitlines() if line.startswith(f"{NAME} "))
+    assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]
 
 
 def test_all_light_stands_for_four_metrics() -> None:
@@ -458,40 +393,22 @@ def test_an_unnamed_training_set_is_not_the_current_folder(
     )  # fmt: skip
 
 
-def not_allowed(*arguments: object, **options: object) -> None:
-    raise PermissionError(13, "Permission denied", "there")
+def test_an_outdir_that_cannot_be_written_is_refused_before_measuring(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "rows" / f"metric-{NAME}.jsonl").mkdir(parents=True)
+    for outdir in (tmp_path / "file", tmp_path / "file" / "part", tmp_path / "rows"):
+        result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}", f"--outdir={outdir}")
+        message = " ".join(result.output.split())
+        assert result.exit_code == 2 and f"--outdir={outdir}: metric-*.jsonl cannot be written there" in message
 
 
-@pytest.mark.parametrize("fault", ["file in its way", "folder in the way of rows", "no permission"])
-def test_an_outdir_that_cannot_be_written_is_refused_before_measuring(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    monkeypatch.setattr(registry, "evaluate", not_allowed)
-    outdir = tmp_path / "out"
-    if fault == "file in its way":
-        outdir.write_text("a file")
-        outdir = outdir / "part"
-    elif fault == "folder in the way of rows":
-        (outdir / f"metric-{NAME}.jsonl").mkdir(parents=True)
-    else:
-        monkeypatch.setattr("tempfile.TemporaryFile", not_allowed)
-    result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", f"--metrics={DCT},{NAME}", f"--outdir={outdir}")
-    assert result.exit_code == 2
-    message = " ".join(result.output.split())
-    assert f"--outdir={outdir}: metric-*.jsonl cannot be written there" in message and "another folder" in message
-    assert not list(tmp_path.rglob(f"metric-{DCT}*"))
-
-
-def test_a_value_that_cannot_be_saved_is_shown(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the snapshot one may not be allowed to write."""
-    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}"]
-    assert invoke(run_dir, *options, f"--outdir={tmp_path}").exit_code == 0
-    monkeypatch.setattr("metrics.results.append_rows", lambda results, folder: results and not_allowed())
-    result = invoke(run_dir, *options, "--repeat=2")
-    assert result.exit_code == 0 and not list(run_dir.glob("metric-*"))
-    assert "2 seeds, 0 to 1" in result.output and f"{NAME} " in result.output
-    (warning,) = (line for line in result.output.splitlines() if "Permission denied" in line)
-    assert "rows were not saved" in warning and warning.endswith("name another folder with --outdir=DIR")
+def test_a_value_that_cannot_be_saved_is_shown(run_dir: Path, tmp_path: Path) -> None:
+    """In the folder of the snapshot one may not be allowed to write."""
+    network = Path(shutil.copy(run_dir / SNAPSHOT, tmp_path))
+    (tmp_path / f"metric-{NAME}.jsonl").mkdir()
+    result = invoke(run_dir, f"--network={network}", f"--metrics={NAME}", "--repeat=2")
+    assert result.exit_code == 0 and "2 seeds, 0 to 1" in result.output and f"{NAME} " in result.output
+    assert "results were not saved" in result.output and "name another folder with --outdir=DIR" in result.output
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
@@ -503,7 +420,7 @@ def test_the_grid_of_generated_images_is_left_out(run_dir: Path, tmp_path: Path,
     Image.new("RGB", (160, 96)).save(images / f"grid.{suffix}")
     result = invoke(run_dir, *options)
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines().count(f"Left out: grid.{suffix}, a grid of the others") == 1
+    assert result.output.splitlines().count(f"Left out: grid.{suffix} (image grids)") == 1
     first, second = rows(tmp_path)
     assert second["snapshot_hash"] == first["snapshot_hash"] and second["snapshot"] == "images"
     assert second["value"] == pytest.approx(first["value"], rel=1e-9)
@@ -529,16 +446,11 @@ def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
     [
         (["--metrics=fid20_full,pr203_full", "--detector=own.pth"], "these metrics use inception, vgg16; write --detector=NAME="),
         (["--metrics=ppl2_20_wend", "--detector=own.pth"], "these metrics use vgg16, lpips; write --detector=NAME=FILE"),
-        (["--metrics=fid20_full,pr203_full", "--detector=vgg=own.pth"], "--detector=vgg=own.pth: these metrics use"),
-        ([f"--metrics={NAME}", "--detector=own.pth"], "these metrics use no weights"),
         ([f"--metrics={NAME}", "--repeat=0"], "'--repeat': 0 is not in the range"),
-        ([f"--metrics={NAME}", "--gpus=-1"], "'--gpus': -1 is not in the range"),
         ([f"--metrics={NAME}", "--gpus=2", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=2"),
         ([f"--metrics={NAME}", "--gpus=0", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=0"),
-        ([f"--metrics={NAME}", "--device=meta"], "--device=meta: there is no such device"),
         ([f"--metrics={NAME}", "--detector=dinov2=own.pth"], "these metrics use no weights"),
         (["--metrics=fid20_full", "--detector=a.pth", "--detector=inception=b.pth"], "NAME=FILE, once for each"),
-        (["--metrics=fid20_full", "--detector="], "write --detector=NAME=FILE"),
         ([f"--metrics={NAME}", "--detector-module=own.pt"], "is for the metrics fd_module and kd_module"),
         ([f"--metrics={NAME}", "--device=cuda:7"], "--device=cuda:7: PyTorch sees 2 GPUs here"),
     ],
@@ -551,20 +463,11 @@ def test_options_that_make_no_sense(
     assert result.exit_code == 2 and message in " ".join(result.output.split())
 
 
-def test_more_processes_than_gpus_are_refused(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}", "--gpus=3"]
-    result = CliRunner().invoke(calc_metrics.main, options)
-    assert result.exit_code == 2 and "--gpus=3: PyTorch sees 2 GPUs here" in result.output
-
-
 def test_weights_are_named_by_network(run_dir: Path, tmp_path: Path) -> None:
     """One file needs no name where one network is used; a name may be given all the same, and = may be in a path."""
-    write_weights(tmp_path / "a=b.pth", "another network")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "a=b.pth")
     for prefix in ("", "inception="):
         options = ["--network={snapshot}", "--metrics=is20", f"--detector={prefix}{{tmp}}/a=b.pth"]
         refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the Inception network")
-    options = ["--network={snapshot}", "--metrics=is20,pr203_full", "--detector=vgg16={tmp}/a=b.pth", "--offline"]
-    refuse(run_dir, tmp_path, options, "the Inception weights are not in")
     options = ["--network={snapshot}", "--metrics=pr203_full", "--detector=vgg16={tmp}/a=b.pth"]
     refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the VGG16 network")

@@ -1,7 +1,6 @@
 """DINOv2 against recordings of the published program with small random weights; reading its weights."""
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from golden_data import DATA
 from PIL import Image
 from torch import Tensor
 
-from metrics.detectors import full_precision
 from metrics.networks import dinov2
-from metrics.networks.dinov2 import VIT_L14, Dinov2, load_dinov2, normalise, read_dinov2
+from metrics.networks.dinov2 import VIT_L14, Dinov2, normalise, read_dinov2
 
 LAYER = "blocks.1.mlp.fc1.weight"
 
@@ -122,53 +120,13 @@ def save(folder: Path, state: object) -> Path:
     return folder / "weights.pth"
 
 
-def test_loading_draws_no_random_numbers_and_needs_no_gradients(tmp_path: Path, case: str) -> None:
-    path = save(tmp_path, state_of(case))
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    network = load_dinov2(path, SIZES[case])
-    assert torch.equal(torch.rand(1), expected)
-    assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
-    with full_precision():
-        assert network(images()).isfinite().all()
-
-
 def test_other_networks_are_refused(tmp_path: Path) -> None:
     state = state_of("native")
     for wrong, message in {
         "lacking": ({k: v for k, v in state.items() if k != LAYER}, f"of 35 tensors expected it has 34; it lacks '{LAYER}'"),
         "registers": ({**state, "register_tokens": torch.zeros(1, 4, 32)}, "also has 'register_tokens'"),
         "another grid": (state_of("resized"), r"pos_embed is torch.float32 \[1, 82, 32\], not torch.float32 \[1, 17, 32\]"),
-        "half": ({**state, LAYER: state[LAYER].half()}, f"{LAYER} is torch.float16"),
-        "not finite": ({**state, LAYER: torch.full_like(state[LAYER], torch.inf)}, f"{LAYER} has values that are not finite"),
-        "no tensor": ({**state, LAYER: 5}, f"{LAYER} is int"),
-        "no tensors": ([1, 2], "has a list where named tensors are expected"),
         "another": ({"w": torch.zeros(2)}, r"is not DINOv2 with 2 blocks of width 32 and patches of 4 px: .* has 0"),
     }.values():  # fmt: skip
         with pytest.raises(ValueError, match=message):
             read_dinov2(save(tmp_path, wrong), SIZES["native"])
-
-
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    whole = save(tmp_path, state_of("native")).read_bytes()
-    for content in (whole[: len(whole) // 2], b"", b"<html>404</html>"):
-        path = tmp_path / "damaged.pth"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"damaged\.pth \({len(content):,} bytes\) is not a file of weights"):
-            read_dinov2(path, SIZES["native"])
-
-
-class Malicious:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.path),)
-
-
-def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
-    path = save(tmp_path, {**state_of("native"), "harm": Malicious(tmp_path / "harm")})
-    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
-        read_dinov2(path, SIZES["native"])
-    assert not (tmp_path / "harm").exists()

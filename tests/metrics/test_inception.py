@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from inception_golden import Evaluation, recorded_images
+from inception_golden import Evaluation, logits_of, recorded_images
 from torch import Tensor
 
 from metrics.detectors import full_precision
@@ -66,7 +66,7 @@ def test_features_are_the_recorded_ones(evaluation: Evaluation, recorded: Record
 
 
 def test_logits_have_no_bias(evaluation: Evaluation, recorded: Recorded, random_state: dict[str, Tensor]) -> None:
-    logits = evaluation.detector.logits(evaluation.fake_rows)
+    logits = logits_of(evaluation)
     assert deviation(logits[:4], recorded["logits_unbiased_b_head"]) < 1e-5
     assert deviation(logits[:4], recorded["logits_b_head"]) > 1e-2
     assert deviation(logits[:4] + random_state["fc.bias"], recorded["logits_b_head"]) < 1e-5

@@ -71,27 +71,21 @@ def test_names_of_the_archive() -> None:
 
 def test_other_networks_are_refused(small_state: dict[str, Tensor], tmp_path: Path) -> None:
     assert same(read_inception(save(tmp_path, small_state)), small_state)
-    lacking = {name: value for name, value in small_state.items() if name != SHAPES}
-    further = {**small_state, "AuxLogits.fc.bias": torch.zeros(2)}
-    misshapen = {**small_state, SHAPES: torch.zeros(128, 128, 7, 1)}
-    half = {**small_state, SHAPES: small_state[SHAPES].half()}
-    infinite = {**small_state, SHAPES: torch.full_like(small_state[SHAPES], float("nan"))}
-    for state, message in {
-        "lacking": (lacking, rf"of 566 tensors expected it has 565; it lacks '{SHAPES}'"),
-        "further": (further, r"also has 'AuxLogits.fc.bias'"),
-        "misshapen": (
-            misshapen,
-            rf"{SHAPES} is torch.float32 \[128, 128, 7, 1\], not torch.float32 \[128, 128, 1, 7\]",
+    nan = torch.full_like(small_state[SHAPES], float("nan"))
+    for state, message in (
+        (
+            {k: v for k, v in small_state.items() if k != SHAPES},
+            rf"of 566 tensors expected it has 565; it lacks '{SHAPES}'",
         ),
-        "half": (half, "is torch.float16"),
-        "not finite": (infinite, f"{SHAPES} has values that are not finite"),
-        "no tensors": ([1, 2], "has a list where named tensors are expected"),
-        "another": (
-            {"weight": torch.zeros(2)},
-            "is not the Inception network of 2015: of 566 tensors expected it has 0",
-        ),
-        "no names": ({**small_state, 5: torch.zeros(2)}, "also has 5"),
-    }.values():
+        ({**small_state, "AuxLogits.fc.bias": torch.zeros(2)}, "also has 'AuxLogits.fc.bias'"),
+        ({**small_state, 5: torch.zeros(2)}, "also has 5"),
+        ({**small_state, SHAPES: torch.zeros(128, 128, 7, 1)}, rf"{SHAPES} is torch.float32 \[128, 128, 7, 1\], not"),
+        ({**small_state, SHAPES: small_state[SHAPES].half()}, "is torch.float16"),
+        ({**small_state, SHAPES: nan}, f"{SHAPES} has values that are not finite"),
+        ({**small_state, SHAPES: "weights"}, f"{SHAPES} is str, not"),
+        ([1, 2], "has a list where named tensors are expected"),
+        ({"weight": torch.zeros(2)}, "is not the Inception network of 2015: of 566 tensors expected it has 0"),
+    ):
         with pytest.raises(ValueError, match=message):
             read_inception(save(tmp_path, state))
 
@@ -103,14 +97,6 @@ def test_truncated_files_are_refused(layout: str, weights_file: Path, archive_fi
     with open(whole, "rb") as file:
         path.write_bytes(file.read(1_000_000))
     with pytest.raises(ValueError, match=rf"{path.name} \(1,000,000 bytes\) is not a file of weights, or damaged"):
-        read_inception(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(100)])
-def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "file.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"file\.pth"):
         read_inception(path)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -55,12 +54,6 @@ def test_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert obtain(FILE, by_path).path == tmp_path / "by-path" and obtain(FILE, by_path).is_published
 
 
-def test_default_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path))
-    place(tmp_path / "test.pth", CONTENT)
-    assert require(FILE, Source()).path == tmp_path / "test.pth"
-
-
 def test_named_paths_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place(tmp_path / "test.pth", CONTENT)
     with pytest.raises(
@@ -72,8 +65,8 @@ def test_named_paths_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find(FILE, Source(cache_folder=tmp_path))
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1], b"x" * len(CONTENT), b""])
-def test_wrong_file_in_the_cache_is_neither_used_nor_replaced(content: bytes, tmp_path: Path) -> None:
+def test_wrong_file_in_the_cache_is_neither_used_nor_replaced(tmp_path: Path) -> None:
+    content = b"x" * len(CONTENT)
     path = place(tmp_path / "test.pth", content)
     for search in (find, require, obtain):
         with pytest.raises(ValueError, match=rf"has {len(content):,} bytes and sha256 .* Delete it, and get it again"):
@@ -160,21 +153,6 @@ def test_of_several_processes_the_first_of_a_machine_downloads(
     monkeypatch.setenv("LOCAL_RANK", "0")
     prepare(["is5k"], Source(cache_folder=tmp_path / "cache"))
     assert (tmp_path / "cache" / "test.pth").read_bytes() == CONTENT
-
-
-def test_without_a_network_the_same_error_comes_quickly(tmp_path: Path) -> None:
-    started_sec = time.monotonic()
-    with pytest.raises(MissingWeights, match=r"(?s)downloading them failed \(.*refused.*sha256 .*curl -L"):
-        obtain(FILE, Source(cache_folder=tmp_path))
-    assert time.monotonic() - started_sec < 5
-    assert not list(tmp_path.iterdir())
-
-
-def test_published_inception_weights() -> None:
-    """The facts that a user sees, as published; a typing error here would send everyone into the void."""
-    assert INCEPTION.num_bytes == 95_628_359
-    assert INCEPTION.sha256[:8] == "6726825d" and INCEPTION.name.endswith("-6726825d.pth")
-    assert all(address.startswith("https://github.com/") and "6726825d" in address for address in INCEPTION.addresses)
 
 
 def test_prepare_tries_the_weights(tmp_path: Path, weights_file: Path) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from dnnlib.parallel import available_cpus
 from metrics.images import EPSILON, ImageBatch, Sample
-from metrics.registry import see_training
+from metrics.registry import uses_flipped
 from torch_utils import distributed
 from torch_utils.rng import derive_seed
 from training.data.files import ImageFiles
@@ -212,7 +212,7 @@ def flipped_set(
     names: Sequence[str], source: str | Path | ImageFiles, mirror: bool, workers: int = 0
 ) -> RealSet | None:
     """Return the images of a data set as training sees them if it flips them and a metric asks for that; else None."""
-    return RealSet(reference_dataset(source, mirror=True), workers) if mirror and see_training(names) else None
+    return RealSet(reference_dataset(source, mirror=True), workers) if mirror and uses_flipped(names) else None
 
 
 def reading_workers(device: torch.device) -> int:
