@@ -3,14 +3,14 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from metrics.images import Progress, RealImages
-from metrics.weights.published import Source, WeightsFile
+from metrics.weights.published import Source, WeightsFile, obtain
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,19 @@ class BuildContext:
     progress: Progress
 
 
-def _prepare_nothing(source: Source) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class DetectorKind:
-    """How a detector is built."""
+    """How a detector is built, and the files of published weights it takes."""
 
     build: Callable[[BuildContext], Detector]
-    prepare: Callable[[Source], None] = _prepare_nothing  # obtains its weights and reads them once
-    files: tuple[WeightsFile, ...] = ()  # the published weights it takes
+    readers: Mapping[WeightsFile, Callable[[Path], object]] = field(
+        default_factory=dict
+    )  # raise ValueError for a bad file
+
+    def prepare(self, source: Source) -> None:
+        """Obtain the weights and read them once; raises ValueError where that fails."""
+        for file, read in self.readers.items():
+            read(obtain(file, source).path)
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

@@ -72,13 +72,14 @@ class Family:
     min_gen: int  # the smallest number
     make: Callable[[int], Metric]  # of the number
     standard_count: str = "50k"  # the number that publications have
+    standard_name: str = ""  # where that has another form than the template
 
     def standard(self) -> tuple[str, Metric]:
         """Return name and metric for the usual number of images."""
         name = self.template.format(count=self.standard_count)
         metric = self.find(name)
         assert metric is not None
-        return name, metric
+        return self.standard_name or name, metric
 
     def find(self, name: str) -> Metric | None:
         """Return the metric of a name; None if the name is of another family. Raises ValueError for a small number."""

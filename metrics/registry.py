@@ -90,7 +90,7 @@ def uses_flipped(names: Sequence[str]) -> bool:
 def weights_files(names: Sequence[str]) -> list[str]:
     """Return the keys of the published weights that metrics take."""
     kinds = [DETECTORS[get(name).detector] for name in names]
-    return list(dict.fromkeys(file.key for kind in kinds for file in kind.files))
+    return list(dict.fromkeys(file.key for kind in kinds for file in kind.readers))
 
 
 def uses_module(names: Sequence[str]) -> bool:
@@ -108,6 +108,8 @@ def prepare(names: Sequence[str], weights: Source) -> None:
         if distributed.is_first_on_machine():
             for key in dict.fromkeys(get(name).detector for name in names):
                 DETECTORS[key].prepare(weights)
+            if uses_module(names):
+                module_metrics.prepare_module(weights)
 
 
 def evaluate(

@@ -122,8 +122,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors that need no weights, in place of those that do: the mean of each colour."""
     detector = Detector("means", means, 3, "none", "none", is_published=True)
     for key, kind in registry.DETECTORS.items():
-        if kind.files:
-            monkeypatch.setitem(registry.DETECTORS, key, DetectorKind(lambda context: detector, files=kind.files))
+        if kind.readers:
+            monkeypatch.setitem(registry.DETECTORS, key, DetectorKind(lambda context: detector))
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
@@ -219,7 +219,7 @@ def test_unusable_weights(
 
 @pytest.mark.parametrize(
     ("metric", "key"),
-    [("fid20_full", "inception"), ("pr203_full", "vgg16"), ("ppl2_20_wend", "lpips"), ("fd_dinov2_20_full", "dinov2")],
+    [("fid20_full", "inception"), ("pr203_full", "vgg16")],
 )
 def test_weights_missing_or_of_another_hash(run_dir: Path, tmp_path: Path, metric: str, key: str) -> None:
     options, file = ["--network={snapshot}", f"--metrics={metric}"], FILES[key]
@@ -286,17 +286,13 @@ def test_too_few_images(run_dir: Path, tmp_path: Path, metric: str, real: int, f
     refuse(run_dir, tmp_path, options, message)
 
 
-@pytest.mark.usefixtures("stand_ins")
 def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
-    names = f"--metrics={NAME},fid20_full"
     write_images(tmp_path / "large.zip", 60, seed=0, size=32)
     write_images(tmp_path / "grey.zip", 60, seed=0, channels=1)
     for name, found in {"large": "32x32 px and 3 channels", "grey": "16x16 px and 1 channels"}.items():
-        options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", names]
-        refuse(
-            run_dir, tmp_path, options, "makes images of 16x16 px with 3 channels", f"{{tmp}}/{name}.zip have", found
-        )
-        options = [f"--images={{tmp}}/{name}.zip", "--data={data}", names]
+        options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", f"--metrics={NAME}"]
+        refuse(run_dir, tmp_path, options, "makes images of 16x16 px with 3", f"{{tmp}}/{name}.zip have", found)
+        options = [f"--images={{tmp}}/{name}.zip", "--data={data}", f"--metrics={NAME}"]
         refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has images of", "they must agree")
 
 
@@ -353,13 +349,6 @@ def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
     assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]
 
 
-def test_all_light_stands_for_four_metrics() -> None:
-    light = ["fid5k_full", "kid5k_full", "is5k", "dc5k5_full"]
-    assert registry.parse_names("all-light") == light
-    assert registry.parse_names(f"is10k,all-light,fid5k_full,{NAME}") == ["is10k", *light, NAME]
-    assert registry.weights_files(light) == ["inception"]
-
-
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A published network that was trained on data.zip; the current folder has images of its size, but no data.zip."""
@@ -378,19 +367,6 @@ def test_a_published_network_is_not_compared_with_the_current_folder(published: 
     write_images(Path("data.zip"), 20, seed=1, size=32)
     assert invoke(tmp_path, *options).exit_code == 0
     assert rows(tmp_path)[0]["num_real"] == 20
-
-
-def test_an_unnamed_training_set_is_not_the_current_folder(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(write_images(tmp_path / "here", 30, seed=0))
-    state = TrainState(tiny_config(Path()), ImageDataset(run_dir / "data.zip").spec, torch.device("cpu"))
-    state.config = dataclasses.replace(state.config, data=dataclasses.replace(state.config.data, path=""))
-    save_snapshot(tmp_path / SNAPSHOT, state)
-    refuse(
-        run_dir, tmp_path, ["--network={tmp}/network-snapshot-000000.pkl", f"--metrics={NAME}"],
-        "may be anywhere; name them with --data=PATH",
-    )  # fmt: skip
 
 
 def test_an_outdir_that_cannot_be_written_is_refused_before_measuring(run_dir: Path, tmp_path: Path) -> None:

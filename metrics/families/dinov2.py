@@ -6,7 +6,7 @@ from metrics.families.inception import check_count, kernel_metric
 from metrics.features import Keep
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse
 from metrics.networks.dinov2 import VIT_L14, load_dinov2, read_dinov2
-from metrics.weights.published import DINOV2, Source, obtain, require
+from metrics.weights.published import DINOV2, require
 
 DETECTOR = "dinov2_vitl14"
 DDOF = 1  # of the covariances, as published
@@ -15,11 +15,6 @@ _FEATURES = (
     f"{VIT_L14.width:,} DINOv2 ViT-L/14 features (this network is unverified against the published weights); all real "
     f"images, none flipped"
 )
-
-
-def prepare_dinov2(source: Source) -> None:
-    """Obtain the weights and read them once; raises ValueError where that fails."""
-    read_dinov2(obtain(DINOV2, source).path)
 
 
 def build_dinov2(context: BuildContext) -> Detector:
@@ -55,7 +50,7 @@ def _kernel(num_gen: int) -> Metric:
     return kernel_metric(DETECTOR, _FEATURES, num_gen)
 
 
-DETECTORS = {DETECTOR: DetectorKind(build_dinov2, prepare_dinov2, (DINOV2,))}
+DETECTORS = {DETECTOR: DetectorKind(build_dinov2, {DINOV2: read_dinov2})}
 
 FAMILIES = (
     Family("fd_dinov2_{count}_full", min_gen=2, make=_frechet),

@@ -13,16 +13,11 @@ from metrics.images import RealImages
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3
 from metrics.networks.inception_weights import load_inception, read_inception
-from metrics.weights.published import INCEPTION, Source, obtain, require
+from metrics.weights.published import INCEPTION, require
 
 DETECTOR = "inception_2015"
 FID_DDOF = 0  # as in StyleGAN2's and Styleformer's programs; pytorch-fid and torch-fidelity have 1
 FID_REAL = 50_000  # of the FID without `_full`
-
-
-def prepare_inception(source: Source) -> None:
-    """Obtain the weights and read them once; raises ValueError where that fails."""
-    read_inception(obtain(INCEPTION, source).path)
 
 
 def build_inception(context: BuildContext) -> Detector:
@@ -124,7 +119,7 @@ def _is(num_gen: int) -> Metric:
     )
 
 
-DETECTORS = {DETECTOR: DetectorKind(build_inception, prepare_inception, (INCEPTION,))}
+DETECTORS = {DETECTOR: DetectorKind(build_inception, {INCEPTION: read_inception})}
 
 FAMILIES = (
     Family("fid{count}_full", min_gen=2, make=_fid_full),

@@ -166,7 +166,7 @@ def _kernel(num_gen: int) -> Metric:
     return replace(kernel_metric(DETECTOR, _FEATURES, num_gen), comparable_to_published=False)
 
 
-DETECTORS = {DETECTOR: DetectorKind(build_module, prepare_module)}
+DETECTORS = {DETECTOR: DetectorKind(build_module)}
 
 FAMILIES = (
     Family("fd_module_{count}_full", min_gen=2, make=_frechet),

@@ -10,18 +10,13 @@ from metrics.features import Keep
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.networks.vgg16 import FEATURES, INPUT_PX
 from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
-from metrics.weights.published import VGG16, Source, obtain, require
+from metrics.weights.published import VGG16, require
 
 DETECTOR = "vgg16"
 PR_NEIGHBOUR = 3
 PR_REAL = 200_000  # images at most, as published
 DC_NEIGHBOUR = 5
 DC_REAL = 10_000
-
-
-def prepare_vgg16(source: Source) -> None:
-    """Obtain the weights and read them once; raises ValueError where that fails."""
-    read_vgg16(obtain(VGG16, source).path)
 
 
 def build_vgg16(context: BuildContext) -> Detector:
@@ -87,4 +82,4 @@ FAMILIES = (
     Family("dc{count}5_full", min_gen=1, make=_density_coverage, standard_count="10k"),
 )
 
-DETECTORS = {DETECTOR: DetectorKind(build_vgg16, prepare_vgg16, (VGG16,))}
+DETECTORS = {DETECTOR: DetectorKind(build_vgg16, {VGG16: read_vgg16})}

@@ -13,20 +13,13 @@ from metrics.images import EPSILON, RealImages, Sample
 from metrics.metric import Family, Inputs, Measurement, Metric, Setting
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
 from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
-from metrics.weights.published import LPIPS, VGG16, Source, obtain, require
+from metrics.weights.published import LPIPS, VGG16, require
 
 DETECTOR = "vgg16_lpips"
-NUM_GEN = 50_000  # pairs, as published
 
 _LOWEST, _HIGHEST = 1, 99  # percentiles
 _LARGEST_PX = 256  # that VGG16 is to see
 _PAIRS_AT_ONCE = 8  # at 256 px their embeddings and what leads to them take a gigabyte
-
-
-def prepare_path_length(source: Source) -> None:
-    """Obtain both files of weights and read them once; raises ValueError where that fails."""
-    read_channel_weights(obtain(LPIPS, source).path)
-    read_vgg16(obtain(VGG16, source).path)
 
 
 def build_path_length(context: BuildContext) -> Detector:
@@ -108,14 +101,10 @@ def _path_length(num_gen: int) -> Metric:
     )
 
 
-class PathLengthFamily(Family):
-    """Names a number of pairs as ppl2_5k_wend; the published name has none: ppl2_wend is 50,000 pairs."""
+FAMILIES = (
+    Family(
+        "ppl2_{count}_wend", min_gen=2, make=_path_length, standard_name="ppl2_wend"
+    ),  # of 50,000 pairs, as published
+)
 
-    def standard(self) -> tuple[str, Metric]:
-        """Return name and metric for the published number of pairs."""
-        return "ppl2_wend", self.make(NUM_GEN)
-
-
-FAMILIES = (PathLengthFamily("ppl2_{count}_wend", min_gen=2, make=_path_length),)
-
-DETECTORS = {DETECTOR: DetectorKind(build_path_length, prepare_path_length, (VGG16, LPIPS))}
+DETECTORS = {DETECTOR: DetectorKind(build_path_length, {VGG16: read_vgg16, LPIPS: read_channel_weights})}

@@ -52,18 +52,6 @@ def test_features_are_those_of_the_published_program(
 
 
 @pytest.mark.parametrize("case", ["resized"], indirect=True)
-def test_position_embedding_is_resized_as_in_the_published_program(
-    network: Dinov2, recorded: dict[str, np.ndarray]
-) -> None:
-    expected = recorded["position_embedding_resized"]
-    assert deviation(network.position_embedding(), expected) < 1e-6
-    grid = network.pos_embed[:, 1:].unflatten(1, (9, 9)).permute(0, 3, 1, 2)
-    for smooth in (False, True):  # to a size, as other programs do: their features differ
-        other = F.interpolate(grid, (4, 4), mode="bicubic", antialias=smooth).flatten(2).transpose(1, 2)
-        assert deviation(other, expected[:, 1:]) > 0.01
-
-
-@pytest.mark.parametrize("case", ["resized"], indirect=True)
 @pytest.mark.parametrize("mistake", ["offset", "activation", "smoothing", "colours"])
 def test_mistakes_show(
     mistake: str, network: Dinov2, recorded: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch

@@ -14,9 +14,8 @@ from dnnlib.files import file_sha256
 from metrics.detectors import full_precision
 from metrics.distances.kernel import kernel_distance
 from metrics.families import dinov2 as dinov2_metrics
-from metrics.families.dinov2 import DETECTOR, DETECTORS
-from metrics.networks.dinov2 import load_dinov2, read_dinov2
-from metrics.registry import evaluate
+from metrics.networks.dinov2 import load_dinov2
+from metrics.registry import evaluate, prepare
 from metrics.weights.published import DINOV2, MissingWeights, Source
 
 TINY = SIZES["resized"]
@@ -28,7 +27,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny network, and no other place to find weights in."""
     monkeypatch.delenv(DINOV2.variable, raising=False)
     monkeypatch.setattr(dinov2_metrics, "load_dinov2", partial(load_dinov2, size=TINY))
-    monkeypatch.setattr(dinov2_metrics, "read_dinov2", partial(read_dinov2, size=TINY))
 
 
 @pytest.fixture
@@ -62,11 +60,8 @@ def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> 
         assert result.detector_digest == file_sha256(weights_file) and not result.comparable_to_published
 
 
-def test_prepare_reads_the_weights(weights_file: Path, tmp_path: Path) -> None:
-    prepare = DETECTORS[DETECTOR].prepare
-    prepare(Source({"dinov2": weights_file}))
-    with pytest.raises(
-        MissingWeights, match=r"(?s)the DINOv2 ViT-L/14 weights are not in .*--detector=dinov2=FILE"
-    ) as caught:
-        prepare(Source(offline=True, cache_folder=tmp_path))
+def test_missing_weights_are_asked_for(tmp_path: Path) -> None:
+    message = r"(?s)the DINOv2 ViT-L/14 weights are not in .*--detector=dinov2=FILE"
+    with pytest.raises(MissingWeights, match=message) as caught:
+        prepare(NAMES, Source(offline=True, cache_folder=tmp_path))
     assert DINOV2.sha256 in str(caught.value)

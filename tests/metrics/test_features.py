@@ -76,19 +76,6 @@ def test_too_few_images_are_an_error() -> None:
         collect([], lambda part: [(random_images(8), None)], Pass("real images", 9, 4, CPU, no_progress))
 
 
-def test_gradients_and_autocast_are_off() -> None:
-    weight = torch.nn.Parameter(torch.eye(3) * 1.001)
-
-    def network(images: Tensor) -> Tensor:
-        features = images.float().mean(dim=(2, 3)) @ weight
-        assert features.dtype == torch.float32 and not features.requires_grad
-        return features
-
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        task = Task(Detector("linear", network, 3, "none", "none"), [FeatureRecord(3, 8)])
-        collect([task], lambda part: [(random_images(8), None)], Pass("", 8, 8, CPU, no_progress))
-
-
 def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:
     images = random_images(20)
 

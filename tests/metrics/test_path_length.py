@@ -15,7 +15,6 @@ from metrics.families.path_length import (
     DETECTORS,
     FAMILIES,
     build_path_length,
-    prepare_path_length,
     trimmed,
 )
 from metrics.features import Keep
@@ -110,8 +109,8 @@ def test_both_files_are_needed_and_recorded(detector: Detector, source: Source, 
     hashes = [hashlib.sha256(source.paths[key].read_bytes()).hexdigest() for key in (VGG16.key, LPIPS.key)]
     assert detector.digest == "+".join(hashes)
     assert not detector.is_published
-    prepare_path_length(source)
+    DETECTORS["vgg16_lpips"].prepare(source)
     for key, what in ((VGG16.key, "LPIPS channel weights"), (LPIPS.key, "VGG16 weights")):
         only = Source(paths={key: source.paths[key]}, offline=True, cache_folder=tmp_path)
         with pytest.raises(MissingWeights, match=f"the {what}"):
-            prepare_path_length(only)
+            DETECTORS["vgg16_lpips"].prepare(only)

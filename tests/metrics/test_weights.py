@@ -144,7 +144,7 @@ def test_of_several_processes_the_first_of_a_machine_downloads(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = dataclasses.replace(FILE, addresses=(f"{server}/test.pth",))
-    kind = dataclasses.replace(DETECTORS[get("is5k").detector], prepare=partial(obtain, file))
+    kind = dataclasses.replace(DETECTORS[get("is5k").detector], readers={file: Path.read_bytes})
     monkeypatch.setitem(DETECTORS, get("is5k").detector, kind)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
