@@ -4,7 +4,7 @@ import re
 import statistics
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,29 +129,33 @@ class Job:
     batch: int
     seeds: range
     show_progress: bool
+    is_training_set: bool | None  # the real images are those that the network was trained on; None = not known
 
 
 def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
     from metrics.registry import parse_names, prepare
     from torch_utils import distributed
-    from training.evaluation.inputs import real_images
+    from training.evaluation.images import reference_dataset
+    from training.evaluation.inputs import is_training_set, real_images
 
     check_sources(options)
     names = parse_names(options["metrics"])
     num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
     device = choose_device(options["device"], options["gpus"], num_processes)
-    data, mirror = options["data"], bool(options["mirror"])
+    data, mirror, config = options["data"], bool(options["mirror"]), None
     if options["network"]:
-        data, mirror = real_images(options["network"], data, options["mirror"])
+        data, mirror, config = real_images(options["network"], data, options["mirror"])
     weights, outdir = choose_weights(options, names), prepare_outdir(options, names)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
+    dataset = reference_dataset(data)
+    is_same = is_training_set(options["network"], config, dataset) if config and distributed.is_main() else None
     job = Job(
         names, options["network"], options["images"], data, mirror, weights, outdir, device, options["batch"], seeds,
-        options["verbose"],
+        options["verbose"], is_same,
     )  # fmt: skip
     if distributed.is_main():
-        check_images(job)
+        check_images(job, dataset)
     prepare(names, weights)
     if num_processes > 1 and distributed.torchrun_world_size() is None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
@@ -159,14 +163,21 @@ def run(options: dict[str, Any]) -> None:
         measure(job)
 
 
-def check_images(job: Job) -> None:
-    """Raise ValueError where metrics, real and generated images do not suit each other; print which files are left out."""
+def check_images(job: Job, dataset: "ImageDataset") -> None:
+    """Raise ValueError where metrics, real and generated images do not suit each other.
+
+    Prints which real images are used, whether the network was trained on them, and which files are left out.
+    """
     from metrics.registry import check_suitable
-    from training.evaluation.images import RealSet, reference_dataset
+    from training.evaluation.images import RealSet
     from training.evaluation.inputs import grids_in
 
-    dataset = reference_dataset(job.data)
-    check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
+    real = RealSet(dataset)
+    check_suitable(job.names, real, open_fake(job, dataset, "cpu"))
+    relation = {True: "the training set", False: "NOT what the network was trained on", None: ""}[job.is_training_set]
+    if job.network and job.is_training_set is None:
+        relation = "whether the network was trained on them is not known"
+    print(f"Real images: {', '.join(filter(None, (real.location, relation)))}")
     if job.images and (grids := grids_in(job.images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
 
@@ -210,6 +221,7 @@ def measure(job: Job) -> None:
                 weights=job.weights,
                 progress=bars,
             )
+            found = [replace(result, real_is_training_set=job.is_training_set) for result in found]
             unsaved = record(found, job.outdir) or unsaved  # each at once: nothing is lost if a later seed fails
             results.append(found)
     bars.close()

@@ -28,6 +28,10 @@ class RealImages(Protocol):
         """What people call the set, such as the file's name."""
 
     @property
+    def location(self) -> str:
+        """Where it is: an absolute path."""
+
+    @property
     def count(self) -> int:
         """How many images there are."""
 

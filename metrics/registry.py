@@ -249,6 +249,7 @@ def _result(
         seed=seed,
         snapshot=fake.name,
         snapshot_hash=fake.content_hash,
+        real_path=real.request.real.location if real else "",
         real_hash=real.request.real.content_hash if real else "",
         real_cached=real is not None and real.is_cached,
         detector=detector.name,

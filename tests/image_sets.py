@@ -18,6 +18,7 @@ class FixedImages:
         self.count = len(images)
         self.content_hash = content_hash
         self.name = content_hash
+        self.location = f"/data/{content_hash}"
         self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
         self.num_classes = 0 if classes is None else int(classes.max()) + 1
         self.passes = 0

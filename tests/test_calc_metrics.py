@@ -26,6 +26,7 @@ from metrics.detectors import Detector, DetectorKind
 from metrics.networks.inception import InceptionV3
 from metrics.weights.published import FILES, INCEPTION, MIRROR_VARIABLE
 from training.checkpoint.snapshot import save_snapshot
+from training.checkpoint.state_file import state_values, write_state
 from training.config import DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.data.stream import ImageDataset
 from training.state import TrainState
@@ -333,6 +334,33 @@ def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
     assert folder["snapshot_hash"] == same["snapshot_hash"] == same["real_hash"] != other["snapshot_hash"]
     assert [row["snapshot"] for row in (folder, same, other)] == ["folder", "same.zip", "other.zip"]
     assert rows(tmp_path, "pr603_full")[0]["details"] == {"precision": 1.0, "recall": 1.0}
+
+
+def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_dir: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "data.zip", 30, seed=0)
+    write_images(tmp_path / "other.zip", 30, seed=9)
+    state = TrainState(
+        tiny_config(tmp_path / "data.zip"), ImageDataset(tmp_path / "data.zip").spec, torch.device("cpu")
+    )
+    save_snapshot(tmp_path / SNAPSHOT, state)
+
+    def relation(data: str) -> bool | None:
+        result = invoke(run_dir, f"--network={tmp_path / SNAPSHOT}", f"--data={tmp_path / data}", f"--metrics={NAME}")
+        assert result.exit_code == 0, result.output
+        row = rows(tmp_path)[-1]
+        assert row["real_path"] == str(tmp_path / data) in result.output and len(row["real_hash"]) == 64
+        assert ("NOT what the network was trained on" in result.output) == (row["real_is_training_set"] is False)
+        return row["real_is_training_set"]
+
+    shutil.copy(tmp_path / "data.zip", tmp_path / "copy.zip")
+    assert [relation(name) for name in ("data.zip", "copy.zip", "other.zip")] == [True, True, False]
+    write_state(tmp_path, state_values(state, ImageDataset(tmp_path / "data.zip").content_hash()))
+    shutil.move(tmp_path / "other.zip", tmp_path / "data.zip")  # another set under the same name: its content tells
+    assert [relation(name) for name in ("data.zip", "copy.zip")] == [False, True]
+    for path in tmp_path.glob("training-state*"):
+        path.unlink()
+    (tmp_path / "data.zip").unlink()
+    assert relation("copy.zip") is None
 
 
 def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:

@@ -85,12 +85,20 @@ def test_rows_say_what_the_value_means(tmp_path: Path) -> None:
     lines = (tmp_path / f"metric-{NAME}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert rows[0] == rows[1] == results[0].row()
+    assert rows[0]["real_path"] == "/data/real"
     expected = {"metric": NAME, "num_real": 600, "num_gen": 300, "seed": 7, "snapshot_hash": "abc", "real_hash": "real"}
     assert expected.items() <= rows[0].items()
     assert rows[0]["comparable_to_published"] is False
     assert rows[0]["settings"] == {"ddof": 1} and rows[0]["resize"] == "none"
     assert rows[0]["detector"] == "randconv_v1" and len(rows[0]["detector_digest"]) == 64
     assert rows[0]["versions"]["torch"] == torch.__version__ and rows[0]["seconds"] > 0
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_rows(tmp_path: Path) -> None:
+    (result,) = run([NAME], GeneratedImages(images(300, seed=1)), tmp_path / "cache")
+    append_rows([dataclasses.replace(result, value=float("nan"), details={"std": float("inf")})], tmp_path)
+    row = json.loads((tmp_path / f"metric-{NAME}.jsonl").read_text(), parse_constant=pytest.fail)
+    assert row["value"] is None and row["details"] == {"std": None} and row["floor"] == result.floor
 
 
 def test_a_run_that_fails_leaves_no_cache_entry(tmp_path: Path) -> None:

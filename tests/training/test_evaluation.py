@@ -13,6 +13,7 @@ from torch import Tensor
 from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
 from metrics import registry
+from metrics.detectors import Detector
 from metrics.images import Sample
 from metrics.weights.published import INCEPTION, MIRROR_VARIABLE
 from training.config import DatasetSpec, GeneratorConfig
@@ -221,14 +222,9 @@ def test_flipped_set_is_there_for_metrics_that_want_it(data: Path) -> None:
 def test_snapshot_is_measured_against_flipped_images_only_where_training_flips(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Means:
-        name, digest, dim, resize, is_published = "means", "none", 3, "none", True
-
-        def __call__(self, images: Tensor) -> Tensor:
-            return images.float().mean(dim=(2, 3))
-
+    means = Detector("means", lambda images: images.float().mean(dim=(2, 3)), 3, "none", "none", is_published=True)
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setitem(registry.DETECTORS, "inception_2015", registry.DetectorKind(lambda context: Means()))
+    monkeypatch.setitem(registry.DETECTORS, "inception_2015", registry.DetectorKind(lambda context: means))
     snapshot = tmp_path / "network-snapshot-000004.pkl"
     snapshot.write_bytes(b"networks")
     for mirror, expected in ((False, COUNT), (True, 2 * COUNT)):

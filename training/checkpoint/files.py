@@ -43,11 +43,26 @@ def existing_file(path: str | Path) -> Path:
         return path
     if path.is_dir():
         snapshots = sorted(path.glob("network-snapshot-[0-9]*.pkl"))
-        example = f", such as {snapshots[-1]}" if snapshots else ""
-        raise CheckpointError(f"{path}: this is a folder; name a file in it{example}")
+        remedy = f"name a file in it, such as {snapshots[-1]}" if snapshots else "name a network-snapshot-*.pkl"
+        raise CheckpointError(f"{path}: this is a folder; {remedy}")
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
         raise CheckpointError(f"{path}: this is an address, and networks are read from files; download it first")
     raise CheckpointError(f"{path}: there is no such file")
+
+
+def foreign_kind(path: Path) -> str:
+    """What a file is that is plainly no checkpoint, with the remedy; empty where it may be one."""
+    with open(path, "rb") as file:
+        start = file.read(200).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer in place of the file; fetch the file with: git lfs pull"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page in place of the file; download the file itself"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                return "a zip without networks, such as a data set; name a network-snapshot-*.pkl"
+    return ""
 
 
 def on_cpu(value: Any) -> Any:
@@ -63,6 +78,8 @@ def on_cpu(value: Any) -> Any:
 def read(path: str | Path, expected_format: str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The plain data of a file of ours; runs no code from it. Raises CheckpointError."""
     path = existing_file(path)
+    if kind := foreign_kind(path):
+        raise CheckpointError(f"{path}: this is {kind}")
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
             damaged = archive.testzip()

@@ -33,6 +33,7 @@ class RealSet:
         self.dataset = dataset
         self.workers = workers  # processes that read images ahead; 0 = read them in this one
         self.name = dataset.path.name
+        self.location = str(dataset.path.resolve())
         self.count = len(dataset)
         spec = dataset.spec
         self.image_shape = (spec.channels, spec.height, spec.width)

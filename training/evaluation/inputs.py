@@ -7,21 +7,52 @@ import torch
 
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.files import file_sha256
+from training.checkpoint.files import CheckpointError
 from training.checkpoint.snapshot import load_generator, read_snapshot
+from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.dataset import ImageDataset
+from training.data.files import ImageFiles
 from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_dataset
 
 GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its images
 
 
-def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool]:
-    """The path of the real images, and whether training flips them; from the snapshot unless given.
+def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool, RunConfig]:
+    """Return the path of the real images and whether training flips them, from the snapshot unless given; its settings.
 
-    Raises ValueError where those that it was trained on are not here.
+    Raises ValueError where the images that it was trained on are not here.
     """
     config, _, _ = read_snapshot(network)
-    return data or training_set(network, config), config.data.mirror if mirror is None else mirror
+    return data or training_set(network, config), config.data.mirror if mirror is None else mirror, config
+
+
+def is_training_set(network: str, config: RunConfig, dataset: ImageDataset) -> bool | None:
+    """Return whether a network was trained on these images, by content; None where that cannot be told.
+
+    The content is recorded in the training state beside the snapshot; without one, the data set that the settings name
+    is compared where it is here.
+    """
+    try:
+        saved = find_state(Path(network).expanduser().parent, say=lambda line: None)
+    except CheckpointError:
+        saved = None
+    recorded = saved["content_hash"] if saved and saved["config"]["data"] == config.to_dict()["data"] else ""
+    trained_on = config.data.path
+    try:
+        if recorded:
+            return as_trained(dataset.files, config).content_hash() == recorded
+        if trained_on and os.path.exists(os.path.expanduser(trained_on)):
+            theirs = ImageDataset(trained_on)
+            return theirs.content_hash() == ImageDataset(dataset.files).content_hash()
+    except ValueError:  # such as no labels where it was trained on labels
+        return False
+    return None
+
+
+def as_trained(files: ImageFiles, config: RunConfig) -> ImageDataset:
+    """Return the images of a data set that a run with these settings trains on."""
+    return ImageDataset(files, config.data.cond, config.data.mirror, config.data.subset, seed=config.schedule.seed)
 
 
 def training_set(network: str, config: RunConfig) -> str:

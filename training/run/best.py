@@ -40,4 +40,4 @@ def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
         for other in recorded
         if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in _SAME)
     ]
-    return all(sign * result.value > sign * value for value in others if math.isfinite(value))
+    return all(sign * result.value > sign * value for value in others if value is not None and math.isfinite(value))
