@@ -111,7 +111,7 @@ def explain() -> None:
     for name, metric in METRICS.items():
         print(f"{name}\n    {metric.definition}.{'' if metric.comparable_to_published else PROXY_NOTE}")
     examples = ", ".join(family.template.format(count="5k") for family in FAMILIES)
-    print(f"The number of generated images may be another: {examples}; or 500 in place of 5k.")
+    print(f"Any number of generated images works: {examples}, fid500_full.")
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Pass:
-    """One way through images: which, how many at once, and what to say of it."""
+    """One pass over images."""
 
-    what: str  # names it in progress reports and errors
+    what: str  # in progress bars and errors
     total: int  # images, over all processes
     batch_size: int
     device: torch.device  # where the detectors are
@@ -162,7 +162,7 @@ class Pass:
 def collect(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
     """Fill the records of all tasks in one pass over the images; call it on every process, `source` gives each its own.
 
-    A detector sees each batch once, as long as one of its records takes more. The first process ends up with all features.
+    A detector gets each batch once, as long as one of its records takes more. The first process ends up with all features.
 
     Raises:
         ValueError: On every process: fewer or more images came, or a detector's features are not finite.
@@ -209,7 +209,7 @@ def _check_finite(tasks: Sequence[Task], are_finite: Sequence[Tensor], what: str
 
 @dataclass(frozen=True)
 class RealRequest:
-    """What a metric wants of the real images."""
+    """The real images that a metric takes, and what it keeps of their features."""
 
     detector: Detector
     real: RealImages

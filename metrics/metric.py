@@ -30,7 +30,7 @@ class Inputs:
     detector: Detector
     device: torch.device  # where the detector is; rows of features are on the CPU
     fake: FeatureRecord
-    real: FeatureRecord | None = None  # None = it looks at generated images only
+    real: FeatureRecord | None = None  # None = it takes generated images only
 
     @property
     def both(self) -> tuple[FeatureRecord, FeatureRecord]:
@@ -56,8 +56,8 @@ class Metric:
     detector: str  # whose features it takes
     num_gen: int  # generated images
     keep: Keep  # of the generated images' features
-    real: RealUse | None  # None = it looks at generated images only
-    check: Callable[[RealImages], None]  # raises ValueError where it cannot judge such images
+    real: RealUse | None  # None = it takes generated images only
+    check: Callable[[RealImages], None]  # raises ValueError for unsuitable images
     measure: Callable[[Inputs], Measurement]
     comparable_to_published: bool = True
     higher_is_better: bool = False
@@ -88,5 +88,5 @@ class Family:
             return None
         num_gen = int(match[1]) * (1000 if match[2] else 1)
         if num_gen < self.min_gen:
-            raise ValueError(f"{name} would look at {num_gen} generated images; it takes at least {self.min_gen}")
+            raise ValueError(f"{name} stands for {num_gen} generated images; the least number is {self.min_gen}")
         return self.make(num_gen)

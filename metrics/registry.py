@@ -184,7 +184,7 @@ def _build(metrics: Mapping[str, Metric], context: BuildContext) -> dict[str, De
 def _real_requests(
     metrics: Mapping[str, Metric], detectors: Mapping[str, Detector], real: RealImages, real_as_trained: RealImages
 ) -> dict[str, RealRequest]:
-    """Return what each metric that takes real images wants of them."""
+    """Return the requests of the metrics that take real images."""
     requests = {}
     for name, metric in metrics.items():
         if metric.real is not None:

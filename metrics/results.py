@@ -1,4 +1,4 @@
-"""The outcome of a metric, and the JSON lines it is recorded in."""
+"""The result of a metric, and the JSON lines it is recorded in."""
 
 import contextlib
 import dataclasses
@@ -15,19 +15,19 @@ from metrics.metric import Setting
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A value and all that is needed to know what it means."""
+    """A value and everything it depends on."""
 
     metric: str
     value: float
     floor: float | None  # the value of one half of the real images against the other
     details: dict[str, float]  # further figures by name
     settings: dict[str, Setting]  # of the computation, such as ddof
-    num_real: int  # 0 = the metric looks at generated images only
+    num_real: int  # 0 = the metric takes generated images only
     num_gen: int
     seed: int
     snapshot: str  # name of what was measured
     snapshot_hash: str  # its sha256; empty = unknown
-    real_path: str  # where the real set is, absolute; empty = the metric looks at generated images only
+    real_path: str  # absolute; empty = the metric takes generated images only
     real_hash: str  # of its content; empty = as above
     real_cached: bool  # the features of the real set came from the cache
     detector: str

@@ -271,12 +271,12 @@ def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Pat
     ("metric", "real", "fake", "message"),
     [
         ("pr43_full", 3, 4, "the real set has 3 images; this metric takes at least 4"),
-        ("pr33_full", 4, 4, "pr33_full would look at 3 generated images; it takes at least 4"),
-        ("pr43_full", 4, 3, "has 3 images, but the metrics look at 4 generated ones"),
+        ("pr33_full", 4, 4, "pr33_full stands for 3 generated images; the least number is 4"),
+        ("pr43_full", 4, 3, "has 3 images, but the metrics take 4 generated ones"),
         ("fid20_full", 1, 20, "the real set has 1 images"),
-        ("is9", 30, 9, "is9 would look at 9 generated images; it takes at least 10"),
+        ("is9", 30, 9, "is9 stands for 9 generated images; the least number is 10"),
         (NAME, 3, 60, "the real set has 3 images; this metric takes at least 4"),
-        ("all-light", 30, 30, "has 30 images, but the metrics look at 5000 generated ones"),
+        ("all-light", 30, 30, "has 30 images, but the metrics take 5000 generated ones"),
         ("ppl2_20_wend", 30, 30, "it takes --network, not"),
     ],
 )
@@ -295,27 +295,6 @@ def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
         refuse(run_dir, tmp_path, options, "makes images of 16x16 px with 3", f"{{tmp}}/{name}.zip have", found)
         options = [f"--images={{tmp}}/{name}.zip", "--data={data}", f"--metrics={NAME}"]
         refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has images of", "they must agree")
-
-
-@pytest.mark.filterwarnings("ignore:a Frechet distance")
-@pytest.mark.usefixtures("stand_ins")
-def test_grey_images_count_as_rgb(run_dir: Path, tmp_path: Path) -> None:
-    names = [NAME, "fid60_full", "kid60_full", "dc605_full"]
-    for seed, which in enumerate(("real", "fake")):
-        grey = np.random.default_rng(seed).integers(0, 256, (60, 16, 16, 1), dtype=np.uint8)
-        write_pixels(tmp_path / f"{which}-1.zip", grey)
-        write_pixels(tmp_path / f"{which}-3.zip", grey.repeat(3, axis=3))
-    for channels in (1, 3):
-        options = [f"--data={tmp_path}/real-{channels}.zip", f"--images={tmp_path}/fake-{channels}.zip"]
-        result = invoke(run_dir, *options, f"--metrics={','.join(names)}", f"--outdir={tmp_path}")
-        assert result.exit_code == 0, result.output
-    network = write_snapshot(tmp_path / "grey.pkl", tmp_path / "real-1.zip")
-    result = invoke(run_dir, f"--network={network}", f"--metrics={','.join(names)}")
-    assert result.exit_code == 0, result.output
-    for name in names:
-        grey_row, rgb_row, generated_row = rows(tmp_path, name)
-        assert grey_row["value"] == pytest.approx(rgb_row["value"], rel=1e-6), name
-        assert generated_row["snapshot"] == "grey.pkl" and np.isfinite(generated_row["value"])
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -440,9 +419,6 @@ def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
     Image.new("RGB", (160, 96)).save(images / "grid.png")
     few = invoke(run_dir, *options)
     assert few.exit_code == 1 and f"{images} has 59 images" in few.output
-    Image.new("RGB", (160, 96)).save(images / "grid2.png")
-    other = invoke(run_dir, *options)
-    assert other.exit_code == 1 and f"grid2.png in {images} is 160x96" in " ".join(other.output.split())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from metrics.networks.image_classifier import ImageClassifier, mean_distance
 from metrics.networks.random_convolutions import RandomConvolutions
 
 RANDCONV, CLASSIFIER = "randconv_v1", "clf_v1"  # detectors
-NUM_GEN = 2000  # generated images that a proxy looks at
+NUM_GEN = 2000  # generated images
 DDOF = 1  # of the covariances
 MIN_REAL = 4  # for a covariance of each half
 MIN_PER_CLASS = 10  # labelled images for the classifier, on average

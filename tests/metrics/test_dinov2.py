@@ -86,20 +86,10 @@ def test_the_large_network_has_the_published_tensors() -> None:
     with torch.device("meta"):
         state = Dinov2().state_dict()
     assert len(state) == 343 and sum(value.numel() for value in state.values()) == 304_368_640
-    shapes = {
-        "cls_token": [1, 1, 1024],
-        "mask_token": [1, 1024],
-        "pos_embed": [1, 1370, 1024],
-        "patch_embed.proj.weight": [1024, 3, 14, 14],
-        "blocks.0.norm1.bias": [1024],
-        "blocks.23.attn.qkv.weight": [3072, 1024],
-        "blocks.23.attn.proj.bias": [1024],
-        "blocks.11.ls1.gamma": [1024],
-        "blocks.5.mlp.fc1.weight": [4096, 1024],
-        "blocks.5.mlp.fc2.weight": [1024, 4096],
-        "norm.weight": [1024],
-    }
-    assert {name: list(state[name].shape) for name in shapes} == shapes
+    assert list(state["pos_embed"].shape) == [1, 1370, 1024] and list(state["blocks.23.attn.qkv.weight"].shape) == [
+        3072,
+        1024,
+    ]
     assert VIT_L14.grid == 16
 
 

@@ -45,17 +45,6 @@ def test_both_layouts_give_the_same_state(
 def test_names_of_the_archive() -> None:
     names = torchscript_names()
     assert len(names) == len(set(names.values())) == 378
-    samples = {
-        "layers.conv.weight": "Conv2d_1a_3x3.conv.weight",
-        "layers.conv_4.var": "Conv2d_4a_3x3.bn.running_var",
-        "layers.mixed.tower_1.conv_2.beta": "Mixed_5b.branch3x3dbl_3.bn.bias",
-        "layers.mixed_3.conv.mean": "Mixed_6a.branch3x3.bn.running_mean",
-        "layers.mixed_7.tower_2.conv.weight": "Mixed_6e.branch_pool.conv.weight",
-        "layers.mixed_8.tower_1.conv_3.weight": "Mixed_7a.branch7x7x3_4.conv.weight",
-        "layers.mixed_10.tower_1_mixed_conv_1.weight": "Mixed_7c.branch3x3dbl_3b.conv.weight",
-        "output.weight": "fc.weight",
-    }
-    assert samples.items() <= names.items()
     digest = hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest()
     assert digest == "a01c391308b4db3572a84514af275357cf09d6fed361c624035b86c10225f08c"
 

@@ -65,11 +65,6 @@ def test_large_images_are_averaged_down_by_a_whole_factor(detector: Detector, mo
     np.testing.assert_allclose(features(detector, large), features(detector, small), rtol=1e-6)
 
 
-def test_grey_images_count_as_rgb(detector: Detector) -> None:
-    grey = recorded_pairs()[:2, :, :1]
-    np.testing.assert_allclose(features(detector, grey), features(detector, grey.expand(-1, -1, 3, -1, -1)), rtol=1e-6)
-
-
 def test_the_extreme_pairs_are_left_out() -> None:
     values = torch.from_numpy(np.random.RandomState(0).permutation(1000).astype(np.float32))
     # 999 steps between 0 and 999: the 1st percentile is at 9.99, the 99th at 989.01
@@ -94,7 +89,7 @@ def test_names() -> None:
     assert metric.real is None and metric.detector in DETECTORS and "50,000 pairs" in metric.definition
     found = family.find("ppl2_96_wend")
     assert found is not None and found.num_gen == 96 and family.find("ppl2_wend") is None
-    with pytest.raises(ValueError, match="would look at 1 generated images; it takes at least 2"):
+    with pytest.raises(ValueError, match="stands for 1 generated images; the least number is 2"):
         family.find("ppl2_1_wend")
 
 

@@ -74,19 +74,6 @@ def test_wrong_file_in_the_cache_is_neither_used_nor_replaced(tmp_path: Path) ->
     assert path.read_bytes() == content
 
 
-def test_missing_weights_are_described_exactly(tmp_path: Path) -> None:
-    source = Source(offline=True, cache_folder=tmp_path / "my cache")
-    with pytest.raises(MissingWeights) as caught:
-        obtain(FILE, source)
-    message = str(caught.value)
-    assert "--offline forbids" in message and "7,000 bytes" in message and FILE.sha256 in message
-    assert f"curl -L --create-dirs -o '{tmp_path}/my cache/test.pth' http://127.0.0.1:9/test.pth" in message
-    assert "--detector=test=FILE" in message and "$STYLEFORMER_TEST" in message
-    assert not (tmp_path / "my cache").exists()
-    with pytest.raises(MissingWeights, match="the test weights are not in"):
-        require(FILE, source)
-
-
 def test_download_into_the_cache_from_a_mirror(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,7 +148,7 @@ def test_saved_images_stand_in_for_a_generator(data: Path) -> None:
     images, _ = gather(fake.batches(range(10), 4, seed=0))
     assert len(images) == 10
     fake.check(Sample.IMAGES, 12)
-    with pytest.raises(ValueError, match=r"has 12 images, but the metrics look at 13 .* fid12_full"):
+    with pytest.raises(ValueError, match=r"has 12 images, but the metrics take 13 .* fid12_full"):
         fake.check(Sample.IMAGES, 13)
     with pytest.raises(ValueError, match=r"path length .* takes --network"):
         fake.check(Sample.PAIRS, 2)

@@ -73,7 +73,7 @@ class FakeSet:
             raise ValueError(f"path length moves through the latents of a generator: it takes --network, not {path}")
         if count > self.images.count:
             raise ValueError(
-                f"{path} has {self.images.count} images, but the metrics look at {count} generated ones; name metrics "
+                f"{path} has {self.images.count} images, but the metrics take {count} generated ones; name metrics "
                 f"of a smaller number, such as fid{self.images.count}_full"
             )
 
@@ -212,7 +212,7 @@ def reference_dataset(
 def flipped_set(
     names: Sequence[str], source: str | Path | ImageFiles, mirror: bool, workers: int = 0
 ) -> RealSet | None:
-    """Return the images of a data set as training sees them if it flips them and a metric asks for that; else None."""
+    """Return the images of a data set with flipped ones if training flips them and a metric takes those; else None."""
     return RealSet(reference_dataset(source, mirror=True), workers) if mirror and uses_flipped(names) else None
 
 

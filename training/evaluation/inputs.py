@@ -1,4 +1,4 @@
-"""What calc_metrics.py judges, a network's images or those of a folder, and the real ones to compare them with."""
+"""What calc_metrics.py measures, a network or a folder of images, and the real images to compare with."""
 
 import os
 from pathlib import Path
@@ -97,6 +97,6 @@ def size_of(tree: ImageTree, name: str) -> tuple[int, int] | None:
     """Width and height of an image; None where that cannot be read."""
     try:
         layout = tree.layout(name)
-    except ValueError:  # whoever reads it will say what is wrong
+    except ValueError:  # reported where the image is read
         return None
     return layout.width, layout.height

@@ -16,7 +16,7 @@ from training.networks.generator import Generator
 
 
 def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
-    """Raise ValueError if a metric cannot judge the images of this data set or lacks its weights.
+    """Raise ValueError if a metric does not suit the images of this data set or lacks its weights.
 
     Missing weights are downloaded, by the first process of a machine: call it on every rank or outside of runs.
     """
@@ -44,7 +44,7 @@ def evaluate_snapshot(
 ) -> list[MetricResult]:
     """Compute metrics of a run's averaged generator, print them and record them beside its snapshot.
 
-    Call it on every process: each looks at its part of the images. The first one returns the results, the others none.
+    Call it on every process: each takes its part of the images. The first one returns the results, the others none.
     The seed is that of the run.
     """
     reference, device = reference_dataset(dataset.files), next(G.parameters()).device
