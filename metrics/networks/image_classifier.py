@@ -169,11 +169,9 @@ def _fit(
 
 
 def _batches(count: int, size: int) -> Iterator[Tensor]:
-    whole = max(
-        count // size * size, min(count, size)
-    )  # no small batch at the end: it would unsettle the normalisation
+    used = max(count // size * size, min(count, size))  # a small last batch would disturb batch normalisation
     while True:
-        yield from torch.randperm(count)[:whole].split(size)
+        yield from torch.randperm(count)[:used].split(size)
 
 
 def _augment(images: Tensor, shift_px: int) -> Tensor:
@@ -191,7 +189,7 @@ def _examine(model: ImageClassifier, images: Tensor, classes: Tensor) -> None:
     features: Tensor = torch.cat([model.forward(part).cpu() for part in images.split(256)])
     model.accuracy.copy_((model.classify(features) == classes).double().mean())
     # A common scale, because two trainings on two machines end with features of different size.
-    scale = (_TOTAL_VARIANCE / features.double().var(dim=0).sum()).sqrt().float()
+    scale = (_TOTAL_VARIANCE / features.double().var(dim=0).sum().clamp(min=1e-12)).sqrt().float()
     model.scale.copy_(scale)
     features = features * scale
     model.spread.copy_(torch.stack([mean_distance(features[classes == k]) for k in range(len(model.spread))]))

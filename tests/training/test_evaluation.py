@@ -140,6 +140,9 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
     images, classes = gather(real.batches(range(real.count), 7))
     assert all(np.array_equal(images[index], dataset.image(index)) for index in range(2 * COUNT))
     assert classes is not None and classes.tolist() == [dataset.label(index).argmax() for index in range(2 * COUNT)]
+    ((images, classes),) = real.batches(range(1, COUNT, 3), COUNT)  # evenly spaced ones, for the classifier proxy
+    assert classes is not None and classes.tolist() == [dataset.label(index).argmax() for index in range(1, COUNT, 3)]
+    assert np.array_equal(images[1], dataset.image(4))
     assert RealSet(ImageDataset(data)).num_classes == 0
 
 

@@ -50,8 +50,8 @@ class RealSet:
         loader = DataLoader(
             Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
-        for start, (images, _) in zip(chosen[::batch_size], loader, strict=True):
-            yield images, None if self._classes is None else self._classes[start : start + len(images)]
+        for first, (images, _) in zip(range(0, len(chosen), batch_size), loader, strict=True):
+            yield images, None if self._classes is None else self._classes[list(chosen[first : first + batch_size])]
 
 
 class FakeSet:
