@@ -173,13 +173,13 @@ def main(**options: Any) -> None:
         from training.launch import launch
 
         launch(options)
-    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
+    except (ValueError, OSError) as error:  # messages of our checks name the remedy
         if options["debug"]:
             raise
         from torch_utils.distributed import PeerError, is_main
 
         if isinstance(error, PeerError | ChildProcessError) and not is_main():
-            sys.exit(1)  # the first process, or the one concerned, says what it is
+            sys.exit(1)  # the first process, or the one that failed, prints it
         raise click.ClickException(str(error)) from error
     except (RuntimeError, MemoryError) as error:
         shortage = memory_shortage(error)

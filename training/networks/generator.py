@@ -80,7 +80,7 @@ class Stage(nn.Module):
 
     @property
     def encoder_layers(self) -> list[EncoderLayer]:
-        """The layers in their order."""
+        """The encoder layers, in order."""
         return cast("list[EncoderLayer]", list(self.layers))
 
     def forward(
