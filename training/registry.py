@@ -14,7 +14,7 @@ from typing import Any
 from dnnlib.dataclass_values import require
 
 MODULES: dict[str, dict[str, str]] = {  # group -> kind -> module that registers it
-    "generator": {"styleformer": "training.config"},
+    "generator": {"styleformer": "training.config", "hybrid": "training.networks.hybrid"},
     "discriminator": {"stylegan2": "training.config"},
     "loss": {"logistic": "training.config"},
 }

@@ -20,13 +20,21 @@ def test_stage_sizes(height: int, width: int, sizes: list[tuple[int, int]]) -> N
     assert DatasetSpec(height, width, 3).stage_sizes == tuple(sizes)
 
 
-@pytest.mark.parametrize(("height", "width", "channels"), [(512, 512, 3), (97, 97, 3), (4, 4, 3), (32, 32, 4)])
+@pytest.mark.parametrize(("height", "width", "channels"), [(2048, 2048, 3), (97, 97, 3), (4, 4, 3), (32, 32, 4)])
 def test_images_that_cannot_be_used(height: int, width: int, channels: int) -> None:
     with pytest.raises(ConfigError):
         DatasetSpec(height, width, channels)
 
 
-SIZES = {"stl10": 48, "celeba64": 64, "church128": 128, "paper256": 256}
+SIZES = {
+    "stl10": 48,
+    "celeba64": 64,
+    "church128": 128,
+    "paper256": 256,
+    "hybrid256": 256,
+    "hybrid512": 512,
+    "hybrid1024": 1024,
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
