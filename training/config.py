@@ -118,6 +118,11 @@ class AnyDiscriminator(Kind):
     mbstd_group: int = field(default=1, kw_only=True)        # images compared with each other; divides a micro-batch
     freeze_layers: int = field(default=0, kw_only=True)      # layers, from the image on, that are not trained (--freezed)
 
+    @property
+    def lr_scale(self) -> float:
+        """Factor on optimizer.d_lr."""
+        return 1.0
+
 
 @dataclass(frozen=True)
 class AnyLoss(Kind):
