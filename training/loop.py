@@ -76,7 +76,7 @@ class TrainingLoop:
         self.patience = DiskFullRetry(
             self.schedule.disk_retries, self.schedule.disk_wait_sec, self.report.say, lambda: self.stop.reason > Stop.NO
         )
-        cache_decoded(dataset, config.data.cache, device, config.data.workers, self.report.say)
+        cache_decoded(dataset, config.data.cache, device, self.report.say)
         self.state_sec = time.monotonic()
         self.is_fresh = saved is None  # a resumed run has already shown what is due at this point
 

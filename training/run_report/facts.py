@@ -1,7 +1,9 @@
-"""What a report tells of a run beside its curves: networks, images, machine, versions, and how the run ended."""
+"""Facts of a run for its report: networks, images, machine, versions, and how the run ended."""
 
+import contextlib
 import json
 import platform
+import re
 import time
 import tomllib
 from pathlib import Path
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def gather(state: "TrainState", dataset: "ImageDataset", world_size: int, command: str) -> dict[str, Any]:
-    """Return the facts of a run that is about to train, as plain values; the command is the one that goes on with it."""
+    """Return the facts of a run as plain values; `command` resumes it."""
     spec = dataset.spec
     return {
         "command": command,
@@ -40,29 +42,27 @@ def gather(state: "TrainState", dataset: "ImageDataset", world_size: int, comman
 
 
 def write_facts(run_dir: Path, facts: dict[str, Any], status: str, reason: str = "") -> None:
-    """Write run_facts.json: the status is running, done, stopped or failed, and why. Raises OSError."""
+    """Write run_facts.json; the status is running, done, stopped or failed. Raises OSError."""
     whole = facts | {"status": status, "reason": reason, "timestamp": time.time()}
     with atomic_write(run_dir / FACTS_FILE, "w") as file:
         file.write(json.dumps(whole, indent=2) + "\n")
 
 
 def count_parameters(network: "torch.nn.Module") -> int:
-    """Return how many numbers a network learns or could learn."""
+    """Return the number of parameters, frozen ones included."""
     return sum(p.numel() for p in network.parameters())
 
 
 def device_name(device: "torch.device") -> str:
-    """Return the model of a GPU, or of the processor where training runs on the CPU."""
+    """Return the model of a GPU, or of the CPU."""
     if device.type == "cuda":
         import torch
 
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"CPU ({models[0] if models else platform.machine()})"
+    model = None
+    with contextlib.suppress(OSError):
+        model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return f"CPU ({model[1] if model else platform.machine()})"
 
 
 def versions() -> dict[str, str]:
@@ -73,7 +73,7 @@ def versions() -> dict[str, str]:
 
 
 def program_version() -> str:
-    """Return the version that pyproject.toml states; "unknown" where it is not beside the program."""
+    """Return the version in pyproject.toml; "unknown" without that file."""
     try:
         project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
         return str(project["project"]["version"])

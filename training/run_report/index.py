@@ -20,13 +20,13 @@ def make_index(outdir: Path) -> str:
     listed = f'<ul class="runs">{runs}</ul>' if runs else "<p>There is no run here yet: train.py makes one.</p>"
     body = (
         f'<header><h1>Runs</h1><p class="state"><span class="soft">{escaped(outdir.resolve())}</span></p></header>'
-        f"<main>{listed}</main><footer>Looked at {time.strftime('%Y-%m-%d %H:%M')}; reload for news.</footer>"
+        f"<main>{listed}</main><footer>Updated {time.strftime('%Y-%m-%d %H:%M')}; reload to update.</footer>"
     )
     return document("Runs – Styleformer", body, script=False)
 
 
 def card(run_dir: Path) -> str:
-    """One run: newest images, name, how far it is, best metrics."""
+    """Return the card of a run: newest images, name, progress, best metrics."""
     run = read_run(run_dir)
     newest = next((found for _, path in reversed(fake_files(run_dir)) if (found := encoded(path, *_THUMBNAIL))), None)
     image = f'<img src="{newest.url}" width="{newest.width}" height="{newest.height}" alt="">' if newest else ""
@@ -34,7 +34,7 @@ def card(run_dir: Path) -> str:
     word, _ = status(run)
     facts = [f"{run.cur_kimg:,.6g}{total} kimg", word.lower()]
     for chart in metric_charts(run.metrics):
-        assert chart.best is not None  # a metric has one
+        assert chart.best is not None  # set for every metric
         facts.append(f"{chart.title} {chart.curves['value'][chart.best]:.4g}")
     lines = " · ".join(escaped(fact) for fact in facts if fact)
     box = f'<div class="card">{image}<h2>{escaped(run_dir.name)}</h2><p class="soft">{lines}</p></div>'

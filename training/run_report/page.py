@@ -1,6 +1,5 @@
-"""The report of a run as one HTML file, made of what its folder holds."""
+"""The report of a run folder as one HTML file."""
 
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ _STATUS = {"running": "Running", "done": "Done", "stopped": "Stopped", "failed":
 
 
 def make_page(run_dir: Path, is_served: bool = False) -> str:
-    """Return the report of a run folder, whatever is missing there; `is_served` = beside the index of all runs."""
+    """Return the report of a run folder; `is_served` = with a link to the index of runs."""
     run, images = read_run(run_dir), read_grids(run_dir)
     metrics = metric_charts(run.metrics)
     charts = metrics + statistics_charts(run.rows)
@@ -39,7 +38,7 @@ def make_page(run_dir: Path, is_served: bool = False) -> str:
 
 
 def header_part(run: RunFolder, metrics: list[Chart], is_served: bool) -> str:
-    """The name of the run, how it stands, and its key figures."""
+    """The name of the run, its status and its key figures."""
     back = '<nav class="back"><a href="/">All runs</a></nav>' if is_served else ""
     word, reason = status(run)
     pill = f'<span class="pill {escaped(run.facts.get("status", ""))}">{escaped(word)}</span>' if word else ""
@@ -60,17 +59,17 @@ def tile(name: str, value: str, remark: str = "") -> str:
 
 
 def breakable(name: str) -> str:
-    """A name that may be broken after its underscores."""
+    """A name with line breaks allowed after underscores."""
     return escaped(name).replace("_", "_<wbr>")
 
 
 def status(run: RunFolder) -> tuple[str, str]:
-    """How a run stands, in a word, and why or since when; "" = unknown."""
+    """The status of a run in a word ("" = unknown), and the reason or the time of its last row."""
     state = str(run.facts.get("status", ""))
     reason = str(run.facts.get("reason") or "")
     if state == "running" and run.rows:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(run.rows[-1].get("timestamp") or 0)))
-        reason = f"last heard of at {when}"
+        reason = f"last update {when}"
     return _STATUS.get(state, ""), reason
 
 
@@ -86,29 +85,27 @@ def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, st
         figures.append(("Speed", f"{speeds[-1]:.4g} s/kimg", f"about {format_duration(left)} left" if left else ""))
     for chart in metrics:
         values = chart.curves["value"]
-        assert chart.best is not None  # a metric has one
+        assert chart.best is not None  # set for every metric
         figures.append((chart.title, f"{values[chart.best]:.4g}", f"best, at {chart.x[chart.best]:g} kimg"))
     return figures
 
 
 def images_part(grids: Grids) -> str:
-    """The grids with the controls that move through time."""
+    """The grids with the controls that step through time."""
     if not grids.fakes and grids.reals is None:
         return ""
-    fakes = [image_element(image, index == len(grids.fakes) - 1) for index, image in enumerate(grids.fakes)]
-    shown = "".join(fakes)
-    controls = ""
-    if fakes:
-        few = len(fakes) < grids.num_fakes
-        note = f" {len(fakes)} of {grids.num_fakes} grids are in this file." if few else ""
+    shown = "".join(image_element(grid, grid is grids.fakes[-1]) for grid in grids.fakes)
+    controls, count = "", len(grids.fakes)
+    if count:
+        note = f" {count} of {grids.num_fakes} grids are in this file." if count < grids.num_fakes else ""
         controls = (
             f'<div class="player"><label for="slider">Generated at <span id="shown"></span></label>'
             f'<button type="button" id="back" aria-label="Earlier image">◀︎</button>'
-            f'<input type="range" id="slider" min="0" max="{len(fakes) - 1}" step="1" value="{len(fakes) - 1}">'
+            f'<input type="range" id="slider" min="0" max="{count - 1}" step="1" value="{count - 1}">'
             f'<button type="button" id="forth" aria-label="Later image">▶︎</button>'
             f'<button type="button" id="play">Play</button></div>'
         )
-        shown = f"<figure><figcaption>Generated, from the same latents throughout.{note}</figcaption>{shown}</figure>"
+        shown = f"<figure><figcaption>Generated from fixed latents.{note}</figcaption>{shown}</figure>"
     if grids.reals:
         shown += f"<figure><figcaption>Real, for comparison.</figcaption>{image_element(grids.reals, True)}</figure>"
     return (
@@ -126,7 +123,7 @@ def image_element(grid: Grid, is_shown: bool) -> str:
 
 
 def charts_part(charts: list[Chart]) -> str:
-    """Places for the charts, which the script draws."""
+    """Empty figures, in which the script draws the charts."""
     if not charts:
         return ""
     figures = "".join(
@@ -141,7 +138,7 @@ def charts_part(charts: list[Chart]) -> str:
 
 
 def settings_part(run: RunFolder) -> str:
-    """Differences to the preset, the whole configuration, and the facts."""
+    """Differences from the preset, all settings, and facts."""
     cards = []
     if run.options:
         lines = settings.lines(run.options)
@@ -150,7 +147,7 @@ def settings_part(run: RunFolder) -> str:
     facts = facts_rows(run.facts)
     if facts:
         command = str(run.facts.get("command") or "")
-        line = f"<details open><summary>To go on with this run</summary><pre>{escaped(folded(command))}</pre></details>"
+        line = f"<details open><summary>To resume this run</summary><pre>{escaped(command)}</pre></details>"
         cards.append(f'<div class="card"><h3>This run</h3>{table(facts)}{line if command else ""}</div>')
     if not cards:
         return ""
@@ -161,24 +158,24 @@ def settings_part(run: RunFolder) -> str:
 
 
 def differences_part(run: RunFolder) -> str:
-    """How the settings differ from those of the preset."""
+    """The settings that differ from the preset."""
     name, theirs = str(run.options.get("preset", "")), run.preset_options()
     if theirs is None:
-        return '<p class="note">What the preset would have set is not known for this run.</p>'
+        return '<p class="note">The settings of the preset are unknown.</p>'
     changed = settings.differences(run.options, theirs)
     if not changed:
-        return f"<p>As the preset “{escaped(name)}” has them.</p>"
+        return f"<p>Those of the preset “{escaped(name)}”.</p>"
     return table(changed, head=("Changed", "here", f"preset “{name}”"))
 
 
 def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is known of images, networks, machine and versions."""
+    """Facts of images, networks, machine and versions."""
     groups = {name: value for name in ("data", "parameters", "versions") if isinstance(value := facts.get(name), dict)}
     data, parameters = groups.get("data", {}), groups.get("parameters", {})
     rows: list[tuple[str, str]] = []
     if "pictures" in data:
         flipped = data["pictures"] != data.get("files", data["pictures"])
-        rows.append(("Images", f"{counted(data['pictures'])}{' with the flipped ones' if flipped else ''}"))
+        rows.append(("Images", f"{counted(data['pictures'])}{', flipped ones included' if flipped else ''}"))
         channels = {"1": ", grey", "3": ", RGB"}.get(str(data.get("channels")), "")
         rows.append(("Size", f"{data.get('width')} x {data.get('height')} px{channels}"))
         names = ", ".join(map(str, list(data.get("class_names") or [])[:20]))
@@ -189,17 +186,8 @@ def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + [(str(name), str(version)) for name, version in groups.get("versions", {}).items()]
 
 
-def folded(command: str) -> str:
-    """A command with one option a line, as a shell takes it."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return command
-    return "".join((" \\\n    " if word.startswith("--") else " ") + shlex.quote(word) for word in words).strip()
-
-
 def counted(value: object) -> str:
-    """A count with its thousands set apart."""
+    """A count with thousands separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

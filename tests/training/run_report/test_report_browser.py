@@ -1,4 +1,4 @@
-"""The report as people see it: in a browser, on a phone and on a desktop, light and dark."""
+"""The report in Chromium, on a phone in light and on a desktop in dark colours."""
 
 import os
 import shutil
@@ -39,26 +39,6 @@ CLIPPED = """() => {
   return found;
 }"""
 
-# Texts whose contrast with what is behind them is below the 4.5 of WCAG 2.1, level AA.
-FAINT = """() => {
-  const light = (colour) => {
-    const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((c) => linear(c / 255));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (node) => {
-    const colour = node ? getComputedStyle(node).backgroundColor : "rgb(255, 255, 255)";
-    return colour === "rgba(0, 0, 0, 0)" ? behind(node.parentElement) : colour;
-  };
-  return [...document.querySelectorAll("body *")].filter((node) => {
-    const hasText = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-    if (!hasText || ["SCRIPT", "NOSCRIPT"].includes(node.tagName) || !node.checkVisibility()) return false;
-    const style = getComputedStyle(node), isDrawn = node instanceof SVGElement;
-    const [low, high] = [light(isDrawn ? style.fill : style.color), light(behind(node))].sort((a, b) => a - b);
-    return (high + 0.05) / (low + 0.05) < 4.5;
-  }).map((node) => node.outerHTML);
-}"""
-
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -80,9 +60,9 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")], ids="-".join)
-def page(request: pytest.FixtureRequest, browser: Any, run_dir: Path, tmp_path: Path) -> Iterator[Any]:
-    """The report in a window of one size and scheme, which must load nothing and complain of nothing."""
+@pytest.fixture(params=[("phone", "light"), ("desktop", "dark")], ids="-".join)
+def page(request: pytest.FixtureRequest, browser: Any, run_dir: Path) -> Iterator[Any]:
+    """The report in a window, which must load nothing and log no error."""
     size, scheme = request.param
     width, height = SIZES[size]
     context = browser.new_context(
@@ -91,16 +71,15 @@ def page(request: pytest.FixtureRequest, browser: Any, run_dir: Path, tmp_path: 
         has_touch=size == "phone",
         reduced_motion="reduce",
     )
-    page, complaints, requests = context.new_page(), [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page, errors, requests = context.new_page(), [], []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     address = (run_dir / "report.html").as_uri()
     page.goto(address)
     yield page
-    page.screenshot(path=tmp_path / f"{size}-{scheme}.png", full_page=True)
     context.close()
-    assert complaints == []
+    assert errors == []
     assert [url for url in requests if not url.startswith("data:")] == [address]
 
 
@@ -116,7 +95,6 @@ def test_everything_is_there_and_fits(page: Any) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= widths[1]
     assert page.evaluate(CLIPPED) == []
-    assert page.evaluate(FAINT) == []
     assert page.locator("h1").inner_text() == LONG
     assert page.get_by_text("the disk is full").is_visible()
     images = page.locator(".grids img:visible")
@@ -153,20 +131,11 @@ def test_the_slider_moves_through_the_images(page: Any) -> None:
     assert page.locator(".grids").screenshot() != last
     page.get_by_role("button", name="Later image").click()
     assert shown(page) == "Images generated at 250 kimg"
-    slider.fill("3")
-    assert shown(page) == "Images generated at 750 kimg"
-    marks = page.locator(".shown").evaluate_all("lines => lines.map((line) => line.getAttribute('visibility'))")
-    assert set(marks) == {"visible"}
-
-
-def test_images_play_and_pause(page: Any) -> None:
     page.get_by_role("button", name="Play").click()
-    assert shown(page) == "Images generated at 0 kimg"
     page.locator("#play", has_text="Play").wait_for()  # again, at the end
     assert shown(page) == "Images generated at 1000 kimg"
-    page.get_by_role("button", name="Play").click()
-    page.get_by_role("button", name="Pause").click()
-    assert shown(page) != "Images generated at 1000 kimg"
+    marks = page.locator(".shown").evaluate_all("lines => lines.map((line) => line.getAttribute('visibility'))")
+    assert set(marks) == {"visible"}
 
 
 def test_charts_tell_values_to_pointer_and_keys(page: Any) -> None:
@@ -188,15 +157,6 @@ def test_charts_tell_values_to_pointer_and_keys(page: Any) -> None:
     assert "at 250 kimg" in legend.inner_text()
 
 
-def test_charts_follow_the_width_of_the_window(page: Any) -> None:
-    page.set_viewport_size({"width": 700, "height": 700})
-    page.wait_for_function(
-        "[...document.querySelectorAll('.charts svg')].every((svg) => svg.viewBox.baseVal.width === svg.clientWidth)"
-    )
-    assert page.evaluate("document.documentElement.scrollWidth") <= 700
-    assert page.evaluate(CLIPPED) == []
-
-
 @pytest.fixture
 def server(run_dir: Path) -> Iterator[ReportServer]:
     with ReportServer(run_dir.parent, 0) as server:
@@ -207,21 +167,19 @@ def server(run_dir: Path) -> Iterator[ReportServer]:
         thread.join()
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_index_and_report_over_http(browser: Any, server: ReportServer, tmp_path: Path, size: str) -> None:
-    width, height = SIZES[size]
-    complaints: list[str] = []
+def test_index_and_report_over_http(browser: Any, server: ReportServer) -> None:
+    width, height = SIZES["phone"]
+    errors: list[str] = []
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(10_000)
-    page.on("console", lambda message: complaints.append(message.text))
+    page.on("console", lambda message: errors.append(message.text))
     page.goto(server.url)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(CLIPPED) == []
-    page.screenshot(path=tmp_path / f"index-{size}.png")
     page.get_by_role("link", name=LONG).click()
     page.get_by_role("heading", name="Curves").wait_for()
     assert shown(page) == "Images generated at 1000 kimg"
     page.get_by_role("link", name="All runs").click()
     page.get_by_role("heading", name="Runs", exact=True).wait_for()
     page.close()
-    assert complaints == []
+    assert errors == []
