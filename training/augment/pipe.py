@@ -187,7 +187,7 @@ class AugmentPipe(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             x = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
             amounts = self._draw(x, p, percentile)
-            x = self._move(x, amounts) if use.geometric else x
+            x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if use.geometric else x
             x = self._recolor(x, amounts) if use.chromatic else x
             x = self._filter(x, amounts) if use.imgfilter else x
             x = x + torch.randn_like(x) * amounts["noise"].abs()[:, :, None, None] if use.noise else x
@@ -224,9 +224,6 @@ class AugmentPipe(nn.Module):
             numbers.append(number.expand(-1, amount.columns))
             gates.append(found.get((name, True), zero).expand(-1, amount.columns))
         return numbers, gates
-
-    def _move(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
-        return warp(images, self._inverse_map(images, amounts), self.geometry_filter.to(images.dtype))
 
     def _inverse_map(self, images: Tensor, amounts: dict[str, Tensor]) -> Affine:
         """Return the map from output to input pixels: every transform is inverted, and the first one acts last."""

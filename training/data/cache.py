@@ -22,14 +22,13 @@ from training.data.decoded import DecodedImages, read_file, write_file
 from training.data.files import DataError
 from training.data.stream import read_ahead
 
-SMALL_BYTES = 64 * 2**20  # goes to the GPU without a file in the cache folder
+SMALL_BYTES = 64 * 2**20  # decoded without workers, and on a GPU without a file
 MEMORY_BYTES = 256 * 2**20  # that auto caches without a GPU
 AUTO_FILE_BYTES = 16 * 2**30  # largest file that auto makes
 AUTO_DEVICE_SHARE, DEVICE_SHARE = 1 / 8, 1 / 2  # of free memory, for auto and where asked for
 AUTO_DISK_SHARE, DISK_SHARE = 1 / 4, 0.9  # of free disk space, likewise
 
 _CHUNK_BYTES = 2**20  # decoded at once; every process has a few such chunks in shared memory
-_FEW_BYTES = 32 * 2**20  # decoded faster than processes start
 _MAX_WORKERS = 16
 _UNUSED_SEC = 30 * 86_400.0  # after which a file is removed when another one is made
 
@@ -42,27 +41,27 @@ class CacheLocation(Enum):
     DEVICE = auto()  # the GPU
 
 
-def cache_decoded(dataset: ImageDataset, mode: str, device: torch.device, say: Callable[[str], None] = print) -> None:
+def cache_decoded(dataset: ImageDataset, mode: str, device: torch.device, log: Callable[[str], None] = print) -> None:
     """Set `dataset.cache` as `mode` (auto, gpu, ram, none) and the free space allow; it changes no image.
 
-    `say` gets a line for people where images are decoded into a file, or cannot be cached as asked for. A data set with a
-    broken image is not cached: `stream` handles those.
+    `log` gets a line if images are decoded into a file, or cannot be cached as asked for. A data set with a broken image is
+    not cached: `stream` handles those.
     """
     location, note = choose(mode, math.prod(dataset.shape), device)
     if note:
-        say(f"--cache={mode}: {note}")
+        log(f"--cache={mode}: {note}")
     try:
         if location is CacheLocation.MEMORY:
             dataset.cache = _in_memory(dataset)
         elif location is CacheLocation.FILE:
-            dataset.cache = _in_file(dataset, say)
+            dataset.cache = _in_file(dataset, log)
         elif location is CacheLocation.DEVICE:
             is_small = math.prod(dataset.shape) <= SMALL_BYTES
-            on_host = _in_memory(dataset) if is_small else _in_file(dataset, say)
+            on_host = _in_memory(dataset) if is_small else _in_file(dataset, log)
             dataset.cache = DecodedImages(on_host.pixels.to(device))
     except (OSError, ValueError, torch.OutOfMemoryError) as error:
         text = " ".join(str(error).split())
-        say(f"--cache={mode}: images are not cached, but decoded each time they are read: {text}")
+        log(f"--cache={mode}: images are not cached, but decoded each time they are read: {text}")
 
 
 def choose(mode: str, num_bytes: int, device: torch.device) -> tuple[CacheLocation | None, str]:
@@ -101,7 +100,7 @@ def _in_memory(dataset: ImageDataset) -> DecodedImages:
     return DecodedImages(torch.cat(list(_decode_all(dataset, available_cpus() // local_world_size()))))
 
 
-def _in_file(dataset: ImageDataset, say: Callable[[str], None]) -> DecodedImages:
+def _in_file(dataset: ImageDataset, log: Callable[[str], None]) -> DecodedImages:
     """Return the images of the file in the cache folder; the first process that needs it makes it, the others wait."""
     import fcntl  # not on Windows
 
@@ -114,7 +113,7 @@ def _in_file(dataset: ImageDataset, say: Callable[[str], None]) -> DecodedImages
         if cached is None:
             _remove_unused(folder)
             size = format_bytes(math.prod(dataset.shape))
-            say(f"Decoding {dataset.num_files:,} images once, into {path} ({size})")
+            log(f"Decoding {dataset.num_files:,} images once, into {path} ({size})")
             write_file(path, dataset.shape, _decode_all(dataset, available_cpus()))
             cached = read_file(path, dataset.shape)
     if cached is None:
@@ -148,5 +147,5 @@ def _decode_all(dataset: ImageDataset, workers: int) -> Iterator[Tensor]:
     """Yield all images without the flipped ones, uint8, some at a time; DataError where one is broken."""
     num_bytes = math.prod(dataset.shape)
     chunks = BatchSampler(range(dataset.num_files), max(_CHUNK_BYTES * dataset.num_files // num_bytes, 1), False)
-    workers = 0 if workers < 2 or num_bytes <= _FEW_BYTES else min(workers, _MAX_WORKERS)
+    workers = 0 if workers < 2 or num_bytes <= SMALL_BYTES else min(workers, _MAX_WORKERS)
     return read_ahead(_Chunks(dataset), chunks, workers, pin_memory=False)

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,22 +131,18 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
 
         It does not depend on where the data set is or whether it is a zip or a folder.
         """
-        digest = hashlib.sha256(f"mirror={self._mirror} labels={self._labels.shape}\n".encode())
-        for line in self._content_lines():
-            digest.update(line)
-        digest.update(self._labels.tobytes())
-        return digest.hexdigest()
+        return self._hash(f"mirror={self._mirror} labels={self._labels.shape}\n", self._labels.tobytes())
 
     def pixel_hash(self) -> str:
         """Return a SHA-256 over what determines the decoded images, `cache.pixels`."""
-        digest = hashlib.sha256(f"{self.shape} decoded by Pillow {PIL.__version__}\n".encode())
-        for line in self._content_lines():
-            digest.update(line)
-        return digest.hexdigest()
+        return self._hash(f"{self.shape} decoded by Pillow {PIL.__version__}\n", b"")
 
-    def _content_lines(self) -> Iterator[bytes]:
+    def _hash(self, first: str, last: bytes) -> str:
+        digest = hashlib.sha256(first.encode())
         for name, crc in zip(self._names, self._crcs, strict=True):
-            yield f"{crc:08x} {name}\n".encode(errors="surrogateescape")
+            digest.update(f"{crc:08x} {name}\n".encode(errors="surrogateescape"))
+        digest.update(last)
+        return digest.hexdigest()
 
     @functools.cached_property
     def _crcs(self) -> list[int]:

@@ -137,17 +137,18 @@ class FakeSampler:
     @torch.no_grad()
     def _images(self, start: int, seed: int) -> ImageBatch:
         """Return the chunk of images from index `start` on."""
-        z, chosen = self._draw(_LATENT_STREAM, seed, start)
+        z, c, chosen = self._draw(_LATENT_STREAM, seed, start)
         with self._noise_of(seed, start):
-            images = self.G(z, self._labels_of(chosen), truncation_psi=1.0, noise_mode="random")
+            images = self.G(z, c, truncation_psi=1.0, noise_mode="random")
         return to_uint8(images), None if self._classes is None else self._classes[chosen]
 
     @torch.no_grad()
     def _pairs(self, start: int, seed: int) -> ImageBatch:
         """Return the chunk of pairs from index `start` on."""
-        (z, chosen), (other_z, _) = (self._draw(stream, seed, start) for stream in (_LATENT_STREAM, _OTHER_STREAM))
-        c, images = self._labels_of(chosen), []
-        ws, other_ws = self.G.mapping(z, c), self.G.mapping(other_z, c)
+        z, c, _ = self._draw(_LATENT_STREAM, seed, start)
+        ws = self.G.mapping(z, c)
+        other_ws = self.G.mapping(self._draw(_OTHER_STREAM, seed, start)[0], c)
+        images = []
         for point in (ws, ws.lerp(other_ws, EPSILON)):
             with self._noise_of(seed, start):
                 images.append(self.G.synthesis(point, noise_mode="random"))
@@ -160,17 +161,15 @@ class FakeSampler:
             torch.manual_seed(derive_seed(seed, _NOISE_STREAM, start))
             yield
 
-    def _draw(self, stream: int, seed: int, start: int) -> tuple[Tensor, list[int]]:
-        """Return the latents of a chunk, [chunk, z_dim], and the indices of their labels."""
+    def _draw(self, stream: int, seed: int, start: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Return the latents of a chunk, [chunk, z_dim], its labels, [chunk, c_dim], and the indices of these."""
         latents, chosen = [], []
         for index in range(start, start + self._chunk):
             rng = np.random.default_rng(derive_seed(seed, stream, index))
             latents.append(rng.standard_normal(self.G.z_dim, dtype=np.float32))
             chosen.append(int(rng.integers(len(self._labels))))
-        return torch.from_numpy(np.stack(latents)).to(self.device), chosen
-
-    def _labels_of(self, chosen: list[int]) -> Tensor:
-        return torch.from_numpy(self._labels[chosen]).to(self.device)
+        z, c = torch.from_numpy(np.stack(latents)), torch.from_numpy(self._labels[chosen])
+        return z.to(self.device), c.to(self.device), chosen
 
 
 def _check_match(G: Generator, dataset: ImageDataset) -> None:

@@ -31,17 +31,14 @@ def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_
     sec, count = probe.iteration_sec(PROBE_STEPS)
     others = f", {world_size} processes, without the exchange between them" if world_size > 1 else ""
     precision = resolve_precision(config.performance.precision, device).name
+    if device.type == "cuda":
+        peak_bytes = torch.cuda.max_memory_reserved(device)
+    else:
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
     kimg_per_day = float(f"{batch / sec * 86.4:.3g}")
     return (
         f"Speed:          {kimg_per_day:,g} kimg per day: {sec:.3f} s per step of {batch} images on {device}, mean of "
         f"{count} step{'s' if count > 1 else ''}{others}\n"
-        f"Memory:         {format_bytes(peak_bytes(device))} per process at most in these steps, measured on {device} in "
+        f"Memory:         {format_bytes(peak_bytes)} per process at most in these steps, measured on {device} in "
         f"{precision} with {micro_batch} images per forward pass"
     )
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Return the peak memory of PyTorch on a GPU since its statistics were reset, or of this process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux

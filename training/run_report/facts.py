@@ -7,27 +7,31 @@ import re
 import time
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from dnnlib.files import atomic_write
+from training.data.dataset import ImageDataset
 from training.run.names import FACTS_FILE
-
-if TYPE_CHECKING:
-    import torch
-
-    from training.data.dataset import ImageDataset
-    from training.state import TrainState
+from training.state import TrainState
 
 
-def gather(state: "TrainState", dataset: "ImageDataset", world_size: int, command: str) -> dict[str, Any]:
+def gather(state: TrainState, dataset: ImageDataset, world_size: int, command: str) -> dict[str, Any]:
     """Return the facts of a run as plain values; `command` resumes it."""
     spec = dataset.spec
     return {
         "command": command,
         "device": device_name(state.device),
         "processes": world_size,
-        "versions": versions(),
-        "parameters": {"G": count_parameters(state.G), "D": count_parameters(state.D)},
+        "versions": {
+            "Styleformer": program_version(),
+            "Python": platform.python_version(),
+            "PyTorch": str(torch.__version__),
+        },
+        "parameters": {
+            name: sum(p.numel() for p in network.parameters()) for name, network in (("G", state.G), ("D", state.D))
+        },
         "data": {
             "name": dataset.path.name,
             "pictures": len(dataset),
@@ -48,28 +52,14 @@ def write_facts(run_dir: Path, facts: dict[str, Any], status: str, reason: str =
         file.write(json.dumps(whole, indent=2) + "\n")
 
 
-def count_parameters(network: "torch.nn.Module") -> int:
-    """Return the number of parameters, frozen ones included."""
-    return sum(p.numel() for p in network.parameters())
-
-
-def device_name(device: "torch.device") -> str:
+def device_name(device: torch.device) -> str:
     """Return the model of a GPU, or of the CPU."""
     if device.type == "cuda":
-        import torch
-
         return torch.cuda.get_device_name(device)
     model = None
     with contextlib.suppress(OSError):
         model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     return f"CPU ({model[1] if model else platform.machine()})"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of this program, Python and PyTorch."""
-    import torch
-
-    return {"Styleformer": program_version(), "Python": platform.python_version(), "PyTorch": str(torch.__version__)}
 
 
 def program_version() -> str:

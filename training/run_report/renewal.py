@@ -15,9 +15,9 @@ class RunReport:
     """The report of a run in progress, written by its first process."""
 
     def __init__(
-        self, run_dir: Path, gather: Callable[[], dict[str, Any]], say: Callable[[str], None], is_on: bool = True
+        self, run_dir: Path, gather: Callable[[], dict[str, Any]], log: Callable[[str], None], is_on: bool = True
     ) -> None:
-        self.run_dir, self.say, self.is_on = run_dir, say, is_on
+        self.run_dir, self.log, self.is_on = run_dir, log, is_on
         self.facts = functools.cache(gather)
 
     def write(self, status: str = "running", reason: str = "") -> None:
@@ -28,8 +28,8 @@ class RunReport:
             write_facts(self.run_dir, self.facts(), status, reason)
             write_report(self.run_dir)
         except Exception as error:  # never end the run for its report
-            going_on = ", training goes on" if status == "running" else ""
-            self.say(f"Warning: {REPORT_FILE} was not renewed{going_on}: {error}")
+            effect = ", training continues" if status == "running" else ""
+            self.log(f"Warning: {REPORT_FILE} was not updated{effect}: {error}")
 
 
 def write_report(run_dir: Path) -> Path:
