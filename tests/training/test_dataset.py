@@ -68,7 +68,7 @@ def test_subset_depends_on_the_seed_alone(data: Path) -> None:
     assert len({tuple(chosen(4, seed)) for seed in range(5)}) > 1
     assert chosen(COUNT, 1) == list(range(COUNT))
     for wrong in (0, COUNT + 1):
-        with pytest.raises(ValueError, match=rf"subset of {wrong} .* has 10"):
+        with pytest.raises(ValueError, match=rf"--subset={wrong}: .* has 10 images"):
             ImageDataset(data, max_images=wrong)
 
 
@@ -96,7 +96,7 @@ def test_content_hash_follows_the_content_only(data: Path, folder: Path, tmp_pat
         (lambda content: content["labels"].append(["x.png", 0]), r"do not exist: x.png"),
         (lambda content: content["labels"][2].__setitem__(1, [1.0]), r"img00000002.png is a vector"),
         (lambda content: content["labels"][2].__setitem__(1, 4), r"img00000002.png is 4, outside 0..2"),
-        (lambda content: content.update(labels=None), r"no labels.*--labels-from-folders"),
+        (lambda content: content.update(labels=None), r"--cond needs labels.*--labels-from-folders"),
     ],
 )
 def test_labels_that_do_not_fit(

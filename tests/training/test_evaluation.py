@@ -13,11 +13,11 @@ from torch import Tensor
 
 from metrics import registry
 from metrics.images import Sample
-from metrics.weights.published import INCEPTION, MIRROR_VARIABLE
+from metrics.weights.published import INCEPTION
 from training.config import DatasetSpec, GeneratorConfig
 from training.data.stream import ImageDataset
 from training.evaluation.images import FakeSampler, FakeSet, RealSet, class_indices, reference_dataset
-from training.evaluation.snapshots import check_metrics, default_metrics, evaluate_snapshot
+from training.evaluation.snapshots import default_metrics, evaluate_snapshot
 from training.networks.generator import Generator
 
 COUNT = 13  # 5, 4 and 4 of the classes
@@ -181,14 +181,3 @@ def test_default_is_fid_where_its_weights_are(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv(INCEPTION.variable)
     (tmp_path / INCEPTION.name).write_bytes(b"damaged weights")
     assert default_metrics()[0] == ()
-
-
-def test_weights_are_fetched_before_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(INCEPTION.variable, raising=False)
-    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv(MIRROR_VARIABLE, "http://127.0.0.1:9")
-    dataset = ImageDataset(data)
-    check_metrics((), dataset)
-    check_metrics(("proxy_fd_randconv_v1",), dataset)
-    with pytest.raises(ValueError, match=r"(?s)downloading them failed .*curl -L"):
-        check_metrics(("fid50k_full",), dataset)

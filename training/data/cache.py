@@ -25,8 +25,8 @@ from training.data.stream import read_ahead
 SMALL_BYTES = 64 * 2**20  # decoded without workers, and on a GPU without a file
 MEMORY_BYTES = 256 * 2**20  # that auto caches without a GPU
 AUTO_FILE_BYTES = 16 * 2**30  # largest file that auto makes
-AUTO_DEVICE_SHARE, DEVICE_SHARE = 1 / 8, 1 / 2  # of free memory, for auto and where asked for
-AUTO_DISK_SHARE, DISK_SHARE = 1 / 4, 0.9  # of free disk space, likewise
+AUTO_DEVICE_SHARE, DEVICE_SHARE = 1 / 8, 1 / 2  # of free memory, for auto and for gpu
+AUTO_DISK_SHARE, DISK_SHARE = 1 / 4, 0.9  # of free disk space, for auto and for ram
 
 _CHUNK_BYTES = 2**20  # decoded at once; every process has a few such chunks in shared memory
 _MAX_WORKERS = 16

@@ -157,7 +157,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
 
     def _file_index(self, index: int) -> int:
         if not 0 <= index < len(self):
-            raise IndexError(f"there is no image {index} in {self.path}, only 0..{len(self) - 1}")
+            raise IndexError(f"image {index} of {self.path} does not exist, only 0..{len(self) - 1}")
         return index % self.num_files
 
     def _require_sound_data_set(self, error: ValueError) -> None:
@@ -180,7 +180,7 @@ def _subset(length: int, max_images: int | None, seed: int, path: Path) -> np.nd
     if max_images is None:
         return np.arange(length)
     if not 1 <= max_images <= length:
-        raise ValueError(f"a subset of {max_images} images was asked for (--subset), but {path} has {length}")
+        raise ValueError(f"--subset={max_images}: {path} has {length} images; use 1 to {length}")
     return np.sort(np.random.default_rng(np.random.SeedSequence(seed)).permutation(length)[:max_images])
 
 
@@ -189,8 +189,8 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple
     table = files.label_table
     if table is None:
         raise ValueError(
-            f"{files.path} has no labels in a {FILE_NAME}, but training on labels (--cond) was asked for; pack the "
-            f"images, one folder per class, with dataset_tool.py --labels-from-folders"
+            f"--cond needs labels, but {files.path} has no {FILE_NAME} with labels; pack the images, one folder per class, "
+            f"with dataset_tool.py --labels-from-folders"
         )
     labels = np.array(table.labels_of(names))
     if labels.ndim == 2:

@@ -1,4 +1,4 @@
-"""The image files of a data set, opened once per process: their names, labels, and what their headers declare."""
+"""The image files of a data set, opened once per process: names, labels and layout."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,11 +15,11 @@ MAX_BROKEN = 10  # different images that may be replaced by others
 
 
 class DataError(ValueError):
-    """The data set cannot be read any more. What was trained before is sound and worth saving."""
+    """The data set can no longer be read. The training state is sound and should be saved."""
 
 
 class ImageFiles:
-    """The files of a zip or folder, from which `ImageDataset`s are made: with or without labels, of all images or some.
+    """The files of a zip or folder, from which `ImageDataset`s are made.
 
     Attributes:
         tree: Reads them.
@@ -40,7 +40,7 @@ class ImageFiles:
 
     @cached_property
     def label_table(self) -> LabelTable | None:
-        """The labels of dataset.json; None where there are none. ValueError if it is damaged."""
+        """The labels of dataset.json, or None. ValueError if it is damaged."""
         return read_label_table(self.tree)
 
     @cached_property

@@ -42,36 +42,54 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(params=WINDOWS)
 def page(request: pytest.FixtureRequest, browser: Any, run_dir: Path) -> Iterator[Any]:
-    """The report in a window, which must load nothing and log no error."""
+    """The report in a window, which must load nothing and log no error; on the phone from a server, through the index."""
     width, height, scheme = WINDOWS[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page, errors, requests = context.new_page(), [], []
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    errors: list[str] = []
+    requests: list[str] = []
     page.on("console", lambda message: errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
-    address = (run_dir / "report.html").as_uri()
-    page.goto(address)
-    yield page
-    context.close()
+    if request.param == "desktop":
+        page.goto((run_dir / "report.html").as_uri())
+        yield page
+    else:
+        with ReportServer(run_dir.parent, 0) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            page.goto(server.url)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.get_by_role("link", name=LONG).click()
+            yield page
+            server.shutdown()
+            thread.join()
+    page.close()
     assert errors == []
-    assert [url for url in requests if not url.startswith("data:")] == [address]
+    assert len([url for url in requests if not url.startswith("data:")]) == (1 if request.param == "desktop" else 2)
 
 
-def shown(page: Any) -> str:
-    """The description of the generated grid on display."""
-    (image,) = page.locator(".grids img[data-kimg]:visible").all()
-    return image.get_attribute("alt")
-
-
-def test_images_and_charts_are_drawn_and_fit(page: Any) -> None:
+def test_report(page: Any) -> None:
+    page.get_by_role("heading", name="Curves").wait_for()
     page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
-    width = page.evaluate("document.documentElement.clientWidth")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert page.locator("h1").inner_text() == LONG
     assert page.get_by_text("the disk is full").is_visible()
+
     images = page.locator(".grids img:visible")
     assert images.count() == 2
     assert all(images.nth(n).evaluate("image => image.complete && image.naturalWidth === 320") for n in range(2))
+    shown, last = page.locator("#shown"), page.locator(".grids").screenshot()
+    page.get_by_role("slider", name="Generated at").focus()
+    page.keyboard.press("ArrowLeft")
+    assert shown.inner_text() == "750 kimg (image 4 of 5)"
+    page.keyboard.press("Home")
+    assert page.locator(".grids").screenshot() != last
+    page.get_by_role("button", name="Later image").click()
+    assert shown.inner_text() == "250 kimg (image 2 of 5)"
+    page.get_by_role("button", name="Play").click()
+    page.locator("#play", has_text="Play").wait_for()  # again, at the end
+    assert shown.inner_text() == "1000 kimg (image 5 of 5)"
+
     drawings = page.locator(".charts svg")
     assert drawings.count() == page.locator(".charts figure").count() >= 10
     for drawing in drawings.all():
@@ -82,54 +100,15 @@ def test_images_and_charts_are_drawn_and_fit(page: Any) -> None:
     assert "NaN" not in drawn and "undefined" not in drawn
     losses = page.locator("figure", has_text="Logistic losses").locator(".curve").first
     assert losses.get_attribute("d").count("M") == 2  # on both sides of the gap
+
     fid = page.locator("figure", has_text="fid50k_full")
+    drawing, legend = fid.locator("svg"), fid.locator(".legend")
     assert fid.locator(".best").count() == fid.locator(".floor").count() == 1
-
-
-def test_the_slider_moves_through_the_images(page: Any) -> None:
-    slider = page.get_by_role("slider", name="Generated at")
-    assert shown(page) == "Images generated at 1000 kimg"
-    last = page.locator(".grids").screenshot()
-    slider.focus()
-    page.keyboard.press("ArrowLeft")
-    assert shown(page) == "Images generated at 750 kimg"
-    assert page.locator("#shown").inner_text() == "750 kimg (image 4 of 5)"
-    page.keyboard.press("Home")
-    assert page.locator(".grids").screenshot() != last
-    page.get_by_role("button", name="Later image").click()
-    assert shown(page) == "Images generated at 250 kimg"
-    page.get_by_role("button", name="Play").click()
-    page.locator("#play", has_text="Play").wait_for()  # again, at the end
-    assert shown(page) == "Images generated at 1000 kimg"
-
-
-def test_charts_show_values_at_pointer_and_keys(page: Any) -> None:
-    figure = page.locator("figure", has_text="fid50k_full")
-    drawing, legend = figure.locator("svg"), figure.locator(".legend")
-    assert "at 1000 kimg" in legend.inner_text() and "best" in legend.inner_text()
     drawing.scroll_into_view_if_needed()
     box = drawing.bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + 60)
-    assert "at 250 kimg" in legend.inner_text()
-    assert shown(page) == "Images generated at 250 kimg"
+    assert "at 250 kimg" in legend.inner_text() and shown.inner_text() == "250 kimg (image 2 of 5)"
     page.mouse.move(5, 5)
     drawing.focus()
     page.keyboard.press("ArrowLeft")
     assert "at 750 kimg" in legend.inner_text()
-
-
-def test_index_and_report_over_http(browser: Any, run_dir: Path) -> None:
-    with ReportServer(run_dir.parent, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        page = browser.new_page(viewport={"width": 360, "height": 740})
-        page.set_default_timeout(10_000)
-        page.goto(server.url)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        page.get_by_role("link", name=LONG).click()
-        page.get_by_role("heading", name="Curves").wait_for()
-        page.get_by_role("link", name="All runs").click()
-        page.get_by_role("heading", name="Runs", exact=True).wait_for()
-        page.close()
-        server.shutdown()
-        thread.join()

