@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import time
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -73,6 +75,13 @@ def _replaced(items: list[Item], pristine: list[Item], stand_ins: dict[int, int]
     return [pristine[stand_ins.get(index, index)] for index in map(pristine.index, items)]
 
 
+def _declare_huge_size(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[16:24] = (12_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    path.write_bytes(content)
+
+
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "vanished": (Path.unlink, "cannot be read: No such file"),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:100]), "has 100 bytes, not "),
@@ -81,6 +90,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(path.read_bytes()[:99] + bytes(path.stat().st_size - 99)),
         "is damaged (",
     ),
+    "huge": (_declare_huge_size, "is 12000x12000, not 16x8 RGB"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is no ordinary file"),
 }
 
@@ -92,7 +102,10 @@ def test_file_that_breaks_is_named_and_replaced(folder: Path, kind: str) -> None
     expected = _take(_stream(dataset), EPOCH)
     break_it, problem = BREAKS[kind]
     break_it(folder / _name(5))
+    tracemalloc.start()
     found = _take(_stream(dataset, on_broken=lines.append), 2 * EPOCH)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
     assert found[:EPOCH] == _replaced(expected, pristine, {5: 6, COUNT + 5: COUNT + 6})
     (line,) = lines  # although it comes four times
     assert line.startswith(f"Warning: {_name(5)} in {folder} {problem}")
@@ -232,11 +245,21 @@ def test_another_data_set_in_its_place_ends_the_stream(
     assert not dataset.broken
 
 
-def test_folder_that_is_gone_ends_the_stream(folder: Path) -> None:
-    batches = _stream(ImageDataset(folder), num_workers=1)
-    next(batches)
-    folder.rename(folder.parent / "elsewhere")
-    with pytest.raises(DataError, match="data is gone; put it back"):
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("data", lambda path: path.rename(path.parent / "elsewhere"), "data is gone; put it back"),
+        ("data.zip", _overwrite, "has been replaced"),
+    ],
+)
+def test_change_under_running_workers_ends_the_stream(
+    tmp_path: Path, name: str, change: Callable[[Path], object], message: str
+) -> None:
+    path = _write(tmp_path / name)
+    batches = _stream(ImageDataset(path), num_workers=2)
+    _take(itertools.islice(batches, 4), 8)  # all workers have opened it
+    change(path)
+    with pytest.raises(DataError, match=message):
         _take(batches, EPOCH)
 
 
