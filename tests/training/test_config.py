@@ -125,3 +125,9 @@ def test_auto_follows_the_published_rules() -> None:
     assert config.ema.kimg == 20
     assert config.generator.widths == (1024, 256, 64, 64, 64)
     assert config.generator.layers == (1, 2, 1, 1, 1)
+
+
+def test_arithmetic_of_training() -> None:
+    """The numbers of the cifar preset: 137 GFLOP per image."""
+    assert LossConfig(r1_gamma=0.01).training_flops(17.5, 8.04) == pytest.approx(137, abs=1)
+    assert LossConfig(r1_gamma=0, pl_weight=2, pl_interval=4).training_flops(1.0, 0.0) == 4 + 6 / 8
