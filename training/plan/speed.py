@@ -24,7 +24,8 @@ def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_
     batch, micro_batch = config.schedule.batch, config.schedule.micro_batch(world_size)
     flop = _FORWARDS * sum(forward_flops(*meta_networks(config, dataset.spec), dataset.spec)) * batch / world_size
     if device.type != "cuda" and flop > CPU_FLOP:
-        return f"Speed, memory:  not measured: a step takes about {flop / 1e12:.2g} TFLOP, too many for the CPU"
+        reason = f"not measured: a step takes about {flop / 1e12:.2g} TFLOP, too many for the CPU"
+        return f"Speed:          {reason}\nMemory:         not measured"
     probe = Probe(config, dataset, device, world_size)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # of --batch-gpu=auto, which tried larger steps
