@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from torch_utils.ops.upsample import upsample2x
 from training.config import DatasetSpec, GeneratorConfig
 from training.networks.attention import EncoderLayer, Modulation, modulations, uniform_parameter
+from training.networks.base import StyleGenerator
 from training.networks.layers import EqualizedLinear
-from training.networks.mapping import MappingNetwork, truncate
 from training.networks.modulation import affine_styles, indices_by_key, modulated_weights
 
 
@@ -80,7 +80,7 @@ class Stage(nn.Module):
 
     @property
     def encoder_layers(self) -> list[EncoderLayer]:
-        """The layers in their order."""
+        """The encoder layers, in order."""
         return cast("list[EncoderLayer]", list(self.layers))
 
     def forward(
@@ -100,12 +100,16 @@ class Stage(nn.Module):
 class SynthesisNetwork(nn.Module):
     """Styles to image: every stage adds its colours to the enlarged image of the stage before."""
 
-    def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
+    def __init__(
+        self, config: GeneratorConfig, spec: DatasetSpec, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        """Make the stages of these (height, width), smallest first; None = all stages of the images."""
         super().__init__()
-        config.check_stages(spec)
+        if sizes is None:
+            config.check(spec)
         self.num_ws = config.num_ws
         self.num_layers = config.layers
-        self.sizes = spec.stage_sizes
+        self.sizes = tuple(sizes or spec.stage_sizes)
         self.const = nn.Parameter(torch.randn(self.sizes[0][0] * self.sizes[0][1], config.widths[0]))
         out_widths = [*config.widths[1:], config.widths[-1]]
         self.stages = nn.ModuleList(
@@ -129,6 +133,12 @@ class SynthesisNetwork(nn.Module):
         Returns:
             [batch, img_channels, height, width], about -1..1.
         """
+        return self.run_stages(ws, noise_mode, dtype, recomputed_stages)[1]
+
+    def run_stages(
+        self, ws: Tensor, noise_mode: str, dtype: torch.dtype | None, recomputed_stages: int
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens [batch, tokens, width] after the last stage, and the image."""
         x = self.const.to(dtype or self.const.dtype).expand(len(ws), -1, -1)
         stages = cast("list[Stage]", list(self.stages))
         factors, rgb = self.modulate(stages, ws, x.dtype)
@@ -140,7 +150,7 @@ class SynthesisNetwork(nn.Module):
             if i < len(stages) - 1:
                 x = image_to_tokens(upsample(tokens_to_image(x, stage.size)))
         assert image is not None
-        return image
+        return x, image
 
     def modulate(
         self, stages: Sequence[Stage], ws: Tensor, dtype: torch.dtype
@@ -152,59 +162,26 @@ class SynthesisNetwork(nn.Module):
         rgb_ws = [each_w[index] for index in accumulate(self.num_layers)]  # that of the next stage's first layer
         return factors, rgb_weights([stage.to_rgb for stage in stages], rgb_ws)
 
+    def style_layers(self) -> list[list[EqualizedLinear]]:
+        """The linear maps that read each style: the encoder layer of that number, and the ToRGB of the stage before."""
+        readers: list[list[EqualizedLinear]] = [[] for _ in range(sum(self.num_layers) + 1)]
+        index = 0
+        for stage in cast("list[Stage]", list(self.stages)):
+            for layer in stage.encoder_layers:
+                readers[index].append(layer.affine)
+                index += 1
+            readers[index].append(stage.to_rgb.affine)
+        return readers
 
-class Generator(nn.Module):
-    """Mapping network and synthesis network."""
+
+class Generator(StyleGenerator):
+    """Mapping network and synthesis network of Styleformer."""
 
     def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
-        super().__init__()
-        self.z_dim, self.w_dim, self.c_dim = config.z_dim, config.w_dim, spec.label_dim
-        self.num_ws = config.num_ws
-        self.class_names = spec.class_names
-        self.img_channels = spec.channels
-        self.img_height, self.img_width = spec.height, spec.width
-        self.img_resolution = max(spec.height, spec.width)
-        self.mapping_network = MappingNetwork(
-            config.z_dim,
-            spec.label_dim,
-            config.w_dim,
-            config.mapping_layers,
-            lr_mult=config.mapping_lr_mult,
-            w_avg_beta=config.w_avg_beta,
-        )
+        super().__init__(config, spec, config.num_ws)
         self.synthesis = SynthesisNetwork(config, spec)
 
-    def mapping(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        track_mean: bool = True,
-    ) -> Tensor:
-        """Latents [batch, z_dim] and labels [batch, c_dim] to styles [batch, num_ws, w_dim]."""
-        w = self.mapping_network(z, c, track_mean)
-        ws = w.unsqueeze(1).expand(-1, self.num_ws, -1)
-        return truncate(ws, self.mapping_network.w_avg, truncation_psi, truncation_cutoff)
-
-    def forward(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise_mode: str = "random",
-    ) -> Tensor:
-        """Images of latents.
-
-        Args:
-            z: Latents, standard normal, [batch, z_dim].
-            c: Labels, usually one-hot, [batch, c_dim]; None or anything when the generator is unconditional.
-            truncation_psi: 1 = full variety, 0 = the mean image.
-            truncation_cutoff: Truncate only so many of the first styles; None = all.
-            noise_mode: random, const or none.
-
-        Returns:
-            [batch, img_channels, img_height, img_width], about -1..1, not clipped.
-        """
-        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode=noise_mode)
+    def style_layers(self) -> list[list[EqualizedLinear]]:
+        """The linear maps that read each style."""
+        readers: list[list[EqualizedLinear]] = self.synthesis.style_layers()
+        return readers

@@ -13,7 +13,6 @@ from training.precision import resolve_precision
 
 PROBE_STEPS = 10
 CPU_FLOP = 1e12  # of a step that is still tried on the CPU
-_FORWARDS = 6  # passes of both networks that a step costs per image, roughly
 
 
 def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_size: int = 1) -> str:
@@ -22,7 +21,8 @@ def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_
     On the CPU large networks are not tried, as a step would take long.
     """
     batch, micro_batch = config.schedule.batch, config.schedule.micro_batch(world_size)
-    flop = _FORWARDS * sum(forward_flops(*meta_networks(config, dataset.spec), dataset.spec)) * batch / world_size
+    image_flop = config.loss.training_flops(*forward_flops(*meta_networks(config, dataset.spec), dataset.spec))
+    flop = image_flop * batch / world_size
     if device.type != "cuda" and flop > CPU_FLOP:
         reason = f"not measured: a step takes about {flop / 1e12:.2g} TFLOP, too many for the CPU"
         return f"Speed:          {reason}\nMemory:         not measured"
