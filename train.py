@@ -239,7 +239,7 @@ def launch(options: dict[str, Any]) -> None:
         config, trial = initial_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
     check(config, dataset, gpus, options["resume"])
     if options["dry_run"]:
-        dry_run(config, dataset, gpus, trial)
+        dry_run(config, dataset, gpus, trial, options["ops"])
         return
     job = Job(
         config, outdir, options["resume"], options["force"], options["stop_after"], options["ops"],
@@ -276,13 +276,17 @@ def check(config: RunConfig, dataset: "ImageDataset", gpus: int, resume: str | N
         check_fits(Path(resume), config, dataset.spec)
 
 
-def dry_run(config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "MemoryProbe | None") -> None:
+def dry_run(
+    config: RunConfig, dataset: "ImageDataset", gpus: int, trial: "MemoryProbe | None", ops: str | None
+) -> None:
     """Print the settings and what they cost."""
     from torch_utils.distributed import local_device
+    from torch_utils.ops import native
     from training.plan.batch_size import search_batch_gpu
     from training.plan.speed import speed
     from training.plan.summary import summary
 
+    native.prepare(local_device(), ops)
     if trial:
         config = search_batch_gpu(config, dataset, trial, local_device())
     print(json.dumps(config.to_dict(), indent=2))
@@ -312,13 +316,11 @@ def train(job: Job, dataset: "ImageDataset") -> None:
         keep_freed_memory()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
-    if job.ops:
-        native.set_mode(job.ops)
     if job.trial and distributed.is_main():  # before the other processes would take part in its steps
-        native.prepare(device)
+        native.prepare(device, job.ops)
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.trial, device))
     distributed.init(device)
-    native.prepare(device)
+    native.prepare(device, job.ops)
     run_dir, is_resumed, config = choose_run(job, dataset)
     log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
     with log, distributed.explain_lost_peers(), StopRequest(job.stop_after_sec) as stop:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_utils.ops import native
 from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.kernels import find_kernel
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 from training.networks.attention import EncoderLayer
 from training.networks.discriminator import Block, Discriminator
@@ -26,7 +26,7 @@ SLOPE = 0.2  # of every leaky ReLU
 
 def activate(x: Tensor, bias: Tensor | None, dim: int, act: str, gain: float, clamp: float | None) -> Tensor:
     """Bias, activation, gain and clamp, each as an operation of its own."""
-    if native.should_use_native(x, "bias_act"):
+    if find_kernel("bias_act", x):
         return bias_act(x, bias, dim, act, gain=gain, clamp=clamp)
     if bias is not None:
         x = x + bias.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
@@ -39,7 +39,7 @@ def activate(x: Tensor, bias: Tensor | None, dim: int, act: str, gain: float, cl
 
 def resample(x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int], gain: float) -> Tensor:
     """Insert zeros, pad both axes by (before, after), filter, and drop pixels."""
-    if native.should_use_native(x, "upfirdn2d"):
+    if find_kernel("upfirdn2d", x):
         return upfirdn2d(x, f, up, down, [*padding, *padding], gain=gain)
     channels = x.shape[1]
     if up > 1:

@@ -16,6 +16,7 @@ import torch
 from benchmarks.modes import Mode, default_modes, parse_mode
 from benchmarks.rows import HEADER, Row, machine, read_rows, show, write_rows
 from dnnlib.dataclass_values import require
+from torch_utils.ops import native
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
 
@@ -133,6 +134,7 @@ def run_benchmark(
         if options["threads"]:
             torch.set_num_threads(options["threads"])
         torch.backends.cudnn.benchmark = True
+        native.prepare(settings.device)
         click.echo(", ".join(f"{name} {value}" for name, value in machine(settings.device).items()))
         click.echo(HEADER)
         rows: list[Row] = []

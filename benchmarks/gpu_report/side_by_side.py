@@ -104,8 +104,7 @@ def prepare(mode: Mode, ops: str, device: torch.device) -> None:
     """Set PyTorch's switches and the operators as train.py does."""
     torch.backends.cudnn.benchmark = True
     allow_tf32(resolve_precision(mode.precision, device).allow_tf32)
-    native.set_mode(ops)
-    native.prepare(device)
+    native.prepare(device, ops)
 
 
 def configure(name: str, mode: Mode, dataset: ImageDataset, batch: int | None, seed: int) -> RunConfig:
