@@ -296,6 +296,8 @@ def average_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Replace every gradient by its mean over all ranks. A parameter without a gradient keeps none.
 
+    The gradients become views of one flat tensor: few kernels and one all-reduce.
+
     Args:
         parameters: Of one device and dtype.
         loss: [], the loss of these gradients.
@@ -304,32 +306,13 @@ def average_gradients(
     Returns:
         The mean loss, [], and whether it and all gradients were finite on all ranks, a bool tensor, [].
     """
-    loss = loss.detach().to(parameters[0].dtype)
-    if world_size() > 1 or loss.device.type != "cpu":
-        return average_flat_gradients(parameters, loss, replace)
-    grads = [p.grad for p in parameters if p.grad is not None]  # on one CPU copies cost more than they save
-    lengths = torch._foreach_norm([grad for grad in grads if grad.numel()])
-    is_finite = is_all_finite(torch.stack([loss, *lengths]))
-    if not is_finite:  # or the squares overflowed
-        is_finite = is_all_finite(torch.stack([loss, *(x for grad in grads if grad.numel() for x in grad.aminmax())]))
-    if replace and not is_finite:
-        for grad in grads:
-            grad.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-    return loss, is_finite
-
-
-def average_flat_gradients(
-    parameters: list[torch.nn.Parameter], loss: Tensor, replace: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Do the same through one flat tensor, of which the gradients become views: few kernels and one all-reduce."""
     owners = [p for p in parameters if p.grad is not None]
     owners.sort(key=lambda p: p.numel() % 4 != 0)  # odd sizes last, so that the others start at multiples of 16 bytes
     grads = [p.grad.reshape(-1) for p in owners if p.grad is not None]
-    flat = all_reduce_mean(torch.cat([*grads, loss.view(1)]))
+    flat = all_reduce_mean(torch.cat([*grads, loss.detach().to(parameters[0].dtype).view(1)]))
     is_finite = is_all_finite(flat)
-    parts = flat[:-1].split([grad.numel() for grad in grads])
     if replace:
         flat[:-1].nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-    for owner, part in zip(owners, parts, strict=True):
+    for owner, part in zip(owners, flat[:-1].split([grad.numel() for grad in grads]), strict=True):
         owner.grad = part.view_as(owner)
     return flat[-1], is_finite

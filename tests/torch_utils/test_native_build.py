@@ -1,7 +1,5 @@
 """Finding compilers, building once, and plain PyTorch with one line of explanation where that is impossible."""
 
-import ast
-import graphlib
 import os
 import re
 import signal
@@ -174,47 +172,27 @@ def test_which_nvcc_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert toolchain.find_nvcc([90]).path == conda
     assert toolchain.find_nvcc([90, 120]).path == pip
     assert toolchain.find_nvcc([121]).path == pip  # runs the code of 12.0
-    monkeypatch.setattr(toolchain, "nvcc_places", lambda: iter([("$CUDA_HOME", old), ("PATH", new)]))
+
+
+def test_what_each_nvcc_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    broken = script(tmp_path / "bin" / "nvcc", "exit 1")
+    old, new = fake_nvcc(tmp_path / "old", "11.5", "75 80"), fake_nvcc(tmp_path / "new", "13.0", "75 80 90")
+    mixed = script(
+        tmp_path / "mixed" / "bin" / "nvcc",
+        'case "$1" in --version) echo "release 11.0, V1";; --list-gpu-code) echo sm_90;; '
+        '*) echo "ptxas fatal : Unsupported .version" >&2; exit 1;; esac',
+    )
+    places = [("$CUDA_HOME", tmp_path / "nowhere"), ("PATH", broken), ("conda", mixed), ("PATH", old), ("PATH", new)]
+    monkeypatch.setattr(toolchain, "nvcc_places", lambda: iter(places))
     with pytest.raises(OperatorsUnavailable) as raised:
         toolchain.find_nvcc([90])
     message = str(raised.value)
+    assert "$CUDA_HOME has no bin/nvcc" in message and f"{broken} does not work" in message
+    assert f"{mixed} does not compile (ptxas fatal : Unsupported .version)" in message
     assert f"{old} of CUDA 11.5 does not know GPUs of 9.0" in message
     assert f"{new} of CUDA 13.0 is newer than PyTorch's 12.8" in message
-    assert message.endswith("install the CUDA 12.8 toolkit and set CUDA_HOME to its folder")
-    monkeypatch.setattr(toolchain.importlib.metadata, "version", lambda name: "12.8.1")
-    with pytest.raises(
-        OperatorsUnavailable, match=r"`pip install 'cuda-toolkit\[nvcc,nvvm,crt\]==12.8.1'`, or install"
-    ):
-        toolchain.find_nvcc([90])
-
-
-def test_an_nvcc_that_does_not_run_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = script(tmp_path / "bin" / "nvcc", "exit 1")
-    good = fake_nvcc(tmp_path / "good", "11.0", "75")
-    mixed = script(
-        tmp_path / "mixed" / "bin" / "nvcc",
-        'case "$1" in --version) echo "release 11.0, V1";; --list-gpu-code) echo sm_75;; '
-        '*) echo "ptxas fatal : Unsupported .version" >&2; exit 1;; esac',
-    )
-    places = [("$CUDA_HOME", tmp_path / "nowhere"), ("PATH", broken), ("conda", mixed), ("default folder", good)]
-    monkeypatch.setattr(toolchain, "nvcc_places", lambda: iter(places))
-    assert toolchain.find_nvcc([75]).path == good
-    places.pop()
-    with pytest.raises(OperatorsUnavailable) as raised:
-        toolchain.find_nvcc([75])
-    assert "$CUDA_HOME has no bin/nvcc" in str(raised.value)
-    assert f"{broken} does not work" in str(raised.value)
-    assert f"{mixed} does not compile (ptxas fatal : Unsupported .version)" in str(raised.value)
-    places.clear()
-    with pytest.raises(OperatorsUnavailable, match="there is no nvcc: "):
-        toolchain.find_nvcc([75])
-
-
-def test_architectures() -> None:
-    assert toolchain.parse_architectures("9.0, 7.5,12.0") == [75, 90, 120]
-    for text in ("90", "9.0;7.5", "", "sm_90"):
-        with pytest.raises(ValueError, match="no compute capability"):
-            toolchain.parse_architectures(text)
+    assert message.endswith("set CUDA_HOME to its folder")
 
 
 def test_gpus_that_pytorch_has_no_code_for_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,23 +205,6 @@ def test_gpus_that_pytorch_has_no_code_for_are_left_out(monkeypatch: pytest.Monk
     assert toolchain.present_gpus() == {}
     with pytest.raises(OperatorsUnavailable, match="no code for the GPUs here"):
         loading.target_for("cuda")
-
-
-def test_no_module_of_the_operators_imports_in_a_circle_or_from_native() -> None:
-    paths = [ROOT / "torch_utils" / "distributed.py", *(ROOT / "torch_utils" / "ops").rglob("*.py")]
-    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
-    imported: dict[str, set[str]] = {}
-    for name, path in names.items():
-        found = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                whole = {f"{node.module}.{alias.name}" for alias in node.names}
-                found |= {one if one in names else str(node.module) for one in whole}
-        imported[name] = found & names.keys()
-        assert "ops.native" in name or not any("ops.native" in other for other in imported[name]), name
-    assert set(graphlib.TopologicalSorter(imported).static_order()) == names.keys()  # CycleError names a circle
 
 
 def prepare_by_two(folder: Path) -> None:
@@ -275,7 +236,7 @@ def test_the_first_process_of_a_machine_builds_and_checks_for_the_others(tmp_pat
 
 
 def test_a_build_ends_before_the_other_processes_stop_waiting() -> None:
-    assert distributed.TIMEOUT.total_seconds() > 2 * build.TIMEOUT_SEC + loading.CHECK_TIMEOUT_SEC
+    assert distributed.TIMEOUT.total_seconds() > build.TIMEOUT_SEC + loading.CHECK_TIMEOUT_SEC
 
 
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:

@@ -25,18 +25,6 @@ class Geometry:
     flip: bool
     gain: float
 
-    @property
-    def is_possible(self) -> bool:
-        sizes = []
-        for axis in range(2):
-            around = self.padding[2 * axis] + self.padding[2 * axis + 1]
-            sizes.append(self.shape[3 - axis] * self.up[axis] + around - self.filter_shape[-1 - axis * self.is_matrix])
-        return min(sizes) >= 0
-
-    @property
-    def is_matrix(self) -> int:
-        return len(self.filter_shape) - 1
-
 
 def random_geometry(rng: random.Random) -> Geometry:
     """Anything; every second one has the factors and taps that have kernels of their own."""
@@ -48,12 +36,10 @@ def random_geometry(rng: random.Random) -> Geometry:
         else:
             filter_shape = tuple(rng.choice([1, 2, 3, 4, 5, 12, 32]) for _ in range(rng.choice([1, 2])))
             up, down = ((rng.choice([1, 2, 3, 4, 7]), rng.choice([1, 2, 3, 4])) for _ in range(2))
-        geometry = Geometry(
-            (rng.choice([1, 2, 5]), rng.choice([1, 3, 8, 33, 64]), rng.choice([1, 4, 8, 17, 40]), rng.randint(1, 40)),
-            filter_shape, up, down, tuple(rng.randint(-6, 14) for _ in range(4)), rng.random() < 0.5, rng.choice([1, 4]),
-        )  # fmt: skip
-        if geometry.is_possible:
-            return geometry
+        shape = rng.choice([1, 2, 5]), rng.choice([1, 3, 8, 33, 64]), rng.choice([1, 4, 8, 17, 40]), rng.randint(1, 40)
+        x0, x1, y0, y1 = (rng.randint(-6, 14) for _ in range(4))
+        if shape[3] * up[0] + x0 + x1 >= filter_shape[-1] and shape[2] * up[1] + y0 + y1 >= filter_shape[0]:
+            return Geometry(shape, filter_shape, up, down, (x0, x1, y0, y1), rng.random() < 0.5, rng.choice([1, 4]))
 
 
 def check(geometry: Geometry, dtype: torch.dtype, memory_format: torch.memory_format) -> None:

@@ -29,9 +29,6 @@ from torch_utils.ops.native.toolchain import (
     first_error,
 )
 
-if sys.platform != "win32":
-    import fcntl
-
 SOURCE_DIR = Path(__file__).parents[1] / "csrc"
 UNITS = ("bias_act", "upfirdn2d")
 LIBRARY_NAME = "libstyleformer_ops.so"
@@ -39,7 +36,7 @@ _CXX_FLAGS = "-std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -
 _NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
 # The runtime is linked in with its names hidden, as PyTorch's own copy may be of another version.
 _NVCC_LINK_FLAGS = "-cudart static -Xlinker --exclude-libs,ALL"
-TIMEOUT_SEC = 480  # of compiling, and of linking: with the check, less than a collective waits for the other processes
+TIMEOUT_SEC = 1200  # of a compiler; with the check, less than other processes wait in a collective
 
 
 @dataclass(frozen=True)
@@ -156,6 +153,8 @@ def _sources_hash() -> str:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file; on a file system without locks, two processes may build at the same time."""
+    import fcntl  # Windows has none
+
     with open(path, "a", encoding="utf-8") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
