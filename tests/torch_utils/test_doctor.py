@@ -46,12 +46,10 @@ def test_missing_and_old_packages(versions: dict[str, str], expected: list[str])
     "facts, expected, words",
     [
         (CUDA, [OK, OK], "0.26.0"),
-        (TorchFacts(error="ModuleNotFoundError: No module named 'torch'"), [FAIL], "not installed"),
-        (TorchFacts(error="importing it ended Python with code -4 (it printed nothing)"), [FAIL], "code -4"),
+        (TorchFacts(error="ModuleNotFoundError: No module named 'torch'"), [FAIL], "cannot be imported (Module"),
         (replace(CPU, version="2.8.0"), [FAIL], "too old"),
         (replace(CUDA, torchvision="0.25.0+cu130"), [OK, WARN], "not built for"),
         (replace(CUDA, torchvision="0.26.0+cpu"), [OK, WARN], "not built for"),
-        (replace(CUDA, torchvision_error="ModuleNotFoundError: No module named 'torchvision'"), [OK, FAIL], "not inst"),
         (replace(CUDA, torchvision_error="RuntimeError: operator torchvision::nms does not exist"), [OK, FAIL], "nms"),
     ],
 )
@@ -86,7 +84,6 @@ def test_driver_version_from_nvidia_smi(tmp_path: Path) -> None:
     "facts, driver, visible, is_wsl, text, remedy",
     [
         (BLIND, Driver("there is no nvidia-smi"), None, False, "training runs on the CPU", "docker run --gpus=all"),
-        (BLIND, Driver("NVML"), None, True, "NVML", "driver on Windows"),
         (CPU, DRIVER, None, False, "for the CPU only", "--force-reinstall"),
         (BLIND, DRIVER, "", False, "hides it", "unset"),
         (BLIND, replace(DRIVER, version="579.9"), None, False, "579.9 is too old, PyTorch's CUDA 13.0 needs 580", "/cu126"),
@@ -163,7 +160,7 @@ def test_without_pytorch_and_a_package_the_other_checks_go_on(tmp_path: Path, mo
     done = doctor(forget)
     assert done.returncode == 1 and not done.stderr
     assert f"FAIL scipy: not installed -> {packages.INSTALL}" in done.stdout.splitlines()
-    assert f"FAIL PyTorch: not installed -> {packages.INSTALL}" in done.stdout.splitlines()
+    assert "FAIL PyTorch: cannot be imported (ModuleNotFoundError: No module named 'torch')" in done.stdout
     assert " disk: " in done.stdout
     assert done.stdout.splitlines()[-1] == "Training is not possible yet: scipy, PyTorch."
 

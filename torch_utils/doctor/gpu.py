@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnnlib.text import format_bytes
-from torch_utils.doctor.packages import INSTALL
+from torch_utils.doctor.packages import REINSTALL
 from torch_utils.doctor.torch_facts import TorchFacts
 from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict, first_line
 
@@ -80,7 +80,7 @@ def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: 
         install = ON_WINDOWS if is_wsl else "install NVIDIA's driver; in a container: docker run --gpus=all"
         return driver.error, f"with an NVIDIA GPU: {install}. Without: the demo trains on the CPU, for more see Colab"
     if facts.cuda is None:
-        return "this PyTorch is built for the CPU only", f"{INSTALL} --force-reinstall"
+        return "this PyTorch is built for the CPU only", REINSTALL
     if visible is not None:
         return f"CUDA_VISIBLE_DEVICES={visible} hides it", "unset CUDA_VISIBLE_DEVICES"
     minimum = _MIN_DRIVERS.get(_generation(facts.cuda), 0)

@@ -7,6 +7,7 @@ from torch_utils.doctor.torch_facts import TorchFacts
 from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict
 
 INSTALL = "python -m pip install -r requirements.txt -c constraints.txt"
+REINSTALL = f"{INSTALL} --force-reinstall"
 _TORCHVISION_LEAD = 15  # torch 2.N goes with torchvision 0.(N + 15)
 
 
@@ -34,26 +35,20 @@ def check_packages(requirements: str, version_of: Callable[[str], str | None]) -
 def check_pytorch(facts: TorchFacts, requirements: str) -> list[Verdict]:
     """Check PyTorch and torchvision, and that they were built for each other."""
     if facts.error:
-        return [_broken("PyTorch", facts.error)]
+        return [Verdict(FAIL, "PyTorch", f"cannot be imported ({facts.error})", REINSTALL)]
     minimum = parse(requirements)["torch"]
     if as_numbers(facts.version) < as_numbers(minimum):
         return [Verdict(FAIL, "PyTorch", f"{facts.version} is too old, {minimum} is needed", INSTALL)]
     build = f"built for CUDA {facts.cuda}" if facts.cuda else "built for the CPU only"
     found = Verdict(OK, "PyTorch", f"{facts.version}, {build}")
     if facts.torchvision_error:
-        return [found, _broken("torchvision", facts.torchvision_error)]
+        return [found, Verdict(FAIL, "torchvision", f"cannot be imported ({facts.torchvision_error})", REINSTALL)]
     expected = matching_torchvision(facts.version)
     builds = {version.partition("+")[2] for version in (facts.version, facts.torchvision)} - {""}
     if len(builds) > 1 or (expected and not facts.torchvision.startswith(f"{expected}.")):
         text = f"{facts.torchvision} was not built for PyTorch {facts.version}"
-        return [found, Verdict(WARN, "torchvision", text, f"reinstall both: {INSTALL} --force-reinstall")]
+        return [found, Verdict(WARN, "torchvision", text, REINSTALL)]
     return [found, Verdict(OK, "torchvision", facts.torchvision)]
-
-
-def _broken(package: str, error: str) -> Verdict:
-    if error.startswith(f"ModuleNotFoundError: No module named '{package.lower().removeprefix('py')}'"):
-        return Verdict(FAIL, package, "not installed", INSTALL)
-    return Verdict(FAIL, package, f"cannot be imported ({error})", f"{INSTALL} --force-reinstall")
 
 
 def matching_torchvision(torch_version: str) -> str | None:

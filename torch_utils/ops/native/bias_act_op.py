@@ -5,6 +5,7 @@ sign; their second derivative is 0. The other activations save the input. The fi
 gradient is itself and, for the others, the second derivative, a third operator. Higher derivatives use the reference.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -147,29 +148,21 @@ def _save_for_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _grad2_backward(ctx: Any, grad3: Tensor) -> tuple[Any, ...]:
-    grad, grad_grad, x, *added = ctx.saved_tensors
-    first = _grad2(grad3, grad_grad, x, *added, *ctx.settings)
-    second = _grad2(grad, grad3, x, *added, *ctx.settings)
-    if not any(ctx.needs_input_grad[2:6]):
-        return (first, second, *[None] * 9)
-    third = _third_derivative(grad, grad_grad, grad3, x, added, ctx.settings)
-    return (first, second, *_input_gradients(ctx.needs_input_grad[2:6], third, added, ctx.settings[0]), *[None] * 5)
-
-
-def _third_derivative(
-    grad: Tensor, grad_grad: Tensor, grad3: Tensor, x: Tensor, added: list[Tensor | None], settings: Settings
-) -> Tensor:
     """Return the third derivative by autograd of the reference, itself differentiable any number of times."""
-    dim, act, alpha, gain, clamp = settings
-    is_differentiable = torch.is_grad_enabled()
+    dim, act, alpha, gain, clamp = ctx.settings
+    is_differentiable, is_needed = torch.is_grad_enabled(), ctx.needs_input_grad[:6]
     with torch.enable_grad():
-        v = bias_act_reference(x, added[0], dim, "linear", 0.0, 1.0, None, added[1], added[2])
-        v = v if is_differentiable and v.requires_grad else v.detach().requires_grad_()
-        y = bias_act_reference(v, None, dim, act, alpha, gain, clamp, None, None)
+        inputs = [
+            t if t is None or (is_differentiable and t.requires_grad) else t.detach().requires_grad_()
+            for t in ctx.saved_tensors
+        ]
+        grad, grad_grad, x, bias, noise, strength = inputs
+        y = bias_act_reference(x, bias, dim, act, alpha, gain, clamp, noise, strength)
         for weight in (grad, grad_grad):
-            (y,) = torch.autograd.grad(y, v, weight, create_graph=True)
-        (y,) = torch.autograd.grad(y, v, grad3, create_graph=is_differentiable)
-    return y
+            (y,) = torch.autograd.grad(y, x, weight, create_graph=True)
+        wanted = list(itertools.compress(inputs, is_needed))
+        found = iter(torch.autograd.grad(y, wanted, grad3, create_graph=is_differentiable))
+    return (*(next(found) if needed else None for needed in is_needed), *[None] * 5)
 
 
 def _input_gradients(needed: tuple[bool, ...], grad: Tensor, added: list[Tensor | None], dim: int) -> tuple[Any, ...]:
