@@ -3,9 +3,9 @@
 import math
 
 import golden_data
-import numpy as np
 import pytest
 import torch
+from golden_data import relative_error
 from torch import Tensor
 
 from torch_utils.ops.bias_act import bias_act
@@ -13,12 +13,6 @@ from torch_utils.ops.bias_act_reference import ACTIVATIONS
 
 CONFIG, _, DATA = golden_data.load("bias_act")
 CASES = CONFIG["cases"]
-
-
-def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
-    expected = torch.from_numpy(recorded)
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("index", range(len(CASES)))

@@ -1,23 +1,11 @@
-"""grid_sample against PyTorch's own, and the derivatives PyTorch 2.11 lacks."""
+"""grid_sample against PyTorch's own, and its derivatives, which PyTorch 2.11 lacks."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_utils.ops import grid_sample as module
-from torch_utils.ops.grid_sample import grid_sample
-
-pytestmark = pytest.mark.usefixtures("is_native")
-
-
-@pytest.fixture(params=[False, True], ids=["ours", "native"])
-def is_native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Run a test with our autograd functions, and with PyTorch's own derivatives where it has all of them."""
-    if request.param and not module.HAS_SECOND_DERIVATIVE:
-        pytest.skip(f"PyTorch {torch.__version__} has no second derivative of grid_sample")
-    monkeypatch.setattr(module, "HAS_SECOND_DERIVATIVE", request.param)
-    return request.param
+from torch_utils.ops.grid_sample import HAS_SECOND_DERIVATIVE, grid_sample
 
 
 @pytest.fixture
@@ -52,9 +40,8 @@ def test_derivatives_up_to_the_third(images, grid):
     torch.testing.assert_close(total, expected.sum())
 
 
-def test_the_images_are_not_stored_for_backward(images, grid, is_native):
-    if is_native:
-        pytest.skip("PyTorch's own stores them")
+@pytest.mark.skipif(HAS_SECOND_DERIVATIVE, reason="PyTorch's own stores them")
+def test_the_images_are_not_stored_for_backward(images, grid):
     stored = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: stored.append(x.shape), lambda x: x):
         grid_sample(images, grid)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from torch_utils import distributed
 from torch_utils.distributed import PeerError
@@ -18,7 +17,6 @@ from torch_utils.ops import kernels, native
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.kernels import find_kernel
 from torch_utils.ops.native import build, library, loading, selftest, toolchain
-from torch_utils.ops.native.__main__ import main as command
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -286,18 +284,6 @@ def test_the_self_test_runs_every_kernel(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(selftest, "_GEOMETRIES", selftest._GEOMETRIES[:3])
     with pytest.raises(OperatorsUnavailable, match=r"did not launch 13 kernels, .*Upfirdn"):
         selftest.compare(CPU_DEVICE)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--compile-only", "--arch=90"], "'90' is no compute capability of a GPU"),
-        (["--arch=9.0"], "--arch goes with --compile-only"),
-    ],
-)
-def test_wrong_options_are_named(arguments: list[str], message: str) -> None:
-    done = CliRunner().invoke(command, arguments)
-    assert done.exit_code and message in done.output
 
 
 @pytest.mark.slow

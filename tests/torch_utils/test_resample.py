@@ -1,10 +1,10 @@
 """conv2d_resample against the recorded cases and against its three steps done one after the other."""
 
 import golden_data
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_data import relative_error
 from torch import Tensor
 
 from torch_utils.ops.resample import conv2d_resample
@@ -12,12 +12,6 @@ from torch_utils.ops.upfirdn2d import downsample_padding, setup_filter, upfirdn2
 
 CONFIG, _, DATA = golden_data.load("conv2d_resample")
 CASES = CONFIG["cases"]
-
-
-def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
-    expected = torch.from_numpy(recorded)
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("index", range(len(CASES)))

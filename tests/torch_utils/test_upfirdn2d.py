@@ -4,6 +4,7 @@ import golden_data
 import numpy as np
 import pytest
 import torch
+from golden_data import relative_error
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,12 +17,6 @@ X = torch.from_numpy(DATA["x"])
 
 def recorded_filter(name: str | None) -> Tensor | None:
     return None if name is None else torch.from_numpy(DATA[f"filter:{name}"])
-
-
-def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
-    expected = torch.from_numpy(recorded)
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 def by_definition(
