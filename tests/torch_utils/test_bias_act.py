@@ -102,21 +102,6 @@ def test_noise_is_added_before_the_bias(batch):
 
 
 @pytest.mark.parametrize(
-    ("noise", "strength", "message"),
-    [
-        (torch.zeros(2, 1), None, "pass both or neither"),
-        (torch.zeros(2, 3), torch.zeros([]), r"need \(2, 1\), or 1 in front"),
-        (torch.zeros(2, 1), torch.zeros(1), r"one number, \[\]"),
-    ],
-)
-def test_noise_that_does_not_fit_is_named(noise, strength, message):
-    with pytest.raises(ValueError, match=message):
-        bias_act(torch.zeros(2, 3), noise=noise, noise_strength=strength)
-    with pytest.raises(ValueError, match="dim other than 0"):
-        bias_act(torch.zeros(2, 3), dim=0, noise=torch.zeros(1, 3), noise_strength=torch.zeros([]))
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"act": "gelu"}, "act='gelu'"),
@@ -125,6 +110,10 @@ def test_noise_that_does_not_fit_is_named(noise, strength, message):
         ({"act": "lrelu", "alpha": -0.1}, "alpha=-0.1"),
         ({"clamp": math.nan}, "clamp=nan"),
         ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "float"),
+        ({"noise": torch.zeros(2, 1)}, "pass both or neither"),
+        ({"noise": torch.zeros(2, 3), "noise_strength": torch.zeros([])}, r"need \(2, 1\), or 1 in front"),
+        ({"noise": torch.zeros(2, 1), "noise_strength": torch.zeros(1)}, r"one number, \[\]"),
+        ({"noise": torch.zeros(1, 3), "noise_strength": torch.zeros([]), "dim": 0}, "dim other than 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -52,13 +52,6 @@ def test_two_processes(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_text() for name in "01"] == ["process 1: the disk is gone", "the disk is gone"]
 
 
-def test_one_process_needs_no_others() -> None:
-    rows = torch.ones(2, 1)
-    assert gather_rows(rows) is rows
-    with pytest.raises(KeyError), raise_on_all_ranks():
-        raise KeyError("x")
-
-
 def test_the_failing_process_is_named_and_the_others_end() -> None:
     with pytest.raises(ValueError, match=r"^process 1: no such thing; bring one$"):
         spawn(fail_on_one, 2, ValueError)

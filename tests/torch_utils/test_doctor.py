@@ -59,13 +59,6 @@ def test_pytorch_and_torchvision(facts: TorchFacts, expected: list[str], words: 
     assert words in found[-1].text
 
 
-def test_the_rule_of_matching_versions_holds_for_our_own() -> None:
-    tested = packages.parse((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    least = packages.parse((ROOT / "requirements.txt").read_text(encoding="utf-8"))
-    assert tested["torchvision"].startswith(f"{packages.matching_torchvision(tested['torch'])}.")
-    assert least["torchvision"] == packages.matching_torchvision(least["torch"])
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="stands in for nvidia-smi by a shell script")
 def test_driver_version_from_nvidia_smi(tmp_path: Path) -> None:
     script = tmp_path / "nvidia-smi"
@@ -126,7 +119,6 @@ def test_memory_is_limited_by_the_container() -> None:
         ("/home/me", 100 * GIB, True, ""),
         ("/home/me", GIB, False, "free some space"),
         ("/mnt/c/Users/me/styleformer", 100 * GIB, True, "Linux home folder"),
-        ("/mnt/data/images", 100 * GIB, True, ""),
         ("/mnt/c/images", 100 * GIB, False, ""),
     ],
 )
