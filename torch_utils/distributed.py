@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,15 +21,7 @@ from torch_utils.finite import is_all_finite
 SPAWNED = "STYLEFORMER_SPAWNED"  # environment variable of the processes that `spawn` starts
 TIMEOUT = datetime.timedelta(minutes=30)  # of a collective: rank 0 may be computing a metric meanwhile
 _PARENT = os.getppid()  # before it can have ended
-_LOST = (
-    "connection closed",
-    "connection reset",
-    "connection refused",
-    "broken pipe",
-    "timed out",
-    "remote peer",
-    "socket",
-)
+_LOST = re.compile("connection (closed|reset|refused)|broken pipe|timed out|remote peer|socket", re.IGNORECASE)
 
 
 class PeerError(ValueError):
@@ -42,7 +35,7 @@ def explain_lost_peers() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
-        if world_size() == 1 or not any(words in text.lower() for words in _LOST):
+        if world_size() == 1 or not _LOST.search(text):
             raise
         reason = text.strip().split("\n")[0]
         raise PeerError(

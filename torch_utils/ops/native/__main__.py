@@ -43,7 +43,7 @@ def describe(architectures: list[int]) -> None:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     report("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}")
     report("GPUs", ", ".join(gpus) or "none")
-    report("mode", f"{chosen_mode()} (set by --ops or STYLEFORMER_OPS)")
+    report("mode", chosen_mode())
     report("compiler", toolchain.find_host_compiler())
     for origin, path in toolchain.nvcc_places():
         if path.exists():
