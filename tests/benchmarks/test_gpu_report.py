@@ -117,7 +117,7 @@ def test_a_child_that_hangs_is_killed_with_all_it_started(tmp_path: Path, monkey
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process is gone within seconds, or is a zombie that nobody has looked at yet."""
+    """Return whether a process ends within seconds; a zombie has ended."""
     for _ in range(100):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -248,7 +248,7 @@ def test_a_killed_report_leaves_the_parts_that_were_done(tmp_path: Path) -> None
     finally:
         process.kill()
         process.wait()
-    assert has_ended(running)  # nothing goes on where nobody looks
+    assert has_ended(running)  # no process is left running
     report = read(folder)
     assert report["status"] != "done"
     statuses = {part["name"]: part["status"] for part in report["parts"]}
