@@ -12,6 +12,8 @@ from metrics.images import RealImages, Sample
 
 Setting = str | int | float | bool
 
+MAX_GEN = 10_000_000  # generated images
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -89,4 +91,6 @@ class Family:
         num_gen = int(match[1]) * (1000 if match[2] else 1)
         if num_gen < self.min_gen:
             raise ValueError(f"{name} stands for {num_gen} generated images; the least number is {self.min_gen}")
+        if num_gen > MAX_GEN:
+            raise ValueError(f"{name} stands for {num_gen} generated images; the largest number is {MAX_GEN}")
         return self.make(num_gen)

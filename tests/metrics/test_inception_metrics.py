@@ -151,6 +151,8 @@ def test_names_have_any_number() -> None:
     assert "96 generated" in registry.get("fid96_full").definition
     for name in ("fid", "fid0_full", "fid05k_full", "fid5K_full", "is5k_full", "kid5k", "afid5k"):
         assert find(name) is None
+    with pytest.raises(ValueError, match="the largest number is 10000000"):
+        parse_names("fid99999999999999999999k_full")
     for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10}.items():
         with pytest.raises(ValueError, match=f"{name} stands for . generated images; the least number is {least}"):
             parse_names(name)
