@@ -130,9 +130,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
 @pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize(("mirror", "counts"), [([], (60, 30)), (["--mirror=0"], (30, 30)), (["--mirror=1"], (60, 30))])
-def test_fid_without_full_flips_as_training_does(
-    run_dir: Path, tmp_path: Path, mirror: list[str], counts: tuple[int, int]
-) -> None:
+def test_fid_without_full_flips_as_training_does(run_dir, tmp_path, mirror, counts):
     network = write_snapshot(tmp_path / "network-snapshot-000001.pkl", run_dir / "data.zip", mirror=True)
     result = invoke(run_dir, f"--network={network}", "--metrics=fid20,fid20_full", *mirror, f"--cache={tmp_path}")
     assert result.exit_code == 0, result.output
@@ -208,9 +206,7 @@ def inception_state(value: float = 1.0) -> dict[str, torch.Tensor]:
         ([1, 2], "has a list where named tensors"),
     ],
 )
-def test_unusable_weights(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: object, message: str
-) -> None:
+def test_unusable_weights(run_dir, tmp_path, monkeypatch, state, message):
     torch.save(state, tmp_path / "own.pth")
     options = ["--network={snapshot}", "--metrics=is20,fid20_full"]
     refuse(run_dir, tmp_path, [*options, "--detector={tmp}/own.pth"], "{tmp}/own.pth", message)
@@ -435,9 +431,7 @@ def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
         ([f"--metrics={NAME}", "--device=cuda:7"], "--device=cuda:7: PyTorch sees 2 GPUs here"),
     ],
 )  # fmt: skip
-def test_options_that_make_no_sense(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
-) -> None:
+def test_options_that_make_no_sense(run_dir, monkeypatch, options, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", *options)
     assert result.exit_code == 2 and message in " ".join(result.output.split())

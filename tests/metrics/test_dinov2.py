@@ -41,9 +41,7 @@ def deviation(found: Tensor, expected: np.ndarray) -> float:
     return np.abs(found.numpy() - expected).max() / np.abs(expected).max()
 
 
-def test_features_are_those_of_the_published_program(
-    case: str, network: Dinov2, recorded: dict[str, np.ndarray]
-) -> None:
+def test_features_are_those_of_the_published_program(case, network, recorded):
     assert "facebookresearch/dinov2" in str(recorded["origin"])
     features = network(images())
     assert features.shape == (3, 32) and features.dtype == torch.float32
@@ -53,9 +51,7 @@ def test_features_are_those_of_the_published_program(
 
 @pytest.mark.parametrize("case", ["resized"], indirect=True)
 @pytest.mark.parametrize("mistake", ["offset", "activation", "smoothing", "colours"])
-def test_mistakes_show(
-    mistake: str, network: Dinov2, recorded: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_show(mistake, network, recorded, monkeypatch):
     if mistake == "offset":
         monkeypatch.setattr(dinov2, "_GRID_OFFSET", 0.0)
     elif mistake == "activation":

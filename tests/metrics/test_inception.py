@@ -79,9 +79,7 @@ def test_a_grey_image_counts_as_rgb(network: InceptionV3) -> None:
 
 
 @pytest.mark.parametrize("mistake", ["half a pixel", "padding counts", "average in the last block", "symmetric range"])
-def test_mistakes_of_other_programs_show(
-    mistake: str, network: InceptionV3, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_of_other_programs_show(mistake, network, recorded, monkeypatch):
     """Each recomputes one image with one detail as it often is; the tolerance of the features would catch it."""
     padded: Callable[[Tensor], Tensor] = lambda x: F.avg_pool2d(x, 3, stride=1, padding=1)  # noqa: E731
     swaps: dict[Any, Callable[[Tensor], Tensor]] = {

@@ -63,9 +63,7 @@ def test_kid_is_the_peers(evaluation: Evaluation, peers: dict[str, float]) -> No
     assert std == pytest.approx(peers["torch_fidelity.kernel_inception_distance_std"], rel=1e-4)
 
 
-def test_inception_score_is_the_peers_without_bias(
-    evaluation: Evaluation, peers: dict[str, float], random_state: dict[str, Tensor]
-) -> None:
+def test_inception_score_is_the_peers_without_bias(evaluation, peers, random_state):
     logits = logits_of(evaluation)
     mean, std = inception_score(logits, num_splits=4)
     assert mean - 1 == pytest.approx(peers["exact.is4_mean"] - 1, rel=1e-4)
@@ -111,9 +109,7 @@ def few_numbers(monkeypatch: pytest.MonkeyPatch) -> FewNumbers:
     return network
 
 
-def test_fid_without_full_looks_at_the_first_as_trained(
-    few_numbers: FewNumbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fid_without_full_looks_at_the_first_as_trained(few_numbers, tmp_path, monkeypatch):
     images = recorded_images("a")
     real = FixedImages(images, content_hash="a")
     flipped = FixedImages(torch.cat([images, images.flip(3)]), content_hash="a and flipped")

@@ -34,9 +34,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_both_layouts_give_the_same_state(
-    weights_file: Path, archive_file: Path, random_state: dict[str, Tensor]
-) -> None:
+def test_both_layouts_give_the_same_state(weights_file, archive_file, random_state):
     assert not is_torchscript(weights_file) and is_torchscript(archive_file)
     assert same(read_inception(weights_file), random_state)
     assert same(read_inception(archive_file), random_state)

@@ -119,9 +119,7 @@ def test_training_is_seeded_and_leaves_the_random_state(digits: tuple[Tensor, Te
     assert weights_digest(models[0].state_dict()) == weights_digest(models[1].state_dict())
 
 
-def test_classifier_comes_from_the_cache_by_content(
-    quick_folder: Path, classifier: ImageClassifier, digits: tuple[Tensor, Tensor]
-) -> None:
+def test_classifier_comes_from_the_cache_by_content(quick_folder, classifier, digits):
     def no_training(what: str, done: int, total: int) -> None:
         raise AssertionError("it was trained again")
 

@@ -65,9 +65,7 @@ def test_torchvisions_layout(state: dict[str, Tensor], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("layers.conv{}", "layers.fc{}", ".{}"), ("conv_{}", "dense_{}", "_{}"), None])
-def test_archives_are_mapped_by_shape_and_natural_order(
-    names: tuple[str, str, str] | None, state: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_archives_are_mapped_by_shape_and_natural_order(names, state, tmp_path):
     tensors = renamed(state, *names) if names else state  # None = torchvision's own names
     lpips = {f"lpips{i}.weight": torch.rand(1, size, 1, 1) for i, size in enumerate((64, 128, 256, 512, 512))}
     path = archive(tmp_path, {**tensors, **lpips})
@@ -75,9 +73,7 @@ def test_archives_are_mapped_by_shape_and_natural_order(
     assert not is_proven(Weights(path, "", is_published=True))  # not tried on the published archive
 
 
-def test_archives_that_leave_a_doubt_are_refused(
-    state: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_archives_that_leave_a_doubt_are_refused(state, tmp_path, monkeypatch):
     path = archive(tmp_path, {"weight": torch.zeros(2)})  # in place of many archives of half a gigabyte
     tensors = renamed(state, "conv{}", "fc{}", ".{}")
     exchanged = {**tensors, "conv1.weight": tensors["conv2.weight"], "conv2.weight": tensors["conv1.weight"]}

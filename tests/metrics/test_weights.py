@@ -74,9 +74,7 @@ def test_wrong_file_in_the_cache_is_neither_used_nor_replaced(tmp_path: Path) ->
     assert path.read_bytes() == content
 
 
-def test_download_into_the_cache_from_a_mirror(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_download_into_the_cache_from_a_mirror(tmp_path, monkeypatch, capsys):
     place(tmp_path / "mirror" / "test.pth", CONTENT)
     monkeypatch.setenv(weights.MIRROR_VARIABLE, f"{(tmp_path / 'mirror').as_uri()}/")
     source = Source(cache_folder=tmp_path / "new" / "cache")
@@ -114,9 +112,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     ("name", "message"),
     [("missing", "HTTP Error 404"), ("wrong", "invalid hash value"), ("cut", "invalid hash value")],
 )
-def test_wrong_answers_are_refused_and_another_address_is_tried(
-    name: str, message: str, server: str, tmp_path: Path
-) -> None:
+def test_wrong_answers_are_refused_and_another_address_is_tried(name, message, server, tmp_path):
     source = Source(cache_folder=tmp_path / "cache", bar=True)
     bad = dataclasses.replace(FILE, addresses=(f"{server}/{name}.pth",))
     with pytest.raises(MissingWeights, match=rf"(?s){server}/{name}.pth: {message}.*7,000 bytes.*curl -L") as caught:
@@ -127,9 +123,7 @@ def test_wrong_answers_are_refused_and_another_address_is_tried(
     assert found.path.read_bytes() == CONTENT and [found.path] == list((tmp_path / "cache").iterdir())
 
 
-def test_of_several_processes_the_first_of_a_machine_downloads(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_several_processes_the_first_of_a_machine_downloads(server, tmp_path, monkeypatch):
     file = dataclasses.replace(FILE, addresses=(f"{server}/test.pth",))
     kind = dataclasses.replace(DETECTORS[get("is5k").detector], readers={file: Path.read_bytes})
     monkeypatch.setitem(DETECTORS, get("is5k").detector, kind)
