@@ -152,16 +152,3 @@ def test_networks_of_another_shape_are_refused(state: TrainState, tmp_path: Path
         load_networks(tmp_path / "a.pkl", TrainState(other_heads, state.spec, CPU))
     with pytest.raises(CheckpointError, match="classes 0 there, 4 here"):
         load_networks(tmp_path / "a.pkl", TrainState(state.config, DatasetSpec(16, 16, 3, label_dim=4), CPU))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "Git LFS pointer .* git lfs pull"),
-        (b"\n<!DOCTYPE html><html>404</html>", "a web page in place of the file"),
-    ],
-)
-def test_what_stands_in_place_of_a_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "network.pkl").write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"network\.pkl: this is .*{message}"):
-        read_snapshot(tmp_path / "network.pkl")
