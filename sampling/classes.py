@@ -1,11 +1,11 @@
-"""Classes of a network by number or name."""
+"""Classes of a network, by number or name."""
 
 from dnnlib.text import parse_int_list
 from training.networks.generator import Generator
 
 
 def find_class(generator: Generator, name: str | None, option: str = "--class") -> int | None:
-    """The index of a class given by number or name; raises ValueError."""
+    """The index of a class given by number or name. Raises ValueError."""
     if name is None:
         return None
     if generator.c_dim == 0:
@@ -19,19 +19,16 @@ def find_class(generator: Generator, name: str | None, option: str = "--class") 
 
 
 def find_classes(generator: Generator, text: str | None) -> list[int]:
-    """The indices of classes given by numbers, ranges or names, such as 0-3,7 or cat,dog; None = all.
-
-    Raises ValueError.
-    """
+    """The indices of classes given by numbers, ranges or names, such as 0-3,7 or cat,dog; None = all. Raises ValueError."""
     if generator.c_dim == 0:
-        raise ValueError("this network was trained without classes: there are none to compare")
+        raise ValueError("this network was trained without classes")
     if text is None:
         return list(range(generator.c_dim))
     found: list[int] = []
     for part in text.split(","):
         try:
             names = [part] if part in generator.class_names else [str(number) for number in parse_int_list(part)]
-        except ValueError:  # neither a name nor numbers
+        except ValueError:  # neither a name nor numbers; find_class raises
             names = [part]
         for name in names:
             index = find_class(generator, name, "--classes")
