@@ -69,7 +69,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_styles_written_and_read_give_the_same_files(network: Path, tmp_path: Path) -> None:
-    run(f"--network={network}", "--seeds=3,1,4", "--class=blue", "--trunc=0.8", f"--outdir={tmp_path}", "--save-w")
+    run(f"--network={network}", "--seeds=3,1,3,4", "--class=blue", "--trunc=0.8", f"--outdir={tmp_path}", "--save-w")
     run(f"--network={network}", f"--w={tmp_path / 'w.npz'}", f"--outdir={tmp_path / 'again'}", "--grid=1x3")
     for index, seed in enumerate((3, 1, 4)):
         again = tmp_path / "again" / f"w{index:04d}.png"
@@ -79,33 +79,12 @@ def test_styles_written_and_read_give_the_same_files(network: Path, tmp_path: Pa
     assert "has the styles already: leave out --seeds" in output
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("which", ["network", "published"])
-def test_tables_of_every_kind_of_file(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    path = request.getfixturevalue(which)
-    common = [f"--network={path}", f"--outdir={tmp_path}", "--batch=1"]
-    run_process("--seeds=1-3", *common)
-    side = pixels(tmp_path / "seed0001.png").shape[0]
-    run_process("mix", "--rows=1,2", "--cols=3", "--col-styles=0-3", *common)
-    assert pixels(tmp_path / "mix.png").shape == (3 * side, 2 * side, 3)
-    assert np.array_equal(pixels(tmp_path / "mix.png")[side : 2 * side, :side], pixels(tmp_path / "seed0001.png"))
-    all_styles = which == "network"  # it has four, the other one five
-    assert np.array_equal(pixels(tmp_path / "1-3.png"), pixels(tmp_path / "3-3.png")) == all_styles
-    run_process("truncation", "--seeds=1-3", "--psi=-0.5,0,1", *common)
-    table = pixels(tmp_path / "truncation.png")
-    assert np.array_equal(table[side : 2 * side, 2 * side :], pixels(tmp_path / "seed0002.png"))
-    assert np.array_equal(table[:side, side : 2 * side], table[2 * side :, side : 2 * side])
-
-
 def test_class_grid_and_its_errors(network: Path, published: Path, tmp_path: Path) -> None:
     run("classes", f"--network={network}", "--seeds=5,7", "--classes=2,red", f"--outdir={tmp_path}", "--batch=1")
     run(f"--network={network}", "--seeds=5,7", "--class=2", f"--outdir={tmp_path}", "--batch=1")
     assert np.array_equal(pixels(tmp_path / "classes.png")[16:, :16], pixels(tmp_path / "seed0007.png"))
     output = run("classes", f"--network={published}", "--seeds=0", f"--outdir={tmp_path / 'o'}", ok=False)
-    assert "this network was trained without classes" in output
-    output = run("mix", f"--network={network}", "--rows=0", "--cols=1", "--col-styles=4", "--outdir=o", ok=False)
-    assert "there is no style 4; this network has 4: 0-3" in output
-    assert not (tmp_path / "o").exists()
+    assert "this network was trained without classes" in output and not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(("suffix", "scale"), [("webp", 1), ("gif", 2)])
@@ -124,14 +103,6 @@ def test_animation_has_its_frames_and_the_seeds_images(network: Path, tmp_path: 
             differences = [abs(shown - pixels(tmp_path / f"seed{other:04d}.png")).mean() for other in range(3)]
             assert np.argmin(differences) == seed
             assert differences[seed] <= (0 if suffix == "webp" else 16)  # an untrained network shows many colours
-
-
-def test_animation_that_cannot_be_made_says_so_first(network: Path, tmp_path: Path) -> None:
-    arguments = ["interpolate", f"--network={network}"]
-    assert "ends in .webp, .gif, .mp4" in run(*arguments, "--seeds=0-2", f"--out={tmp_path / 'a.avi'}", ok=False)
-    output = run(*arguments, "--seeds=0-2", "--grid=2x2", f"--out={tmp_path / 'a.webp'}", ok=False)
-    assert "--seeds has 3 seeds" in output
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_comes_before_its_options(network: Path) -> None:
@@ -174,6 +145,12 @@ def test_network_is_compiled_for_many_images(compiling: str, count: int, expecte
         (["--export={folder}/x.zip"], "must end in .pkl"),
         (["--seeds=0-2047", "--grid=2048x1", "--format=webp", "--outdir={folder}/o"], "limited to 16383 px per side"),
         (["mix", "--rows=0-2047", "--cols=0", "--format=webp", "--outdir={folder}/o"], "limited to 16383 px per side"),
+        (
+            ["mix", "--rows=0", "--cols=1", "--col-styles=4", "--outdir={folder}/o"],
+            "there is no style 4; this network has 4",
+        ),
+        (["interpolate", "--seeds=0-2", "--out={folder}/a.avi"], "ends in .webp, .gif, .mp4"),
+        (["interpolate", "--seeds=0-2", "--grid=2x2", "--out={folder}/a.webp"], "--seeds has 3 seeds"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
@@ -190,24 +167,3 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
     assert result.exit_code and isinstance(result.exception, SystemExit)
     assert message in " ".join(result.output.split())
     assert not [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
-
-
-def test_a_seed_named_twice_is_one_image(network: Path, tmp_path: Path) -> None:
-    assert "2 images are in" in run(f"--network={network}", "--seeds=1,1,0", f"--outdir={tmp_path}")
-    assert {path.name for path in tmp_path.iterdir()} == {"seed0000.png", "seed0001.png"}
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("https://example.com/x.pkl", "download it first"),
-        ("s3://b/x.pkl", "download it first"),
-        ("run", "this is a folder; name a file in it, such as"),
-    ],
-)
-def test_networks_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "network-snapshot-000012.pkl").touch()
-    result = CliRunner().invoke(generate.main, [f"--network={name}", "--seeds=0", "--outdir=out"])
-    assert result.exit_code and message in " ".join(result.output.split())

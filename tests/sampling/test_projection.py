@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sampling.embeddings import discriminator_embedding, squared_distances
-from sampling.projection.descent import Likeness, closest_samples, descend, learning_rate, principal_space, psnr
+from sampling.projection.descent import Likeness, closest_samples, descend, principal_space, psnr
 from sampling.renderer import random_w
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
@@ -108,12 +108,6 @@ def test_embedding_of_the_discriminator_is_a_distance(tiny_config: RunConfig, ti
     assert torch.equal(squared_distances(embed(a), embed(a)), torch.zeros(4))
     lengths = sum(part.square().sum(dim=1) for part in embed(a))
     torch.testing.assert_close(lengths, torch.ones(4), rtol=1e-3, atol=1e-3)
-
-
-def test_learning_rate_rises_and_falls() -> None:
-    rates = [learning_rate(step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.02) and rates[10] == rates[40] == pytest.approx(0.1)
-    assert rates[-1] == 0 and rates == sorted(rates[:50]) + sorted(rates[50:], reverse=True)
 
 
 def test_psnr_of_a_known_error() -> None:
