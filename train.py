@@ -359,9 +359,10 @@ def run(
     from torch_utils.distributed import print0, world_size
     from training.checkpoint.state_file import find_state
     from training.compilation import resolve_compile
-    from training.loop import TrainingLoop
     from training.precision import describe_precision
     from training.run.stop import Stop
+    from training.run.training_run import TrainingRun
+    from training.supervisor import supervise
 
     config = job.config
     if device.type == "cpu":
@@ -383,13 +384,15 @@ def run(
         print0(why_not)
     init_from = None if job.resume == "latest" else job.resume
     saved = find_state(run_dir, print0) if is_resumed else None
-    loop = TrainingLoop(config, dataset, run_dir, device, saved, init_from, stop, continuing_line())
+    training_run = TrainingRun(config, dataset, run_dir, device, saved, init_from, stop, continuing_line())
     del saved  # as large as the networks and optimizers together
-    reason = loop.run()
+    reason = supervise(training_run)
     if reason is Stop.NO:
         print0(f"Done. Images and networks are in {run_dir}")
         return
-    message = f"Stopped at {loop.state.cur_nimg / 1000:g} kimg: {reason.text}. To go on:\n    {continuing_line()}"
+    message = (
+        f"Stopped at {training_run.state.cur_nimg / 1000:g} kimg: {reason.text}. To go on:\n    {continuing_line()}"
+    )
     if reason is Stop.ORPHANED:  # not what anybody asked for
         raise ChildProcessError(message)
     print0(message)

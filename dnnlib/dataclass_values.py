@@ -25,7 +25,12 @@ def to_plain(value: Any) -> Any:
 
 
 def build(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """An instance of a dataclass from plain nested values; `where` names it in errors."""
+    """An instance of a dataclass from plain nested values; `where` names it in errors.
+
+    A class with a class method `of_kind` stands for several: values["kind"] chooses, None = the default.
+    """
+    if hasattr(cls, "of_kind"):
+        cls = getattr(cls, "of_kind")(values.get("kind"))  # noqa: B009, of those classes that have it
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
@@ -80,4 +85,13 @@ def override(config: T, path: str, text: str, prefix: str = "") -> T:
     else:
         require(not rest, f"{where}: '{name}' is a single value")
         value = parse(hints[name], text, where)
+        if name == "kind" and hasattr(config, "of_kind"):
+            return of_other_kind(config, value)
     return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]
+
+
+def of_other_kind(config: T, kind: str) -> T:
+    """The configuration of another kind, with the values of the fields that both have."""
+    cls = config.of_kind(kind)  # type: ignore[attr-defined]
+    shared = {field.name for field in dataclasses.fields(cls)} & {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return cls(**{name: getattr(config, name) for name in shared - {"kind"}})  # type: ignore[no-any-return]

@@ -62,7 +62,7 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         )
     if options["allow_tf32"]:
         config = replace(config, performance=replace(config.performance, precision="tf32"))
-    if config.generator.linformer and config.augment.max_p > 0.7:
+    if getattr(config.generator, "linformer", False) and config.augment.max_p > 0.7:
         config = replace(config, augment=replace(config.augment, max_p=0.7))
     for setting in options["settings"]:
         name, equals, text = setting.partition("=")

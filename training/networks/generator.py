@@ -102,7 +102,7 @@ class SynthesisNetwork(nn.Module):
 
     def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
         super().__init__()
-        config.check_stages(spec)
+        config.check(spec)
         self.num_ws = config.num_ws
         self.num_layers = config.layers
         self.sizes = spec.stage_sizes

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,19 @@ class Reporter:
         if self.tensorboard is not None:
             self.tensorboard.close()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line without tearing the progress bar."""
         if not self.is_quiet:
             self.bar.clear()
             print(text, flush=True)
             self.bar.refresh()
+
+    @contextlib.contextmanager
+    def maintenance(self) -> Iterator[None]:
+        """Count the time within as maintenance, not as training."""
+        started_sec = time.monotonic()
+        yield
+        self.maintenance_sec += time.monotonic() - started_sec
 
     def rewind(self, cur_nimg: int) -> None:
         """Go back to a number of images: what was reported of later ones is forgotten."""
@@ -106,7 +114,7 @@ class Reporter:
             f"nonfinite {num_nonfinite}" if num_nonfinite else "",
             f"left {format_duration(left_sec)}" if cur_nimg > self.tick_nimg else "",
         ]
-        self.say("  ".join(part for part in parts if part).rstrip())
+        self.log("  ".join(part for part in parts if part).rstrip())
         scalars = {
             "Progress/kimg": cur_nimg / 1000,
             "Progress/augment": augment_p,
@@ -125,7 +133,7 @@ class Reporter:
         try:
             append_line(self.run_dir / STATS_FILE, json.dumps(whole, allow_nan=False))
         except OSError as error:
-            self.say(f"Warning: {STATS_FILE} lacks a row: {error}")
+            self.log(f"Warning: {STATS_FILE} lacks a row: {error}")
         self.tick_sec, self.tick_nimg, self.maintenance_sec = now, cur_nimg, 0.0
 
 

@@ -33,6 +33,19 @@ class Stop(enum.IntEnum):
         }[self]
 
 
+class Stopped(Exception):
+    """A rank was asked to stop or cannot go on: raised on every rank, between two steps."""
+
+    def __init__(self, reason: Stop, failure: Exception | None = None) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+        self.failure = failure  # of this rank
+
+
+class Diverged(Exception):
+    """Too many steps in a row had losses or gradients that were not finite."""
+
+
 class StopRequest:
     """Notes signals while it is entered; the second Ctrl-C interrupts at once, the first and SIGTERM only ask."""
 
