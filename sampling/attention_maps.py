@@ -66,7 +66,9 @@ def token_at(point: Point, image_size: tuple[int, int], stage_size: tuple[int, i
 
 
 def encoder_layers(synthesis: SynthesisNetwork) -> list[tuple[EncoderLayer, tuple[int, int]]]:
-    """All encoder layers, ordered as their styles, each with its (height, width)."""
+    """All encoder layers, ordered as their styles, each with its (height, width). Raises ValueError if there are none."""
+    if not isinstance(synthesis, SynthesisNetwork):
+        raise ValueError("this network has no attention layers")
     found = []
     for stage in synthesis.stages:
         assert isinstance(stage, Stage)

@@ -9,22 +9,11 @@ from torch import Tensor
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
 from metrics.networks.vgg16_weights import load_vgg16
 from metrics.weights.published import LPIPS, VGG16, Source, require
-from torch_utils.ops.upfirdn2d import downsample2d
 from training.networks.discriminator import Discriminator
 
 Embedding = Callable[[Tensor], Sequence[Tensor]]  # images, -1..1, [n, channels, height, width], to parts [n, features]
 
 _NEVER_ZERO = 1e-8
-
-
-def feature_maps(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
-    """The output of each discriminator block for images, -1..1: [n, channels, height, width], largest first."""
-    maps: list[Tensor] = []
-    for block in discriminator.blocks:
-        maps.append(block(maps[-1] if maps else None, images))
-        if discriminator.is_skip:
-            images = downsample2d(images, discriminator.resample_filter)
-    return maps
 
 
 def discriminator_embedding(discriminator: Discriminator) -> Embedding:
@@ -35,7 +24,7 @@ def discriminator_embedding(discriminator: Discriminator) -> Embedding:
     """
 
     def embed(images: Tensor) -> list[Tensor]:
-        maps = feature_maps(discriminator, images)
+        maps = discriminator.features(images)
         return [
             x.flatten(1) * (len(maps) * x.shape[2] * x.shape[3]) ** -0.5
             for x in (x * (x.square().sum(dim=1, keepdim=True) + _NEVER_ZERO).rsqrt() for x in maps)

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from dnnlib.images.writer import write_image
 from sampling.captions import sheet
-from sampling.embeddings import feature_maps
 from sampling.renderer import device_of
 from training.checkpoint.snapshot import load_discriminator, read_snapshot
 from training.data.dataset import ImageDataset
@@ -93,7 +92,7 @@ def discriminator_description(discriminator: Discriminator, device: torch.device
 
     @torch.no_grad()
     def rows(images: Tensor) -> Tensor:
-        maps = feature_maps(discriminator, images.to(device).float() / 127.5 - 1)
+        maps = discriminator.features(images.to(device).float() / 127.5 - 1)
         return F.normalize(maps[-1].flatten(1)).cpu()
 
     return Description("distance of the discriminator's features, 0..2", rows, 1.0)

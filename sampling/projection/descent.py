@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sampling.embeddings import Embedding, squared_distances
-from training.networks.generator import SynthesisNetwork
+from training.networks.generator import Generator
 
 PEAK_RATE = 0.1  # learning rate of Adam, in standard deviations of w
 _WARM_UP, _COOL_DOWN = 0.05, 0.5  # fractions of the steps in which the learning rate rises and falls
@@ -67,21 +67,19 @@ def principal_space(samples: Tensor) -> Space:
 
 
 @torch.no_grad()
-def closest_samples(
-    synthesis: SynthesisNetwork, samples: Tensor, likenesses: Sequence[Likeness], count: int
-) -> list[Tensor]:
+def closest_samples(generator: Generator, samples: Tensor, likenesses: Sequence[Likeness], count: int) -> list[Tensor]:
     """For each target the random w whose images are most like it, [count, w_dim], best first.
 
     Args:
-        synthesis: In eval mode.
+        generator: In eval mode.
         samples: Random w, [samples, w_dim]; each image is generated once for all targets.
         likenesses: One per target, all with the same embedding.
         count: Number of w per target.
     """
-    height, width = synthesis.sizes[-1]
     losses = []
-    for part in samples.split(max(_BATCH_PX // (height * width), 1)):
-        images = synthesis(part.unsqueeze(1).expand(-1, synthesis.num_ws, -1), noise_mode="const").clamp(-1, 1)
+    for part in samples.split(max(_BATCH_PX // (generator.img_height * generator.img_width), 1)):
+        ws = part.unsqueeze(1).expand(-1, generator.num_ws, -1)
+        images = generator.synthesis(ws, noise_mode="const").clamp(-1, 1)
         embedded = likenesses[0].embed(images)
         losses.append(torch.stack([likeness.of(images, embedded) for likeness in likenesses]))
     order = torch.cat(losses, dim=1).argsort(dim=1)[:, :count]
@@ -97,7 +95,7 @@ def learning_rate(step: int, num_steps: int) -> float:
 
 
 def descend(
-    synthesis: SynthesisNetwork,
+    generator: Generator,
     space: Space,
     ws: Tensor,
     likeness: Likeness,
@@ -107,7 +105,7 @@ def descend(
     """Minimise the loss of all starts by Adam (Kingma & Ba, 2014).
 
     Args:
-        synthesis: In eval mode, its parameters without gradients.
+        generator: In eval mode, its parameters without gradients.
         space: The coordinates to descend in.
         ws: Starts, [starts, 1, w_dim] to search W or [starts, num_ws, w_dim] to search W+.
         likeness: The loss.
@@ -119,19 +117,19 @@ def descend(
     """
 
     def styles() -> Tensor:
-        return space.to_w(coordinates).expand(-1, synthesis.num_ws, -1)
+        return space.to_w(coordinates).expand(-1, generator.num_ws, -1)
 
     coordinates = space.from_w(ws).clone().requires_grad_()
     optimizer = torch.optim.Adam([coordinates], betas=(0.9, 0.99))
     for step in range(num_steps):
         optimizer.param_groups[0]["lr"] = learning_rate(step, num_steps)
         optimizer.zero_grad()
-        likeness(synthesis(styles(), noise_mode="const")).sum().backward()
+        likeness(generator.synthesis(styles(), noise_mode="const")).sum().backward()
         optimizer.step()
         on_step(styles().detach())
     with torch.no_grad():
         ws = styles().clone()
-        return ws, likeness(synthesis(ws, noise_mode="const"))
+        return ws, likeness(generator.synthesis(ws, noise_mode="const"))
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

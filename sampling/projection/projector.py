@@ -64,7 +64,7 @@ class Projector:
         """The initial w for each target, [starts, 1, w_dim]."""
         likenesses = [self.likeness(target) for target in targets]
         candidates = self.samples[: self.search.candidates]
-        closest = closest_samples(self.generator.synthesis, candidates, likenesses, self.search.starts)
+        closest = closest_samples(self.generator, candidates, likenesses, self.search.starts)
         if self.search.starts > 1:
             closest = [torch.cat([ws[:-1], self.space.mean.unsqueeze(0)]) for ws in closest]
         return [ws.unsqueeze(1) for ws in closest]
@@ -77,19 +77,19 @@ class Projector:
             starts: [starts, 1, w_dim].
             on_step: Called after each of `total_steps`.
         """
-        synthesis, likeness, steps = self.generator.synthesis, self.likeness(target), []
+        generator, likeness, steps = self.generator, self.likeness(target), []
 
         def record(ws: Tensor) -> None:
             on_step()
             steps.append(ws)
 
-        ws, losses = descend(synthesis, self.space, starts, likeness, self.search.num_steps, record)
+        ws, losses = descend(generator, self.space, starts, likeness, self.search.num_steps, record)
         if self.search.is_plus:
-            ws, losses = descend(synthesis, self.space, ws, likeness, self.search.num_steps, record)
+            ws, losses = descend(generator, self.space, ws, likeness, self.search.num_steps, record)
         best = int(losses.argmin())
         every = max(len(steps) // _FRAMES, 1)
         path = torch.stack([step[best] for step in steps[::every]] + [ws[best]])
-        image = to_uint8(synthesis(ws[[best]], noise_mode="const"))[0].cpu()
+        image = to_uint8(generator.synthesis(ws[[best]], noise_mode="const"))[0].cpu()
         return Found(ws[best], image, float(losses[best]), best, path)
 
 

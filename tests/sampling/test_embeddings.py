@@ -10,7 +10,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from metrics.networks.lpips import CHANNELS, Lpips, read_channel_weights
 from sampling import embeddings
-from sampling.embeddings import feature_maps, lpips_embedding, squared_distances
+from sampling.embeddings import lpips_embedding, squared_distances
 from training.config import DatasetSpec, DiscriminatorConfig
 from training.networks.discriminator import Discriminator
 
@@ -25,7 +25,7 @@ def test_feature_maps_are_those_the_logit_is_made_of(architecture: str) -> None:
     discriminator(images)
     for handle in handles:
         handle.remove()
-    maps = feature_maps(discriminator, images)
+    maps = discriminator.features(images)
     assert len(maps) == len(discriminator.blocks)
     for found, expected in zip(maps, seen, strict=True):
         torch.testing.assert_close(found, expected)

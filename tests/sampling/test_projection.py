@@ -35,8 +35,8 @@ def test_generated_images_are_recovered(tiny_config: RunConfig, spec: DatasetSpe
     embed, found = discriminator_embedding(discriminator), []
     for w in hidden:
         likeness = Likeness(image(generator, w), embed)
-        [starts] = closest_samples(generator.synthesis, samples, [likeness], 3)
-        ws, losses = descend(generator.synthesis, principal_space(samples), starts.unsqueeze(1), likeness, 150)
+        [starts] = closest_samples(generator, samples, [likeness], 3)
+        ws, losses = descend(generator, principal_space(samples), starts.unsqueeze(1), likeness, 150)
         assert ws.shape == (3, generator.num_ws, generator.w_dim)
         best = generator.synthesis(ws[[int(losses.argmin())]], noise_mode="const")
         assert likeness(best).item() == pytest.approx(losses.min().item(), rel=1e-3)
@@ -49,8 +49,8 @@ def test_a_start_is_not_moved_by_the_others(tiny_config: RunConfig, tiny_spec: D
     samples = random_w(generator, 100, seed=0)
     likeness = Likeness(image(generator, samples[0]), discriminator_embedding(discriminator))
     space = principal_space(samples)
-    together, _ = descend(generator.synthesis, space, samples[1:4].unsqueeze(1), likeness, 5)
-    alone, _ = descend(generator.synthesis, space, samples[[2]].unsqueeze(1), likeness, 5)
+    together, _ = descend(generator, space, samples[1:4].unsqueeze(1), likeness, 5)
+    alone, _ = descend(generator, space, samples[[2]].unsqueeze(1), likeness, 5)
     torch.testing.assert_close(together[1], alone[0], rtol=1e-3, atol=1e-4)
 
 
@@ -62,9 +62,9 @@ def test_w_plus_gives_every_layer_a_style_of_its_own(tiny_config: RunConfig, tin
     likeness = Likeness(generator.synthesis(mixed, noise_mode="const"), discriminator_embedding(discriminator))
     space, start = principal_space(samples), samples[50].expand(1, 1, -1)
     steps: list[Tensor] = []
-    w, loss = descend(generator.synthesis, space, start, likeness, 100)
+    w, loss = descend(generator, space, start, likeness, 100)
     assert torch.equal(w[0, 0], w[0, -1])
-    ws, lower = descend(generator.synthesis, space, w, likeness, 100, steps.append)
+    ws, lower = descend(generator, space, w, likeness, 100, steps.append)
     assert lower[0] < 0.8 * loss[0]
     assert not torch.equal(ws[0, 0], ws[0, -1])
     assert len(steps) == 100 and torch.equal(steps[-1], ws)
@@ -83,7 +83,7 @@ def test_closest_samples_are_those_of_the_smallest_loss(tiny_config: RunConfig, 
     generator, discriminator = networks(tiny_config, tiny_spec)
     samples, embed = random_w(generator, 70, seed=0), discriminator_embedding(discriminator)
     likenesses = [Likeness(image(generator, samples[index]), embed) for index in (40, 3)]
-    first, second = closest_samples(generator.synthesis, samples, likenesses, 4)
+    first, second = closest_samples(generator, samples, likenesses, 4)
     assert torch.equal(first[0], samples[40]) and torch.equal(second[0], samples[3])
     losses = likenesses[0](torch.cat([image(generator, w) for w in samples]).clamp(-1, 1))
     torch.testing.assert_close(first, samples[losses.argsort()[:4]])
