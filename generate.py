@@ -46,7 +46,7 @@ COMMANDS = (
     help="Where to save the images: seed0000.png, ...; w0000.png, ... with --w.",
 )
 @options.trunc
-@options.class_name
+@options.labels
 @options.noise_mode
 @options.cutoff
 @click.option("--grid", is_flag=False, flag_value="auto", metavar="[RxC]", help="Also save a grid, R rows of C images.")
@@ -71,6 +71,7 @@ COMMANDS = (
     metavar="FILE",
     help="Convert the snapshot to a .pkl of this program or to .safetensors.",
 )
+@click.option("--hub", metavar="USER/REPO", help="Also push --export to Hugging Face, with a model card.")
 @options.debug
 @click.pass_context
 def main(context: click.Context, **chosen: Any) -> None:
@@ -80,6 +81,7 @@ def main(context: click.Context, **chosen: Any) -> None:
     Examples:
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-35 --outdir=out --grid
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-39 --outdir=out --grid=4x10 --format=jpg
+      python generate.py --network=hf://user/repo/network.safetensors --seeds=0-35 --outdir=out
       python generate.py --network=published.pkl --export=ours.safetensors
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-9 --class=7 --trunc=0.7 --outdir=sevens
       python generate.py --network=network-snapshot-000040.pkl --w=out/w.npz --outdir=again
@@ -89,6 +91,7 @@ def main(context: click.Context, **chosen: Any) -> None:
         if chosen["network"] is None:
             raise click.MissingParameter(ctx=context, param_hint="'--network'", param_type="option")
         with one_line_errors(chosen["debug"]):
+            chosen["network"] = options.local_network(chosen["network"])
             export(chosen) if chosen["export"] else generate(chosen)
     elif any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in chosen):
         line = f"{context.command_path} {context.invoked_subcommand}"
@@ -127,11 +130,13 @@ def generate(chosen: dict[str, Any]) -> None:
 
 def check_sources(chosen: dict[str, Any]) -> None:
     """Raise ValueError unless the options name either seeds or styles, and a folder."""
+    if chosen["hub"]:
+        raise ValueError(f"--hub={chosen['hub']} pushes an exported network; add --export=FILE")
     if not (chosen["seeds"] or chosen["styles_file"]) or not chosen["outdir"]:
         raise ValueError("name the images and a folder: --seeds=0-35 --outdir=out (or --export=FILE)")
     if chosen["styles_file"]:
-        given = {"--seeds": chosen["seeds"], "--class": chosen["class_name"], "--save-w": chosen["save_w"]}
-        if extra := [name for name, value in given.items() if value]:
+        given = {"--seeds": "seeds", "--class": "class_name", "--label": "label", "--save-w": "save_w"}
+        if extra := [name for name, key in given.items() if chosen[key]]:
             raise ValueError(f"--w={chosen['styles_file']} has the styles already: leave out {', '.join(extra)}")
 
 
@@ -166,9 +171,15 @@ def export(chosen: dict[str, Any]) -> None:
     given = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}
     if extra := [name for name, key in given.items() if chosen[key]]:
         raise ValueError(f"--export={target} saves a network and no images: leave out {', '.join(extra)}")
+    if chosen["hub"]:
+        from sampling.hub import check_repo, push
+
+        check_repo(chosen["hub"])
     options.make_folder(target.parent)
     export_snapshot(chosen["network"], target)
     print(f"Saved: {target}")
+    if chosen["hub"]:
+        print(f"Pushed: {push(chosen['network'], target, chosen['hub'])}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Way:
     def __init__(self, generator: Generator, seeds: Sequence[int], request: Request, space: Space) -> None:
         self.generator, self.request, self.space = generator, request, space
         self.z = latents(seeds, generator.z_dim, device_of(generator))
-        self.c = labels(generator, seeds, request.class_index)
+        self.c = labels(generator, seeds, request.labels)
         self.ws = styles(generator, seeds, request)
 
     @torch.no_grad()

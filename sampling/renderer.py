@@ -36,7 +36,7 @@ def device_of(generator: Generator) -> torch.device:
 class Request:
     """How seeds become styles, the same for all images of a call."""
 
-    class_index: int | None = None  # None = seed modulo the number of classes
+    labels: Tensor | None = None  # [n, c_dim], that of a seed is seed modulo n; None = the classes in turn
     psi: float = 1.0  # truncation: 1 = full variety, 0 = the mean image
     cutoff: int | None = None  # truncate only the first `cutoff` styles; None = all
 
@@ -47,35 +47,34 @@ def latents(seeds: Sequence[int], z_dim: int, device: torch.device) -> Tensor:
     return torch.as_tensor(np.concatenate(rows), dtype=torch.float32, device=device)
 
 
-def labels(generator: Generator, seeds: Sequence[int], class_index: int | None = None) -> Tensor:
-    """One-hot labels of seeds, [seeds, c_dim]; class None = seed modulo the number of classes."""
-    c = torch.zeros(len(seeds), generator.c_dim, device=device_of(generator))
-    if generator.c_dim:
-        for row, seed in zip(c, seeds, strict=True):
-            row[seed % generator.c_dim if class_index is None else class_index] = 1
-    return c
+def labels(generator: Generator, seeds: Sequence[int], choices: Tensor | None = None) -> Tensor:
+    """Labels of seeds, [seeds, c_dim]: row seed modulo n of `choices`, [n, c_dim]; None = the classes in turn."""
+    if generator.c_dim == 0:
+        return torch.zeros(len(seeds), 0, device=device_of(generator))
+    choices = torch.eye(generator.c_dim, device=device_of(generator)) if choices is None else choices
+    return choices[[seed % len(choices) for seed in seeds]]
 
 
 @torch.no_grad()
 def styles(generator: Generator, seeds: Sequence[int], request: Request) -> Tensor:
     """The styles of seeds, [seeds, num_ws, w_dim], computed in one batch."""
     z = latents(seeds, generator.z_dim, device_of(generator))
-    return generator.mapping(z, labels(generator, seeds, request.class_index), request.psi, request.cutoff)
+    return generator.mapping(z, labels(generator, seeds, request.labels), request.psi, request.cutoff)
 
 
 @torch.no_grad()
-def random_w(generator: Generator, count: int, seed: int, class_index: int | None = None) -> Tensor:
+def random_w(generator: Generator, count: int, seed: int, choices: Tensor | None = None) -> Tensor:
     """w of random latents, [count, w_dim]; they differ from those of `generate.py --seeds`.
 
     Args:
         generator: In eval mode.
         count: Number of w.
         seed: Of the latents.
-        class_index: Class of all w; None = the classes in turn.
+        choices: Labels to use in turn, [n, c_dim]; None = the classes.
     """
     rows = np.random.default_rng(seed).standard_normal((count, generator.z_dim), dtype=np.float32)
     z = torch.from_numpy(rows).to(device_of(generator)).split(_RANDOM_W_BATCH)
-    c = labels(generator, range(count), class_index).split(_RANDOM_W_BATCH)
+    c = labels(generator, range(count), choices).split(_RANDOM_W_BATCH)
     return torch.cat([generator.mapping(*part)[:, 0] for part in zip(z, c, strict=True)])
 
 
@@ -113,7 +112,12 @@ class Renderer:
             is_compiled = self.synthesis is not self.generator.synthesis
             missing = self.batch - len(part) if is_compiled else 0  # a compiled network compiles anew for each size
             filled = torch.cat([part, part[-1:].expand(missing, -1, -1)]) if missing else part
-            yield to_uint8(self.synthesis(filled, self.noise_mode, self.dtype)[: len(part)]).cpu()
+            images = self.synthesis(filled, self.noise_mode, self.dtype)[: len(part)]
+            if not images.isfinite().all():
+                raise ValueError(
+                    "the network's images are not finite; use smaller numbers (--trunc, --psi, --w), or another"
+                )
+            yield to_uint8(images).cpu()
 
     def images(self, ws: Tensor, noise_seeds: Sequence[int]) -> Tensor:
         """All images of styles at once, uint8 [count, channels, height, width]."""

@@ -1,6 +1,7 @@
 """Tables of styles, [rows, columns, num_ws, w_dim], and their images: style mixing, truncation, classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.images.writer import write_image
-from sampling.renderer import Renderer, Request
+from sampling.renderer import Renderer, Request, device_of
 from training.networks.generator import Generator
 from training.networks.mapping import truncate
 from training.run.preview import save_grid
@@ -38,7 +39,8 @@ def truncation_sweep(generator: Generator, ws: Tensor, psis: Sequence[float], cu
 
 def class_grid(renderer: Renderer, seeds: Sequence[int], classes: Sequence[int], request: Request) -> Tensor:
     """The styles of each seed with each class, [seeds, classes, num_ws, w_dim]."""
-    columns = [Request(index, request.psi, request.cutoff) for index in classes]
+    choices = torch.eye(renderer.generator.c_dim, device=device_of(renderer.generator))
+    columns = [replace(request, labels=choices[[index]]) for index in classes]
     return torch.stack([renderer.styles(seeds, column) for column in columns], dim=1)
 
 

@@ -64,7 +64,7 @@ def mix_command(**chosen: Any) -> None:
 )
 @options.outdir
 @options.cutoff
-@options.class_name
+@options.labels
 @options.image_format
 @options.drawing
 def truncation_command(**chosen: Any) -> None:
@@ -103,13 +103,14 @@ def classes_command(**chosen: Any) -> None:
     Example:
       python generate.py classes --network=network-snapshot-000040.pkl --seeds=0-7 --outdir=out
     """
-    from sampling.classes import find_classes
-    from sampling.renderer import Renderer, load
+    from sampling.labels import find_classes
+    from sampling.renderer import Renderer, Request, load
     from sampling.tables import class_grid, draw, save_table, table_path
 
     generator = load(chosen["network"])
-    request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     classes = find_classes(generator, chosen["classes"])
+    request = Request(None, chosen["trunc"], chosen["trunc_cutoff"])
+    renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])
     size = len(chosen["seeds"]), len(classes)
     path = table_path(make_folder(chosen["outdir"]), f"classes.{chosen['extension']}", generator, *size)
     save_table(path, draw(renderer, class_grid(renderer, chosen["seeds"], classes, request), chosen["seeds"]))
@@ -128,7 +129,7 @@ def classes_command(**chosen: Any) -> None:
 @click.option(
     "--frames", default=24, type=click.IntRange(1, MAX_FRAMES), metavar="N", help="Frames from one seed to the next."
 )
-@click.option("--fps", default=24, type=click.IntRange(1), metavar="N", help="Frames per second.")
+@click.option("--fps", default=24, type=click.IntRange(1, 1000), metavar="N", help="Frames per second.")
 @click.option("--loop", is_flag=True, help="Return from the last seed to the first.")
 @click.option("--space", default="z", type=click.Choice(["z", "w"]), help="z = spherical, latents; w = linear, styles.")
 @click.option(
@@ -136,7 +137,7 @@ def classes_command(**chosen: Any) -> None:
 )
 @click.option(
     "--scale",
-    type=click.IntRange(1),
+    type=click.IntRange(1, options.MAX_COUNT),
     metavar="N",
     help=f"Enlarge each pixel to NxN.  [default: to about {INTERPOLATION_PX} px]",
 )

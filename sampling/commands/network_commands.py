@@ -53,11 +53,16 @@ def attention_command(**chosen: Any) -> None:
 @options.seeds
 @options.outdir
 @click.option("--layers", callback=options.number_list, metavar="LIST", help="Styles to move, from 0.  [default: all]")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="Directions, by decreasing effect.  [default: 5]")
+@click.option(
+    "--count",
+    type=click.IntRange(1, options.MAX_COUNT),
+    metavar="N",
+    help="Directions, by decreasing effect.  [default: 5]",
+)
 @click.option(
     "--strength",
     default=3.0,
-    callback=options.finite,
+    callback=options.bounded,
     metavar="S",
     help="Largest step, in standard deviations of w along the direction.",
 )
@@ -98,14 +103,16 @@ def directions_command(**chosen: Any) -> None:
 @click.option(
     "--starts", default=3, type=click.IntRange(1, 999), metavar="N", help="Parallel descents; the best is kept."
 )
-@click.option("--steps", "--num-steps", default=300, type=click.IntRange(1), metavar="N", help="Steps per descent.")
+@click.option(
+    "--steps", "--num-steps", default=300, type=click.IntRange(1, 10**6), metavar="N", help="Steps per descent."
+)
 @click.option(
     "--candidates", default=1000, type=click.IntRange(1, 10**6), metavar="N", help="Random w to choose the starts from."
 )
-@click.option("--class", "class_name", metavar="CLASS", help="Class of the random w.  [default: all classes]")
+@options.labels
 @click.option("--lpips", metavar="FILE", help="Compare by LPIPS; FILE has its weights for VGG16's channels.")
 @click.option("--animation", is_flag=True, help="Also save the optimization: proj00.webp, ...")
-@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Seed of the random w.")
+@click.option("--seed", default=0, type=click.IntRange(0, options.MAX_SEED), metavar="N", help="Seed of the random w.")
 @options.debug
 def project_command(**chosen: Any) -> None:
     """Find the styles whose image comes closest to a given one.
@@ -118,15 +125,15 @@ def project_command(**chosen: Any) -> None:
       python generate.py project --network=network-snapshot-000040.pkl --target=photo.png --outdir=out
       python generate.py project --network=network-snapshot-000040.pkl --target=a.png --target=b.png --outdir=out
     """
-    from sampling.classes import find_class
+    from sampling.labels import choose_labels
     from sampling.projection.projector import Projector, Search, choose_embedding, project_files
     from sampling.projection.target import read_targets
     from sampling.renderer import load
 
     generator = load(chosen["network"])
-    class_index = find_class(generator, chosen["class_name"])
+    labels = choose_labels(generator, chosen["network"], chosen["class_name"], chosen["label"])
     starts = {name: chosen[name] for name in ("starts", "candidates", "seed")}
-    search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", class_index=class_index, **starts)
+    search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", labels=labels, **starts)
     targets = read_targets(chosen["targets"], generator)
     projector = Projector(generator, choose_embedding(chosen["network"], generator, chosen["lpips"]), search)
     project_files(projector, targets, chosen["targets"], make_folder(chosen["outdir"]), chosen["animation"])
@@ -137,7 +144,13 @@ def project_command(**chosen: Any) -> None:
 @options.seeds
 @options.outdir
 @click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the training set]")
-@click.option("--count", default=5, type=click.IntRange(1), metavar="N", help="Nearest real images per generated one.")
+@click.option(
+    "--count",
+    default=5,
+    type=click.IntRange(1, options.MAX_COUNT),
+    metavar="N",
+    help="Nearest real images per generated one.",
+)
 @click.option(
     "--by",
     default="pixels",

@@ -1,6 +1,5 @@
 """Options that several commands of generate.py share, and their values."""
 
-import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -9,17 +8,39 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dnnlib.command_line import SETTINGS, Command
+from dnnlib.command_line import SETTINGS, Command, one_line_errors
 from dnnlib.text import parse_int_list, parse_number_list
 
 if TYPE_CHECKING:
     from sampling.renderer import Request
     from training.networks.generator import Generator
 
-NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl."
+NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl: file, https://... or hf://user/repo/file."
 MAX_SEED = 2**32 - 1  # of numpy.random.RandomState
+MAX_NUMBER = 1000  # of --trunc and the like
+MAX_COUNT = 2**16  # of --batch and the like
 Function = TypeVar("Function", bound=Callable[..., Any])
-command = partial(click.command, cls=Command, context_settings=SETTINGS)
+
+
+class NetworkCommand(Command):
+    """A command whose --network may be an address."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run it with a local file. Raises ClickException."""
+        with one_line_errors(bool(context.params["debug"])):
+            context.params["network"] = local_network(context.params["network"])
+        return super().invoke(context)
+
+
+def local_network(network: str) -> str:
+    """The local file of --network, downloaded if it is an address. Raises ValueError."""
+    from dnnlib.urls import local_file
+    from metrics.cache import default_folder
+
+    return local_file(network, default_folder())
+
+
+command = partial(click.command, cls=NetworkCommand, context_settings=SETTINGS)
 
 
 def number_list(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -36,15 +57,16 @@ def number_list(context: click.Context, parameter: click.Parameter, value: str |
 def decimal_list(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
     """Numbers such as -1,0,0.5."""
     try:
-        return parse_number_list(value)
+        numbers = parse_number_list(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    return [bounded(context, parameter, number) for number in numbers]
 
 
-def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """A number that is neither infinite nor NaN."""
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a finite number")
+def bounded(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A finite number of a size that makes sense."""
+    if not abs(value) <= MAX_NUMBER:
+        raise click.BadParameter(f"{value:g} is not in the range -{MAX_NUMBER}..{MAX_NUMBER}")
     return value
 
 
@@ -86,32 +108,6 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-network = click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP)
-seeds = click.option(
-    "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
-)
-outdir = click.option(
-    "--outdir", required=True, callback=output_folder, metavar="DIR", help="Where to save the results."
-)
-trunc = click.option(
-    "--trunc", default=1.0, callback=finite, metavar="PSI", help="Truncation psi: 1 = full variety, 0 = the mean image."
-)
-class_name = click.option(
-    "--class", "class_name", metavar="CLASS", help="Class by number or name.  [default: seed modulo classes]"
-)
-noise_mode = click.option(
-    "--noise-mode", default="const", type=click.Choice(("const", "random", "none")), help="Noise of the layers."
-)
-cutoff = click.option(
-    "--trunc-cutoff", type=click.IntRange(0), metavar="N", help="Truncate only the first N styles.  [default: all]"
-)
-image_format = click.option(
-    "--format", "extension", default="png", type=click.Choice(["png", "jpg", "webp"]), help="File format."
-)
-batch = click.option("--batch", default=32, type=click.IntRange(1), metavar="N", help="Images per batch.")
-debug = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
-
-
 def combined(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
     """Several options as one decorator; the help lists them in this order."""
 
@@ -123,17 +119,57 @@ def combined(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fu
     return decorate
 
 
-styles = combined(trunc, cutoff, class_name)
+network = click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP)
+seeds = click.option(
+    "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
+)
+outdir = click.option(
+    "--outdir", required=True, callback=output_folder, metavar="DIR", help="Where to save the results."
+)
+trunc = click.option(
+    "--trunc",
+    default=1.0,
+    callback=bounded,
+    metavar="PSI",
+    help="Truncation psi: 1 = full variety, 0 = the mean image.",
+)
+labels = combined(
+    click.option(
+        "--class", "class_name", metavar="CLASS", help="Class by number or name.  [default: seed modulo classes]"
+    ),
+    click.option(
+        "--label",
+        metavar="LIST",
+        help="Label vector, such as 0.7,0,0.3.  [default: if trained on vectors, drawn from them]",
+    ),
+)
+noise_mode = click.option(
+    "--noise-mode", default="const", type=click.Choice(("const", "random", "none")), help="Noise of the layers."
+)
+cutoff = click.option(
+    "--trunc-cutoff",
+    type=click.IntRange(0, MAX_COUNT),
+    metavar="N",
+    help="Truncate only the first N styles.  [default: all]",
+)
+image_format = click.option(
+    "--format", "extension", default="png", type=click.Choice(["png", "jpg", "webp"]), help="File format."
+)
+batch = click.option("--batch", default=32, type=click.IntRange(1, MAX_COUNT), metavar="N", help="Images per batch.")
+debug = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
+
+
+styles = combined(trunc, cutoff, labels)
 drawing = combined(noise_mode, batch, debug)
 
 
 def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
-    """How --class, --trunc and --trunc-cutoff turn seeds into styles."""
-    from sampling.classes import find_class
+    """How --class, --label, --trunc and --trunc-cutoff turn seeds into styles."""
+    from sampling.labels import choose_labels
     from sampling.renderer import Request
 
-    class_index = find_class(generator, chosen.get("class_name"))
-    return Request(class_index, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
+    labels = choose_labels(generator, chosen["network"], chosen["class_name"], chosen["label"])
+    return Request(labels, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
 
 
 def parse_grid(text: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class Search:
     candidates: int = 1000  # random w that are compared with the target to choose the starts
     num_steps: int = 300  # of a descent
     is_plus: bool = False  # then search W+ for as many steps again
-    class_index: int | None = None  # class of the random w; None = all classes
+    labels: Tensor | None = None  # of the random w, in turn, [n, c_dim]; None = the classes
     seed: int = 0  # of the random w
 
 
@@ -52,7 +52,7 @@ class Projector:
 
     def __init__(self, generator: Generator, embed: Embedding, search: Search) -> None:
         self.generator, self.embed, self.search = generator, embed, search
-        self.samples = random_w(generator, max(_SAMPLES, search.candidates), search.seed, search.class_index)
+        self.samples = random_w(generator, max(_SAMPLES, search.candidates), search.seed, search.labels)
         self.space = principal_space(self.samples)
         self.total_steps = search.num_steps * (2 if search.is_plus else 1)  # per target
 

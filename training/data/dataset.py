@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dnnlib.archive.label_table import FILE_NAME, Label
+from dnnlib.archive.label_table import FILE_NAME, Label, LabelTable
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import LayoutError
 from training.config import DatasetSpec
@@ -72,7 +72,12 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.cache: Decoded | None = None
         self.broken: dict[str, str] = {}
         self.spec = DatasetSpec(
-            self._layout.height, self._layout.width, self._layout.channels, labels.shape[1], class_names
+            self._layout.height,
+            self._layout.width,
+            self._layout.channels,
+            labels.shape[1],
+            class_names,
+            use_labels and has_vectors(self.files.label_table),
         )
 
     def __len__(self) -> int:
@@ -214,6 +219,11 @@ def _labels_of(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple[s
             f"images, one folder a class, with dataset_tool.py --labels-from-folders"
         )
     return _label_array(table.labels_of(names), len(table.class_names)), table.class_names
+
+
+def has_vectors(table: LabelTable | None) -> bool:
+    """Return whether labels are vectors, not class indices."""
+    return table is not None and not isinstance(next(iter(table.by_name.values())), int)
 
 
 def _label_array(labels: list[Label], num_names: int) -> np.ndarray:

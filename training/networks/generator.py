@@ -160,7 +160,7 @@ class Generator(nn.Module):
         super().__init__()
         self.z_dim, self.w_dim, self.c_dim = config.z_dim, config.w_dim, spec.label_dim
         self.num_ws = config.num_ws
-        self.class_names = spec.class_names
+        self.class_names, self.labels_are_vectors = spec.class_names, spec.labels_are_vectors
         self.img_channels = spec.channels
         self.img_height, self.img_width = spec.height, spec.width
         self.img_resolution = max(spec.height, spec.width)
