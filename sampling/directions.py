@@ -14,9 +14,7 @@ from dnnlib.files import atomic_write
 from dnnlib.images.writer import write_image
 from sampling.captions import sheet
 from sampling.renderer import Renderer, Request, device_of, random_w
-from training.networks.attention import EncoderLayer
-from training.networks.generator import Generator, Stage, SynthesisNetwork
-from training.networks.layers import EqualizedLinear
+from training.networks.generator import Generator
 
 _FIELDS = ("vectors", "eigenvalues", "spreads")
 _SAMPLES = 5000  # random w that measure the spread of w
@@ -61,33 +59,19 @@ class Directions:
         return cls(layers, *tensors)
 
 
-def affine_layers(synthesis: SynthesisNetwork) -> list[list[EqualizedLinear]]:
-    """The linear maps that read each style: that of its encoder layer, and that of the ToRGB of the stage before it."""
-    readers: list[list[EqualizedLinear]] = [[] for _ in range(synthesis.num_ws)]
-    index = 0
-    for stage in synthesis.stages:
-        assert isinstance(stage, Stage)
-        for layer in stage.layers:
-            assert isinstance(layer, EncoderLayer)
-            readers[index].append(layer.affine)
-            index += 1
-        readers[index].append(stage.to_rgb.affine)
-    return readers
-
-
-def find_directions(synthesis: SynthesisNetwork, layers: Sequence[int], count: int, samples: Tensor) -> Directions:
+def find_directions(generator: Generator, layers: Sequence[int], count: int, samples: Tensor) -> Directions:
     """The directions along which the style factors of some layers change most: eigenvectors of A^T A (equation 6).
 
     A stacks the weights of all linear maps that read these styles. The sign of each eigenvector makes its largest
     component positive.
 
     Args:
-        synthesis: Whose weights to take.
+        generator: Whose weights to take.
         layers: Indices of ws.
         count: At most w_dim.
         samples: Random w, [samples, w_dim], to measure their spread.
     """
-    readers = affine_layers(synthesis)
+    readers = generator.style_layers()
     weights = torch.cat([affine.weight * affine.weight_gain for layer in layers for affine in readers[layer]]).double()
     eigenvalues, vectors = torch.linalg.eigh(weights.T @ weights)  # ascending, vectors in columns
     chosen = vectors.T.flip(0)[:count]
@@ -102,7 +86,7 @@ def choose_directions(generator: Generator, file: str | None, layers: Sequence[i
     if file is None:
         if count > generator.w_dim:
             raise ValueError(f"--count={count}: W has {generator.w_dim} dimensions, and at most that many directions")
-        return find_directions(generator.synthesis, layers, count, random_w(generator, _SAMPLES, seed=0))
+        return find_directions(generator, layers, count, random_w(generator, _SAMPLES, seed=0))
     directions = Directions.load(file, device_of(generator))
     if directions.vectors.shape[1] != generator.w_dim or max(directions.layers) >= generator.num_ws:
         raise ValueError(

@@ -49,7 +49,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             answer = {"url": f"{self.server.address}/user/repo", "name": "user/repo", "id": "user/repo"}
         elif "/preupload/" in self.path:
-            answer = {"files": [{"path": f["path"], "uploadMode": "regular"} for f in json.loads(body)["files"]]}
+            answer = {
+                "files": [
+                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for f in json.loads(body)["files"]
+                ]
+            }
         elif re.search("/commit/", self.path):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":

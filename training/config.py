@@ -98,7 +98,15 @@ class AnyGenerator(Kind):
     group = "generator"
 
     z_dim: int = field(default=512, kw_only=True)            # latent width
+    w_dim: int = field(default=512, kw_only=True)            # style width
+    mapping_layers: int = field(default=2, kw_only=True)     # linear layers from z to w
+    mapping_lr_mult: float = field(default=0.01, kw_only=True)  # learning-rate multiplier of those layers
+    w_avg_beta: float = field(default=0.995, kw_only=True)   # decay of the running mean of w
     noise: bool = field(default=True, kw_only=True)          # fresh noise in every layer while training
+
+    def __post_init__(self) -> None:
+        for name in ("z_dim", "w_dim", "mapping_layers"):
+            require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -144,17 +152,14 @@ class GeneratorConfig(AnyGenerator):
     linformer: bool = False                      # project keys and values to fewer tokens in large stages
     linformer_tokens: int = 256                  # tokens after the projection
     linformer_from_px: int = 32                  # stages of at least this many squared px are projected
-    w_dim: int = 512                             # style width
-    mapping_layers: int = 2                      # linear layers from z to w
-    mapping_lr_mult: float = 0.01                # learning-rate multiplier of those layers
-    w_avg_beta: float = 0.995                    # decay of the running mean of w
     clamp: float | None = 256.0                  # bound of every layer's output; None = unbounded
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.widths) == len(self.layers) and len(self.widths) > 0,
                 f"--g_dict {self.widths} and --num_layers {self.layers} must name one value a stage, equally many")
         require(all(n >= 1 for n in self.layers), f"generator.layers must be 1 or more a stage, got {self.layers}")
-        for name in ("head_width", "minimum_heads", "z_dim", "w_dim", "mapping_layers", "linformer_tokens"):
+        for name in ("head_width", "minimum_heads", "linformer_tokens"):
             require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
         for width in self.widths:
             require(width >= 1 and width % self.num_heads(width) == 0,

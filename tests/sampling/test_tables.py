@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sampling.classes import find_classes
+from sampling.labels import find_classes
 from sampling.renderer import Renderer, Request, styles
 from sampling.tables import (
     check_col_styles,
@@ -84,7 +84,7 @@ def test_column_of_the_class_grid_is_the_image_of_that_class(conditional: Genera
     table = class_grid(renderer, [5, 6], [2, 0], Request(psi=0.8))
     images = draw(renderer, table, [5, 6])
     for column, index in enumerate([2, 0]):
-        own = torch.cat(list(renderer.seed_batches([5, 6], Request(index, 0.8))))
+        own = torch.cat(list(renderer.seed_batches([5, 6], Request(torch.eye(3)[[index]], 0.8))))
         assert torch.equal(images[:, column], own)
     assert not torch.equal(images[:, 0], images[:, 1])
 

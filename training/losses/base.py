@@ -56,8 +56,9 @@ class AdversarialLoss:
         return self.phase(name, stream, interval=interval, allow_tf32=self.precision.regularizer_tf32, **settings)
 
     def phase(self, name: str, stream: int, **settings: Any) -> Phase:
-        """The phase called G_... or D_..., after the network that it updates."""
+        """The phase called G_... or D_..., after the network that it updates; it ends with `update_w_avg` unless told else."""
         state = self.state
+        settings.setdefault("finish", self.update_w_avg)
         trained, frozen = (state.g, state.D) if name.startswith("G") else (state.d, state.G)
         return Phase(name, trained, frozen, finite=state.finite, stream=stream, **settings)
 
@@ -89,7 +90,8 @@ class AdversarialLoss:
             self.state.ada.report(logits)
 
     def update_w_avg(self) -> None:
-        """Move the running mean of w by the styles of a step, over all ranks."""
+        """Move the running mean of w by the styles of a step, if it made some, over all ranks."""
         mapping = self.state.G.mapping_network
-        all_reduce_mean(mapping.w_sum)  # of as many w on every rank
-        mapping.update_w_avg()
+        if mapping.w_count:  # as many on every rank
+            all_reduce_mean(mapping.w_sum)
+            mapping.update_w_avg()

@@ -37,11 +37,11 @@ class LogisticLoss(AdversarialLoss):
     def phases(self) -> list[Phase]:
         """G_main, G_pl, D_main, D_r1; without the regularisers that are off."""
         config = self.config
-        phases = [self.main_phase("G_main", 0, loss=self.g_main, finish=self.update_w_avg)]
+        phases = [self.main_phase("G_main", 0, loss=self.g_main)]
         if config.pl_weight > 0:
             finish = self.finish_path_length
             phases.append(self.regularizer("G_pl", 1, config.pl_interval, loss=self.g_path_length, finish=finish))
-        phases.append(self.main_phase("D_main", 2, loss=self.d_main, finish=self.update_w_avg))
+        phases.append(self.main_phase("D_main", 2, loss=self.d_main))
         if config.r1_gamma > 0:
             phases.append(self.regularizer("D_r1", 3, config.r1_interval, loss=self.d_r1))
         return phases
