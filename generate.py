@@ -121,7 +121,7 @@ def generate(chosen: dict[str, Any]) -> None:
     else:
         request = options.make_request(generator, chosen)
         batches = renderer.seed_batches(seeds, request)
-    options.make_folder(outdir)
+    options.make_folder(generator, outdir)
     if chosen["save_w"]:
         save_styles(outdir / "w.npz", renderer.styles(seeds, request), seeds)
         print(f"Styles: {outdir / 'w.npz'}")
@@ -165,7 +165,7 @@ def grid_columns(text: str | None, generator: "Generator", count: int, outdir: P
 
 def export(chosen: dict[str, Any]) -> None:
     """Convert a snapshot to the file --export; raises ValueError if images are requested too."""
-    from training.checkpoint.snapshot import export_snapshot
+    from training.checkpoint.snapshot import export_snapshot, read_snapshot
 
     target = chosen["export"]
     given = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}
@@ -175,7 +175,9 @@ def export(chosen: dict[str, Any]) -> None:
         from sampling.hub import check_repo, push
 
         check_repo(chosen["hub"])
-    options.make_folder(target.parent)
+    trained_on = read_snapshot(chosen["network"])[0].data.path
+    options.check_output(target, "--export", trained_on, "the training set")
+    target.parent.mkdir(parents=True, exist_ok=True)
     export_snapshot(chosen["network"], target)
     print(f"Saved: {target}")
     if chosen["hub"]:

@@ -1,6 +1,7 @@
 """The labels that images are generated with: of a class by number or name, a given vector, or those of the data set."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,18 +9,15 @@ from torch import Tensor
 
 from dnnlib.text import parse_int_list, parse_number_list
 from sampling.renderer import device_of
-from training.checkpoint.snapshot import read_snapshot
 from training.data.dataset import ImageDataset
-from training.evaluation.inputs import training_set
 from training.networks.generator import Generator
 
 
-def choose_labels(generator: Generator, network: str, class_name: str | None, label: str | None) -> Tensor | None:
+def choose_labels(generator: Generator, class_name: str | None, label: str | None) -> Tensor | None:
     """Label vectors to be used in turn, [n, c_dim]; None = the classes in turn, or no labels at all.
 
     Args:
         generator: The network to be used.
-        network: Its snapshot, which knows the data set.
         class_name: --class, by number or name.
         label: --label, numbers separated by commas.
 
@@ -33,7 +31,7 @@ def choose_labels(generator: Generator, network: str, class_name: str | None, la
         return parse_label(generator, label)
     if class_name is not None:
         return torch.eye(generator.c_dim, device=device_of(generator))[[find_class(generator, class_name)]]
-    return labels_of_data(generator, network) if generator.labels_are_vectors else None
+    return labels_of_data(generator) if generator.labels_are_vectors else None
 
 
 def parse_label(generator: Generator, text: str) -> Tensor:
@@ -53,16 +51,14 @@ def parse_label(generator: Generator, text: str) -> Tensor:
     return torch.tensor([values], device=device_of(generator))
 
 
-def labels_of_data(generator: Generator, network: str) -> Tensor:
+def labels_of_data(generator: Generator) -> Tensor:
     """The labels of the training set in a fixed random order, [images, c_dim]. Raises ValueError if it is not here."""
-    config = read_snapshot(network)[0]
+    path = generator.run_config.data.path if generator.run_config else ""
     advice = (
         f"the labels of this network are vectors of length {generator.c_dim}; give one as --label={example(generator)}"
     )
-    try:
-        path = training_set(network, config)
-    except ValueError as error:
-        raise ValueError(f"{advice} ({str(error).split(';')[0]})") from None
+    if not path or not Path(path).expanduser().exists():
+        raise ValueError(f"{advice} (the images it was trained on are not at {path or 'a known path'})")
     labels = ImageDataset(path, use_labels=True).labels()
     if labels.shape[1] != generator.c_dim:
         raise ValueError(f"{advice} (those in {path} have length {labels.shape[1]})")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dnnlib.images.writer import write_image
 from sampling.captions import sheet
 from sampling.renderer import device_of
-from training.checkpoint.snapshot import load_discriminator, read_snapshot
+from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
 from training.evaluation.inputs import training_set
 from training.networks.discriminator import Discriminator
@@ -103,7 +103,8 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
 
     Raises ValueError if they are missing or differ from the network in size or channels.
     """
-    config = read_snapshot(network)[0]
+    config = generator.run_config
+    assert config is not None, "loaded from a snapshot"
     path = data or training_set(network, config)
     subset = None if data else config.data.subset
     mirror = config.data.mirror if mirror is None else mirror

@@ -49,12 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             answer = {"url": f"{self.server.address}/user/repo", "name": "user/repo", "id": "user/repo"}
         elif "/preupload/" in self.path:
-            answer = {
-                "files": [
-                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
-                    for f in json.loads(body)["files"]
-                ]
-            }
+            modes = {"uploadMode": "regular", "shouldIgnore": False}
+            answer = {"files": [{"path": file["path"]} | modes for file in json.loads(body)["files"]]}
         elif re.search("/commit/", self.path):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":

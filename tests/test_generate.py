@@ -1,8 +1,10 @@
 """The command lines of generate.py for images of seeds: files, tables, animations, messages."""
 
 import lzma
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 import generate
 from sampling.renderer import Renderer
 from training.checkpoint.snapshot import save_snapshot
-from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig, ScheduleConfig
+from training.config import DataConfig, DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig, ScheduleConfig
 from training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
@@ -137,9 +139,12 @@ def test_network_is_compiled_for_many_images(compiling: str, count: int, expecte
         (["--seeds=0", "--outdir=~nobody-of-that-name/x"], "home directory"),
         (["interpolate", "--seeds=0-1", "--out={folder}"], "is a folder; name a file"),
         (["interpolate", "--seeds=0-1", "--out={file}/walk.gif"], "file is a file"),
-        (["--seeds=0", "--outdir={folder}/o", "--trunc=nan"], "not a finite number"),
-        (["directions", "--seeds=0", "--outdir={folder}/o", "--strength=inf"], "not a finite number"),
+        (["--seeds=0", "--outdir={folder}/o", "--trunc=nan"], "is not in the range -1000..1000"),
+        (["directions", "--seeds=0", "--outdir={folder}/o", "--strength=inf"], "is not in the range -1000..1000"),
+        (["truncation", "--seeds=0", "--outdir={folder}/o", "--psi=0,1e308"], "1e+308 is not in the range"),
         (["interpolate", "--seeds=0-1", "--frames=100000000"], "--frames"),
+        (["--seeds=0", "--outdir={folder}/o", "--batch=1000000000000000000000"], "--batch"),
+        (["--seeds=0", "--outdir={folder}/o", "--label=1,2"], "--label=1,2 has 2 numbers"),
         (["project", "--target={file}", "--outdir={folder}/o", "--candidates=1000000000"], "--candidates"),
         (["--seeds=0", "--export={folder}/x.pkl"], "leave out --seeds"),
         (["--export={folder}/x.zip"], "must end in .pkl"),
@@ -167,3 +172,32 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
     assert result.exit_code and isinstance(result.exception, SystemExit)
     assert message in " ".join(result.output.split())
     assert not [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
+
+
+def test_nothing_is_written_inside_what_is_read_as_images(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    config = replace(tiny_config, data=DataConfig(str(tmp_path / "link")))
+    network = f"--network={tmp_path / 'net.pkl'}"
+    save_snapshot(tmp_path / "net.pkl", TrainState(config, DatasetSpec(16, 16, 3), torch.device("cpu")))
+    (tmp_path / "link2").symlink_to(tmp_path / "data" / "00000")
+    before = sorted((tmp_path / "data").rglob("*"))
+    for folder in ("data", "link/new", "link2"):
+        out = tmp_path / folder
+        for arguments in (
+            [network, "--seeds=0", f"--outdir={out}"],
+            [network, f"--export={out / 'x.pkl'}"],
+            ["mix", network, "--rows=0", "--cols=1", f"--outdir={out}"],
+            ["interpolate", network, "--seeds=0,1", f"--out={out / 'a.webp'}"],
+        ):
+            assert "lies inside the training set" in run(*arguments, ok=False)
+    image = tmp_path / "data" / "00000" / "img00000000.png"
+    shutil.copy(image, tmp_path / "proj00.png")
+    output = run("project", network, f"--target={tmp_path / 'proj00.png'}", f"--outdir={tmp_path}", ok=False)
+    assert "--outdir" in output and sorted((tmp_path / "data").rglob("*")) == before
+    assert (tmp_path / "proj00.png").read_bytes() == image.read_bytes()
+    shutil.copytree(tiny_data, tmp_path / "other")
+    arguments = ["nearest", network, "--seeds=0", f"--data={tmp_path / 'other'}", f"--outdir={tmp_path / 'other'}"]
+    assert "lies inside --data" in run(*arguments, ok=False)

@@ -47,7 +47,7 @@ def mix_command(**chosen: Any) -> None:
     request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     col_styles = check_col_styles(chosen["col_styles"], generator.num_ws)
     size = len(chosen["rows"]) + 1, len(chosen["cols"]) + 1
-    path = table_path(make_folder(chosen["outdir"]), f"mix.{chosen['extension']}", generator, *size)
+    path = table_path(make_folder(generator, chosen["outdir"]), f"mix.{chosen['extension']}", generator, *size)
     write_mixing_table(renderer, chosen["rows"], chosen["cols"], col_styles, request, path)
 
 
@@ -81,7 +81,7 @@ def truncation_command(**chosen: Any) -> None:
     request = make_request(generator, chosen | {"trunc_cutoff": None})
     renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])
     size = len(chosen["seeds"]), len(chosen["psis"])
-    path = table_path(make_folder(chosen["outdir"]), f"truncation.{chosen['extension']}", generator, *size)
+    path = table_path(make_folder(generator, chosen["outdir"]), f"truncation.{chosen['extension']}", generator, *size)
     ws = renderer.styles(chosen["seeds"], request)
     table = truncation_sweep(generator, ws, chosen["psis"], chosen["trunc_cutoff"])
     save_table(path, draw(renderer, table, chosen["seeds"]))
@@ -112,7 +112,7 @@ def classes_command(**chosen: Any) -> None:
     request = Request(None, chosen["trunc"], chosen["trunc_cutoff"])
     renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])
     size = len(chosen["seeds"]), len(classes)
-    path = table_path(make_folder(chosen["outdir"]), f"classes.{chosen['extension']}", generator, *size)
+    path = table_path(make_folder(generator, chosen["outdir"]), f"classes.{chosen['extension']}", generator, *size)
     save_table(path, draw(renderer, class_grid(renderer, chosen["seeds"], classes, request), chosen["seeds"]))
 
 
@@ -167,7 +167,7 @@ def interpolate_command(**chosen: Any) -> None:
     request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     ways = [Way(generator, seeds, request, chosen["space"]) for seeds in split_seeds(chosen["seeds"], rows * columns)]
     moments = timeline(len(ways[0].z), chosen["frames"], chosen["loop"])
-    make_folder(path.parent)
+    make_folder(generator, path.parent, "--out")
     made = tqdm(frames(renderer, ways, moments, chosen["seeds"][0], columns), total=len(moments), disable=None)
     write_animation(path, (enlarged(pixels, scale) for pixels in made), chosen["fps"])
     print(f"{len(moments)} frames, {len(moments) / chosen['fps']:.1f} seconds: {path}")

@@ -42,7 +42,7 @@ def attention_command(**chosen: Any) -> None:
     generator = load(chosen["network"])
     points = parse_points(chosen["points"], generator.img_height, generator.img_width)
     layers = chosen_layers(chosen["layers"], generator.num_ws - 1)
-    request, outdir = make_request(generator, chosen), make_folder(chosen["outdir"])
+    request, outdir = make_request(generator, chosen), make_folder(generator, chosen["outdir"])
     for seed in chosen["seeds"]:
         ws = styles(generator, [seed], request)
         write_attention(generator, ws, f"attention{seed:04d}", points, layers, outdir)
@@ -92,7 +92,7 @@ def directions_command(**chosen: Any) -> None:
     found = choose_directions(generator, chosen["file"], layers, chosen["count"] or 5)
     request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     amounts = steps(chosen["strength"], chosen["steps"])
-    write_strips(renderer, found, chosen["seeds"], request, amounts, make_folder(chosen["outdir"]))
+    write_strips(renderer, found, chosen["seeds"], request, amounts, make_folder(generator, chosen["outdir"]))
 
 
 @command("project")
@@ -131,12 +131,14 @@ def project_command(**chosen: Any) -> None:
     from sampling.renderer import load
 
     generator = load(chosen["network"])
-    labels = choose_labels(generator, chosen["network"], chosen["class_name"], chosen["label"])
+    labels = choose_labels(generator, chosen["class_name"], chosen["label"])
     starts = {name: chosen[name] for name in ("starts", "candidates", "seed")}
     search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", labels=labels, **starts)
+    for index, target in enumerate(chosen["targets"]):
+        options.check_output(chosen["outdir"] / f"proj{index:02d}.png", "--outdir", target, "--target")
     targets = read_targets(chosen["targets"], generator)
     projector = Projector(generator, choose_embedding(chosen["network"], generator, chosen["lpips"]), search)
-    project_files(projector, targets, chosen["targets"], make_folder(chosen["outdir"]), chosen["animation"])
+    project_files(projector, targets, chosen["targets"], make_folder(generator, chosen["outdir"]), chosen["animation"])
 
 
 @command("nearest")
@@ -175,9 +177,10 @@ def nearest_command(**chosen: Any) -> None:
     from sampling.renderer import Renderer, load
 
     generator = load(chosen["network"])
+    options.check_output(chosen["outdir"], "--outdir", chosen["data"], "--data")
     dataset = open_real(chosen["network"], generator, chosen["data"], chosen["mirror"])
     request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     images = renderer.images(renderer.styles(chosen["seeds"], request), chosen["seeds"])
     names = [f"seed {seed}" for seed in chosen["seeds"]]
     description = describe(chosen["network"], generator, chosen["by"])
-    write_neighbours(images, names, dataset, chosen["count"], description, make_folder(chosen["outdir"]))
+    write_neighbours(images, names, dataset, chosen["count"], description, make_folder(generator, chosen["outdir"]))

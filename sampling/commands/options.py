@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dnnlib.command_line import SETTINGS, Command, one_line_errors
+from dnnlib.paths import require_outside
 from dnnlib.text import parse_int_list, parse_number_list
 
 if TYPE_CHECKING:
@@ -102,10 +103,18 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-def make_folder(folder: Path) -> Path:
-    """The folder, made if it does not exist."""
+def make_folder(generator: "Generator", folder: Path, option: str = "--outdir") -> Path:
+    """The folder, made if it does not exist. Raises ValueError if it is inside the network's training set."""
+    config = generator.run_config
+    check_output(folder, option, config.data.path if config else "", "the training set")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_output(written: Path, option: str, images: str, source: str) -> None:
+    """Raise ValueError if a path to write is inside a folder of images, if that exists."""
+    if images and Path(images).expanduser().exists():
+        require_outside(written, option, images, source)
 
 
 def combined(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -168,7 +177,7 @@ def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
     from sampling.labels import choose_labels
     from sampling.renderer import Request
 
-    labels = choose_labels(generator, chosen["network"], chosen["class_name"], chosen["label"])
+    labels = choose_labels(generator, chosen["class_name"], chosen["label"])
     return Request(labels, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
 
 

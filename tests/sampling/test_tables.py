@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sampling.labels import find_classes
 from sampling.renderer import Renderer, Request, styles
 from sampling.tables import (
     check_col_styles,
@@ -87,16 +86,6 @@ def test_column_of_the_class_grid_is_the_image_of_that_class(conditional: Genera
         own = torch.cat(list(renderer.seed_batches([5, 6], Request(torch.eye(3)[[index]], 0.8))))
         assert torch.equal(images[:, column], own)
     assert not torch.equal(images[:, 0], images[:, 1])
-
-
-def test_classes_by_number_range_and_name(conditional: Generator) -> None:
-    assert find_classes(conditional, None) == [0, 1, 2]
-    assert find_classes(conditional, "blue,0-1") == [2, 0, 1]
-    for text in ("0-3", "yellow", "red,", "1-0"):
-        with pytest.raises(
-            ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of red, green, blue"
-        ):
-            find_classes(conditional, text)
 
 
 def test_a_table_too_large_for_its_format_is_refused_at_once(generator: Generator, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.config import AnyGenerator, DatasetSpec
+from training.config import AnyGenerator, DatasetSpec, RunConfig
 from training.networks.layers import EqualizedLinear
 from training.networks.mapping import MappingNetwork, truncate
 
@@ -16,6 +16,7 @@ class StyleGenerator(nn.Module):
     """
 
     synthesis: Any
+    run_config: RunConfig | None = None  # of the snapshot that it was loaded from
 
     def __init__(self, config: AnyGenerator, spec: DatasetSpec, num_ws: int) -> None:
         super().__init__()
