@@ -89,7 +89,7 @@ def published(path: Path, batch: int, workers: int, device: torch.device) -> Bat
 def ours(path: Path, batch: int, cache: str, workers: int, device: torch.device) -> Batches:
     """The stream of training."""
     dataset = ImageDataset(path)
-    cache_decoded(dataset, cache, device, workers, say=lambda line: None)
+    cache_decoded(dataset, cache, device, log=lambda line: None)
     yield from stream(
         dataset, seed=0, start_nimg=0, batch_size=batch, micro_batch=batch, num_workers=workers, device=device
     )

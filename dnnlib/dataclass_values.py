@@ -1,6 +1,7 @@
-"""Typed dataclasses from plain values and from what people type, and back; every misfit is named."""
+"""Typed dataclasses from plain values and from command-line text, and back, with errors that name the field."""
 
 import dataclasses
+import math
 import types
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -27,7 +28,7 @@ def to_plain(value: Any) -> Any:
 def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     """An instance of a dataclass from plain nested values; `where` names it in errors.
 
-    A class with a class method `of_kind` stands for several: values["kind"] chooses, None = the default.
+    A class with a class method `of_kind` stands for several classes: values["kind"] chooses one, None the default.
     """
     if hasattr(cls, "of_kind"):
         cls = getattr(cls, "of_kind")(values.get("kind"))  # noqa: B009, of those classes that have it
@@ -49,8 +50,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
         return tuple(convert(get_args(hint)[0], item, where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     require(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
+    require(hint is not float or math.isfinite(value), f"{where} must be a finite number, got {value}")
     return value
 
 
@@ -66,9 +68,11 @@ def parse(hint: Any, text: str, where: str) -> Any:
         require(text.lower() in words, f"{where} must be true or false, got '{text}'")
         return words[text.lower()]
     try:
-        return hint(text)
+        value = hint(text)
     except ValueError:
         raise ConfigError(f"{where} must be of type {hint.__name__}, got '{text}'") from None
+    require(hint is not float or math.isfinite(value), f"{where} must be a finite number, got '{text}'")
+    return value
 
 
 def override(config: T, path: str, text: str, prefix: str = "") -> T:

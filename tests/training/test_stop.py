@@ -32,6 +32,19 @@ def test_signals_are_noted_and_the_second_interrupt_interrupts() -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_a_closed_terminal_asks_to_stop_but_not_under_nohup() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.reason is Stop.HUNG_UP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.reason is Stop.NO
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_time_is_over_when_it_is() -> None:
     assert StopRequest(after_sec=0).agreed() is Stop.TIME
     assert StopRequest(after_sec=1000).agreed() is Stop.NO

@@ -1,4 +1,4 @@
-"""Which images come when: an order without end that can start anywhere, cut into micro-batches."""
+"""The order of the images, infinite and resumable anywhere, and its micro-batches."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ import numpy as np
 
 
 def order(seed: int, start_nimg: int, length: int) -> Iterator[int]:
-    """Yield without end the positions, 0..length-1, of the images from global image index `start_nimg` on.
+    """Yield image indices, 0..length-1, from global position `start_nimg` on, without end.
 
-    Each epoch of `length` images is a permutation of its own that follows from (seed, epoch) alone, so the order does
-    not depend on where a run started.
+    Each epoch is a permutation that depends on (seed, epoch) alone.
     """
     epoch, position = divmod(start_nimg, length)
     while True:
