@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.networks.attention import EncoderLayer, Modulation
-from training.networks.generator import Stage, SynthesisNetwork
+from training.networks.generator import Generator, Stage, SynthesisNetwork
 
 Point = tuple[int, int]  # y, x of an image, px
 
@@ -65,12 +65,12 @@ def token_at(point: Point, image_size: tuple[int, int], stage_size: tuple[int, i
     return y * stage_size[1] + x
 
 
-def encoder_layers(synthesis: SynthesisNetwork) -> list[tuple[EncoderLayer, tuple[int, int]]]:
+def encoder_layers(generator: Generator) -> list[tuple[EncoderLayer, tuple[int, int]]]:
     """All encoder layers, ordered as their styles, each with its (height, width). Raises ValueError if there are none."""
-    if not isinstance(synthesis, SynthesisNetwork):
+    if not isinstance(generator.synthesis, SynthesisNetwork):
         raise ValueError("this network has no attention layers")
     found = []
-    for stage in synthesis.stages:
+    for stage in generator.synthesis.stages:
         assert isinstance(stage, Stage)
         for layer in stage.layers:
             assert isinstance(layer, EncoderLayer)
@@ -80,17 +80,18 @@ def encoder_layers(synthesis: SynthesisNetwork) -> list[tuple[EncoderLayer, tupl
 
 @torch.no_grad()
 def attention_maps(
-    synthesis: SynthesisNetwork, ws: Tensor, points: Sequence[Point], layers: Sequence[int]
+    generator: Generator, ws: Tensor, points: Sequence[Point], layers: Sequence[int]
 ) -> tuple[list[LayerAttention], Tensor]:
     """The attention of some points in each of `layers`, and the image, [1, channels, height, width].
 
     Args:
-        synthesis: In eval mode.
+        generator: In eval mode.
         ws: Styles of one image, [1, num_ws, w_dim].
         points: In the image.
         layers: Indices over all stages.
     """
-    all_layers = encoder_layers(synthesis)
+    all_layers = encoder_layers(generator)
+    image_size = (generator.img_height, generator.img_width)
     index_of = {layer: index for index, (layer, _) in enumerate(all_layers)}
     found: dict[int, LayerAttention] = {}
 
@@ -98,13 +99,13 @@ def attention_maps(
         assert isinstance(layer, EncoderLayer)
         index = index_of[layer]
         size = all_layers[index][1]
-        tokens = [token_at(point, synthesis.sizes[-1], size) for point in points]
+        tokens = [token_at(point, image_size, size) for point in points]
         weights = token_weights(layer, attention_rows(layer, inputs[0], inputs[1], tokens))[0].unflatten(2, size)
         found[index] = LayerAttention(index, weights, layer.proj_weight is not None)
 
     handles = [all_layers[index][0].register_forward_pre_hook(record) for index in layers]
     try:
-        image = synthesis(ws, noise_mode="const")
+        image = generator.synthesis(ws, noise_mode="const")
     finally:
         for handle in handles:
             handle.remove()

@@ -24,7 +24,7 @@ def write_attention(
     generator: Generator, ws: Tensor, name: str, points: Sequence[Point], layers: Sequence[int], outdir: Path
 ) -> None:
     """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the image of styles [1, num_ws, w_dim]."""
-    maps, image = attention_maps(generator.synthesis, ws, points, layers)
+    maps, image = attention_maps(generator, ws, points, layers)
     pixels = to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
     write_image(outdir / f"{name}.png", overview(pixels, points, maps))
     for attention in maps:

@@ -36,12 +36,13 @@ def attention_command(**chosen: Any) -> None:
       python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --outdir=out
       python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --points='16,16;4,20' --outdir=out
     """
+    from sampling.attention_maps import encoder_layers
     from sampling.attention_sheets import parse_points, write_attention
     from sampling.renderer import load, styles
 
     generator = load(chosen["network"])
     points = parse_points(chosen["points"], generator.img_height, generator.img_width)
-    layers = chosen_layers(chosen["layers"], generator.num_ws - 1)
+    layers = chosen_layers(chosen["layers"], len(encoder_layers(generator)))
     request, outdir = make_request(generator, chosen), make_folder(generator, chosen["outdir"])
     for seed in chosen["seeds"]:
         ws = styles(generator, [seed], request)

@@ -8,6 +8,7 @@ from sampling.attention_maps import attention_maps, attention_rows, encoder_laye
 from training.config import DatasetSpec, GeneratorConfig
 from training.networks.attention import EncoderLayer
 from training.networks.generator import Generator
+from training.networks.hybrid import HybridConfig, HybridGenerator
 
 
 def make_layer(linformer: bool, heads: int) -> EncoderLayer:
@@ -48,7 +49,7 @@ def test_maps_of_an_image_that_is_not_square(linformer: bool) -> None:
     generator = Generator(config, DatasetSpec(32, 64, 1)).eval().requires_grad_(False)
     ws = generator.mapping(torch.randn(1, 8))
     points = [(0, 0), (31, 63), (20, 40)]
-    maps, image = attention_maps(generator.synthesis, ws, points, [3, 0, 2])
+    maps, image = attention_maps(generator, ws, points, [3, 0, 2])
     torch.testing.assert_close(image, generator.synthesis(ws, noise_mode="const"))
     assert [found.layer for found in maps] == [3, 0, 2]
     assert [list(found.weights.shape) for found in maps] == [[2, 3, 32, 64], [4, 3, 8, 16], [2, 3, 16, 32]]
@@ -58,7 +59,7 @@ def test_maps_of_an_image_that_is_not_square(linformer: bool) -> None:
         assert found.shares.amin() >= 0
         if not found.is_projected:
             torch.testing.assert_close(found.shares, found.weights)
-    assert not any(layer._forward_pre_hooks for layer, _ in encoder_layers(generator.synthesis))
+    assert not any(layer._forward_pre_hooks for layer, _ in encoder_layers(generator))
 
 
 def test_a_token_that_all_queries_seek_gets_all_attention() -> None:
@@ -79,3 +80,11 @@ def test_points_belong_to_the_token_that_covers_them() -> None:
     assert token_at((3, 3), (32, 64), (8, 16)) == 0
     assert token_at((4, 8), (32, 64), (8, 16)) == 16 + 2
     assert token_at((31, 63), (32, 64), (8, 16)) == 8 * 16 - 1
+
+
+def test_layers_below_convolutions_have_maps() -> None:
+    config = HybridConfig(widths=(16,), layers=(2,), head_width=8, z_dim=8, w_dim=12, channel_max=8, attention_to_px=8)
+    generator = HybridGenerator(config, DatasetSpec(32, 32, 3)).eval().requires_grad_(False)
+    ws = generator.mapping(torch.randn(1, 8))
+    maps, image = attention_maps(generator, ws, [(31, 31)], [0, 1])
+    assert image.shape == (1, 3, 32, 32) and [found.weights.shape[2:] for found in maps] == [(8, 8)] * 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sampling.directions import Directions, find_directions, steps
+from sampling.directions import Directions, find_directions
 from sampling.renderer import random_w
 from training.config import DatasetSpec, RunConfig
 from training.networks.generator import Generator
@@ -64,11 +64,6 @@ def test_moving_changes_the_chosen_styles_alone_and_no_steps_change_nothing(gene
     assert torch.equal(moved[:, [0, 2]], torch.zeros(3, 2, generator.w_dim))
     expected = (2 * found.spreads[1] * found.vectors[1]).expand(3, 2, -1)
     torch.testing.assert_close(moved[:, [1, 3]], expected)
-
-
-def test_steps_are_even_and_pass_through_zero() -> None:
-    assert steps(3.0, 7) == [-3, -2, -1, 0, 1, 2, 3]
-    assert steps(0.7, 5)[2] == 0
 
 
 @pytest.mark.parametrize(
