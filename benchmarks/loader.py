@@ -30,8 +30,7 @@ from dnnlib.dataclass_values import require
 from training.config import CACHE_MODES
 from training.data.cache import cache_decoded
 from training.data.dataset import ImageDataset
-from training.data.order import order
-from training.data.stream import stream
+from training.data.stream import order, stream
 
 PRESETS = ("cifar", "church128")
 BATCH = {"cpu": "32", "cuda": "32"}

@@ -16,6 +16,7 @@ from training.config import (
     RunConfig,
     ScheduleConfig,
 )
+from training.registry import entry
 
 Preset = Callable[[DatasetSpec, int], RunConfig]  # (images, processes) -> configuration
 
@@ -58,11 +59,10 @@ def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
 
 def hybrid_generator(spec: DatasetSpec) -> GeneratorConfig:
     """Attention up to 32 px with widths 512, 256, 256 and layers 1, 2, 2, as many as there are stages; convolutions above."""
-    from training.networks.hybrid import HybridConfig  # imports torch
-
-    default = HybridConfig()
+    default = entry("generator", "hybrid").config()
     count = len(default.split(spec)[0])
-    return replace(default, widths=default.widths[:count], layers=default.layers[:count])
+    config: GeneratorConfig = replace(default, widths=default.widths[:count], layers=default.layers[:count])
+    return config
 
 
 def hybrid(name: str, size: int) -> Preset:

@@ -43,15 +43,7 @@ def changed(config: RunConfig, group: str, **values: Any) -> RunConfig:
         (12, 3, 2.0, 1, [12, 6]),  # path length needs an even number
     ],
 )
-def test_valid_numbers(
-    tiny_config: RunConfig,
-    dataset: ImageDataset,
-    batch: int,
-    group: int,
-    pl_weight: float,
-    processes: int,
-    expected: list[int],
-) -> None:
+def test_valid_numbers(tiny_config, dataset, batch, group, pl_weight, processes, expected):
     config = changed(tiny_config, "schedule", batch=batch)
     config = changed(changed(config, "discriminator", mbstd_group=group), "loss", pl_weight=pl_weight)
     assert micro_batches(config, dataset, processes) == expected
@@ -65,9 +57,7 @@ def test_no_valid_number(tiny_config: RunConfig, dataset: ImageDataset) -> None:
         micro_batches(config, dataset, 1)
 
 
-def test_largest_number_that_fits(
-    tiny_config: RunConfig, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
     """On a device of 10 GiB in which an image takes 1 GiB."""
     taken = [0]
 
@@ -100,9 +90,7 @@ def test_largest_number_that_fits(
         found(cache_gib=8)
 
 
-def test_resumed_run_keeps_its_number(
-    tiny_config: RunConfig, dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_run_keeps_its_number(tiny_config, dataset, tmp_path, monkeypatch):
     assert initial_batch_gpu(tiny_config, dataset, 2, tmp_path)[0] == with_micro_batch(tiny_config, 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert initial_batch_gpu(tiny_config, dataset, 2, None)[1] == MemoryProbe(2)
@@ -114,9 +102,7 @@ def test_resumed_run_keeps_its_number(
     assert initial_batch_gpu(other, dataset, 1, tmp_path)[1] is not None
 
 
-def test_probe_steps_as_training_does(
-    tiny_config: RunConfig, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probe_steps_as_training_does(tiny_config, dataset, monkeypatch):
     tried = Probe(with_micro_batch(tiny_config, 2), dataset, CPU, num_processes=2)
     assert [len(batch.images) for batch in tried.batches] == [2, 2]
     before = [p.clone() for p in tried.state.G.parameters()]

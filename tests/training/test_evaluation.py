@@ -133,9 +133,7 @@ def test_pairs_differ_by_a_small_step_in_w_and_not_in_noise(data: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
-def test_snapshot_metrics_are_printed_and_recorded_beside_it(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_snapshot_metrics_are_printed_and_recorded_beside_it(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
     snapshot = tmp_path / "network-snapshot-000004.pkl"
     snapshot.write_bytes(b"networks")
@@ -150,9 +148,7 @@ def test_snapshot_metrics_are_printed_and_recorded_beside_it(
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
-def test_snapshot_is_measured_against_flipped_images_only_where_training_flips(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_snapshot_is_measured_against_flipped_images_only_if_training_flips(data, tmp_path, monkeypatch):
     class Means:
         name, digest, dim, resize, is_published = "means", "none", 3, "none", True
 

@@ -54,9 +54,7 @@ def cached(path: Path, mode: str, **options: Any) -> ImageDataset:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("mode", ["auto", "ram", "none"])
-def test_stream_is_the_same_and_reads_each_file_once(
-    data: Path, mode: str, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stream_is_the_same_and_reads_each_file_once(data, mode, workers, monkeypatch):
     options: dict[str, Any] = {"use_labels": True, "mirror": True, "max_images": 19, "seed": 4}
     expected = take(ImageDataset(data, **options), start_nimg=24)
     dataset = cached(data, mode, **options)
@@ -156,12 +154,10 @@ def test_pickled_data_set_keeps_the_file_and_nothing_else(data: Path, mode: str)
         ("ram", CPU, 95, None, "has 100.0 GiB left"),
     ],
 )
-def test_choice(
-    mode: str, device: torch.device, gib: float, expected: Any, note: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choice(mode, device, gib, expected, note, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (16 * GIB, 0))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100 * GIB))
     location, found = choose(mode, int(gib * GIB), device)
     assert location == expected and bool(found) == bool(note) and note in found
-    images: Any = SimpleNamespace(shape=(1, int(gib * GIB), 1, 1))
+    images = SimpleNamespace(shape=(1, int(gib * GIB), 1, 1))
     assert device_bytes(images, mode, device) == (gib * GIB if expected is CacheLocation.DEVICE else 0)

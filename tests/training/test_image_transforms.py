@@ -40,9 +40,7 @@ def test_what_comes_from_beyond_the_border_is_the_reflection():
 @pytest.mark.parametrize("shape", [(9, 3, 16, 16), (4, 1, 12, 20), (1, 3, 8, 8), (2, 3, 32, 24)])
 @pytest.mark.parametrize("size", [0.2, 1.0, 3.0])  # of the moves
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_bounded_margin_changes_no_bit(
-    shape: tuple[int, ...], size: float, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bounded_margin_changes_no_bit(shape, size, memory_format, monkeypatch):
     """Not of the images, nor of their derivatives; nor how these lie in memory, as sums over them follow from that."""
     torch.manual_seed(0)
     f, count = AugmentPipe().geometry_filter, shape[0]

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -14,7 +15,6 @@ from torch_utils.transfer import to_device_async
 from training.data.dataset import BrokenImage, ImageDataset
 from training.data.files import MAX_BROKEN, too_many_broken_error
 from training.data.files import DataError as DataError  # part of what `stream` offers
-from training.data.order import micro_batches, order
 
 
 def stream(
@@ -67,6 +67,28 @@ def stream(
             if len(dataset.broken) > max_broken:
                 raise too_many_broken_error(dataset.path, dataset.broken, max_broken)
             yield to_device_async(images, device), to_device_async(labels, device)
+
+
+def order(seed: int, start_nimg: int, length: int) -> Iterator[int]:
+    """Yield image indices, 0..length-1, from global position `start_nimg` on, without end.
+
+    Each epoch is a permutation that depends on (seed, epoch) alone.
+    """
+    epoch, position = divmod(start_nimg, length)
+    while True:
+        permutation = np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(length)
+        yield from permutation[position:].tolist()
+        epoch, position = epoch + 1, 0
+
+
+def micro_batches(
+    indices: Iterator[int], batch_size: int, micro_batch: int, rank: int, world_size: int
+) -> Iterator[list[int]]:
+    """Yield the micro-batches of one rank: micro-batch k of each batch goes to rank k % world_size."""
+    while True:
+        batch = list(itertools.islice(indices, batch_size))
+        for start in range(rank * micro_batch, batch_size, world_size * micro_batch):
+            yield batch[start : start + micro_batch]
 
 
 class _Read(NamedTuple):

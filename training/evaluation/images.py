@@ -81,8 +81,8 @@ class FakeSet:
         return self.images.batches(chosen, batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Raise ValueError."""
-        raise ValueError(f"{self.name} has no pairs of images")
+        """Not available; `check` refuses pairs."""
+        raise NotImplementedError
 
 
 class FakeSampler:

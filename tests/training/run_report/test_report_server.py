@@ -38,9 +38,7 @@ def server(outdir: Path) -> Iterator[ReportServer]:
         thread.join()
 
 
-def ask(
-    server: ReportServer, path: str, method: str = "GET", host: str | None = "localhost"
-) -> tuple[int, str, dict[str, str]]:
+def ask(server, path, method="GET", host="localhost") -> tuple[int, str, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
     connection.putrequest(method, path, skip_host=True)
     if host is not None:
