@@ -128,10 +128,10 @@ def _known(index: Path) -> dict[str, Any] | None:
 
 def _save(reply: Any, address: str, folder: Path) -> tuple[str, Path]:
     """Save a reply as FOLDER/HASH/NAME; return its SHA-256 and path. Raises AddressError, OSError."""
-    name = _SAFE_NAME.sub("_", urllib.parse.unquote(urllib.parse.urlsplit(address).path).rsplit("/", 1)[-1])[-100:]
+    in_address = urllib.parse.unquote(urllib.parse.urlsplit(address).path).rsplit("/", 1)[-1]
+    name = _SAFE_NAME.sub("_", reply.headers.get_filename() or in_address)[-100:].strip(".") or "file"
     length = int(reply.headers.get("Content-Length") or 0)
     folder.mkdir(parents=True, exist_ok=True)
-    name = name.strip(".") or "file"
     digest, size, incoming = hashlib.sha256(), 0, folder / f"{os.getpid()}-{name}"
     with (
         atomic_write(incoming) as file,

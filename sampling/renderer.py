@@ -115,7 +115,7 @@ class Renderer:
             images = self.synthesis(filled, self.noise_mode, self.dtype)[: len(part)]
             if not images.isfinite().all():
                 raise ValueError(
-                    "the network's images are not finite; use smaller numbers (--trunc, --psi, --w), or another"
+                    "the network's images are not finite; use smaller numbers (--trunc, --psi, --w) or an earlier snapshot"
                 )
             yield to_uint8(images).cpu()
 

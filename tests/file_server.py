@@ -19,7 +19,7 @@ class FileServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.log: list[tuple[str, str, int]] = []
         self.committed: dict[str, bytes] = {}
-        self.has_etag, self.missing_bytes = True, 0
+        self.has_etag, self.missing_bytes, self.headers = True, 0, dict[str, str]()
 
     @property
     def address(self) -> str:
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         if self.headers.get("If-None-Match") == etag:
             return self.reply(304, b"")
-        headers = {"X-Repo-Commit": "a" * 40} | ({"ETag": etag} if self.server.has_etag else {})
+        headers = {"X-Repo-Commit": "a" * 40} | ({"ETag": etag} if self.server.has_etag else {}) | self.server.headers
         return self.reply(200, content, headers)
 
     do_HEAD = do_GET

@@ -35,6 +35,13 @@ def test_a_file_is_kept_by_its_content(server: FileServer, tmp_path: Path, has_e
     assert Path(local_file(address, tmp_path)).read_bytes() == b"two" and path.read_bytes() == b"one"
 
 
+def test_the_server_names_the_file(server: FileServer, tmp_path: Path) -> None:
+    server.files["/get?id=7"] = b"one"
+    server.headers = {"Content-Disposition": 'attachment; filename="../../a b.safetensors"'}
+    path = Path(local_file(f"{server.address}/get?id=7", tmp_path))
+    assert path.name == "_.._a_b.safetensors" and path.parents[2] == tmp_path
+
+
 def test_the_copy_is_used_while_the_server_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving() as server:
         server.files["/net.pkl"] = b"one"
