@@ -71,7 +71,11 @@ COMMANDS = (
     metavar="FILE",
     help="Convert the snapshot to a .pkl of this program or to .safetensors.",
 )
-@click.option("--hub", metavar="USER/REPO", help="Also push --export to Hugging Face, with a model card.")
+@click.option(
+    "--hub",
+    metavar="USER/REPO",
+    help="Also push --export to Hugging Face, with a model card; a new repository is private.",
+)
 @options.debug
 @click.pass_context
 def main(context: click.Context, **chosen: Any) -> None:

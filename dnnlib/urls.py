@@ -93,7 +93,7 @@ def first_line(error: Exception) -> str:
 
 
 def _from_http(address: str, folder: Path) -> Path:
-    """A copy of a file; if its server says that it has not changed, or cannot be reached, the one that is there."""
+    """Download a file, unless its server reports no change or cannot be reached and there is a copy; return its path."""
     index = folder / f"{hashlib.sha256(address.encode()).hexdigest()[:20]}.json"
     known = _known(index)
     headers = {"User-Agent": "styleformer"}

@@ -57,7 +57,6 @@ def model_card(network: str, exported: Path, repo: str) -> str:
         "generator": f"{config.generator.kind}, {parameters:,} numbers",
         "discriminator": config.discriminator.kind,
     }
-    kind = "conditional" if spec.label_dim else "unconditional"
     lines = [
         "---",
         "pipeline_tag: unconditional-image-generation",
@@ -65,7 +64,7 @@ def model_card(network: str, exported: Path, repo: str) -> str:
         "---",
         f"# {repo.split('/')[1]}",
         "",
-        f"An {kind} GAN." if kind == "unconditional" else f"A {kind} GAN.",
+        f"{'A conditional' if spec.label_dim else 'An unconditional'} GAN.",
         "",
         "| | |",
         "|---|---|",

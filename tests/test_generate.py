@@ -59,7 +59,7 @@ def run(*arguments: object, ok: bool = True) -> str:
 
 
 def run_process(*arguments: object, ok: bool = True) -> str:
-    """The same as a process of its own."""
+    """The same in a separate process."""
     command = [sys.executable, ROOT / "generate.py", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     return check(done.returncode, done.stdout + done.stderr, ok)

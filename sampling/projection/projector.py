@@ -70,7 +70,7 @@ class Projector:
         return [ws.unsqueeze(1) for ws in closest]
 
     def project(self, target: Tensor, starts: Tensor, on_step: Callable[[], object] = lambda: None) -> Found:
-        """The best result of descents in W, continued in W+ if the search says so.
+        """The best result of descents in W, continued in W+ if `is_plus`.
 
         Args:
             target: uint8 [channels, height, width].
