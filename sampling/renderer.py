@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dnnlib.images.writer import ImageWriter
 from dnnlib.parallel import available_cpus
+from torch_utils.ops import native
 from training.checkpoint.snapshot import load_generator
 from training.compilation import forward_pass, resolve_compile
 from training.config import PerformanceConfig
@@ -24,7 +25,9 @@ _RANDOM_W_BATCH = 4096
 
 def load(network: str) -> Generator:
     """The generator of a snapshot, on a GPU if there is one. Raises CheckpointError."""
-    return load_generator(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    native.prepare(device)
+    return load_generator(network, device)
 
 
 def device_of(generator: Generator) -> torch.device:
