@@ -55,7 +55,9 @@ class ProgressBars:
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
-@click.option("--network", metavar="FILE", help="Network snapshot, network-snapshot-*.pkl.")
+@click.option(
+    "--network", metavar="FILE", help="Network snapshot, network-snapshot-*.pkl: file, https://... or hf://..."
+)
 @click.option("--images", metavar="PATH", help="Folder or zip of generated images, in place of --network.")
 @click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the network's training set]")
 @click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; `--metrics=list` explains them.")
@@ -153,6 +155,7 @@ def run(options: dict[str, Any]) -> None:
     from training.evaluation.inputs import real_images
 
     check_sources(options)
+    fetch_network(options)
     names = parse_names(options["metrics"])
     num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
     device = choose_device(options["device"], options["gpus"], num_processes)
@@ -173,6 +176,16 @@ def run(options: dict[str, Any]) -> None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
     else:
         measure(job)
+
+
+def fetch_network(options: dict[str, Any]) -> None:
+    """Download --network if it is an address; its rows are then written to the current folder by default."""
+    from dnnlib.urls import is_address, local_file
+    from metrics.cache import default_folder
+
+    if options["network"] and is_address(options["network"]):
+        options["network"] = local_file(options["network"], expand(options["cache"]) or default_folder())
+        options["outdir"] = options["outdir"] or "."
 
 
 def check_images(job: Job) -> None:

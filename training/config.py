@@ -31,6 +31,7 @@ class DatasetSpec:
     channels: int                        # 1 = grey, 3 = RGB
     label_dim: int = 0                   # length of a label vector; 0 = unconditional
     class_names: tuple[str, ...] = ()    # () = the data set names none
+    labels_are_vectors: bool = False     # any vectors, not one-hot ones of classes
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"images have {self.channels} channels; only grey (1) and RGB (3) are supported")
