@@ -47,7 +47,7 @@ class ProgressBars:
 
 
 @click.command(cls=Command, context_settings=SETTINGS)
-@click.option("--network", metavar="FILE", help="Network snapshot (network-snapshot-*.pkl).")
+@click.option("--network", metavar="FILE", help="Network snapshot: network-snapshot-*.pkl, https://... or hf://...")
 @click.option("--images", metavar="PATH", help="Folder or zip of generated images, instead of --network.")
 @click.option(
     "--data",
@@ -141,6 +141,7 @@ def run(options: dict[str, Any]) -> None:
 
     check_sources(options)
     names = parse_names(options["metrics"])
+    fetch_network(options)
     num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
     device = choose_device(options["device"], options["gpus"], num_processes)
     data, mirror, config = options["data"], bool(options["mirror"]), None
@@ -161,6 +162,17 @@ def run(options: dict[str, Any]) -> None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
     else:
         measure(job)
+
+
+def fetch_network(options: dict[str, Any]) -> None:
+    """Download --network if it is an address; results are then written to the current folder by default."""
+    from dnnlib.urls import is_address, local_file
+    from metrics.cache import default_folder
+
+    if options["network"] and is_address(options["network"]):
+        folder = Path(options["cache"]).expanduser() if options["cache"] else default_folder()
+        options["network"] = local_file(options["network"], folder)
+        options["outdir"] = options["outdir"] or "."
 
 
 def check_images(job: Job, dataset: "ImageDataset") -> None:

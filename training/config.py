@@ -8,6 +8,7 @@ from dnnlib.dataclass_values import build, require, to_plain
 from training.registry import entry, register
 
 MAX_SIDE_PX = 1024
+MAX_KIMG = 1e9
 MAX_ATTENTION_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
 
@@ -30,6 +31,7 @@ class DatasetSpec:
     channels: int                        # 1 = grey, 3 = RGB
     label_dim: int = 0                   # length of a label vector; 0 = unconditional
     class_names: tuple[str, ...] = ()    # () = the data set names none
+    labels_are_vectors: bool = False     # any vectors, not one-hot ones of classes
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"images have {self.channels} channels; only grey (1) and RGB (3) are supported")
@@ -295,7 +297,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require(self.g_lr > 0 and self.d_lr > 0, f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
-        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"Adam's betas must lie in 0..1, got {self.beta1}, {self.beta2}")
+        require(self.eps > 0, f"optimizer.eps must be positive, got {self.eps}")
+        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"optimizer.beta1 and beta2 must be at least 0 and below 1, got {self.beta1}, {self.beta2}")
 
 
 @dataclass(frozen=True)
@@ -349,7 +352,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         for name in ("kimg", "tick_kimg"):
-            require(getattr(self, name) > 0, f"--{name.removesuffix('_kimg')} must be positive, got {getattr(self, name)}")
+            require(0 < getattr(self, name) <= MAX_KIMG,
+                    f"--{name.removesuffix('_kimg')} must be positive and at most {MAX_KIMG:g}, got {getattr(self, name)}")
+        require(0 <= self.seed < 2**63, f"--seed must lie in 0..{2**63 - 1}, got {self.seed}")
         for name in ("batch", "snap_ticks", "max_nonfinite"):
             require(getattr(self, name) >= 1, f"schedule.{name} must be 1 or more, got {getattr(self, name)}")
         require(self.batch_gpu is None or (self.batch_gpu >= 1 and self.batch % self.batch_gpu == 0),

@@ -94,6 +94,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
     config, spec, values = read_snapshot(path, device)
     network: Generator = create("generator", config.generator.kind, config.generator, spec).to(device)
     load_weights(network, values["G_ema"], path)
+    network.run_config = config
     return network.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dnnlib.archive.label_table import FILE_NAME
+from dnnlib.archive.label_table import FILE_NAME, LabelTable
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import LayoutError
 from training.config import DatasetSpec
@@ -71,7 +71,8 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.shape = (self.num_files, channels, height, width)
         self.cache: DecodedImages | None = None
         self.broken: dict[str, str] = {}
-        self.spec = DatasetSpec(height, width, channels, labels.shape[1], class_names)
+        are_vectors = use_labels and has_vectors(self.files.label_table)
+        self.spec = DatasetSpec(height, width, channels, labels.shape[1], class_names, are_vectors)
 
     def __len__(self) -> int:
         return self.num_files * (2 if self._mirror else 1)
@@ -198,3 +199,8 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple
     one_hot = np.zeros((len(labels), max(len(table.class_names), int(labels.max()) + 1)), np.float32)
     one_hot[np.arange(len(labels)), labels] = 1
     return one_hot, table.class_names
+
+
+def has_vectors(table: LabelTable | None) -> bool:
+    """Whether labels are vectors, not class indices."""
+    return table is not None and not isinstance(next(iter(table.by_name.values())), int)
