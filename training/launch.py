@@ -13,6 +13,8 @@ import torch
 from dnnlib.dataclass_values import require
 from dnnlib.paths import require_outside
 from dnnlib.rundir import tee_output
+from dnnlib.urls import local_file
+from metrics.cache import default_folder
 from torch_utils import distributed
 from torch_utils.allocator import keep_freed_memory
 from torch_utils.distributed import print0
@@ -59,6 +61,8 @@ def launch(options: dict[str, Any]) -> None:
     distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
     path, outdir = str(Path(options["data"]).expanduser()), Path(options["outdir"]).expanduser()
     require_outside(outdir, "--outdir", path, "--data")
+    if options["resume"] not in (None, "latest"):
+        options = options | {"resume": str(local_file(options["resume"], default_folder()))}
     is_auto, probe = options["batch_gpu"] == "auto", None
     files = ImageFiles(path)
     config = configure(
