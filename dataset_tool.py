@@ -222,7 +222,7 @@ def describe(images: ImageSource) -> list[str]:
     if images.class_names:
         shown = ", ".join(images.class_names[:10]) + (", ..." if len(images.class_names) > 10 else "")
         facts = [f"{len(images.class_names)} classes ({shown})"]
-    return facts + ([f"{images.num_others:,} other files not looked at"] if images.num_others else [])
+    return facts + ([f"left out: {images.left_out}"] if images.left_out else [])
 
 
 def size(dest: Path) -> str:

@@ -237,11 +237,11 @@ def test_bad_options(pets: Path, tmp_path: Path) -> None:
     dest = f"--dest={tmp_path / 'd.zip'}"
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
     _refused("--split=score is not for a folder or zip of images", f"--source={pets}", dest, "--split=score")
-    _refused("brings its own labels", "--source=demo", dest, "--labels-from-folders")
+    _refused("has its own labels", "--source=demo", dest, "--labels-from-folders")
     _refused("neither a folder nor a readable zip", f"--source={__file__}", dest)
     _refused("contains no images", f"--source={ROOT / 'dnnlib'}", dest)
     (tmp_path / "empty").mkdir()
-    _refused(f"{tmp_path / 'empty'} contains no images; looked for", f"--source={tmp_path / 'empty'}", dest)
+    _refused(f"{tmp_path / 'empty'} contains no images (.png", f"--source={tmp_path / 'empty'}", dest)
     _refused("needs every image", f"--source={pets / 'cat'}", dest, "--labels-from-folders")
     _refused("Invalid value for '--max-images'", f"--source={pets}", dest, "--max-images=0")
     _refused("'octarine' is not a colour; give a name", f"--source={pets}", dest, "--background=octarine")
@@ -269,7 +269,7 @@ def test_bad_labels_are_named(pets: Path, tmp_path: Path) -> None:
     for labels, message in [
         (good[:-1], "has no label for 5.png; label every image or none"),
         ([*good, ["6.png", 0]], "has labels for files that do not exist: 6.png; remove them"),
-        ([*good[:-1], ["5.png", "dog"]], "the label of 5.png is dog; write a class index or a list of numbers"),
+        ([*good[:-1], ["5.png", "dog"]], "the label of 5.png is 'dog'; write a class index or a list of numbers"),
         ([*good[:-1], ["5.png", [1, 0]]], "the label of 5.png is a vector of length 2"),
     ]:
         (pets / "cat" / "dataset.json").write_text(json.dumps({"labels": labels}))
@@ -289,7 +289,7 @@ def test_paths_outside_a_zip_are_refused(tmp_path: Path) -> None:
     _save(tmp_path / "1.png", 1)
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         archive.write(tmp_path / "1.png", "../1.png")
-    _refused("has a member named '../1.png'", f"--source={tmp_path / 'in.zip'}", f"--dest={tmp_path / 'd.zip'}")
+    _refused('has a member named "../1.png"', f"--source={tmp_path / 'in.zip'}", f"--dest={tmp_path / 'd.zip'}")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -452,7 +452,7 @@ def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
     assert _run(f"--source={source}", f"--dest={tmp_path / 'b.zip'}", "--workers=2").exit_code == 0
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     _refused("--split=extra is unknown", f"--source={source}", f"--dest={tmp_path / 'c.zip'}", "--split=extra")
-    _refused("brings its own labels", f"--source={source}", f"--dest={tmp_path / 'c.zip'}", "--labels-from-folders")
+    _refused("has its own labels", f"--source={source}", f"--dest={tmp_path / 'c.zip'}", "--labels-from-folders")
 
 
 def test_set_of_torchvision_is_packed_or_said_to_be_missing(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusa
         chosen: The options of dataset_tool.py that open it, --source first.
         refusal: What train.py says to a size.
     """
-    others = f", {images.num_others:,} other files" if images.num_others else ""
-    lines = [f"{found.count:,} images{others}"]
+    lines = [f"{found.count:,} images{f'; left out: {images.left_out}' if images.left_out else ''}"]
     lines += _section("format", _histogram(found.formats))
     lines += _section("size", _histogram(Counter({f"{w}x{h}": count for (w, h), count in found.sizes.items()})))
     lines += _section("colour", _histogram(found.modes))

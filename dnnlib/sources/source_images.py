@@ -114,6 +114,6 @@ class ImageSource:
     labelled: bool
     class_names: tuple[str, ...] = ()  # () = none
     layout: Layout | None = None  # of all images; None = to be found by looking at them
-    num_others: int = 0  # files that are no images by their names
-    check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or another one
+    left_out: str = ""  # files that are not read as images, by kind
+    check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or was replaced
     packing_reason: str = "it is neither a folder nor a zip of images"  # why train.py cannot take it; "" = it can

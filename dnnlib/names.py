@@ -1,0 +1,35 @@
+"""Names of files and classes: `normal_name` for every name that is read, `printable` for every name that is shown."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+_UNDECODABLE = re.compile("[\ud800-\udfff]")  # surrogates; Python has \udc80-\udcff for bytes that are not UTF-8
+
+
+def normal_text(text: str) -> str:
+    """Return text in composed Unicode (NFC); bytes that are not UTF-8 become %XX, so that any file can hold it."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _UNDECODABLE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text))
+
+
+def normal_name(name: str) -> str:
+    """Return the one spelling of a file name relative to its data set: "./a\\\\b.png" gives "a/b.png"."""
+    name = normal_text(name).replace("\\", "/")
+    if "//" in name or "./" in name or name.endswith("/."):
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+    return name
+
+
+def printable(text: str) -> str:
+    """Return text in one line that any UTF-8 file or terminal can show; control characters are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path with ~ and ~user expanded; where there is no such user, the path as it is."""
+    return Path(os.path.expanduser(text))
