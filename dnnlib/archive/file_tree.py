@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import io
 import os
 import re
 import stat
@@ -122,15 +121,8 @@ class FileTree:
         return name in self._zip.members() if self._zip else self._path_of(name).is_file()
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file for reading; a member of a zip is read whole."""
-        return io.BytesIO(self.read(name)) if self._zip else _open_file(self._path_of(name))
-
-    def start(self, name: str, num_bytes: int) -> bytes:
-        """Return the first bytes of a file, fewer of a shorter one."""
-        if self._zip:
-            return self._zip.start(name, num_bytes)
-        with _open_file(self._path_of(name)) as file:
-            return file.read(num_bytes)
+        """Open a file for reading."""
+        return self._zip.open(name) if self._zip else _open_file(self._path_of(name))
 
     def sizes(self, names: Sequence[str]) -> list[int]:
         """Return how many bytes each file has; a zip has that in its table."""

@@ -50,12 +50,8 @@ class ImageTree(FileTree):
 
     def layout(self, name: str, background: Color | None = None) -> Layout:
         """Return the layout that the header of a file declares."""
-        with self.named_errors(name):
-            plain = image.plain_layout(self.start(name, image.HEADER_BYTES))
-            if plain:
-                return plain
-            with self.open(name) as file:
-                return image.read_layout(file, background)
+        with self.named_errors(name), self.open(name) as file:
+            return image.read_layout(file, background)
 
     def kind(self, name: str) -> FileKind:
         """Return the format and colour mode of a file."""

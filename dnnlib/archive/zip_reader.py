@@ -60,17 +60,13 @@ class ZipReader:
 
     def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Return the content of a member; ValueError if it declares more bytes."""
-        with self._opened(name) as file:
+        with self.open(name) as file:
             size = self._members[name].file_size
             check_size(size, max_bytes)
             return file.read(size)
 
-    def start(self, name: str, num_bytes: int) -> bytes:
-        """Return the first bytes of a member, fewer of a shorter one."""
-        with self._opened(name) as file:
-            return file.read(num_bytes)
-
-    def _opened(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> IO[bytes]:
+        """Open a member; ValueError if it is encrypted or larger than MAX_FILE_BYTES."""
         archive, member = self._current(), self._members[name]
         if member.flag_bits & _ENCRYPTED_FLAG:
             raise ValueError("is encrypted; unpack the zip with its password and pack it again without one")
