@@ -14,10 +14,12 @@ from training.compilation import forward_pass
 from training.config import DatasetSpec, RunConfig
 from training.ema import ema_beta, update_ema
 from training.latents import Latents
-from training.loss import discriminator_fake_loss, discriminator_real_loss, generator_loss, r1_penalty
+from training.losses import build_phases
+from training.losses.functions import discriminator_fake_loss, discriminator_real_loss, generator_loss, r1_penalty
+from training.losses.logistic import LogisticLoss
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.phases import Losses, MicroBatch, build_phases
+from training.phases import MicroBatch
 from training.state import TrainState
 
 PHASE_NAMES = {"g_main": "G_main", "d_main": "D_main", "d_r1": "D_r1"}  # ours by the names of the rows
@@ -81,7 +83,7 @@ class Ours:
         self.state = TrainState(config, spec, device)
         self.G, self.D = self.state.G, self.state.D
         self.phases = {phase.name: phase for phase in build_phases(self.state)}
-        self.losses = Losses(self.state)
+        self.losses = LogisticLoss(self.state)
         self.synthesis = forward_pass(self.state.G_ema.synthesis, config.performance, device)
 
     def step(self, phase: str) -> None:
@@ -95,7 +97,7 @@ class Ours:
         ema = self.config.ema
         beta = ema_beta(len(self.batch.images), WARM_NIMG, ema.kimg * 1000, ema.rampup)
         update_ema(self.state.G_ema, self.state.G, beta)
-        self.state.health.end_step()
+        self.state.finite.end_step()
 
     def forward(self) -> Tensor:
         """The generator's pass in training."""
@@ -103,7 +105,7 @@ class Ours:
 
     def judge(self) -> Tensor:
         """The discriminator's pass in training, on the real images."""
-        return self.losses.judge(self.batch.images, self.batch.labels)
+        return self.losses.run_discriminator(self.batch.images, self.batch.labels)
 
     @torch.no_grad()
     def generate(self) -> Tensor:
@@ -115,7 +117,7 @@ class Ours:
     def lasting_bytes(self) -> int:
         """Weights, and what the optimizers keep."""
         state = self.state
-        return num_bytes([state.G, state.D, state.G_ema], [state.g_optimizer, state.d_optimizer])
+        return num_bytes([state.G, state.D, state.G_ema], [state.g.optimizer, state.d.optimizer])
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from training.checkpoint.snapshot import load_networks, read_snapshot
 from training.config import PerformanceConfig, RunConfig
 from training.data.stream import ImageDataset, stream
 from training.latents import LatentSource
-from training.phases import Losses, MicroBatch
+from training.losses.logistic import LogisticLoss
+from training.phases import MicroBatch
 from training.precision import KNOWN, allow_tf32, loss_scaler, tf32_where
 from training.state import TrainState
 
@@ -41,19 +42,19 @@ class Subject:
     batches: list[MicroBatch]
     device: torch.device
 
-    def losses(self, precision: str, dtype: torch.dtype = torch.float32) -> Losses:
+    def losses(self, precision: str, dtype: torch.dtype = torch.float32) -> LogisticLoss:
         """The losses of the networks in a precision; `dtype` is that of the weights."""
         config = replace(self.config, performance=PerformanceConfig(precision, compile="0"))
         state = TrainState(config, self.dataset.spec, self.device)
         load_networks(self.snapshot, state)
         for network in (state.G, state.D):
             network.to(dtype)
-        state.pl_mean = state.pl_mean.to(dtype)
-        losses = Losses(state)
+        losses = LogisticLoss(state)
+        state.loss_buffers["pl_mean"] = state.loss_buffers["pl_mean"].to(dtype)
         losses.noise_mode = "const"
         return losses
 
-    def gradients(self, losses: Losses, phase: str) -> Iterator[Tensor]:
+    def gradients(self, losses: LogisticLoss, phase: str) -> Iterator[Tensor]:
         """The gradient of each batch in a phase, float64 [parameters]; 0 where a parameter has none."""
         state, precision = losses.state, losses.precision
         is_regularizer = phase in REGULARIZERS
@@ -103,12 +104,12 @@ def errors(subject: Subject, modes: list[str]) -> dict[str, dict[str, float]]:
     for _ in subject.gradients(reference, "G_pl"):  # a mean path length as after long training
         pass
     pl_mean = reference.state.stats.collect()["Loss/path_length"].mean
-    reference.state.pl_mean.fill_(pl_mean)
+    reference.state.loss_buffers["pl_mean"].fill_(pl_mean)
     expected = {phase: list(subject.gradients(reference, phase)) for phase in PHASES}
     found = {}
     for mode in modes:
         losses = subject.losses(mode)
-        losses.state.pl_mean.fill_(pl_mean)
+        losses.state.loss_buffers["pl_mean"].fill_(pl_mean)
         with tf32_where(losses.precision.allow_tf32):
             found[mode] = {
                 phase: sum(

@@ -1,6 +1,7 @@
-"""Typed dataclasses from plain values and from what people type, and back; every misfit is named."""
+"""Typed dataclasses from plain values and from command-line text, and back, with errors that name the field."""
 
 import dataclasses
+import math
 import types
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -25,7 +26,12 @@ def to_plain(value: Any) -> Any:
 
 
 def build(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """An instance of a dataclass from plain nested values; `where` names it in errors."""
+    """An instance of a dataclass from plain nested values; `where` names it in errors.
+
+    A class with a class method `of_kind` stands for several classes: values["kind"] chooses one, None the default.
+    """
+    if hasattr(cls, "of_kind"):
+        cls = getattr(cls, "of_kind")(values.get("kind"))  # noqa: B009, of those classes that have it
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
@@ -44,8 +50,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
         return tuple(convert(get_args(hint)[0], item, where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     require(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
+    require(hint is not float or math.isfinite(value), f"{where} must be a finite number, got {value}")
     return value
 
 
@@ -61,9 +68,11 @@ def parse(hint: Any, text: str, where: str) -> Any:
         require(text.lower() in words, f"{where} must be true or false, got '{text}'")
         return words[text.lower()]
     try:
-        return hint(text)
+        value = hint(text)
     except ValueError:
         raise ConfigError(f"{where} must be of type {hint.__name__}, got '{text}'") from None
+    require(hint is not float or math.isfinite(value), f"{where} must be a finite number, got '{text}'")
+    return value
 
 
 def override(config: T, path: str, text: str, prefix: str = "") -> T:
@@ -80,4 +89,13 @@ def override(config: T, path: str, text: str, prefix: str = "") -> T:
     else:
         require(not rest, f"{where}: '{name}' is a single value")
         value = parse(hints[name], text, where)
+        if name == "kind" and hasattr(config, "of_kind"):
+            return of_other_kind(config, value)
     return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]
+
+
+def of_other_kind(config: T, kind: str) -> T:
+    """The configuration of another kind, with the values of the fields that both have."""
+    cls = config.of_kind(kind)  # type: ignore[attr-defined]
+    shared = {field.name for field in dataclasses.fields(cls)} & {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return cls(**{name: getattr(config, name) for name in shared - {"kind"}})  # type: ignore[no-any-return]

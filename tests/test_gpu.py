@@ -11,16 +11,18 @@ from training.checkpoint.snapshot import load_discriminator, load_generator
 from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
-from training.loop import TrainingLoop
+from training.loop import step
 from training.networks.discriminator import Discriminator
+from training.run.training_run import TrainingRun
+from training.supervisor import supervise
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
 
 
-def train(config: RunConfig, data: Path, run_dir: Path, saved: dict | None = None) -> TrainingLoop:
+def train(config: RunConfig, data: Path, run_dir: Path, saved: dict | None = None) -> TrainingRun:
     run_dir.mkdir(exist_ok=True)
-    loop = TrainingLoop(config, ImageDataset(data, use_labels=True), run_dir, torch.device("cuda", 0), saved)
-    loop.run()
+    loop = TrainingRun(config, ImageDataset(data, use_labels=True), run_dir, torch.device("cuda", 0), saved)
+    supervise(loop)
     return loop
 
 
@@ -28,12 +30,10 @@ def test_training_and_resume_with_every_phase(tiny_config: RunConfig, tiny_data:
     config = replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
     config = replace(config, schedule=replace(config.schedule, state_kimg=0.008, tick_kimg=0.048))
     (tmp_path / "run").mkdir()
-    stopped = TrainingLoop(config, ImageDataset(tiny_data, use_labels=True), tmp_path / "run", torch.device("cuda", 0))
-    batches = stopped.real_batches()
+    stopped = TrainingRun(config, ImageDataset(tiny_data, use_labels=True), tmp_path / "run", torch.device("cuda", 0))
     for _ in range(3):
-        stopped.maintain()
-        stopped.step(next(batches))
-    stopped.maintain()
+        step(stopped, stopped.next_batch())
+    stopped.save_state()
     saved = find_state(tmp_path / "run")
     assert saved is not None
     assert saved["state"]["stats"]  # between two ticks

@@ -88,7 +88,7 @@ def test_it_runs_from_top_to_bottom_and_once_more(tmp_path: Path, monkeypatch: p
     assert all(np.asarray(grid).std() > 5 for grid in grids)
     assert re.search(r"proxy_fd_randconv_v1", output_of(nb, "measure"))
     nb = execute(with_settings(notebook(), **{**settings, "KIMG": 0.12}), until="train")
-    assert "Going on in" in output_of(nb, "train")
+    assert "Resuming" in output_of(nb, "train")
     assert len(list((tmp_path / "kept" / "runs").iterdir())) == 1
 
 

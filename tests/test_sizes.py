@@ -50,7 +50,7 @@ def test_whole_path(tmp_path: Path, width: int, height: int, mode: str, stages: 
     widths = ",".join(["32", *["16"] * (stages - 1)])
     common = [f"--data={data}", f"--outdir={tmp_path / 'runs'}", "--resume=latest", f"--g_dict={widths}", *SMALL]
     run("train", "--kimg=0.008", *common)
-    assert "Going on in" in run("train", "--kimg=0.016", *common)
+    assert "Resuming" in run("train", "--kimg=0.016", *common)
     (run_dir,) = (tmp_path / "runs").iterdir()
     network = run_dir / "network-snapshot-000000.pkl"
     assert torch.load(network, weights_only=True)["cur_nimg"] == 16

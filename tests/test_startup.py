@@ -20,6 +20,7 @@ from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.writer import write_dataset
 from dnnlib.archive.zip_reader import ZipReader
 from dnnlib.images.codec import Layout, encode_png
+from training import launch
 from training.data.dataset import ImageDataset
 from training.data.files import ImageFiles
 from training.data.stream import DataError, stream
@@ -86,7 +87,7 @@ def test_training_opens_a_packed_set_once_and_reads_no_header(counts: Counter[st
     assert counts == OPENED_ONCE
     counts.clear()
     result = train_one_step(data, tmp_path / "runs", "--resume=latest")
-    assert result.exit_code == 0 and "Going on" in result.output, result.output
+    assert result.exit_code == 0 and "Resuming" in result.output, result.output
     assert counts == OPENED_ONCE
 
 
@@ -99,14 +100,14 @@ def test_without_the_note_every_header_is_read_once(counts: Counter[str], tmp_pa
 def test_each_of_several_processes_opens_it_once(
     counts: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, jobs, datasets = packed(tmp_path / "data.zip", None), list[train.Job](), list[ImageDataset]()
+    data, jobs, datasets = packed(tmp_path / "data.zip", None), list[launch.Job](), list[ImageDataset]()
     monkeypatch.setattr("torch_utils.distributed.spawn", lambda function, count, job, **_: jobs.append(job))
     result = train_one_step(data, tmp_path / "runs", "--gpus=2")
     assert result.exit_code == 0, result.output
     assert counts["ImageTree.__init__"] == 1
     counts.clear()
-    monkeypatch.setattr(train, "train", lambda job, dataset: datasets.append(dataset))
-    train.train_spawned(pickle.loads(pickle.dumps(jobs[0])))
+    monkeypatch.setattr(launch, "train", lambda job, dataset: datasets.append(dataset))
+    launch.train_spawned(pickle.loads(pickle.dumps(jobs[0])))
     assert counts["ImageTree.__init__"] == 1 and counts["ImageTree.layout"] == COUNT
     assert datasets[0].spec.label_dim == 2
 

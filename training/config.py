@@ -2,9 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from dnnlib.dataclass_values import build, require, to_plain
+from training.registry import entry, register
 
 MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
@@ -69,9 +70,80 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class GeneratorConfig:
+class Kind:
+    """A configuration whose class follows from its field `kind`; see training/registry.py."""
+
+    group: ClassVar[str]
+
+    kind: str = field(default="", kw_only=True)
+
+    @classmethod
+    def of_kind(cls, kind: str | None) -> type:
+        """The configuration class of a kind of this group; None = the default. Raises ConfigError."""
+        return entry(cls.group, kind).config
+
+    def weight_settings(self) -> dict[str, object]:
+        """The settings that decide what the weights compute: equal wherever weights are shared."""
+        return dataclasses.asdict(self)
+
+    def check(self, spec: DatasetSpec) -> None:
+        """Raise ConfigError where the settings do not suit the images."""
+
+
+@dataclass(frozen=True)
+class AnyGenerator(Kind):
+    """What every generator's configuration has."""
+
+    group = "generator"
+
+    z_dim: int = field(default=512, kw_only=True)            # latent width
+    w_dim: int = field(default=512, kw_only=True)            # style width
+    mapping_layers: int = field(default=2, kw_only=True)     # linear layers from z to w
+    mapping_lr_mult: float = field(default=0.01, kw_only=True)  # learning-rate multiplier of those layers
+    w_avg_beta: float = field(default=0.995, kw_only=True)   # decay of the running mean of w
+    noise: bool = field(default=True, kw_only=True)          # fresh noise in every layer while training
+
+    def __post_init__(self) -> None:
+        for name in ("z_dim", "w_dim", "mapping_layers"):
+            require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class AnyDiscriminator(Kind):
+    """What every discriminator's configuration has."""
+
+    group = "discriminator"
+
+    mbstd_group: int = field(default=1, kw_only=True)        # images compared with each other; divides a micro-batch
+    freeze_layers: int = field(default=0, kw_only=True)      # layers, from the image on, that are not trained (--freezed)
+
+
+@dataclass(frozen=True)
+class AnyLoss(Kind):
+    """What every loss's configuration has."""
+
+    group = "loss"
+
+    mixing_prob: float = field(default=0.0, kw_only=True)    # probability that a batch mixes the styles of two latents
+
+    @property
+    def lazy_intervals(self) -> tuple[int, int]:
+        """Batches between two separate regularisation steps of G and of D, which Adam is scaled for; 0 = no such steps."""
+        return 0, 0
+
+    def training_flops(self, G: float, D: float) -> float:
+        """Floating-point operations per training image, from those of the forward passes.
+
+        A backward pass costs two forward passes, or one where no weights want a gradient.
+        """
+        return (3 * G + 2 * D) + (G + 6 * D)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(AnyGenerator):
     """Mapping network and synthesis transformer (paper, section 3)."""
 
+    kind: str = field(default="styleformer", kw_only=True)
     widths: tuple[int, ...] = (1024, 512, 512)   # token width of each stage (--g_dict)
     layers: tuple[int, ...] = (1, 3, 3)          # encoder layers of each stage (--num_layers)
     head_width: int = 32                         # channels of an attention head (--depth)
@@ -79,19 +151,14 @@ class GeneratorConfig:
     linformer: bool = False                      # project keys and values to fewer tokens in large stages
     linformer_tokens: int = 256                  # tokens after the projection
     linformer_from_px: int = 32                  # stages of at least this many squared px are projected
-    z_dim: int = 512                             # latent width
-    w_dim: int = 512                             # style width
-    mapping_layers: int = 2                      # linear layers from z to w
-    mapping_lr_mult: float = 0.01                # learning-rate multiplier of those layers
-    w_avg_beta: float = 0.995                    # decay of the running mean of w
     clamp: float | None = 256.0                  # bound of every layer's output; None = unbounded
-    noise: bool = True                           # fresh noise in every layer while training
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.widths) == len(self.layers) and len(self.widths) > 0,
                 f"--g_dict {self.widths} and --num_layers {self.layers} must name one value a stage, equally many")
         require(all(n >= 1 for n in self.layers), f"generator.layers must be 1 or more a stage, got {self.layers}")
-        for name in ("head_width", "minimum_heads", "z_dim", "w_dim", "mapping_layers", "linformer_tokens"):
+        for name in ("head_width", "minimum_heads", "linformer_tokens"):
             require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
         for width in self.widths:
             require(width >= 1 and width % self.num_heads(width) == 0,
@@ -106,7 +173,13 @@ class GeneratorConfig:
         """Whether a stage of so many tokens uses the Linformer projection."""
         return self.linformer and num_tokens >= self.linformer_from_px**2
 
-    def check_stages(self, spec: DatasetSpec) -> None:
+    def weight_settings(self) -> dict[str, object]:
+        """The settings that decide what the weights compute."""
+        names = ["widths", "layers", "head_width", "minimum_heads", "linformer", "z_dim", "w_dim", "mapping_layers"]
+        names += ["linformer_tokens", "linformer_from_px"] if self.linformer else []
+        return {name: getattr(self, name) for name in names}
+
+    def check(self, spec: DatasetSpec) -> None:
         """Raise ConfigError unless there is one width a stage of these images."""
         sizes = ", ".join(f"{width}x{height}" for height, width in spec.stage_sizes)
         require(len(self.widths) == len(spec.stage_sizes),
@@ -121,16 +194,16 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(AnyDiscriminator):
     """The StyleGAN2 discriminator."""
 
+    kind: str = field(default="stylegan2", kw_only=True)
+    mbstd_group: int = field(default=4, kw_only=True)  # images compared by the minibatch standard deviation
     architecture: str = "resnet"         # orig, resnet or skip
     channel_base: int = 32768            # channels at a size = base / size ...
     channel_max: int = 512               # ... but never more than this
-    mbstd_group: int = 4                 # images compared by the minibatch standard deviation
     mapping_layers: int = 8              # linear layers from label to projection vector
     clamp: float | None = 256.0          # bound of every convolution's output; None = unbounded
-    freeze_layers: int = 0               # convolution layers, from the image on, that are not trained (--freezed)
 
     def __post_init__(self) -> None:
         require(self.architecture in ARCHITECTURES,
@@ -138,22 +211,27 @@ class DiscriminatorConfig:
         require(self.mbstd_group >= 1, f"discriminator.mbstd_group must be 1 or more, got {self.mbstd_group}")
         require(self.freeze_layers >= 0, f"--freezed must be 0 or more, got {self.freeze_layers}")
 
+    def weight_settings(self) -> dict[str, object]:
+        """The settings that decide what the weights compute."""
+        return {name: getattr(self, name) for name in ("architecture", "channel_base", "channel_max", "mapping_layers")}
+
     def channels(self, height: int, width: int) -> int:
         """Channels of the feature maps of this size (px)."""
         return max(min(self.channel_base // max(height, width), self.channel_max), 1)
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(AnyLoss):
     """Non-saturating logistic loss with R1 and path-length regularisation."""
 
+    kind: str = field(default="logistic", kw_only=True)
+    mixing_prob: float = field(default=0.9, kw_only=True)  # probability that a batch mixes the styles of two latents
     r1_gamma: float = 10.0               # weight of the gradient penalty; 0 = off
     r1_interval: int = 16                # batches between two penalties, also scales D's Adam
     pl_weight: float = 0.0               # weight of the path-length penalty; 0 = off
     pl_interval: int = 4                 # batches between two penalties, also scales G's Adam, even when it is off
     pl_decay: float = 0.01               # decay of the running mean path length
     pl_batch_shrink: int = 2             # the penalty sees 1/this of a batch
-    mixing_prob: float = 0.9             # probability that a batch mixes the styles of two latents
 
     def __post_init__(self) -> None:
         for name in ("r1_gamma", "pl_weight"):
@@ -161,6 +239,17 @@ class LossConfig:
         for name in ("r1_interval", "pl_interval", "pl_batch_shrink"):
             require(getattr(self, name) >= 1, f"loss.{name} must be 1 or more, got {getattr(self, name)}")
         require(0 <= self.mixing_prob <= 1, f"loss.mixing_prob must lie in 0..1, got {self.mixing_prob}")
+
+    @property
+    def lazy_intervals(self) -> tuple[int, int]:
+        """Batches between two steps of the path-length penalty and of R1; Adam is scaled for them even when they are off."""
+        return self.pl_interval, self.r1_interval
+
+    def training_flops(self, G: float, D: float) -> float:
+        """Floating-point operations per training image, from those of the forward passes."""
+        r1 = 6 * D / self.r1_interval if self.r1_gamma > 0 else 0.0
+        path_length = 6 * G / (self.pl_interval * self.pl_batch_shrink) if self.pl_weight > 0 else 0.0
+        return super().training_flops(G, D) + r1 + path_length
 
 
 @dataclass(frozen=True)
@@ -272,7 +361,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run computes."""
+    """Everything that decides what a run computes.
+
+    Generator, discriminator and loss are annotated with the default kind; those of other kinds stand there as well.
+    """
 
     preset: str = "custom"               # name of the preset it started from
     data: DataConfig = field(default_factory=DataConfig)
@@ -287,7 +379,8 @@ class RunConfig:
 
     def check(self, spec: DatasetSpec, world_size: int = 1) -> None:
         """Raise ConfigError where the settings do not suit the images, the processes or each other."""
-        self.generator.check_stages(spec)
+        for part in (self.generator, self.discriminator, self.loss):
+            part.check(spec)
         micro_batch = self.schedule.micro_batch(world_size)
         group = min(self.discriminator.mbstd_group, micro_batch)
         require(micro_batch % group == 0,
@@ -306,3 +399,8 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as JSON has them."""
         return to_plain(dataclasses.asdict(self))
+
+
+register("generator", GeneratorConfig, "training.networks.generator:Generator")
+register("discriminator", DiscriminatorConfig, "training.networks.discriminator:Discriminator")
+register("loss", LossConfig, "training.losses.logistic:LogisticLoss")

@@ -1,5 +1,6 @@
 """What the options of train.py mean: the configuration they make of a preset."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,11 @@ FIELDS = {  # group of the configuration -> option -> field
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raise ConfigError where two options contradict each other."""
+    """Raise ConfigError where a number is not finite or out of range, or two options contradict each other."""
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-') if name not in FIELDS['generator'] else name}"
+        require(not isinstance(value, float) or math.isfinite(value), f"{option}={value}: give a finite number")
+        require(not isinstance(value, int) or abs(value) < 2**63, f"{option}={value} is too large; at most {2**63 - 1}")
     aug = options["aug"]
     require(
         options["p"] is None or aug == "fixed", "--p sets the probability of --aug=fixed: give both or leave --p out"
@@ -62,7 +67,7 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         )
     if options["allow_tf32"]:
         config = replace(config, performance=replace(config.performance, precision="tf32"))
-    if config.generator.linformer and config.augment.max_p > 0.7:
+    if getattr(config.generator, "linformer", False) and config.augment.max_p > 0.7:
         config = replace(config, augment=replace(config.augment, max_p=0.7))
     for setting in options["settings"]:
         name, equals, text = setting.partition("=")

@@ -1,6 +1,7 @@
 """All of a run that survives a restart."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,21 +12,22 @@ from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
 from training.augment.ada import AdaController
 from training.config import DatasetSpec, OptimizerConfig, RunConfig
-from training.health import Health
-from training.networks.discriminator import Discriminator
-from training.networks.generator import Generator
+from training.ema import ema_beta, update_ema
 from training.precision import loss_scaler, resolve_precision
+from training.registry import create
 
 
 def lazy_adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig, interval: int) -> torch.optim.Adam:
-    """Adam scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B)."""
-    ratio = interval / (interval + 1)
+    """Adam, scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B); 0 = none."""
+    ratio = interval / (interval + 1) if interval else 1.0
     betas = (config.beta1**ratio, config.beta2**ratio)
     return torch.optim.Adam(parameters, lr=lr * ratio, betas=betas, eps=config.eps, fused=True)
 
 
-def trainable(network: Discriminator, freeze_layers: int) -> list[nn.Parameter]:
+def trainable(network: Any, freeze_layers: int) -> list[nn.Parameter]:
     """The discriminator's parameters without those of its first layers."""
+    if not freeze_layers:
+        return list(network.parameters())
     frozen = {p for layer in list(network.layers_from_image())[:freeze_layers] for p in layer.parameters()}
     return [p for p in network.parameters() if p not in frozen]
 
@@ -39,33 +41,91 @@ def _checksum(network: nn.Module) -> int:
     return int(total)
 
 
+class FiniteCheck:
+    """Counts steps whose losses or gradients were not finite, on the device, without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_bad = torch.zeros([], dtype=torch.int64, device=device)  # in the present step
+        self._consecutive_bad = torch.zeros([], dtype=torch.int64, device=device)
+        self._total_bad = torch.zeros([], dtype=torch.int64, device=device)
+
+    def report(self, is_finite: Tensor) -> None:
+        """Note whether loss and gradients of a phase were finite: a bool tensor without dimensions, alike on all ranks."""
+        self._is_bad |= ~is_finite
+
+    def end_step(self) -> None:
+        """Count the step."""
+        self._total_bad += self._is_bad
+        self._consecutive_bad = (self._consecutive_bad + 1) * self._is_bad
+        self._is_bad.zero_()
+
+    @property
+    def consecutive_bad(self) -> int:
+        """Bad steps since the last good one; waits for the device."""
+        return int(self._consecutive_bad)
+
+    @property
+    def total_bad(self) -> int:
+        """Bad steps since the start of the run; waits for the device."""
+        return int(self._total_bad)
+
+    def state_dict(self) -> dict[str, int]:
+        """Plain numbers for `load_state_dict`."""
+        return {"streak": self.consecutive_bad, "total": self.total_bad}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from `state_dict`."""
+        self._is_bad.zero_()
+        self._consecutive_bad.fill_(state["streak"])
+        self._total_bad.fill_(state["total"])
+
+
+@dataclass(frozen=True)
+class NetworkState:
+    """A network with what trains it."""
+
+    network: nn.Module
+    parameters: list[nn.Parameter]  # that are trained
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # of the loss of main phases; does nothing without float16
+
+
 class TrainState:
-    """Networks, optimizers, averages, augmentation probability, statistics and the clock."""
+    """Networks, optimizers, averages, augmentation probability, statistics and the clock.
+
+    Attributes:
+        G, D: The networks being trained.
+        G_ema: The averaged generator.
+        g, d: The networks with their optimizers.
+        loss_buffers: Tensors that the loss keeps between steps, by name.
+        cur_nimg: Images seen, the clock of a run.
+        num_rollbacks: Times that the run returned to a saved state because it had diverged.
+    """
 
     def __init__(self, config: RunConfig, spec: DatasetSpec, device: torch.device) -> None:
         self.config, self.spec, self.device = config, spec, device
-        self.cur_nimg = 0
+        self.cur_nimg = self.num_rollbacks = 0
         torch.manual_seed(derive_seed(config.schedule.seed, 2))
-        self.G = Generator(config.generator, spec).to(device).train()
-        self.D = Discriminator(config.discriminator, spec).to(device).train()
+        self.G = create("generator", config.generator.kind, config.generator, spec).to(device).train()
+        self.D = create("discriminator", config.discriminator.kind, config.discriminator, spec).to(device).train()
         broadcast([*self.G.state_dict().values(), *self.D.state_dict().values()])
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.D.requires_grad_(False)  # a phase switches on what it trains
-        optimizer, loss = config.optimizer, config.loss
-        self.g_parameters = list(self.G.parameters())
-        self.d_parameters = trainable(self.D, config.discriminator.freeze_layers)
-        self.g_optimizer = lazy_adam(self.g_parameters, optimizer.g_lr, optimizer, loss.pl_interval)
-        self.d_optimizer = lazy_adam(self.d_parameters, optimizer.d_lr, optimizer, loss.r1_interval)
-        precision = resolve_precision(config.performance.precision, device)
-        self.g_scaler, self.d_scaler = loss_scaler(precision, device), loss_scaler(precision, device)
-        self.pl_mean = torch.zeros([], device=device)
+        self.g = self._network_state(self.G, list(self.G.parameters()), config.optimizer.g_lr, 0)
+        d_parameters = trainable(self.D, config.discriminator.freeze_layers)
+        self.d = self._network_state(self.D, d_parameters, config.optimizer.d_lr, 1)
+        self.loss_buffers: dict[str, Tensor] = {}
         augment = config.augment
         self.ada = AdaController(
             augment.p, augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
         )
         self.stats = Stats(device)
-        self.health = Health(device)
-        self.num_rollbacks = 0  # times that the run went back to a saved state because it had diverged
+        self.finite = FiniteCheck(device)
+
+    def _network_state(self, network: nn.Module, parameters: list[nn.Parameter], lr: float, place: int) -> NetworkState:
+        optimizer = lazy_adam(parameters, lr, self.config.optimizer, self.config.loss.lazy_intervals[place])
+        precision = resolve_precision(self.config.performance.precision, self.device)
+        return NetworkState(network, parameters, optimizer, loss_scaler(precision, self.device))
 
     @property
     def batch_index(self) -> int:
@@ -73,44 +133,60 @@ class TrainState:
         return self.cur_nimg // self.config.schedule.batch
 
     @property
-    def components(self) -> dict[str, Any]:
-        """Name -> what has `state_dict` and `load_state_dict`."""
-        names = ("G", "D", "G_ema", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler", "stats", "health")
-        return {**{name: getattr(self, name) for name in names}, "strength": self.ada}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors from which `load_state_dict` goes on bit for bit; call it on every rank."""
-        state = {name: component.state_dict() for name, component in self.components.items()}
-        return {**state, "cur_nimg": self.cur_nimg, "pl_mean": self.pl_mean, "num_rollbacks": self.num_rollbacks}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
-        for name, component in self.components.items():
-            if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
-                component.load_state_dict(state[name])
-        self.pl_mean = state["pl_mean"].to(self.device)
-        for mean in (self.pl_mean, *(network.mapping_network.w_avg for network in (self.G, self.G_ema))):
-            mean.nan_to_num_(0.0, 0.0, 0.0)  # older versions saved what had diverged
-        self.cur_nimg = state["cur_nimg"]
-        self.num_rollbacks = state["num_rollbacks"]
-
-    @property
     def seed(self) -> int:
         """Of data order, latents, noise and augmentation: that of the run, another one after each rollback."""
         seed = self.config.schedule.seed
         return derive_seed(seed, 5, self.num_rollbacks) if self.num_rollbacks else seed
 
-    def tensors(self) -> list[Tensor]:
-        """All that is saved and that training reads again: weights, buffers, moments, running mean, probability."""
-        found = [t for net in (self.G, self.D, self.G_ema) for t in net.state_dict().values()]
-        for optimizer in (self.g_optimizer, self.d_optimizer):
-            found += [t for values in optimizer.state.values() for t in values.values() if isinstance(t, Tensor)]
-        return [*found, self.pl_mean, self.ada.p]
+    def advance(self) -> None:
+        """End an iteration: move the averaged generator, count the images, adjust the augmentation probability."""
+        batch, ema, augment = self.config.schedule.batch, self.config.ema, self.config.augment
+        update_ema(self.G_ema, self.G, ema_beta(batch, self.cur_nimg, ema.kimg * 1000, ema.rampup))
+        self.cur_nimg += batch
+        self.finite.end_step()
+        if augment.mode == "ada" and self.batch_index % augment.interval == 0:
+            self.ada.adjust(batch, augment.interval, augment.target, augment.speed_kimg * 1000)
 
-    def is_good(self) -> bool:
+    @property
+    def components(self) -> dict[str, Any]:
+        """Key in a state file -> what has `state_dict` and `load_state_dict`."""
+        return {
+            "G": self.G, "D": self.D, "G_ema": self.G_ema,
+            "g_optimizer": self.g.optimizer, "d_optimizer": self.d.optimizer,
+            "g_scaler": self.g.scaler, "d_scaler": self.d.scaler,
+            "strength": self.ada, "stats": self.stats, "health": self.finite,
+        }  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors from which `load_state_dict` continues bit for bit; call it on every rank."""
+        state = {name: component.state_dict() for name, component in self.components.items()}
+        numbers = {"cur_nimg": self.cur_nimg, "num_rollbacks": self.num_rollbacks}
+        return {**state, **numbers, "loss_buffers": dict(self.loss_buffers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for name, component in self.components.items():
+            if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
+                component.load_state_dict(state[name])
+        buffers = state["loss_buffers"] if "loss_buffers" in state else {"pl_mean": state["pl_mean"]}  # older states
+        self.loss_buffers.update({name: buffer.to(self.device) for name, buffer in buffers.items()})
+        means = [network.mapping_network.w_avg for network in (self.G, self.G_ema)]
+        for mean in (*self.loss_buffers.values(), *means):
+            mean.nan_to_num_(0.0, 0.0, 0.0)  # older versions saved what had diverged
+        self.cur_nimg = state["cur_nimg"]
+        self.num_rollbacks = state["num_rollbacks"]
+
+    def tensors(self) -> list[Tensor]:
+        """All that is saved and that training reads again: weights, buffers, moments, running means, probability."""
+        found = [t for net in (self.G, self.D, self.G_ema) for t in net.state_dict().values()]
+        for optimizer in (self.g.optimizer, self.d.optimizer):
+            found += [t for values in optimizer.state.values() for t in values.values() if isinstance(t, Tensor)]
+        return [*found, *self.loss_buffers.values(), self.ada.p]
+
+    def all_finite(self) -> bool:
         """Whether the last step was finite, and everything that is saved is (`tensors`); waits for the device."""
         are_finite = [t.isfinite().all().to(self.device) for t in self.tensors()]
-        return self.health.streak == 0 and bool(torch.stack(are_finite).all())
+        return self.finite.consecutive_bad == 0 and bool(torch.stack(are_finite).all())
 
     def checksums(self) -> list[int]:
         """A number for each network that tells its weights from others, down to the last bit."""

@@ -57,7 +57,7 @@ class Training:
         ema = self.config.ema
         update_ema(state.G_ema, state.G, ema_beta(batch, state.cur_nimg, ema.kimg * 1000, ema.rampup))
         state.cur_nimg += batch
-        state.health.end_step()
+        state.finite.end_step()
 
     def add_row(self, step: int) -> None:
         """Note the mean losses since the row before, and the time since the start; waits for the device."""
@@ -72,7 +72,7 @@ class Training:
             "rows": self.rows,
             "images_per_sec": self.config.schedule.batch / steady if steady else None,
             "start_up_sec": start_up_sec,
-            "nonfinite_steps": self.state.health.total,
+            "nonfinite_steps": self.state.finite.total_bad,
             **peak_memory(self.device),
         }
 

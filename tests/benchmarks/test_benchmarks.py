@@ -21,7 +21,8 @@ from benchmarks.rows import Row, read_rows, write_rows
 from benchmarks.timing import interleaved, matrix_rate, peak_bytes, speed_up, warm_up
 from training.config import RunConfig
 from training.data.stream import ImageDataset
-from training.loop import TrainingLoop
+from training.run.training_run import TrainingRun
+from training.supervisor import supervise
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -228,8 +229,8 @@ def test_precision(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> N
     """Errors of the gradients: those of regularisers are float32's in every mode, the others grow with what is rounded."""
     config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.008))
     (tmp_path / "run").mkdir()
-    loop = TrainingLoop(config, ImageDataset(tiny_data), tmp_path / "run", CPU)
-    loop.run()
+    loop = TrainingRun(config, ImageDataset(tiny_data), tmp_path / "run", CPU)
+    supervise(loop)
     options = [f"--snapshot={loop.snapshot_path}", f"--data={tiny_data}", "--batch=8", "--batches=1", "--device=cpu"]
     result = CliRunner().invoke(precision.main, options)
     assert result.exit_code == 0, result.output

@@ -7,7 +7,7 @@ import torch
 from recorded_networks import recorded_discriminator, relative_error
 from torch import Tensor, nn
 
-from training.loss import generator_loss, r1_penalty
+from training.losses.functions import generator_loss, r1_penalty
 from training.networks.discriminator import Discriminator
 
 load = functools.cache(recorded_discriminator)

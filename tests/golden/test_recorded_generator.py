@@ -8,7 +8,7 @@ from recorded_networks import recorded_generator, relative_error
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from training.loss import path_lengths
+from training.losses.functions import path_lengths
 from training.networks.attention import EncoderLayer
 from training.networks.generator import Generator, image_to_tokens, tokens_to_image, upsample
 

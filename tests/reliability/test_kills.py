@@ -29,11 +29,11 @@ def kill_at_random_moments(run: Run, kills: int, number: signal.Signals, seed: i
     moments, in_time = random.Random(seed), 0
     for _ in range(kills):
         process = run.start()
-        wait_for(process, "batch 4 in passes of 2")  # set up; training begins
+        wait_for(process, "batch 4, 2 images per forward pass")  # set up; training begins
         time.sleep(moments.uniform(0, 1.5))
         process.send_signal(number)
         output, _ = process.communicate(timeout=120)
-        in_time += process.returncode != 0 if number is signal.SIGKILL else "To go on:" in output
+        in_time += process.returncode != 0 if number is signal.SIGKILL else "To resume:" in output
         assert "Traceback" not in output, output
         if "Done." in output or (
             process.returncode == 0 and number is signal.SIGKILL
@@ -72,12 +72,12 @@ def test_terminated_at_25_random_moments(digits: Path, whole: Run, tmp_path: Pat
 def test_a_signal_saves_and_says_how_to_go_on(digits: Path, whole: Run, tmp_path: Path, number: signal.Signals) -> None:
     run = Run(digits, tmp_path / "run", ["--state-kimg=1"])
     process = run.start()
-    wait_for(process, "batch 4 in passes of 2")
+    wait_for(process, "batch 4, 2 images per forward pass")
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     if "Done." not in output:
-        assert "To go on:\n    python" in output and "--resume=latest" in output
+        assert "To resume:\n    python" in output and "--resume=latest" in output
         assert ("SIGTERM" if number is signal.SIGTERM else "Ctrl-C") in output
     run.finish()
     assert_same(run.state(), whole.state())
@@ -92,7 +92,7 @@ def test_two_processes_stop_together(digits: Path, tmp_path: Path, number: signa
     wait_for(process, "sec/kimg")
     process.send_signal(number)  # to the starting process, which hands it on
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "To go on:" in output, output
+    assert process.returncode == 0 and "To resume:" in output, output
     run.finish()
     assert_same(run.state(), whole.state())
 
@@ -110,5 +110,5 @@ def test_the_clock_stops_a_run(digits: Path, tmp_path: Path) -> None:
     run = Run(digits, tmp_path / "run", ["--kimg=1000"])
     started_sec = time.monotonic()
     output = run.finish("--stop-after=8s")
-    assert "the time of --stop-after is over. To go on:" in output
+    assert "the time of --stop-after is over. To resume:" in output
     assert 8 <= time.monotonic() - started_sec < 30

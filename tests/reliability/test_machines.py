@@ -63,7 +63,7 @@ def test_the_end_of_one_machine_ends_the_other(digits: Path, tmp_path: Path, is_
         os.kill(pid, signal.SIGKILL)
     output, _ = machines[0].communicate(timeout=60)
     assert machines[0].returncode != 0
-    expected = "lost the connection to another process" if is_whole_machine else "(torchrun) is gone. To go on:"
+    expected = "lost the connection to another process" if is_whole_machine else "(torchrun) is gone. To resume:"
     assert expected in output, output
     machines[1].communicate(timeout=60)
 

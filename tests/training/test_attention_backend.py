@@ -9,7 +9,8 @@ from torch import Tensor
 
 from training.config import DatasetSpec, RunConfig
 from training.latents import Latents
-from training.phases import MicroBatch, build_phases
+from training.losses import build_phases
+from training.phases import MicroBatch
 from training.state import TrainState
 
 CPU = torch.device("cpu")

@@ -26,7 +26,7 @@ from training.plan.batch_size import (
     with_micro_batch,
 )
 from training.plan.probe import Probe
-from training.plan.speed import speed, training_flops
+from training.plan.speed import speed
 from training.run.folder import new_run, read_options, with_batch_gpu_of_newest
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -178,8 +178,8 @@ def test_time_of_an_iteration(tiny_config: RunConfig, dataset: ImageDataset, mon
 
 def test_arithmetic_of_training() -> None:
     """The numbers of the cifar preset: 137 GFLOP for each image."""
-    assert training_flops(17.5, 8.04, LossConfig(r1_gamma=0.01)) == pytest.approx(137, abs=1)
-    assert training_flops(1.0, 0.0, LossConfig(r1_gamma=0, pl_weight=2, pl_interval=4)) == 4 + 6 / 8
+    assert LossConfig(r1_gamma=0.01).training_flops(17.5, 8.04) == pytest.approx(137, abs=1)
+    assert LossConfig(r1_gamma=0, pl_weight=2, pl_interval=4).training_flops(1.0, 0.0) == 4 + 6 / 8
 
 
 def test_speed_is_tried_where_that_is_quick(
@@ -193,7 +193,7 @@ def test_speed_is_tried_where_that_is_quick(
     assert memory and 0.05 < float(memory[1]) / {"MiB": 1024, "GiB": 1}[memory[2]] < 8
     monkeypatch.setattr(speed_module, "cpu_flops", lambda: 1e6)
     text = speed(tiny_config, dataset, CPU)
-    assert "by estimate" in text and text.endswith("not measured, as no step was tried")
+    assert "estimated" in text and text.endswith("not measured, as no step was tried")
 
 
 def test_memory_on_a_gpu_is_what_the_steps_held_there(

@@ -76,7 +76,7 @@ def test_compiled_run_keeps_names_files_and_losses(
     tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = torch.compile
-    monkeypatch.setattr(compilation, "obstacle", lambda device: "")
+    monkeypatch.setattr(compilation, "why_unavailable", lambda device: "")
     monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend="aot_eager", dynamic=False))
     config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.016))
     eager = train(config, tiny_data, tmp_path / "eager")

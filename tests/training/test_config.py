@@ -92,7 +92,7 @@ def test_batches_that_do_not_divide() -> None:
 
 def test_widths_must_suit_the_images() -> None:
     with pytest.raises(ConfigError, match="3 generator stages"):
-        GeneratorConfig(widths=(64, 32), layers=(1, 1)).check_stages(DatasetSpec(32, 32, 3))
+        GeneratorConfig(widths=(64, 32), layers=(1, 1)).check(DatasetSpec(32, 32, 3))
     with pytest.raises(ConfigError, match="heads"):
         GeneratorConfig(widths=(100,), layers=(1,), head_width=32)
 

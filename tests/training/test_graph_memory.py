@@ -16,11 +16,13 @@ from test_loop import assert_same
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 
-from training import compilation, phases
+from training import compilation, losses
 from training.config import PerformanceConfig, RunConfig
 from training.data.stream import ImageDataset
-from training.loop import TrainingLoop
-from training.phases import Phase, build_phases
+from training.loop import step
+from training.losses import build_phases
+from training.phases import Phase
+from training.run.training_run import TrainingRun
 from training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -60,7 +62,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> GraphMemory:
     memory, real = GraphMemory(), torch.compile
     backend = aot_autograd(fw_compiler=memory.compiler, bw_compiler=memory.compiler)
     monkeypatch.setattr(compilation, "resolve_compile", lambda choice, device: (choice == "1", ""))
-    for module in (compilation, phases):
+    for module in (compilation, losses.base):
         monkeypatch.setattr(module, "resolve_graphs", lambda performance, device: performance.cuda_graphs is not False)
     monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend=backend, dynamic=False))
     return memory
@@ -69,10 +71,9 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> GraphMemory:
 def trained(config: RunConfig, data: Path, run_dir: Path, memory: GraphMemory | None) -> TrainState:
     """The state after four steps of every phase, of two micro-batches each."""
     run_dir.mkdir()
-    loop = TrainingLoop(config, ImageDataset(data), run_dir, CPU)
-    batches = loop.real_batches()
+    loop = TrainingRun(config, ImageDataset(data), run_dir, CPU)
     for _ in range(4):
-        loop.step(next(batches))
+        step(loop, loop.next_batch())
     if memory is not None:
         memory.replay()
     return loop.state
@@ -97,7 +98,7 @@ def test_nothing_of_a_graph_is_used_after_the_next_began(
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", memory.replay)
     written_over = trained(config, tiny_data, tmp_path / "written_over", memory)
     assert memory.num_replays == 4 * 2 * 2 + 1  # steps, main phases, micro-batches
-    assert kept.is_good()
+    assert kept.all_finite()
     assert_same(written_over.state_dict(), kept.state_dict())
 
 
@@ -105,8 +106,8 @@ def test_gradients_of_a_graph_that_were_kept_would_be_found(
     config: RunConfig, tiny_data: Path, tmp_path: Path, memory: GraphMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", memory.replay)
-    monkeypatch.setattr(Phase, "clear_gradients", lambda phase: phase.optimizer.zero_grad(set_to_none=True))
-    assert not trained(config, tiny_data, tmp_path / "run", memory).is_good()
+    monkeypatch.setattr(Phase, "clear_gradients", lambda phase: phase.trained.optimizer.zero_grad(set_to_none=True))
+    assert not trained(config, tiny_data, tmp_path / "run", memory).all_finite()
 
 
 def test_gradient_buffers_stay_where_they_are(config: RunConfig, tiny_data: Path, memory: GraphMemory) -> None:
@@ -115,9 +116,9 @@ def test_gradient_buffers_stay_where_they_are(config: RunConfig, tiny_data: Path
     phase.clear_gradients()
     addresses = []
     for _ in range(2):
-        addresses.append([p.grad.data_ptr() for p in phase.parameters if p.grad is not None])
-        assert len(addresses[-1]) == len(phase.parameters)
-        torch._foreach_add_([p.grad for p in phase.parameters], 1.0)
+        addresses.append([p.grad.data_ptr() for p in phase.trained.parameters if p.grad is not None])
+        assert len(addresses[-1]) == len(phase.trained.parameters)
+        torch._foreach_add_([p.grad for p in phase.trained.parameters], 1.0)
         phase.clear_gradients()
-        assert not any(p.grad is None or p.grad.any() for p in phase.parameters)
+        assert not any(p.grad is None or p.grad.any() for p in phase.trained.parameters)
     assert addresses[0] == addresses[1]

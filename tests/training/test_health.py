@@ -9,34 +9,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from training import phases
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import ImageDataset
-from training.health import Health
-from training.loop import DivergedError, TrainingLoop
+from training.losses import logistic
+from training.run.training_run import TrainingRun
+from training.state import FiniteCheck
+from training.supervisor import DivergedError, supervise
 
 CPU = torch.device("cpu")
 
 
 def test_counts_steps_and_their_streak() -> None:
-    health, good, bad = Health(CPU), torch.tensor(True), torch.tensor(False)
+    health, good, bad = FiniteCheck(CPU), torch.tensor(True), torch.tensor(False)
     counts = []
     for step in ([good, good], [good, bad], [bad, bad], [good, good], [bad, good]):
         for is_finite in step:
             health.report(is_finite)
         health.end_step()
-        counts.append((health.streak, health.total))
+        counts.append((health.consecutive_bad, health.total_bad))
     assert counts == [(0, 0), (1, 1), (2, 2), (0, 2), (1, 3)]
-    again = Health(CPU)
+    again = FiniteCheck(CPU)
     again.load_state_dict(health.state_dict())
-    assert (again.streak, again.total) == (1, 3)
+    assert (again.consecutive_bad, again.total_bad) == (1, 3)
 
 
-def start(config: RunConfig, data: Path, run_dir: Path, **schedule: object) -> TrainingLoop:
+def start(config: RunConfig, data: Path, run_dir: Path, **schedule: object) -> TrainingRun:
     run_dir.mkdir()
     config = replace(config, schedule=replace(config.schedule, **schedule))  # type: ignore[arg-type]
-    return TrainingLoop(config, ImageDataset(data), run_dir, CPU)
+    return TrainingRun(config, ImageDataset(data), run_dir, CPU)
 
 
 @pytest.fixture
@@ -45,12 +46,12 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]],
 
     def put(is_bad: Callable[[int], bool]) -> None:
         calls = iter(range(1_000_000))
-        loss = phases.generator_loss
+        loss = logistic.generator_loss
 
         def spoiled(logits: Tensor) -> Tensor:
             return loss(logits) * (float("nan") if is_bad(next(calls)) else 1.0)
 
-        monkeypatch.setattr(phases, "generator_loss", spoiled)
+        monkeypatch.setattr(logistic, "generator_loss", spoiled)
 
     return put
 
@@ -60,8 +61,8 @@ def test_a_single_bad_step_is_reported_and_passed(
 ) -> None:
     poison(lambda call: call == 1)
     loop = start(tiny_config, tiny_data, tmp_path / "run", kimg=0.04)
-    loop.run()
-    assert loop.state.health.total == 1 and loop.state.num_rollbacks == 0
+    supervise(loop)
+    assert loop.state.finite.total_bad == 1 and loop.state.num_rollbacks == 0
     assert "nonfinite 1" in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
     assert rows[-1]["Progress/nonfinite_steps"]["mean"] == 1
@@ -75,14 +76,14 @@ def test_a_diverged_run_goes_back_and_takes_another_way(
     poison(lambda call: 12 <= call < 16)
     schedule = {"kimg": batches * 8 / 1000, "state_kimg": 0.016, "max_nonfinite": 2, "batch": 8, "batch_gpu": 4}
     loop = start(tiny_config, tiny_data, tmp_path / "run", **schedule)
-    loop.run()
+    supervise(loop)
     output = capsys.readouterr().out
-    assert "the run diverged at 0.064 kimg" in output and "Going back to 0.048 kimg" in output
+    assert "the run diverged at 0.064 kimg" in output and "Returning to 0.048 kimg" in output
     assert loop.state.num_rollbacks == 1 and loop.state.cur_nimg == batches * 8
     assert loop.state.seed != tiny_config.schedule.seed
     saved = find_state(tmp_path / "run")
     assert saved is not None and saved["state"]["num_rollbacks"] == 1 and saved["cur_nimg"] == batches * 8
-    resumed = TrainingLoop(loop.config, loop.dataset, tmp_path / "run", CPU, saved)
+    resumed = TrainingRun(loop.config, loop.dataset, tmp_path / "run", CPU, saved)
     assert resumed.latents.seed == loop.latents.seed
 
 
@@ -92,8 +93,8 @@ def test_gives_up_after_the_stated_number_and_keeps_the_good_state(
     poison(lambda call: call >= 8)
     schedule = {"kimg": 1.0, "state_kimg": 0.016, "max_nonfinite": 2, "max_rollbacks": 2, "batch": 8, "batch_gpu": 4}
     loop = start(tiny_config, tiny_data, tmp_path / "run", **schedule)
-    with pytest.raises(DivergedError, match="after 2 new starts from a good state"):
-        loop.run()
+    with pytest.raises(DivergedError, match="after 2 returns to a good state"):
+        supervise(loop)
     assert "the state at 0.048 kimg is not saved: it is not finite" in capsys.readouterr().out
     saved = find_state(tmp_path / "run")
     assert saved is not None and saved["cur_nimg"] == 32 and saved["state"]["health"]["streak"] == 0

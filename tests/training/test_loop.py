@@ -14,7 +14,9 @@ from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.evaluation.snapshots import missed_metrics
-from training.loop import TrainingLoop
+from training.run.stop import Stop, StopRequest
+from training.run.training_run import TrainingRun
+from training.supervisor import supervise
 
 CPU = torch.device("cpu")
 METRIC = "proxy_fd_randconv_v1"
@@ -37,12 +39,23 @@ RECORDED = {
 }
 
 
-def train(config: RunConfig, data: Path, run_dir: Path, saved: dict[str, Any] | None = None) -> TrainingLoop:
+def train(config: RunConfig, data: Path, run_dir: Path, saved: dict[str, Any] | None = None) -> TrainingRun:
     run_dir.mkdir(exist_ok=True)
     dataset = ImageDataset(data, use_labels=config.data.cond)
-    loop = TrainingLoop(config, dataset, run_dir, CPU, saved)
-    loop.run()
+    loop = TrainingRun(config, dataset, run_dir, CPU, saved)
+    supervise(loop)
     return loop
+
+
+class StopAfter(StopRequest):
+    """Asks to stop after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.calls = iter(range(steps))
+
+    def agreed(self, has_failed: bool = False) -> Stop:
+        return Stop.TIME if next(self.calls, None) is None else Stop.NO
 
 
 def shorter(config: RunConfig, kimg: float) -> RunConfig:
@@ -106,12 +119,9 @@ def test_stats_go_on_where_they_stood(tiny_config: RunConfig, tiny_data: Path, t
     train(config, tiny_data, tmp_path / "whole")
     parts = tmp_path / "parts"
     parts.mkdir()
-    stopped = TrainingLoop(config, ImageDataset(tiny_data), parts, CPU)
-    batches = stopped.real_batches()
-    for _ in range(3):
-        stopped.maintain()
-        stopped.step(next(batches))
-    stopped.maintain()
+    stopped = TrainingRun(config, ImageDataset(tiny_data), parts, CPU)
+    stopped.stop = StopAfter(3)
+    assert supervise(stopped) is Stop.TIME
     saved = find_state(parts)
     assert saved is not None
     assert saved["cur_nimg"] == 24
@@ -143,10 +153,10 @@ def test_frozen_layers_stay(tiny_config: RunConfig, tiny_data: Path, tmp_path: P
     config = replace(tiny_config, discriminator=replace(tiny_config.discriminator, freeze_layers=2))
     dataset = ImageDataset(tiny_data)
     (tmp_path / "run").mkdir()
-    loop = TrainingLoop(shorter(config, 0.016), dataset, tmp_path / "run", CPU)
+    loop = TrainingRun(shorter(config, 0.016), dataset, tmp_path / "run", CPU)
     layers = list(loop.state.D.layers_from_image())
     before = [layer.weight.clone() for layer in layers]
-    loop.run()
+    supervise(loop)
     changed = [not torch.equal(layer.weight, weight) for layer, weight in zip(layers, before, strict=True)]
     assert changed == [False, False] + [True] * (len(layers) - 2)
 
@@ -161,13 +171,13 @@ def test_failing_metrics_do_not_end_the_training(
     def fail(*arguments: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("training.loop.evaluate_snapshot", fail)
+    monkeypatch.setattr("training.run.training_run.evaluate_snapshot", fail)
     config = shorter(
         replace(tiny_config, schedule=replace(tiny_config.schedule, metrics=("proxy_fd_randconv_v1",))), 0.016
     )
     loop = train(config, tiny_data, tmp_path / "run")
     assert loop.state.cur_nimg == 16
-    assert "failed, training goes on: out of memory" in capsys.readouterr().out
+    assert "failed, training continues: out of memory" in capsys.readouterr().out
     assert find_state(tmp_path / "run")["cur_nimg"] == 16  # type: ignore[index]
 
 
@@ -190,7 +200,7 @@ def test_metrics_that_a_stop_prevented_are_computed_on_resume(
 
     parts = tmp_path / "parts"
     with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
-        stopping.setattr("training.loop.evaluate_snapshot", stop)
+        stopping.setattr("training.run.training_run.evaluate_snapshot", stop)
         train(config, tiny_data, parts)
     saved = find_state(parts)
     assert saved is not None and saved["cur_nimg"] == 16 and metric_rows(parts) == []
@@ -205,7 +215,7 @@ def test_only_a_snapshot_of_the_same_moment_is_measured_on_resume(
 ) -> None:
     """Names of snapshots count thousands of images: that of this thousand may be older than the state."""
     loop = train(shorter(tiny_config, 0.016), tiny_data, tmp_path / "run")
-    assert missed_metrics((METRIC,), loop.snapshot_path, 16) == (METRIC,)
-    assert missed_metrics((METRIC,), loop.snapshot_path, 24) == ()
-    assert missed_metrics((), loop.snapshot_path, 16) == ()
+    assert missed_metrics((METRIC,), loop.output.snapshot_path(16), 16) == (METRIC,)
+    assert missed_metrics((METRIC,), loop.output.snapshot_path(16), 24) == ()
+    assert missed_metrics((), loop.output.snapshot_path(16), 16) == ()
     assert missed_metrics((METRIC,), loop.run_dir / "network-snapshot-000007.pkl", 16) == ()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from training.loss import (
+from training.losses.functions import (
     discriminator_fake_loss,
     discriminator_real_loss,
     generator_loss,

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
-from training.loss import discriminator_fake_loss
+from training.losses.functions import discriminator_fake_loss
 from training.networks.attention import EncoderLayer
 from training.networks.discriminator import Discriminator, minibatch_std
 from training.networks.generator import Generator, upsample

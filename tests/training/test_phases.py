@@ -10,10 +10,11 @@ from torch import Tensor
 
 from torch_utils import distributed
 from torch_utils.distributed import average_gradients, spawn
-from training import phases
 from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.latents import Latents
-from training.phases import Losses, MicroBatch, build_phases
+from training.losses import build_phases, logistic
+from training.losses.logistic import LogisticLoss
+from training.phases import MicroBatch
 from training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def test_a_phase_moves_its_own_network_only(state: TrainState) -> None:
         phase.step([micro_batch(state)])
         for net in (state.G, state.D):
             moved = any(not torch.equal(before[name], p) for name, p in net.named_parameters())
-            assert moved is (net is phase.network), phase.name
+            assert moved is (net is phase.trained.network), phase.name
 
 
 def test_lazy_phases_are_due_at_their_interval(state: TrainState) -> None:
@@ -55,7 +56,7 @@ def test_lazy_phases_are_due_at_their_interval(state: TrainState) -> None:
 def test_adam_is_scaled_for_lazy_regularisation(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     loss = replace(tiny_config.loss, pl_weight=0.0, pl_interval=4, r1_interval=16)
     state = TrainState(replace(tiny_config, loss=loss), tiny_spec, CPU)
-    for optimizer, ratio in ((state.g_optimizer, 4 / 5), (state.d_optimizer, 16 / 17)):
+    for optimizer, ratio in ((state.g.optimizer, 4 / 5), (state.d.optimizer, 16 / 17)):
         (group,) = optimizer.param_groups
         assert group["lr"] == pytest.approx(0.0025 * ratio)
         assert group["betas"] == (0.0, pytest.approx(0.99**ratio))
@@ -73,7 +74,7 @@ def test_running_mean_of_w_moves_once_a_phase_and_not_by_mixed_latents(state: Tr
 
 def test_mixed_styles_come_from_the_second_latents(state: TrainState) -> None:
     latents = micro_batch(state, mix=True).latents
-    ws = Losses(state).styles(latents)
+    ws = LogisticLoss(state).styles(latents)
     assert latents.mix_z is not None
     first, second = state.G.mapping(latents.z), state.G.mapping(latents.mix_z)
     assert torch.equal(ws, torch.cat([first[:, :2], second[:, 2:]], dim=1))
@@ -81,23 +82,23 @@ def test_mixed_styles_come_from_the_second_latents(state: TrainState) -> None:
 
 def test_path_length_bookkeeping(state: TrainState) -> None:
     """The penalty sees half the batch; the running mean moves by 1 % of the mean length."""
-    losses = Losses(state)
+    losses = LogisticLoss(state)
     list(losses.g_path_length(micro_batch(state)))
     losses.update_pl_mean()
     stats = state.stats.collect()
     assert stats["Loss/path_length"].num == 2
-    assert state.pl_mean.item() == pytest.approx(0.01 * stats["Loss/path_length"].mean)
+    assert state.loss_buffers["pl_mean"].item() == pytest.approx(0.01 * stats["Loss/path_length"].mean)
 
 
 def spoil_lengths(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets the first path length of each micro-batch be what is given."""
-    factor, measure = [1.0], phases.path_lengths
+    factor, measure = [1.0], logistic.path_lengths
 
     def spoiled(*arguments: Tensor) -> Tensor:
         lengths = measure(*arguments)
         return torch.cat([lengths[:1] * factor[0], lengths[1:]])
 
-    monkeypatch.setattr(phases, "path_lengths", spoiled)
+    monkeypatch.setattr(logistic, "path_lengths", spoiled)
     return lambda value: factor.__setitem__(0, value)
 
 
@@ -111,10 +112,10 @@ def test_a_path_length_that_is_not_finite_does_not_move_the_mean(
     for factor in (1.0, bad, 1.0):
         spoil(factor)
         phase.step([micro_batch(state), micro_batch(state)])
-        state.health.end_step()
-        means.append(state.pl_mean.item())
+        state.finite.end_step()
+        means.append(state.loss_buffers["pl_mean"].item())
     assert 0 < means[0] == means[1] < means[2]
-    assert state.health.total == 1 and state.health.streak == 0
+    assert state.finite.total_bad == 1 and state.finite.consecutive_bad == 0
 
 
 def test_styles_that_are_not_finite_do_not_move_their_mean(state: TrainState) -> None:
@@ -132,11 +133,11 @@ def test_styles_that_are_not_finite_do_not_move_their_mean(state: TrainState) ->
 def agree_on_what_is_not_finite(config: RunConfig) -> None:
     distributed.init(torch.device("cpu"))
     is_bad = distributed.rank() == 1
-    losses = Losses(TrainState(config, DatasetSpec(16, 16, 3), torch.device("cpu")))
+    losses = LogisticLoss(TrainState(config, DatasetSpec(16, 16, 3), torch.device("cpu")))
     for length, expected in ((3.0, 3.0), (math.nan if is_bad else 5.0, 3.0), (4.0 + 2 * is_bad, 5.0)):
         losses.pl_means.append(torch.tensor(length))
         losses.update_pl_mean()
-        assert losses.state.pl_mean == expected
+        assert losses.state.loss_buffers["pl_mean"] == expected
     for replaced in (True, False):
         parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
         for p in parameters:
@@ -157,10 +158,10 @@ def poison(state: TrainState, name: str) -> None:
         "weight": lambda: state.D.epilogue.out.weight.data[0, 0].copy_(bad),
         "buffer": lambda: state.G.mapping_network.w_avg[0].copy_(bad),
         "average's buffer": lambda: state.G_ema.mapping_network.w_avg[0].copy_(bad),
-        "mean path length": lambda: state.pl_mean.copy_(bad),
+        "mean path length": lambda: state.loss_buffers["pl_mean"].copy_(bad),
         "probability": lambda: state.ada.p.copy_(bad),
-        "first moment": lambda: state.g_optimizer.state[state.g_parameters[-1]]["exp_avg"].view(-1)[0].copy_(bad),
-        "second moment": lambda: state.d_optimizer.state[state.d_parameters[0]]["exp_avg_sq"].view(-1)[0].copy_(bad),
+        "first moment": lambda: state.g.optimizer.state[state.g.parameters[-1]]["exp_avg"].view(-1)[0].copy_(bad),
+        "second moment": lambda: state.d.optimizer.state[state.d.parameters[0]]["exp_avg_sq"].view(-1)[0].copy_(bad),
     }
     places[name]()
 
@@ -174,16 +175,18 @@ def poison(state: TrainState, name: str) -> None:
 def test_a_state_is_good_only_where_all_that_is_saved_is_finite(state: TrainState, name: str) -> None:
     for phase in build_phases(state):
         phase.step([micro_batch(state)])
-    state.health.end_step()
-    assert state.is_good()
+    state.finite.end_step()
+    assert state.all_finite()
     poison(state, name)
-    assert not state.is_good()
+    assert not state.all_finite()
 
 
 def test_a_mean_path_length_that_an_older_version_saved_as_nan_begins_anew(state: TrainState) -> None:
     values = state.state_dict()
-    state.load_state_dict({**values, "pl_mean": torch.tensor(math.nan)})
-    assert state.pl_mean == 0
+    state.load_state_dict(
+        {k: v for k, v in values.items() if k != "loss_buffers"} | {"pl_mean": torch.tensor(math.nan)}
+    )
+    assert state.loss_buffers["pl_mean"] == 0
 
 
 def test_non_finite_gradients_do_not_reach_the_weights(state: TrainState) -> None:
@@ -201,15 +204,15 @@ def test_steps_that_overflow_are_left_out_in_half_precision(tiny_config: RunConf
     bad.images[0, 0, 0, 0] = float("inf")
 
     def everything() -> list[torch.Tensor]:
-        moments = [t.clone() for values in state.d_optimizer.state.values() for t in values.values()]
-        return [*(p.detach().clone() for p in state.d_parameters), *moments]
+        moments = [t.clone() for values in state.d.optimizer.state.values() for t in values.values()]
+        return [*(p.detach().clone() for p in state.d.parameters), *moments]
 
     phase.step([good])
     before = everything()
     phase.step([bad])
     assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
-    state.health.end_step()
-    assert state.health.streak == 1  # the loss itself is not finite
+    state.finite.end_step()
+    assert state.finite.consecutive_bad == 1  # the loss itself is not finite
     phase.step([good])
     assert not any(torch.equal(a, b) for a, b in zip(before, everything(), strict=True) if a.any())
 
@@ -247,7 +250,7 @@ def stored_bytes(state: TrainState, run: Callable[[], None]) -> int:
 
 def test_the_discriminator_differentiates_fakes_and_reals_one_after_the_other(state: TrainState) -> None:
     """Half of what is stored, and the gradients of the sum."""
-    losses, batch, found = Losses(state), micro_batch(state), []
+    losses, batch, found = LogisticLoss(state), micro_batch(state), []
     state.D.requires_grad_(True)
 
     def jointly() -> None:
@@ -268,7 +271,7 @@ def test_the_discriminator_differentiates_fakes_and_reals_one_after_the_other(st
 
 
 def test_the_reported_loss_is_that_of_both_kinds_for_each_image(state: TrainState) -> None:
-    list(Losses(state).d_main(micro_batch(state)))
+    list(LogisticLoss(state).d_main(micro_batch(state)))
     stats = state.stats.collect()
     assert stats["Loss/D/loss"].num == 4
     assert stats["Loss/D/loss"].mean == pytest.approx(2 * math.log(2), rel=0.1)  # it knows nothing yet
@@ -294,7 +297,7 @@ def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: Dataset
             state = TrainState(config, tiny_spec, CPU)
             phase = next(phase for phase in build_phases(state) if phase.name == name)
             phase.step(batches)
-            gradients.append({n: p.grad for n, p in phase.network.named_parameters() if p.grad is not None})
+            gradients.append({n: p.grad for n, p in phase.trained.network.named_parameters() if p.grad is not None})
         assert gradients[0].keys() == gradients[1].keys()
         largest = max(gradient.abs().max() for gradient in gradients[0].values())
         for n, gradient in gradients[0].items():

@@ -15,10 +15,12 @@ from training.checkpoint.snapshot import load_generator
 from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.latents import Latents
+from training.losses import build_phases
+from training.losses.logistic import LogisticLoss
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, ToRGB
 from training.networks.layers import EqualizedConv2d, EqualizedLinear
-from training.phases import Losses, MicroBatch, build_phases
+from training.phases import MicroBatch
 from training.precision import INITIAL_LOSS_SCALE, allow_tf32, describe_precision, resolve_precision, tf32_where
 from training.run.folder import differences
 from training.state import TrainState
@@ -77,7 +79,7 @@ def test_gradients_are_those_of_float32(tiny_config: RunConfig, phase: str, prec
         torch.manual_seed(2)
         z, c = torch.randn(16, 8), torch.zeros(16, 0)
         batch = MicroBatch(torch.randn(16, 3, 16, 16), c, Latents(z, c, None, 1, 0))
-        for term in getattr(Losses(state), phase)(batch):
+        for term in getattr(LogisticLoss(state), phase)(batch):
             term.backward()
         network = state.G if phase.startswith("g") else state.D
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
@@ -178,49 +180,49 @@ def set_scale(scaler: torch.amp.GradScaler, scale: float) -> None:
 def test_the_scale_comes_down_from_an_overflow_without_a_fault(half: TrainState, name: str) -> None:
     phase = next(phase for phase in build_phases(half) if phase.name == name)
     set_scale(phase.scaler, 2.0**32)
-    before = [p.detach().clone() for p in phase.parameters]
+    before = [p.detach().clone() for p in phase.trained.parameters]
     phase.step([batch_of(0)])
-    assert all(torch.equal(p, q) for p, q in zip(phase.parameters, before, strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(phase.trained.parameters, before, strict=True))
     steps = 1
-    while all(torch.equal(p, q) for p, q in zip(phase.parameters, before, strict=True)):
+    while all(torch.equal(p, q) for p, q in zip(phase.trained.parameters, before, strict=True)):
         phase.step([batch_of(0)])
         steps += 1
-    half.health.end_step()
-    assert half.health.total == 0
+    half.finite.end_step()
+    assert half.finite.total_bad == 0
     assert 1 < steps < 33 and phase.scaler.get_scale() == 2.0 ** (32 - steps + 1)
-    assert all(p.isfinite().all() for p in phase.parameters)
+    assert all(p.isfinite().all() for p in phase.trained.parameters)
 
 
 def test_an_overflow_that_no_scale_cures_is_a_fault(half: TrainState) -> None:
     """The loss is finite, its gradient is not, as where a layer's derivative overflows."""
     phase = build_phases(half)[0]
-    first = phase.parameters[0]
+    first = phase.trained.parameters[0]
     phase = replace(phase, loss=lambda batch: [(first.flatten()[0] * 0).sqrt()])  # the root of 0 rises infinitely fast
     set_scale(phase.scaler, 4.0)
     streaks = []
     for _ in range(4):
         phase.step([batch_of(0)])
-        half.health.end_step()
-        streaks.append(half.health.streak)
+        half.finite.end_step()
+        streaks.append(half.finite.consecutive_bad)
     assert streaks == [0, 0, 1, 2]  # at scales 4, 2, 1 and 1/2
 
 
 def test_scales_survive_a_restart(half: TrainState, tiny_config: RunConfig) -> None:
     for phase in build_phases(half):
         phase.step([batch_of(0)])
-    set_scale(half.d_scaler, 2.0**7)
+    set_scale(half.d.scaler, 2.0**7)
     values = half.state_dict()
     assert (values["g_scaler"]["scale"], values["g_scaler"]["_growth_tracker"]) == (INITIAL_LOSS_SCALE, 1)
     again = TrainState(half.config, DatasetSpec(16, 16, 3), CPU)
     again.load_state_dict(values)
-    assert again.d_scaler.state_dict() == values["d_scaler"] and again.g_scaler.state_dict() == values["g_scaler"]
+    assert again.d.scaler.state_dict() == values["d_scaler"] and again.g.scaler.state_dict() == values["g_scaler"]
     plain = TrainState(tiny_config, DatasetSpec(16, 16, 3), CPU).state_dict()
     assert plain["g_scaler"] == {}
     for scalers in ({}, {"g_scaler": {}, "d_scaler": {}}):  # of older versions, and of another precision
         older = {name: value for name, value in values.items() if "scaler" not in name} | scalers
         again = TrainState(half.config, DatasetSpec(16, 16, 3), CPU)
         again.load_state_dict(older)
-        assert again.d_scaler.get_scale() == INITIAL_LOSS_SCALE
+        assert again.d.scaler.get_scale() == INITIAL_LOSS_SCALE
 
 
 def test_a_resumed_run_in_fp16_equals_the_uninterrupted_one(
@@ -231,7 +233,7 @@ def test_a_resumed_run_in_fp16_equals_the_uninterrupted_one(
     whole = train(config, tiny_data, tmp_path / "whole")
     train(replace(config, schedule=replace(schedule, kimg=0.016)), tiny_data, tmp_path / "parts")
     resumed = train(config, tiny_data, tmp_path / "parts", find_state(tmp_path / "parts"))
-    assert resumed.state.g_scaler.state_dict()["_growth_tracker"] == 3
+    assert resumed.state.g.scaler.state_dict()["_growth_tracker"] == 3
     assert_same(resumed.state.state_dict(), whole.state.state_dict())
 
 
@@ -243,7 +245,7 @@ def test_second_derivatives_are_those_of_float32(tiny_config: RunConfig, loss: s
         state = TrainState(replace(tiny_config, performance=PerformanceConfig(name)), DatasetSpec(16, 16, 3), CPU)
         state.D.requires_grad_(True)
         torch.manual_seed(0)
-        for term in getattr(Losses(state), loss)(batch_of(0)):
+        for term in getattr(LogisticLoss(state), loss)(batch_of(0)):
             term.backward()
         network = state.G if loss.startswith("g") else state.D
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
@@ -308,7 +310,7 @@ def test_run_keeps_float32_weights(tiny_config: RunConfig, tiny_data: Path, tmp_
     schedule = replace(tiny_config.schedule, kimg=0.024)
     config = replace(tiny_config, performance=PerformanceConfig(precision), schedule=schedule)
     loop = train(config, tiny_data, tmp_path / "run")
-    assert loop.state.health.total == 0
+    assert loop.state.finite.total_bad == 0
     assert all(p.dtype == torch.float32 for net in (loop.state.G, loop.state.D) for p in net.parameters())
     generator = load_generator(next((tmp_path / "run").glob("network-snapshot-*.pkl")))
     assert {p.dtype for p in generator.parameters()} == {torch.float32}

@@ -29,7 +29,7 @@ def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_other_ranks_are_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Reporter(tmp_path, CPU, 0, 1000, is_quiet=True)
     report.status(500, 0.0, {}, 0)
-    report.say("hello")
+    report.log("hello")
     assert capsys.readouterr().out == ""
     assert not list(tmp_path.iterdir())
 

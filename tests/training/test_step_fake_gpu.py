@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from training import phases
 from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.latents import Latents
+from training.losses import base, build_phases
 from training.networks import discriminator, layers
-from training.phases import MicroBatch, build_phases
+from training.phases import MicroBatch
 from training.state import TrainState
 
 GPU = torch.device("cuda", 0)
@@ -56,7 +56,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(nn.Module, "to", moved)
     monkeypatch.setattr(torch.autograd, "grad", made_up_grad)
     monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)  # the real one asks the driver
-    for module, name in ((layers, "setup_filter"), (discriminator, "setup_filter"), (phases, "AugmentPipe")):
+    for module, name in ((layers, "setup_filter"), (discriminator, "setup_filter"), (base, "AugmentPipe")):
         monkeypatch.setattr(module, name, with_values(getattr(module, name)))
     with FakeTensorMode():
         yield
@@ -81,10 +81,10 @@ def test_nothing_mixes_devices_or_waits(
     batches = [MicroBatch(images, c, Latents(z, c, z, mix_from=2, seed=0))] * 2
     for phase in build_phases(state):
         phase.step(batches)
-    assert state.g_scaler.is_enabled() == state.d_scaler.is_enabled() == (precision == "fp16")
-    state.health.end_step()
+    assert state.g.scaler.is_enabled() == state.d.scaler.is_enabled() == (precision == "fp16")
+    state.finite.end_step()
     state.ada.adjust(8, 4, target=0.6, speed_nimg=1000.0)
     state.stats.sum_up()
     assert {sums.device for sums in state.stats.moments.values()} == {GPU}
     with pytest.raises(Exception, match="_local_scalar_dense"):
-        assert state.health.total
+        assert state.finite.total_bad

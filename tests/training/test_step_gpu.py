@@ -10,14 +10,15 @@ from training.augment.pipe import AugmentPipe
 from training.compilation import forward_pass
 from training.config import PerformanceConfig, RunConfig
 from training.data.stream import ImageDataset
-from training.loop import TrainingLoop
+from training.loop import step
+from training.run.training_run import TrainingRun
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-def loop_of(config: RunConfig, data: Path, run_dir: Path) -> TrainingLoop:
+def loop_of(config: RunConfig, data: Path, run_dir: Path) -> TrainingRun:
     run_dir.mkdir()
-    return TrainingLoop(config, ImageDataset(data), run_dir, torch.device("cuda", 0))
+    return TrainingRun(config, ImageDataset(data), run_dir, torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -25,15 +26,14 @@ def test_no_phase_waits_for_the_device(tiny_config: RunConfig, tiny_data: Path, 
     """Four steps hold every phase and an adjustment of the augmentation; the first ones build and choose kernels."""
     config = replace(tiny_config, performance=PerformanceConfig(precision))
     loop = loop_of(config, tiny_data, tmp_path / "run")
-    batches = loop.real_batches()
     for _ in range(4):
-        loop.step(next(batches))
+        step(loop, loop.next_batch())
     for _ in range(4):
-        reals = next(batches)
+        reals = loop.next_batch()
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            loop.step(reals)
+            step(loop, reals)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -73,8 +73,7 @@ def test_compiled_training_is_eager_training(
         ("compiled", PerformanceConfig(compile="1", cuda_graphs=cuda_graphs)),
     ):
         loop = loop_of(replace(config, performance=performance), tiny_data, tmp_path / name)
-        batches = loop.real_batches()
         for _ in range(4):
-            loop.step(next(batches))
+            step(loop, loop.next_batch())
         weights.append(torch.cat([p.detach().flatten() for p in loop.state.D.parameters()]))
     assert (weights[0] - weights[1]).abs().mean() < 1e-3

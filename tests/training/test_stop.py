@@ -1,5 +1,6 @@
 """What asks a run to stop, and what it leaves."""
 
+import itertools
 import os
 import signal
 from dataclasses import replace
@@ -11,8 +12,9 @@ import torch
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import DataError, ImageDataset
-from training.loop import TrainingLoop
 from training.run.stop import Stop, StopRequest
+from training.run.training_run import TrainingRun
+from training.supervisor import supervise
 
 CPU = torch.device("cpu")
 
@@ -30,20 +32,33 @@ def test_signals_are_noted_and_the_second_interrupt_interrupts() -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_a_closed_terminal_asks_to_stop_but_not_under_nohup() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.reason is Stop.HUNG_UP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.reason is Stop.NO
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_time_is_over_when_it_is() -> None:
     assert StopRequest(after_sec=0).agreed() is Stop.TIME
     assert StopRequest(after_sec=1000).agreed() is Stop.NO
     assert StopRequest(after_sec=0).agreed(has_failed=True) is Stop.FAILED
 
 
-def start(config: RunConfig, data: Path, run_dir: Path, stop: StopRequest | None = None) -> TrainingLoop:
+def start(config: RunConfig, data: Path, run_dir: Path, stop: StopRequest | None = None) -> TrainingRun:
     run_dir.mkdir()
-    return TrainingLoop(config, ImageDataset(data), run_dir, CPU, stop=stop)
+    return TrainingRun(config, ImageDataset(data), run_dir, CPU, stop=stop)
 
 
 def test_a_run_out_of_time_saves_where_it_stands(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     loop = start(tiny_config, tiny_data, tmp_path / "run", StopRequest(after_sec=0))
-    assert loop.run() is Stop.TIME
+    assert supervise(loop) is Stop.TIME
     assert find_state(tmp_path / "run")["cur_nimg"] == loop.state.cur_nimg == 0  # type: ignore[index]
 
 
@@ -51,14 +66,13 @@ def test_unusable_images_end_the_run_with_its_state(
     tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = start(tiny_config, tiny_data, tmp_path / "run")
-    batches = loop.real_batches()
-    good = [next(batches) for _ in range(3)]
+    good = list(itertools.islice(loop.reals, 3 * tiny_config.schedule.batch // loop.micro_batch))
 
     def failing():  # type: ignore[no-untyped-def]
         yield from good
         raise DataError("the data set is gone")
 
-    monkeypatch.setattr(loop, "real_batches", failing)
+    loop.reals = failing()
     with pytest.raises(DataError, match="the data set is gone"):
-        loop.run()
+        supervise(loop)
     assert find_state(tmp_path / "run")["cur_nimg"] == 3 * replace(tiny_config).schedule.batch  # type: ignore[index]

@@ -27,7 +27,7 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
             generator=generator_config(content["G_ema"]),
             discriminator=discriminator_config(content["D"]),
         )
-        config.generator.check_stages(spec)
+        config.generator.check(spec)
         values: dict[str, Any] = {"cur_nimg": 0}
         for name in ("G", "G_ema"):
             values[name] = generator_weights(dict(content[name].tensors()), config.generator, spec)

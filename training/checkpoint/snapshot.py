@@ -23,25 +23,11 @@ from training.checkpoint.safetensors_file import load_library, read_safetensors,
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.registry import create
 from training.state import TrainState
 
 SAFETENSORS = ".safetensors"
 IMAGE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
-ARCHITECTURE_FIELDS = {  # settings that decide what the weights compute
-    "generator": (
-        "widths",
-        "layers",
-        "head_width",
-        "minimum_heads",
-        "linformer",
-        "linformer_tokens",
-        "linformer_from_px",
-        "z_dim",
-        "w_dim",
-        "mapping_layers",
-    ),
-    "discriminator": ("architecture", "channel_base", "channel_max", "mapping_layers"),
-}
 
 
 def save_snapshot(path: Path, state: TrainState) -> None:
@@ -106,7 +92,7 @@ def export_snapshot(source: str | Path, target: Path) -> None:
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
     """The averaged generator (G_ema) of a snapshot in eval mode. Raises CheckpointError."""
     config, spec, values = read_snapshot(path, device)
-    network = Generator(config.generator, spec).to(device)
+    network: Generator = create("generator", config.generator.kind, config.generator, spec).to(device)
     load_weights(network, values["G_ema"], path)
     return network.eval().requires_grad_(False)
 
@@ -114,7 +100,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
 def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> Discriminator:
     """The discriminator of a snapshot in eval mode. Raises CheckpointError."""
     config, spec, values = read_snapshot(path, device)
-    network = Discriminator(config.discriminator, spec).to(device)
+    network: Discriminator = create("discriminator", config.discriminator.kind, config.discriminator, spec).to(device)
     load_weights(network, values["D"], path)
     return network.eval().requires_grad_(False)
 
@@ -127,13 +113,14 @@ def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> None:
         for name, field in IMAGE_FIELDS.items()
         if getattr(theirs, field) != getattr(spec, field)
     ]
-    for group, fields in ARCHITECTURE_FIELDS.items():
-        pair = getattr(theirs_config, group), getattr(config, group)
+    for group in ("generator", "discriminator"):
+        there, here = (
+            {"kind": c.kind, **c.weight_settings()} for c in (getattr(theirs_config, group), getattr(config, group))
+        )
         differences += [
-            f"{group}.{field} {getattr(pair[0], field)} there, {getattr(pair[1], field)} here"
-            for field in fields
-            if getattr(pair[0], field) != getattr(pair[1], field)
-            and (not field.startswith("linformer_") or config.generator.linformer)
+            f"{group}.{name} {there.get(name)} there, {value} here"
+            for name, value in here.items()
+            if there.get(name) != value
         ]
     if differences:
         raise CheckpointError(

@@ -134,6 +134,15 @@ class Discriminator(nn.Module):
         projection = self.mapping_network(None, c)
         return (logits * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
 
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The feature maps of each block, [batch, channels, height, width], of images -1..1; the largest first."""
+        maps: list[Tensor] = []
+        for block in self.blocks:
+            maps.append(block(maps[-1] if maps else None, image))
+            if self.is_skip:
+                image = downsample2d(image, self.resample_filter)
+        return maps
+
     def layers_from_image(self) -> Iterator[nn.Module]:
         """The convolution layers of the blocks, from the image on, in StyleGAN2-ADA's order, as --freezed counts them."""
         for block in self.blocks:

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from torch_utils.ops.upsample import upsample2x
 from training.config import DatasetSpec, GeneratorConfig
 from training.networks.attention import EncoderLayer, Modulation, modulations, uniform_parameter
+from training.networks.base import StyleGenerator
 from training.networks.layers import EqualizedLinear
-from training.networks.mapping import MappingNetwork, truncate
 from training.networks.modulation import affine_styles, indices_by_key, modulated_weights
 
 
@@ -80,7 +80,7 @@ class Stage(nn.Module):
 
     @property
     def encoder_layers(self) -> list[EncoderLayer]:
-        """The layers in their order."""
+        """The encoder layers, in order."""
         return cast("list[EncoderLayer]", list(self.layers))
 
     def forward(
@@ -102,7 +102,7 @@ class SynthesisNetwork(nn.Module):
 
     def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
         super().__init__()
-        config.check_stages(spec)
+        config.check(spec)
         self.num_ws = config.num_ws
         self.num_layers = config.layers
         self.sizes = spec.stage_sizes
@@ -153,58 +153,21 @@ class SynthesisNetwork(nn.Module):
         return factors, rgb_weights([stage.to_rgb for stage in stages], rgb_ws)
 
 
-class Generator(nn.Module):
-    """Mapping network and synthesis network."""
+class Generator(StyleGenerator):
+    """Mapping network and synthesis network of Styleformer."""
 
     def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
-        super().__init__()
-        self.z_dim, self.w_dim, self.c_dim = config.z_dim, config.w_dim, spec.label_dim
-        self.num_ws = config.num_ws
-        self.class_names = spec.class_names
-        self.img_channels = spec.channels
-        self.img_height, self.img_width = spec.height, spec.width
-        self.img_resolution = max(spec.height, spec.width)
-        self.mapping_network = MappingNetwork(
-            config.z_dim,
-            spec.label_dim,
-            config.w_dim,
-            config.mapping_layers,
-            lr_mult=config.mapping_lr_mult,
-            w_avg_beta=config.w_avg_beta,
-        )
+        super().__init__(config, spec, config.num_ws)
         self.synthesis = SynthesisNetwork(config, spec)
 
-    def mapping(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        track_mean: bool = True,
-    ) -> Tensor:
-        """Latents [batch, z_dim] and labels [batch, c_dim] to styles [batch, num_ws, w_dim]."""
-        w = self.mapping_network(z, c, track_mean)
-        ws = w.unsqueeze(1).expand(-1, self.num_ws, -1)
-        return truncate(ws, self.mapping_network.w_avg, truncation_psi, truncation_cutoff)
-
-    def forward(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise_mode: str = "random",
-    ) -> Tensor:
-        """Images of latents.
-
-        Args:
-            z: Latents, standard normal, [batch, z_dim].
-            c: Labels, usually one-hot, [batch, c_dim]; None or anything when the generator is unconditional.
-            truncation_psi: 1 = full variety, 0 = the mean image.
-            truncation_cutoff: Truncate only so many of the first styles; None = all.
-            noise_mode: random, const or none.
-
-        Returns:
-            [batch, img_channels, img_height, img_width], about -1..1, not clipped.
-        """
-        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode=noise_mode)
+    def style_layers(self) -> list[list[EqualizedLinear]]:
+        """The linear maps that read each style: the encoder layer of that number, and the ToRGB of the stage before."""
+        readers: list[list[EqualizedLinear]] = [[] for _ in range(self.num_ws)]
+        index = 0
+        for stage in self.synthesis.stages:
+            assert isinstance(stage, Stage)
+            for layer in stage.encoder_layers:
+                readers[index].append(layer.affine)
+                index += 1
+            readers[index].append(stage.to_rgb.affine)
+        return readers

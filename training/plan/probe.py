@@ -10,7 +10,8 @@ from torch_utils.rng import seed_step
 from training.config import RunConfig
 from training.data.stream import ImageDataset, stream
 from training.latents import LatentSource
-from training.phases import MicroBatch, build_phases
+from training.losses import build_phases
+from training.phases import MicroBatch
 from training.state import TrainState
 
 CPU_SEC = 15.0  # after which no other step is begun on the CPU

@@ -6,7 +6,7 @@ import time
 import torch
 
 from dnnlib.text import format_bytes, format_duration
-from training.config import LossConfig, RunConfig
+from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.plan.probe import CPU_SEC, Probe
 from training.plan.summary import forward_flops, meta_networks
@@ -17,17 +17,6 @@ MATRIX_SIDE = 768  # of the product that measures the CPU
 CPU_SHARE = 0.5  # of its rate that training reaches, about
 
 
-def training_flops(G_flops: float, D_flops: float, loss: LossConfig) -> float:
-    """Floating-point operations of training on an image, from those of the networks' forward passes.
-
-    A backward pass costs two forward passes, or one where no weights want a gradient.
-    """
-    G_main, D_main = 3 * G_flops + 2 * D_flops, G_flops + 6 * D_flops
-    r1 = 6 * D_flops / loss.r1_interval if loss.r1_gamma > 0 else 0.0
-    path_length = 6 * G_flops / (loss.pl_interval * loss.pl_batch_shrink) if loss.pl_weight > 0 else 0.0
-    return G_main + D_main + r1 + path_length
-
-
 def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_size: int = 1) -> str:
     """Two lines of text: thousands of images per day, and the memory of a process, both measured in a few steps.
 
@@ -35,7 +24,7 @@ def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_
     """
     batch, micro_batch = config.schedule.batch, config.schedule.micro_batch(world_size)
     if device.type != "cuda":
-        flops = training_flops(*forward_flops(*meta_networks(config, dataset.spec), dataset.spec), config.loss)
+        flops = config.loss.training_flops(*forward_flops(*meta_networks(config, dataset.spec), dataset.spec))
         sec = flops * batch / world_size / (cpu_flops() * CPU_SHARE)
         if sec > CPU_SEC / 2:
             return (

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.registry import create
 
 
 def summary(config: RunConfig, spec: DatasetSpec) -> str:
@@ -25,7 +26,8 @@ def summary(config: RunConfig, spec: DatasetSpec) -> str:
 def meta_networks(config: RunConfig, spec: DatasetSpec) -> tuple[Generator, Discriminator]:
     """Both networks without memory for their weights."""
     with torch.device("meta"):
-        return Generator(config.generator, spec), Discriminator(config.discriminator, spec).to("meta")
+        G = create("generator", config.generator.kind, config.generator, spec)
+        return G, create("discriminator", config.discriminator.kind, config.discriminator, spec).to("meta")
 
 
 def forward_flops(G: Generator, D: Discriminator, spec: DatasetSpec) -> tuple[float, float]:

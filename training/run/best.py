@@ -1,4 +1,4 @@
-"""Keeps a copy of the best snapshot of a run by each metric that is computed meanwhile."""
+"""Copies the best snapshot of a run, per metric."""
 
 import math
 import shutil

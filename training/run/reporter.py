@@ -1,4 +1,4 @@
-"""What a run tells people: the status line, the progress bar and stats.jsonl."""
+"""Logs a run: status line, progress bar, stats.jsonl, TensorBoard."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def open_tensorboard(run_dir: Path) -> Any:
 
 
 class Reporter:
-    """Writes for people to the console and for programs to stats.jsonl."""
+    """Writes the status line to the console and statistics to stats.jsonl and TensorBoard."""
 
     def __init__(self, run_dir: Path, device: torch.device, cur_nimg: int, total_nimg: int, is_quiet: bool) -> None:
         self.run_dir, self.device, self.total_nimg = run_dir, device, total_nimg
@@ -62,7 +63,7 @@ class Reporter:
             self.tensorboard = open_tensorboard(run_dir)
 
     def advance(self, nimg: int) -> None:
-        """Move the progress bar by so many images."""
+        """Move the progress bar by a number of images."""
         self.bar.update(nimg)
 
     def close(self) -> None:
@@ -71,15 +72,22 @@ class Reporter:
         if self.tensorboard is not None:
             self.tensorboard.close()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line without tearing the progress bar."""
         if not self.is_quiet:
             self.bar.clear()
             print(text, flush=True)
             self.bar.refresh()
 
+    @contextlib.contextmanager
+    def maintenance(self) -> Iterator[None]:
+        """Count the time within as maintenance, not as training."""
+        started_sec = time.monotonic()
+        yield
+        self.maintenance_sec += time.monotonic() - started_sec
+
     def rewind(self, cur_nimg: int) -> None:
-        """Go back to a number of images: what was reported of later ones is forgotten."""
+        """Return to a number of images: drop the rows after it."""
         if not self.is_quiet:
             forget_later_rows(self.run_dir / STATS_FILE, cur_nimg)
         self.tick_sec, self.tick_nimg, self.maintenance_sec = time.monotonic(), cur_nimg, 0.0
@@ -106,7 +114,7 @@ class Reporter:
             f"nonfinite {num_nonfinite}" if num_nonfinite else "",
             f"left {format_duration(left_sec)}" if cur_nimg > self.tick_nimg else "",
         ]
-        self.say("  ".join(part for part in parts if part).rstrip())
+        self.log("  ".join(part for part in parts if part).rstrip())
         scalars = {
             "Progress/kimg": cur_nimg / 1000,
             "Progress/augment": augment_p,
@@ -125,7 +133,7 @@ class Reporter:
         try:
             append_line(self.run_dir / STATS_FILE, json.dumps(whole, allow_nan=False))
         except OSError as error:
-            self.say(f"Warning: {STATS_FILE} lacks a row: {error}")
+            self.log(f"Warning: {STATS_FILE} lacks a row: {error}")
         self.tick_sec, self.tick_nimg, self.maintenance_sec = now, cur_nimg, 0.0
 
 
@@ -133,7 +141,7 @@ LOSSES = {"Loss/G/loss": "G", "Loss/D/loss": "D", "Loss/r1_penalty": "r1"}  # sh
 
 
 def plain(scalar: Scalar) -> dict[str, float | None]:
-    """A statistic as JSON has it: null where it is not finite, because JSON knows neither NaN nor infinity."""
+    """A statistic for JSON, with null for NaN and infinity, which JSON lacks."""
     mean, std = (value if math.isfinite(value) else None for value in (scalar.mean, scalar.std))
     return {"num": scalar.num, "mean": mean, "std": std}
 

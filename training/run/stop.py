@@ -1,4 +1,4 @@
-"""What ends a run early and in order: Ctrl-C, SIGTERM, and the end of the time that it was granted."""
+"""What ends a run early, with its state saved: Ctrl-C, SIGTERM, a closed terminal (SIGHUP), the time of --stop-after."""
 
 import enum
 import signal
@@ -17,24 +17,42 @@ class Stop(enum.IntEnum):
 
     NO = 0
     TIME = 1
-    TERMINATED = 2
-    INTERRUPTED = 3
-    ORPHANED = 4  # torchrun, or the program that started the processes, is gone
-    FAILED = 5  # one of the processes cannot go on
+    HUNG_UP = 2
+    TERMINATED = 3
+    INTERRUPTED = 4
+    ORPHANED = 5  # torchrun, or the program that started the processes, is gone
+    FAILED = 6  # one of the processes cannot continue
 
     @property
     def text(self) -> str:
-        """The reason for people."""
+        """The reason, for the log."""
         return {
             Stop.TIME: "the time of --stop-after is over",
+            Stop.HUNG_UP: "SIGHUP, the terminal or session was closed",
             Stop.TERMINATED: "SIGTERM",
             Stop.INTERRUPTED: "Ctrl-C",
             Stop.ORPHANED: "the program that started one of the processes (torchrun) is gone",
         }[self]
 
 
+SIGNALS = {signal.SIGINT: Stop.INTERRUPTED, signal.SIGTERM: Stop.TERMINATED, signal.SIGHUP: Stop.HUNG_UP}
+
+
+class Stopped(Exception):
+    """A rank was asked to stop or cannot continue: raised on every rank, between two steps."""
+
+    def __init__(self, reason: Stop, failure: Exception | None = None) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+        self.failure = failure  # of this rank
+
+
+class Diverged(Exception):
+    """Too many steps in a row had losses or gradients that were not finite."""
+
+
 class StopRequest:
-    """Notes signals while it is entered; the second Ctrl-C interrupts at once, the first and SIGTERM only ask."""
+    """Notes signals while it is entered: Ctrl-C, SIGTERM and SIGHUP ask to stop, a second Ctrl-C interrupts at once."""
 
     def __init__(self, after_sec: float | None = None) -> None:
         self._deadline_sec = None if after_sec is None else time.monotonic() + after_sec
@@ -43,8 +61,9 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be handled
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # under nohup, train on
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -67,4 +86,4 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signalled is Stop.INTERRUPTED:
             raise KeyboardInterrupt
-        self._signalled = max(self._signalled, Stop.INTERRUPTED if number == signal.SIGINT else Stop.TERMINATED)
+        self._signalled = max(self._signalled, SIGNALS[signal.Signals(number)])

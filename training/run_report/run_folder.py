@@ -130,7 +130,10 @@ def facts_of_log(lines: list[str]) -> dict[str, Any]:
         elif line.startswith("Done."):
             facts["status"] = "done"
         elif line.startswith("Stopped at"):
-            facts |= {"status": "stopped", "reason": line.partition(": ")[2].removesuffix(". To go on:")}
+            facts |= {
+                "status": "stopped",
+                "reason": line.partition(": ")[2].removesuffix(". To resume:").removesuffix(". To go on:"),
+            }
     return facts
 
 

@@ -10,17 +10,18 @@ import torch
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import ImageDataset
-from training.loop import TrainingLoop
 from training.run.names import FACTS_FILE, REPORT_FILE
 from training.run.stop import Stop, StopRequest
+from training.run.training_run import RealBatch, TrainingRun
 from training.run_report.renewal import RunReport, write_report
+from training.supervisor import supervise
 
 CPU = torch.device("cpu")
 
 
-def start(config: RunConfig, data: Path, run_dir: Path, stop: StopRequest | None = None) -> TrainingLoop:
+def start(config: RunConfig, data: Path, run_dir: Path, stop: StopRequest | None = None) -> TrainingRun:
     run_dir.mkdir()
-    return TrainingLoop(config, ImageDataset(data), run_dir, CPU, stop=stop, command="python train.py --resume=latest")
+    return TrainingRun(config, ImageDataset(data), run_dir, CPU, stop=stop, command="python train.py --resume=latest")
 
 
 def status(run_dir: Path) -> tuple[str, str]:
@@ -38,7 +39,7 @@ def test_a_run_leaves_a_report(tiny_config: RunConfig, tiny_data: Path, tmp_path
         seen.append(status(tmp_path / "run"))
 
     loop.run_report.write = spy  # type: ignore[method-assign]
-    loop.run()
+    supervise(loop)
     assert seen == [("running", "")] * 4 + [("done", "")]  # at the start, at 0, 16 and 32 images, and at the end
     page = (tmp_path / "run" / REPORT_FILE).read_text(encoding="utf-8")
     parameters = sum(p.numel() for p in loop.state.G.parameters())
@@ -48,7 +49,7 @@ def test_a_run_leaves_a_report(tiny_config: RunConfig, tiny_data: Path, tmp_path
 
 def test_the_report_tells_why_a_run_stopped(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     with StopRequest(after_sec=0) as stop:
-        assert start(tiny_config, tiny_data, tmp_path / "run", stop).run() is Stop.TIME
+        assert supervise(start(tiny_config, tiny_data, tmp_path / "run", stop)) is Stop.TIME
     assert status(tmp_path / "run") == ("stopped", "the time of --stop-after is over")
 
 
@@ -56,17 +57,17 @@ def test_a_run_that_goes_on_is_no_longer_called_stopped(
     tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with StopRequest(after_sec=0) as stop:
-        start(tiny_config, tiny_data, tmp_path / "run", stop).run()
+        supervise(start(tiny_config, tiny_data, tmp_path / "run", stop))
     seen = []
-    step = TrainingLoop.step
+    next_batch = TrainingRun.next_batch
 
-    def spy(loop: TrainingLoop, *arguments: object) -> None:
+    def spy(loop: TrainingRun) -> RealBatch:
         seen.append(status(tmp_path / "run"))
-        step(loop, *arguments)  # type: ignore[arg-type]
+        return next_batch(loop)
 
-    monkeypatch.setattr(TrainingLoop, "step", spy)
+    monkeypatch.setattr(TrainingRun, "next_batch", spy)
     saved = find_state(tmp_path / "run", print)
-    TrainingLoop(tiny_config, ImageDataset(tiny_data), tmp_path / "run", CPU, saved).run()
+    supervise(TrainingRun(tiny_config, ImageDataset(tiny_data), tmp_path / "run", CPU, saved))
     assert set(seen) == {("running", "")}
     assert status(tmp_path / "run") == ("done", "")
 
@@ -87,9 +88,9 @@ def test_the_report_tells_why_a_run_failed(
     def fail(*arguments: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(TrainingLoop, "step", fail)
+    monkeypatch.setattr(TrainingRun, "next_batch", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        start(tiny_config, tiny_data, tmp_path / "run").run()
+        supervise(start(tiny_config, tiny_data, tmp_path / "run"))
     assert status(tmp_path / "run") == ("failed", "out of memory")
     assert "out of memory" in (tmp_path / "run" / REPORT_FILE).read_text(encoding="utf-8")
 
@@ -100,7 +101,7 @@ def test_a_report_that_cannot_be_written_does_not_end_the_training(
     config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.016))
     loop = start(config, tiny_data, tmp_path / "run")
     (tmp_path / "run" / REPORT_FILE).mkdir()  # in the way
-    assert loop.run() is Stop.NO
+    assert supervise(loop) is Stop.NO
     assert loop.state.cur_nimg == 16
     assert f"Warning: {REPORT_FILE} was not renewed, training goes on" in capsys.readouterr().out
 

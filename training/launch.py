@@ -1,0 +1,214 @@
+"""From the options of train.py to a run: everything is checked, then each process trains in the same folder."""
+
+import contextlib
+import json
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnnlib.dataclass_values import require
+from dnnlib.paths import require_outside
+from dnnlib.rundir import tee_output
+from torch_utils import distributed
+from torch_utils.allocator import keep_freed_memory
+from torch_utils.distributed import print0
+from torch_utils.ops import native
+from training.checkpoint.snapshot import check_fits
+from training.checkpoint.state_file import find_state
+from training.compilation import resolve_compile
+from training.config import DataConfig, RunConfig
+from training.data.files import ImageFiles
+from training.data.stream import ImageDataset
+from training.evaluation.snapshots import check_metrics
+from training.options import check_options, configure
+from training.plan.batch_size import MemoryProbe, initial_batch_gpu, search_batch_gpu
+from training.plan.speed import speed
+from training.plan.summary import summary
+from training.precision import allow_tf32, describe_precision, resolve_precision
+from training.run.folder import new_run, newest_matching_run, write_options
+from training.run.lock import RunLock
+from training.run.stop import Stop, StopRequest
+from training.run.training_run import TrainingRun
+from training.supervisor import supervise
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a run is started with."""
+
+    config: RunConfig
+    outdir: Path
+    resume: str | None  # latest, a snapshot, or None = a new run
+    force: bool
+    stop_after_sec: float | None
+    ops: str | None
+    cudnn_benchmark: bool
+    memory_probe: MemoryProbe | None  # of --batch-gpu=auto on a GPU; None = the number is known
+
+
+def launch(options: dict[str, Any]) -> None:
+    """Check everything, then train in as many processes as asked for."""
+    check_options(options)
+    torchrun = distributed.torchrun_world_size()
+    gpus = options["gpus"] or torchrun or 1
+    require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
+    distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
+    path, outdir = str(Path(options["data"]).expanduser()), Path(options["outdir"]).expanduser()
+    require_outside(outdir, "--outdir", path, "--data")
+    is_auto, probe = options["batch_gpu"] == "auto", None
+    files = ImageFiles(path)
+    config = configure(
+        options | {"batch_gpu": None} if is_auto else options, path, view(files, DataConfig(path)).spec, gpus
+    )
+    dataset = view(files, config.data, config.schedule.seed)
+    if is_auto:
+        config, probe = initial_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
+    config.check(dataset.spec, gpus)
+    check_metrics(config.schedule.metrics, dataset)
+    if options["resume"] not in (None, "latest"):
+        check_fits(Path(options["resume"]), config, dataset.spec)
+    if options["dry_run"]:
+        dry_run(config, dataset, gpus, probe)
+        return
+    job = Job(
+        config,
+        outdir,
+        options["resume"],
+        options["force"],
+        options["stop_after"],
+        options["ops"],
+        not options["nobench"],
+        probe,
+    )
+    if gpus > 1 and torchrun is None:
+        distributed.spawn(train_spawned, gpus, job, with_traceback=options["debug"])
+    else:
+        train(job, dataset)
+
+
+def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
+    """The data set of a configuration; raises ValueError where it cannot be used."""
+    return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
+
+
+def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryProbe | None) -> None:
+    """Print the settings and what they cost."""
+    device = distributed.local_device()
+    if probe:
+        config = search_batch_gpu(config, dataset, probe, device)
+    print(json.dumps(config.to_dict(), indent=2))
+    print(summary(config, dataset.spec))
+    print(speed(config, dataset, device, gpus))
+    print("This was a dry run: nothing was written.")
+
+
+def train_spawned(job: Job) -> None:
+    """Train in a process of its own, which opens the data set itself."""
+    train(job, view(ImageFiles(job.config.data.path), job.config.data, job.config.schedule.seed))
+
+
+def train(job: Job, dataset: ImageDataset) -> None:
+    """Train in this process, on its GPU or on the CPU where there is none."""
+    device = distributed.local_device()
+    if device.type == "cpu":
+        keep_freed_memory()
+    torch.backends.cudnn.benchmark = job.cudnn_benchmark
+    allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
+    if job.ops:
+        native.set_mode(job.ops)
+    if job.memory_probe and distributed.is_main():  # before the other processes would take part in its steps
+        native.prepare(device)
+        job = replace(job, config=search_batch_gpu(job.config, dataset, job.memory_probe, device))
+    distributed.init(device)
+    native.prepare(device)
+    with RunLock() as lock:
+        run_dir, is_resumed, config = choose_run(job, dataset, lock)
+        log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
+        with log, distributed.explain_lost_peers(), StopRequest(job.stop_after_sec) as stop:
+            run(replace(job, config=config), dataset, run_dir, is_resumed, device, stop)
+    distributed.shutdown()
+
+
+def choose_run(job: Job, dataset: ImageDataset, lock: RunLock) -> tuple[Path, bool, RunConfig]:
+    """The folder to train in, locked, whether it is a resumed one, and its settings; the same on every rank."""
+    chosen: tuple[Path, bool, RunConfig] | None = None
+    with distributed.raise_on_all_ranks():
+        if distributed.rank() == 0:
+            found = find_run(job, dataset) if job.resume == "latest" else None
+            run_dir, config = found or (new_run(job.outdir, job.config), job.config)
+            lock.acquire(run_dir)
+            if found:
+                write_options(run_dir, config)
+            chosen = run_dir, found is not None, config
+    return distributed.broadcast_object(chosen)  # type: ignore[no-any-return]
+
+
+def find_run(job: Job, dataset: ImageDataset) -> tuple[Path, RunConfig] | None:
+    """The run that --resume=latest means; None = there is none yet. Raises ValueError where none fits."""
+    found = newest_matching_run(job.outdir, job.config, dataset.spec, dataset.content_hash(), job.force)
+    if found is None:
+        require(
+            not job.config.discriminator.freeze_layers,
+            "--resume=latest found no run to resume, and --freezed makes sense only for trained layers: give --resume=FILE",
+        )
+        print(f"--resume=latest: no run to resume in {job.outdir}, starting a new one.")
+    return found
+
+
+def run(
+    job: Job, dataset: ImageDataset, run_dir: Path, is_resumed: bool, device: torch.device, stop: StopRequest
+) -> None:
+    """Print what is about to happen, and train."""
+    print_header(job.config, dataset, run_dir, is_resumed, device)
+    init_from = None if job.resume == "latest" else job.resume
+    saved = find_state(run_dir, print0) if is_resumed else None
+    training = TrainingRun(job.config, dataset, run_dir, device, saved, init_from, stop, resume_command())
+    del saved  # as large as the networks and optimizers together
+    reason = supervise(training)
+    if reason is Stop.NO:
+        print0(f"Done. Images and networks are in {run_dir}")
+        return
+    message = f"Stopped at {training.state.cur_nimg / 1000:g} kimg: {reason.text}. To resume:\n    {resume_command()}"
+    if reason is Stop.ORPHANED:  # not what anybody asked for
+        raise ChildProcessError(message)
+    print0(message)
+
+
+def print_header(
+    config: RunConfig, dataset: ImageDataset, run_dir: Path, is_resumed: bool, device: torch.device
+) -> None:
+    """Print folder, images, length, batch and precision of a run."""
+    if device.type == "cpu":
+        print0("PyTorch sees no GPU: training on the CPU.")
+    spec, micro_batch = dataset.spec, config.schedule.micro_batch(distributed.world_size())
+    print0(
+        f"{'Resuming' if is_resumed else 'New run'} {run_dir}: {len(dataset):,} images of {spec.width}x{spec.height} px"
+        f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
+        f"{config.schedule.batch}, {micro_batch} images per forward pass"
+    )
+    group = config.discriminator.mbstd_group
+    if micro_batch < group:
+        print0(
+            f"The minibatch-std group is {micro_batch} instead of {group}: all images of a forward pass are one group."
+        )
+    print0(describe_precision(config.performance.precision, device))
+    if why_not := resolve_compile(config.performance.compile, device)[1]:
+        print0(why_not)
+
+
+def resume_command() -> str:
+    """The command that resumes this run, as it was started."""
+    words = iter(sys.argv[1:])
+    options = []
+    for word in words:
+        if word == "--resume":
+            next(words, None)  # its value
+        elif not word.startswith("--resume="):
+            options.append(word)
+    torchrun = distributed.torchrun_world_size()
+    start = ["torchrun", f"--nproc-per-node={distributed.local_world_size()}"] if torchrun else ["python"]
+    return shlex.join([*start, *sys.argv[:1], *options, "--resume=latest"])

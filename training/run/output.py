@@ -1,0 +1,85 @@
+"""What a run writes into its folder: grids, snapshots, the training state; with a wait where the disk is full."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from metrics.results import MetricResult
+from torch_utils import distributed
+from training.checkpoint.snapshot import save_snapshot
+from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
+from training.config import ScheduleConfig
+from training.run.best import keep_best
+from training.run.disk_full import DiskFullRetry
+from training.run.preview import Preview
+from training.run.stop import Stop, StopRequest
+from training.state import TrainState
+
+
+class RunOutput:
+    """The files of a run. Its first rank writes; every rank calls, and an error of one is raised on all."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        schedule: ScheduleConfig,
+        preview: Preview,
+        content_hash: str,  # of the data set
+        log: Callable[[str], None],
+        stop: StopRequest,
+    ) -> None:
+        self.run_dir, self.preview, self.content_hash, self.log = run_dir, preview, content_hash, log
+        self.keep = schedule.keep
+        self.retry = DiskFullRetry(schedule.disk_retries, schedule.disk_wait_sec, log, lambda: stop.reason > Stop.NO)
+
+    def snapshot_path(self, nimg: int) -> Path:
+        """The snapshot at a number of images."""
+        return self.run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl"
+
+    def save_snapshot(self, state: TrainState, micro_batch: int) -> bool:
+        """Write the grid of generated images and the networks; False where the networks are not finite."""
+        nimg = state.cur_nimg
+        if distributed.world_size() > 1:
+            distributed.assert_equal_across_ranks("the weights", state.checksums())
+        if not state.all_finite():
+            self.log(f"Warning: no snapshot at {nimg / 1000:g} kimg: losses, gradients or weights are not finite.")
+            return False
+
+        def save_fakes(path: Path) -> None:
+            self.preview.save_fakes(path, state.G_ema, micro_batch)
+
+        with distributed.raise_on_all_ranks():
+            if distributed.is_main():
+                if nimg == 0:
+                    self.write("reals.png", self.preview.save_reals)
+                    self.write("fakes_init.png", save_fakes)
+                self.write(f"fakes{nimg // 1000:06d}.png", save_fakes)
+                self.write(self.snapshot_path(nimg).name, lambda path: save_snapshot(path, state))
+                self.delete_old_snapshots()
+        return True
+
+    def save_state(self, state: TrainState) -> None:
+        """Write all that a restart needs; a state that is not finite leaves the last good one in place."""
+        if not state.all_finite():
+            kimg = state.cur_nimg / 1000
+            self.log(f"Warning: the state at {kimg:g} kimg is not saved: it is not finite. The last good one stays.")
+            return
+        values = state_values(state, self.content_hash)
+        with distributed.raise_on_all_ranks():
+            if distributed.is_main():
+                self.write(STATE_LATEST, lambda path: write_state(path.parent, values))
+
+    def keep_best(self, results: Sequence[MetricResult], nimg: int) -> None:
+        """Copy the snapshot at a number of images where it is the best so far by a metric."""
+        for path in keep_best(results, self.snapshot_path(nimg)):
+            self.log(f"The best so far: {path.name}")
+
+    def write(self, name: str, write: Callable[[Path], None]) -> None:
+        """Write a file of the run folder; waits and retries where the disk is full."""
+        path = self.run_dir / name
+        self.retry.write(lambda: write(path), path)
+
+    def delete_old_snapshots(self) -> None:
+        """Keep the newest snapshots only, and the best ones, where --keep asks for that."""
+        if self.keep:
+            for path in sorted(self.run_dir.glob("network-snapshot-[0-9]*.pkl"))[: -self.keep]:
+                path.unlink()
