@@ -11,18 +11,21 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
+from dnnlib.archive.label_table import Label, empty_classes
 from dnnlib.archive.writer import check_dest, write_dataset
 from dnnlib.command_line import memory_shortage
 from dnnlib.dataclass_values import ConfigError
 from dnnlib.images.codec import Layout, parse_color
 from dnnlib.images.grid import draw_grid
 from dnnlib.images.writer import write_image
+from dnnlib.names import printable
 from dnnlib.packing.inspection import inspect_source, sample_columns
 from dnnlib.packing.inspection_text import report
 from dnnlib.packing.packer import Packer, Recipe
 from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
 from dnnlib.parallel import available_cpus
-from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.paths import require_outside, user_path
+from dnnlib.sources.image_sources import DEMO, SourceOptions, open_source
 from dnnlib.sources.source_images import ImageSource
 from dnnlib.text import format_bytes, format_duration
 from training.config import DatasetSpec
@@ -124,9 +127,9 @@ def explain(error: ValueError | OSError | MemoryError) -> str:
 def pack(options: dict[str, Any]) -> None:
     """Write the images of --source to --dest and say what was done."""
     start_sec = time.monotonic()
-    dest = Path(options["dest"]).expanduser()
-    if Path(options["source"]).expanduser().resolve() == dest.resolve():
-        raise ValueError(f"--source and --dest are both {dest}; give the new data set another name")
+    dest = user_path(options["dest"])
+    if options["source"] != DEMO:
+        require_outside(dest, "--dest", options["source"], "--source")
     check_dest(dest, options["force"])
     recipe = read_recipe(options)
     images = open_source(options["source"], read_source_options(options))
@@ -138,10 +141,14 @@ def pack(options: dict[str, Any]) -> None:
         for png, label in packer.encoded(layout):
             writer.add(png, label)
     list_skipped(packer.skipped, images.count)
-    facts = [f"{writer.count:,} images of {layout}", *describe(images)]
+    facts = [f"{writer.count:,} images of {layout}", *describe(images, writer.labels)]
     if packer.num_enlarged:
         facts.append(f"{packer.num_enlarged:,} of them enlarged")
     click.echo(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
+    if images.left_out:
+        click.echo(f"Left out of {options['source']}: {images.left_out}")
+    if empty := empty_classes(writer.labels, images.class_names):
+        click.echo(f"Warning: empty classes, without images: {empty}", err=True)
 
 
 def inspect(options: dict[str, Any]) -> None:
@@ -149,7 +156,9 @@ def inspect(options: dict[str, Any]) -> None:
     given = [name for name in ("dest", "transform", "width", "height", "background") if options[name] is not None]
     if given:
         raise ValueError(f"--inspect looks at the images as they are and packs nothing; leave out --{given[0]}")
-    grid = Path(options["inspect"]).expanduser() if options["inspect"] else None
+    grid = user_path(options["inspect"]) if options["inspect"] else None
+    if grid:
+        require_outside(grid, "--inspect", options["source"], "--source")
     if grid and not (grid.suffix.lower() in GRID_SUFFIXES and grid.parent.is_dir()):
         raise ValueError(
             f"--inspect={grid} is not the name of a {', '.join(GRID_SUFFIXES)} file in a folder that exists"
@@ -216,13 +225,17 @@ def list_skipped(skipped: Sequence[str], total: int) -> None:
             click.echo(f"  {reason}", err=True)
 
 
-def describe(images: ImageSource) -> list[str]:
-    """Return what to say about the labels and the files of a source."""
-    facts = ["labelled" if images.labelled else "no labels"]
-    if images.class_names:
-        shown = ", ".join(images.class_names[:10]) + (", ..." if len(images.class_names) > 10 else "")
-        facts = [f"{len(images.class_names)} classes ({shown})"]
-    return facts + ([f"left out: {images.left_out}"] if images.left_out else [])
+def describe(images: ImageSource, labels: Sequence[Label]) -> list[str]:
+    """Return facts about the labels and files of a source, in a few words each."""
+    facts = [f"from {images.suffixes}"] if images.suffixes else []
+    if not labels:
+        return [*facts, "no labels"]
+    if not isinstance(labels[0], int):
+        return [*facts, f"labels are vectors of length {len(labels[0])}"]
+    names = [printable(name) for name in images.class_names]
+    count = max(len(names), max(label for label in labels if isinstance(label, int)) + 1)
+    shown = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    return [*facts, f"{count:,} classes{shown}"]
 
 
 def size(dest: Path) -> str:

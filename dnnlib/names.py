@@ -1,9 +1,7 @@
 """Names of files and classes: `normal_name` for every name that is read, `printable` for every name that is shown."""
 
-import os
 import re
 import unicodedata
-from pathlib import Path
 
 _UNDECODABLE = re.compile("[\ud800-\udfff]")  # surrogates; Python has \udc80-\udcff for bytes that are not UTF-8
 
@@ -28,8 +26,3 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def user_path(text: str | Path) -> Path:
-    """Return a path with ~ and ~user expanded; where there is no such user, the path as it is."""
-    return Path(os.path.expanduser(text))

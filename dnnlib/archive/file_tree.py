@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from dnnlib.archive.zip_reader import MAX_FILE_BYTES, READ_ERRORS, ChangedError, ZipReader, check_size, describe_error
-from dnnlib.names import normal_name, printable, user_path
+from dnnlib.names import normal_name, printable
+from dnnlib.paths import user_path
 
 # What file managers, NAS and editors put among images, in lower case; hidden files and folders are skipped as well.
 _CLUTTER_FOLDERS = {

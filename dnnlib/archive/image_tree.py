@@ -28,9 +28,12 @@ class ImageTree(FileTree):
     def left_out(self) -> str:
         """Return how many files are not read as images, by kind, such as "12 @eaDir, 3 .heic"; "" if there are none."""
         used = {*self._image_names, self.label_file}
-        kinds = Counter(_kind_of(name) for name in self.names() if name not in used) + self.clutter()
-        ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{count:,} {printable(kind)}" for kind, count in ordered)
+        return _by_count(Counter(_kind_of(name) for name in self.names() if name not in used) + self.clutter())
+
+    def suffixes(self) -> str:
+        """Return how many images there are of each suffix, such as "11 .png, 1 .jfif"; "" if all have one."""
+        kinds = Counter(map(_kind_of, self._image_names))
+        return _by_count(kinds) if len(kinds) > 1 else ""
 
     @cached_property
     def label_file(self) -> str | None:
@@ -74,6 +77,11 @@ class ImageTree(FileTree):
             if len(data) != num_bytes:
                 raise ValueError(f"has {len(data):,} bytes, not {num_bytes:,} as at first; put the original back")
             return image.decode(data, None if is_exact else layout.channels, layout=layout)
+
+
+def _by_count(kinds: Counter[str]) -> str:
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {printable(kind)}" for kind, count in ordered)
 
 
 def _kind_of(name: str) -> str:

@@ -1,13 +1,14 @@
 """The labels of a data set, from its dataset.json or from its folders."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dnnlib.archive.file_tree import natural_key
 from dnnlib.archive.image_tree import LABEL_FILE as FILE_NAME
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.names import normal_name, normal_text, printable
+from dnnlib.text import format_int_list
 
 MAX_BYTES = 2**28  # of the file: some five million labels
 
@@ -96,22 +97,31 @@ def labels_from_folders(names: Sequence[str], origin: str) -> LabelTable:
     return LabelTable(by_name, tuple(class_names), origin)
 
 
+def empty_classes(labels: Iterable[Label], class_names: Sequence[str]) -> str:
+    """Return the classes without images, such as "0,4-39"; "" if there are none, or labels are vectors."""
+    used = {label for label in labels if isinstance(label, int)}
+    return format_int_list(sorted(set(range(max(len(class_names), *used, 0))) - used)) if used else ""
+
+
 def check_labels(labels: Sequence[tuple[str, Label]], class_names: Sequence[str], origin: str) -> None:
     """Raise ValueError unless these (file name, label) pairs agree in kind and length, and with the class names."""
     if not labels:
         return
     if len(class_names) > _MAX_CLASSES:
         raise ValueError(f"{origin} has {len(class_names):,} classes; the limit is {_MAX_CLASSES:,}")
+    if len(set(class_names)) < len(class_names):
+        twice = next(name for name in class_names if class_names.count(name) > 1)
+        raise ValueError(f'{origin} has two classes named "{printable(twice)}"; rename one of them')
     first_name, first = labels[0]
     for name, label in labels:
         if _kind(label) != _kind(first):
             raise ValueError(
-                f"{origin}: the label of {name} is {_kind(label)}, that of {first_name} {_kind(first)}; "
+                f"{origin}: the label of {printable(name)} is {_kind(label)}, that of {printable(first_name)} {_kind(first)}; "
                 "all labels must be class indexes or vectors of one length"
             )
         if isinstance(label, int) and not 0 <= label < (len(class_names) or _MAX_CLASSES):
             raise ValueError(
-                f"{origin}: the class index of {name} is {str(label)[:80]}, outside 0..{_last(class_names)}"
+                f"{origin}: the class index of {printable(name)} is {str(label)[:80]}, outside 0..{_last(class_names)}"
             )
 
 

@@ -22,7 +22,8 @@ class DatasetWriter:
     def __init__(self, put: Callable[[str, bytes], None]) -> None:
         self.count = 0
         self._put = put
-        self._labels: list[tuple[str, Label]] = []
+        self.labels: list[Label] = []
+        self._names: list[str] = []
 
     def add(self, png: bytes, label: Label | None) -> None:
         """Store the next image, under the next name."""
@@ -30,14 +31,16 @@ class DatasetWriter:
         self._put(name, png)
         self.count += 1
         if label is not None:
-            self._labels.append((name, label))
+            self.labels.append(label)
+            self._names.append(name)
 
     def finish(self, class_names: Sequence[str], layout: Layout | None) -> None:
-        """Store dataset.json; with a layout it says that all images have it."""
-        if self._labels and len(self._labels) != self.count:
-            raise ValueError(f"{len(self._labels)} of {self.count} images have a label; label every image or none")
-        label_table.check_labels(self._labels, class_names, "the new data set")
-        content: dict[str, object] = {"labels": self._labels or None}
+        """Store dataset.json, which declares the layout of all images if it is given."""
+        if self.labels and len(self.labels) != self.count:
+            raise ValueError(f"{len(self.labels)} of {self.count} images have a label; label every image or none")
+        pairs = list(zip(self._names, self.labels, strict=True))
+        label_table.check_labels(pairs, class_names, "the new data set")
+        content: dict[str, object] = {"labels": pairs or None}
         if class_names:
             content["class_names"] = list(class_names)
         if layout:
@@ -46,7 +49,7 @@ class DatasetWriter:
 
 
 def check_dest(dest: str | Path, force: bool = False) -> None:
-    """Raise ValueError if a data set must not be written to `dest`, because something of worth is there already."""
+    """Raise ValueError if `dest` cannot be written, or holds anything but a data set that --force may replace."""
     dest = Path(dest)
     if dest.suffix.lower() == ".zip":
         if dest.is_dir():

@@ -13,7 +13,7 @@ from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.label_table import FILE_NAME, labels_from_folders, read_label_table
 from dnnlib.archive.zip_reader import describe_error
 from dnnlib.images.codec import Layout
-from dnnlib.names import user_path
+from dnnlib.paths import user_path
 from dnnlib.sources import demo_digits, idx_files
 from dnnlib.sources.lmdb_images import DATA_FILE, open_lmdb
 from dnnlib.sources.source_images import ArrayImage, FileImage, ImageSource, SourceImage
@@ -122,6 +122,7 @@ def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> Ima
         lambda: chosen,
         table is not None,
         table.class_names if table else (),
+        suffixes=tree.suffixes(),
         left_out=tree.left_out(),
         check=tree.check,
         packing_reason=packing_reason,

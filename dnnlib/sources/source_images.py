@@ -114,6 +114,7 @@ class ImageSource:
     labelled: bool
     class_names: tuple[str, ...] = ()  # () = none
     layout: Layout | None = None  # of all images; None = to be found by looking at them
+    suffixes: str = ""  # of the files, by number, if there are several
     left_out: str = ""  # files that are not read as images, by kind
     check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or was replaced
     packing_reason: str = "it is neither a folder nor a zip of images"  # why train.py cannot take it; "" = it can

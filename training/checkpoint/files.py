@@ -11,6 +11,7 @@ import torch
 
 from dnnlib.dataclass_values import to_plain
 from dnnlib.files import atomic_write
+from dnnlib.paths import user_path
 from training.config import DatasetSpec, RunConfig
 
 SNAPSHOT_FORMAT = "styleformer-snapshot"
@@ -38,7 +39,7 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 def existing_file(path: str | Path) -> Path:
     """The path of a file that is there. Raises CheckpointError."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_file():
         return path
     if path.is_dir():
