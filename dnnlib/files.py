@@ -15,6 +15,7 @@ from typing import IO, Any
 if sys.platform != "win32":
     import fcntl
 
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}  # names of files may not be UTF-8
 _SETTLED_SEC = 1.0  # a temporary file as young as this may be one that its process is about to lock
 
 
@@ -36,7 +37,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary = temporary_name(path)
     try:
         # "x" and not a tempfile: those are readable by their owner only, whatever the umask says.
-        with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+        with open(temporary, mode.replace("w", "x"), **_TEXT if mode == "w" else {}) as file:
             _lock(file.fileno())
             yield file
             file.flush()

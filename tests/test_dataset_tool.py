@@ -304,7 +304,7 @@ def test_bad_files_are_skipped_with_their_labels(pets: Path, tmp_path: Path, wor
     )
     assert result.exit_code == 0
     assert result.stderr.splitlines()[0].startswith("Warning: train.py will not take these images: ")
-    assert result.stderr.splitlines()[1] == "Left out 3 of 12 images:"
+    assert result.stderr.splitlines()[1] == "Skipped 3 of 12 images:"
     assert [line.split()[0] for line in result.stderr.splitlines()[2:]] == ["cat/2.png", "dog/9.png", "dog/7.png"]
     assert "9 images of 8x6 RGB, 2 classes" in result.stdout
     for name in ["cat/2.png", "dog/7.png", "dog/9.png"]:

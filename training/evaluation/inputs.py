@@ -1,6 +1,5 @@
 """What calc_metrics.py judges, a network's images or those of a folder, and the real ones to compare them with."""
 
-
 import torch
 
 from dnnlib.archive.image_tree import ImageTree
