@@ -3,14 +3,14 @@
 import re
 import unicodedata
 
-_UNDECODABLE = re.compile("[\ud800-\udfff]")  # surrogates; Python has \udc80-\udcff for bytes that are not UTF-8
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")  # Python has \udc80-\udcff for bytes that are not UTF-8
 
 
 def normal_text(text: str) -> str:
-    """Return text in composed Unicode (NFC); bytes that are not UTF-8 become %XX, so that any file can hold it."""
-    if text.isascii():
+    """Return text in composed Unicode (NFC); control characters and bytes that are not UTF-8 become %XX."""
+    if text.isascii() and text.isprintable():
         return text
-    return unicodedata.normalize("NFC", _UNDECODABLE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text))
+    return unicodedata.normalize("NFC", _UNPRINTABLE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text))
 
 
 def normal_name(name: str) -> str:

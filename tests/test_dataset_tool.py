@@ -18,6 +18,7 @@ import dataset_tool
 from dnnlib.images.codec import decode
 from dnnlib.packing import packer as packing
 from dnnlib.sources.demo_digits import digits
+from training.data.files import ImageFiles
 
 ROOT = Path(__file__).parent.parent
 
@@ -158,6 +159,25 @@ def test_labels_from_folders_and_kept_by_the_next_packing(pets: Path, tmp_path: 
         f"--dest={tmp_path / 'd.zip'}",
         "--class-labels",
     )
+
+
+def test_what_is_not_read_and_classes_without_images_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for index, name in enumerate(["0.png", "1.PNG", "2.jfif", "@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "Thumbs.db"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), index, np.uint8)).save(folder / name, "JPEG" if "j" in name else "PNG")
+    for name in ("3.heic", "notes.txt", "raw.CR2", "more.txt"):
+        (folder / name).touch()
+    (folder / "dataset.json").write_text(json.dumps({"labels": [["0.png", 1], ["1.png", 2], ["2.jfif", 6]]}))
+    result = _run(f"--source={folder}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
+    left_out = "2 .txt, 1 .cr2, 1 .heic, 1 @eaDir, 1 Thumbs.db"
+    assert "3 images of 32x32 RGB, from 2 .png, 1 .jfif, 7 classes" in result.stdout
+    assert f"Left out of {folder}: {left_out}\n" in result.stdout
+    assert result.stderr == "Warning: empty classes, without images: 0,3-5\n"
+    notes = ["Images by suffix: 2 .png, 1 .jfif", f"Left out of {folder}: {left_out}"]
+    files = ImageFiles(folder)
+    assert files.notes(uses_labels=True) == [*notes, "Warning: empty classes, without images: 0,3-5"]
+    assert files.notes(uses_labels=False)[2].endswith("are not used; to train on them, start with --cond=1")
 
 
 def test_max_images_spreads_over_the_classes(pets: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class ImageTree(FileTree):
         names = natural_order(self._image_names)
         if not names:
             left_out = self.left_out()
-            holds = f"it holds {left_out}" if left_out else "it is empty"
+            holds = f"it holds {left_out}; convert images to PNG or JPEG" if left_out else "it is empty"
             raise ValueError(f"{self.path} contains no images ({', '.join(image.SUFFIXES)}); {holds}")
         return names
 

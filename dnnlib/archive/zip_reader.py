@@ -125,6 +125,8 @@ def _explain(path: Path, error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{path} cannot be read: {describe_error(error)}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path} has a name that is not UTF-8, though it is marked as such; pack the zip again"
     return f"{path} is a damaged zip file ({describe_error(error)}); copy or download it again"
 
 

@@ -291,7 +291,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF" or not any(key in image.info for key in _EXIF_KEYS):  # Pillow turns TIFF by itself
         return 1
     try:
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # that of PNG would read the pixels
+        with warnings.catch_warnings(action="ignore"):
+            orientation = Image.Image.getexif(image).get(
+                ExifTags.Base.Orientation, 1
+            )  # that of PNG would read the pixels
     except Exception:  # damaged EXIF, which does not keep anybody from looking at the image
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1

@@ -1,10 +1,12 @@
 """What calc_metrics.py judges, a network's images or those of a folder, and the real ones to compare them with."""
 
+import os
+from pathlib import Path
+
 import torch
 
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.files import file_sha256
-from dnnlib.paths import user_path
 from training.checkpoint.snapshot import load_generator, read_snapshot
 from training.config import RunConfig
 from training.data.dataset import ImageDataset
@@ -25,7 +27,7 @@ def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[st
 def training_set(network: str, config: RunConfig) -> str:
     """The path of the images that a snapshot of this configuration was trained on; ValueError where they are not here."""
     path = config.data.path
-    if path and user_path(path).exists():  # an empty path is not the current folder
+    if path and os.path.exists(os.path.expanduser(path)):  # an empty path is not the current folder
         return path
     where = f"are not at {path} here" if path else "may be anywhere"
     raise ValueError(f"the images that {network} was trained on {where}; name them with --data=PATH")
@@ -33,7 +35,7 @@ def training_set(network: str, config: RunConfig) -> str:
 
 def open_network(network: str, dataset: ImageDataset, device: torch.device | str) -> FakeSampler:
     """A snapshot's averaged generator as a source of images."""
-    path = user_path(network)
+    path = Path(network).expanduser()
     return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
 
 
