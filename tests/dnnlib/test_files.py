@@ -42,11 +42,6 @@ def test_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_unknown_mode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mode='a'"), atomic_write(tmp_path / "a", "a"):
-        pass
-
-
 def test_folder_replaces_an_older_one(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.mkdir()

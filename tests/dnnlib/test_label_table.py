@@ -20,19 +20,9 @@ def test_class_indexes(tmp_path: Path) -> None:
     assert table.labels_of(["2.png", "a/1.png"]) == [0, 1]
 
 
-def test_vectors(tmp_path: Path) -> None:
-    table = _read(tmp_path, {"labels": [["1.png", [0.5, 1]]]})
-    assert table is not None
-    assert table.labels_of(["1.png"]) == [(0.5, 1.0)]
-
-
 @pytest.mark.parametrize("content", [{}, {"labels": None}, {"labels": None, "class_names": []}])
 def test_unlabelled(tmp_path: Path, content: object) -> None:
     assert _read(tmp_path, content) is None
-
-
-def test_no_file(tmp_path: Path) -> None:
-    assert read_label_table(ImageTree(tmp_path)) is None
 
 
 @pytest.mark.parametrize(

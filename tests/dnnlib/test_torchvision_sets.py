@@ -143,9 +143,3 @@ def test_set_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
 def test_bad_options(tmp_path: Path, name: str, split: str | None, download: bool, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _open(name, tmp_path, split, download)
-
-
-def test_options_of_torchvision_are_for_its_sets_only(tmp_path: Path) -> None:
-    for options in (SourceOptions(root=str(tmp_path)), SourceOptions(download=True)):
-        with pytest.raises(ValueError, match="--root and --download are for --source=torchvision:NAME only"):
-            open_source("demo", options)
