@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name complete, or not at all; what they contain, as a hash."""
+"""Files and folders that appear complete or not at all; hashes of files."""
 
 import contextlib
 import hashlib
@@ -50,7 +50,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a folder to fill that takes its name, in place of an older folder, when the block ends without an error."""
+    """Yield a folder that replaces the one at `path` when the block ends without an error."""
     path = Path(path)
     _remove_stale(path)
     temporary = temporary_name(path)
@@ -83,7 +83,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what is left of `path` under temporary names and belongs to no running process."""
+    """Remove temporary files of `path` that no running process writes."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+-[0-9a-f]{{8}}\.(tmp|old)")
     for name in os.listdir(path.parent):
         match = pattern.fullmatch(name)

@@ -207,9 +207,7 @@ def test_bad_images_are_named_and_nothing_is_left(pets: Path, tmp_path: Path) ->
     _refused(f"dog/99.png in {pets} has transparency", *options)
     _refused("--background=white", *options)
     (pets / "dog" / "99.png").write_text("not found")
-    _refused(
-        f"dog/99.png in {pets} is not an image, or damaged. Or leave out such files with --on-error=skip", *options
-    )
+    _refused(f"dog/99.png in {pets} is not an image, or damaged. Or skip such files with --on-error=skip", *options)
     _save(pets / "dog" / "99.png", 0)
     content = (pets / "dog" / "99.png").read_bytes()
     (pets / "dog" / "99.png").write_bytes(content[: len(content) // 2])
@@ -275,10 +273,10 @@ def test_nothing_usable(pets: Path, tmp_path: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
     options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--on-error=skip", "--workers=1")
-    _refused(f"none of the 12 images can be used; cat/0.png in {pets} is damaged", *options)
+    _refused(f"none of the 12 images is usable; cat/0.png in {pets} is damaged", *options)
     for path in pets.rglob("*.png"):
         path.write_text("not found")
-    _refused(f"none of the 12 images can be used; cat/0.png in {pets} is not an image", *options)
+    _refused(f"none of the 12 images is usable; cat/0.png in {pets} is not an image", *options)
     assert os.listdir(tmp_path) == ["pets"]
 
 
@@ -385,7 +383,7 @@ def test_inspect_takes_any_source_and_knows_what_train_py_takes(tmp_path: Path) 
     packed = tmp_path / "demo.zip"
     assert "neither a folder nor a zip" in _run("--source=demo", "--inspect", "--max-images=20", "--workers=1").output
     _pack("demo", packed, "--max-images=20")
-    assert "takes it as it is" in _run(f"--source={packed}", "--inspect", "--workers=1").output
+    assert "can train on it as it is" in _run(f"--source={packed}", "--inspect", "--workers=1").output
     _pack("demo", packed, "--force", "--width=34", "--height=34", "--max-images=20")
     result = _run(f"--source={packed}", "--inspect", "--workers=1")
     assert "- images of 34x34 px cannot be halved evenly down to about 8 px" in result.output

@@ -1,4 +1,4 @@
-"""Writes data sets: PNG files and dataset.json, in a zip file or a folder that appears when it is complete."""
+"""Writes data sets: PNG files and dataset.json, in a zip or folder that appears when it is complete."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ _FOLDER_SIZE = 1000  # images
 
 
 class DatasetWriter:
-    """Receives the images of a data set one after the other."""
+    """Adds images to a data set."""
 
     def __init__(self, put: Callable[[str, bytes], None]) -> None:
         self.count = 0
@@ -69,13 +69,13 @@ def check_dest(dest: str | Path, force: bool = False) -> None:
 def write_dataset(
     dest: str | Path, class_names: Sequence[str] = (), force: bool = False, layout: Layout | None = None
 ) -> Iterator[DatasetWriter]:
-    """Give a writer whose images are at `dest` when the block ends; after an error nothing is there.
+    """Yield a writer whose data set appears at `dest` when the block ends without an error.
 
     Args:
         dest: A zip file if it ends in .zip (stored, not compressed: PNG already is), else a folder.
         class_names: By class index; empty = none.
-        force: Replace a data set that is there already.
-        layout: Of every image that will be added; None = unknown, whoever opens the data set reads their headers.
+        force: Replace an existing data set.
+        layout: Of all images; None = unknown, headers are read when the data set is opened.
     """
     dest = Path(dest)
     check_dest(dest, force)
@@ -115,7 +115,7 @@ def _folder(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
 
 
 def _check_writable(dest: Path) -> None:
-    """Raise ValueError if no file can be made beside `dest`, or no folder on the way to it."""
+    """Raise ValueError if nothing can be created at `dest`."""
     folder = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise ValueError(f"{dest} cannot be written, as {folder} is no folder; give another place")
