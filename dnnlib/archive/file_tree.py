@@ -8,7 +8,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, NoReturn
@@ -26,7 +26,6 @@ _CLUTTER_FILES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"
 _CLUTTER_START = ("synophoto_thumb_", "synoindex_thumb_")
 
 _DIGITS = re.compile(r"([0-9]+)")
-_ALL_ZERO = str.maketrans("123456789", "000000000")
 
 # Of a zip: the digest of its table. Of a folder: (normal name, name on the disk) of the files where these differ.
 Identity = str | tuple[tuple[str, str], ...]
@@ -173,14 +172,6 @@ class FileTree:
                 found[name] = spelled
         self._spelled = {name: spelled for name, spelled in found.items() if name != spelled}
         return list(found)
-
-
-def natural_order(names: Iterable[str]) -> list[str]:
-    """Return names sorted by `natural_key`."""
-    names = list(names)
-    if len({name.translate(_ALL_ZERO) for name in names}) < 2:  # digits at the same places: 2 comes before 10 as text
-        return sorted(names)
-    return sorted(names, key=natural_key)
 
 
 def natural_key(name: str) -> tuple[list[list[str | int]], str]:

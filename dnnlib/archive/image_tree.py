@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dnnlib.archive.file_tree import FileTree, natural_order
+from dnnlib.archive.file_tree import FileTree, natural_key
 from dnnlib.images import codec as image
 from dnnlib.images.codec import Color, FileKind, Layout
 from dnnlib.names import printable
@@ -16,9 +16,11 @@ LABEL_FILE = "dataset.json"
 class ImageTree(FileTree):
     """A folder or zip whose files are read as images; errors name the file."""
 
+    _may_be_grey = True  # until an image in colour is found, which makes all RGB
+
     def image_names(self) -> list[str]:
         """Return the files that are images by their suffix, in natural order (2 before 10); at least one."""
-        names = natural_order(self._image_names)
+        names = sorted(self._image_names, key=natural_key)
         if not names:
             left_out = self.left_out()
             holds = f"it holds {left_out}; convert images to PNG or JPEG" if left_out else "it is empty"
@@ -54,7 +56,9 @@ class ImageTree(FileTree):
     def layout(self, name: str, background: Color | None = None) -> Layout:
         """Return the layout that the header of a file declares."""
         with self.named_errors(name), self.open(name) as file:
-            return image.read_layout(file, background)
+            layout = image.read_layout(file, background, self._may_be_grey)
+        self._may_be_grey = self._may_be_grey and layout.channels == 1
+        return layout
 
     def kind(self, name: str) -> FileKind:
         """Return the format and colour mode of a file."""

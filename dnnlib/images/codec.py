@@ -93,12 +93,13 @@ def parse_color(text: str) -> Color:
     raise ValueError(f"{text!r} is not a colour; give a name such as white or grey, or #rrggbb such as #808080")
 
 
-def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
-    """Return the layout that an image file declares; pixels are read only of formats without grey.
+def read_layout(file: IO[bytes], background: Color | None = None, may_be_grey: bool = True) -> Layout:
+    """Return the layout that an image file declares.
 
     Args:
         file: Open at its start.
         background: Colour that `decode` will put behind transparent images; None = refuse them.
+        may_be_grey: Read the pixels of formats without grey, to find out if they are grey; otherwise they are RGB.
 
     Raises:
         ValueError: Not an image, too large, or of a kind that a data set cannot hold.
@@ -107,7 +108,7 @@ def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
         width, height = image.size
         if _orientation(image) >= 5:
             width, height = height, width
-        return Layout(width, height, _channels(image, background))
+        return Layout(width, height, _channels(image, background, may_be_grey))
 
 
 def read_kind(file: IO[bytes]) -> FileKind:
@@ -202,7 +203,7 @@ def _decoded(data: bytes, channels: int | None, background: Color | None, layout
     with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
         if layout and sorted(image.size) != sorted((layout.width, layout.height)):  # it may be rotated
             raise LayoutError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
-        own_channels = _channels(image, background)
+        own_channels = _channels(image, background, may_be_grey=channels != 3)
         if channels == 1 and own_channels == 3:
             raise ValueError("is in colour, among grey images")
         try:
@@ -247,13 +248,13 @@ def _without_metadata(data: bytes) -> bytes | None:
     return plain if len(plain) < len(data) else None
 
 
-def _channels(image: Image.Image, background: Color | None) -> int:
+def _channels(image: Image.Image, background: Color | None, may_be_grey: bool) -> int:
     """Return the channels that an opened file will have in a data set; ValueError for kinds that it cannot hold."""
     mode = mode_16_bits(image)
     channels = _CHANNELS_OF_MODE.get(mode or image.mode)
     if channels is None or (mode and "transparency" in image.info):  # a colour that stands for transparency
         raise ValueError(f"has pixels of kind {image.mode!r}; convert it to 8 bits per channel, grey or RGB, first")
-    if channels == 3 and image.format in _WITHOUT_GREY and _looks_grey(image):
+    if may_be_grey and channels == 3 and image.format in _WITHOUT_GREY and _looks_grey(image):
         channels = 1
     if not image.has_transparency_data:
         return channels

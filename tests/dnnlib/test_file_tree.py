@@ -1,12 +1,11 @@
 import os
 import pickle
-import random
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from dnnlib.archive.file_tree import FileTree, natural_key, natural_order
+from dnnlib.archive.file_tree import FileTree, natural_key
 from dnnlib.archive.zip_reader import ChangedError
 
 
@@ -179,12 +178,3 @@ def test_unreadable_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"d.zip cannot be read: permission denied"):
         FileTree(tmp_path / "d.zip")
     (tmp_path / "data" / "sub").chmod(0o700)
-
-
-@pytest.mark.parametrize(
-    "shapes", [["{:05d}/img{:08d}.png"], ["{}/img{}.png", "{}/a/{:03d}.png", "x{:02d}y{}.png", "{}{}"]]
-)
-def test_natural_order_is_that_of_the_key(shapes: list[str]) -> None:
-    rng = random.Random(0)
-    names = [rng.choice(shapes).format(rng.randrange(30), rng.randrange(2000)) for _ in range(500)]
-    assert natural_order(names) == sorted(names, key=natural_key)
