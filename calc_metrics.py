@@ -205,10 +205,12 @@ def measure(job: Job) -> None:
 
     from metrics.registry import evaluate
     from torch_utils import distributed
+    from torch_utils.ops import native
     from training.evaluation.images import RealSet, flipped_set, reading_workers, reference_dataset
 
     device = torch.device(job.device) if job.device else distributed.local_device()
     distributed.init(device)
+    native.prepare(device)
     workers = reading_workers(device)
     dataset = reference_dataset(job.data)
     fake = open_fake(job, dataset, device, workers)

@@ -1,7 +1,6 @@
 """Train a Styleformer on a data set of images."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -195,7 +194,7 @@ def show_runs(options: dict[str, Any]) -> None:
     from training.run_report.server import serve
 
     try:
-        serve(Path(options["outdir"]).expanduser(), options["serve"])
+        serve(user_path(options["outdir"]), options["serve"])
     except (ValueError, OSError) as error:
         if options["debug"]:
             raise

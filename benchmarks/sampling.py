@@ -116,7 +116,7 @@ def measure_preset(settings: Settings, name: str, batch: int, folder: Path) -> I
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """All presets and batches; the images go into a folder that is removed afterwards."""
+    """Yield all presets and batches; the images go into a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         for name in settings.presets:
             for batch in settings.batches:

@@ -297,7 +297,7 @@ def test_different_sizes_are_made_one(pets: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("side", "reason"),
     [
-        (500, "images of 500x500 px are too large: the limit is "),
+        (1100, "images of 1100x1100 px are too large: the limit is "),
         (33, "images of 33x33 px cannot be halved evenly"),
     ],
 )

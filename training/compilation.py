@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from dnnlib.dataclass_values import require
 from metrics.cache import default_folder
 from torch_utils.distributed import print0
-from torch_utils.ops import native
 from training.config import PerformanceConfig
 
 Run = Callable[..., Tensor]  # a network's forward pass
@@ -32,7 +31,6 @@ class Compiled:
         from torch._functorch import config as functorch_config
         from torch._inductor import config as inductor_config
 
-        native.mark_constants_for_dynamo()
         # Compile the backward pass with the forward pass, where a failure is caught.
         set_where_known(functorch_config, "force_non_lazy_backward_lowering", True)
         # One kernel per stack or concatenation instead of one per part.

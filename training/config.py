@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 from dnnlib.dataclass_values import build, require, to_plain
 from training.registry import entry, register
 
-MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
+MAX_SIDE_PX = 1024
+MAX_ATTENTION_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
 
 ARCHITECTURES = ("orig", "resnet", "skip")
@@ -34,8 +35,8 @@ class DatasetSpec:
         require(self.channels in (1, 3), f"images have {self.channels} channels; only grey (1) and RGB (3) are supported")
         require(
             max(self.height, self.width) <= MAX_SIDE_PX,
-            f"images of {self.width}x{self.height} px are too large: the limit is {MAX_SIDE_PX} px a side, because a "
-            f"Linformer projection grows with the number of pixels. Pack them smaller with dataset_tool.py",
+            f"images of {self.width}x{self.height} px are too large: the limit is {MAX_SIDE_PX} px per side. Pack them "
+            f"smaller with dataset_tool.py",
         )
         require(
             min(self.stage_sizes[0]) <= 2 * MIN_START_PX,
@@ -117,6 +118,11 @@ class AnyDiscriminator(Kind):
     mbstd_group: int = field(default=1, kw_only=True)        # images compared with each other; divides a micro-batch
     freeze_layers: int = field(default=0, kw_only=True)      # layers, from the image on, that are not trained (--freezed)
 
+    @property
+    def lr_scale(self) -> float:
+        """Factor on optimizer.d_lr."""
+        return 1.0
+
 
 @dataclass(frozen=True)
 class AnyLoss(Kind):
@@ -181,6 +187,9 @@ class GeneratorConfig(AnyGenerator):
 
     def check(self, spec: DatasetSpec) -> None:
         """Raise ConfigError unless there is one width a stage of these images."""
+        require(max(spec.height, spec.width) <= MAX_ATTENTION_PX,
+                f"images of {spec.width}x{spec.height} px are too large for attention at full size, the limit is "
+                f"{MAX_ATTENTION_PX} px: use --cfg=auto, which has convolutions above 32 px (--set generator.kind=hybrid)")
         sizes = ", ".join(f"{width}x{height}" for height, width in spec.stage_sizes)
         require(len(self.widths) == len(spec.stage_sizes),
                 f"images of {spec.width}x{spec.height} px make {len(spec.stage_sizes)} generator stages ({sizes}), but "

@@ -72,7 +72,7 @@ def launch(options: dict[str, Any]) -> None:
     if options["resume"] not in (None, "latest"):
         check_fits(Path(options["resume"]), config, dataset.spec)
     if options["dry_run"]:
-        dry_run(config, dataset, gpus, probe)
+        dry_run(config, dataset, gpus, probe, options["ops"])
         return
     job = Job(
         config,
@@ -95,9 +95,10 @@ def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
     return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
 
 
-def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryProbe | None) -> None:
+def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryProbe | None, ops: str | None) -> None:
     """Print the settings and what they cost."""
     device = distributed.local_device()
+    native.prepare(device, ops)
     if probe:
         config = search_batch_gpu(config, dataset, probe, device)
     print(json.dumps(config.to_dict(), indent=2))
@@ -118,13 +119,11 @@ def train(job: Job, dataset: ImageDataset) -> None:
         keep_freed_memory()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
-    if job.ops:
-        native.set_mode(job.ops)
     if job.memory_probe and distributed.is_main():  # before the other processes would take part in its steps
-        native.prepare(device)
+        native.prepare(device, job.ops)
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.memory_probe, device))
     distributed.init(device)
-    native.prepare(device)
+    native.prepare(device, job.ops)
     with RunLock() as lock:
         run_dir, is_resumed, config = choose_run(job, dataset, lock)
         log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()

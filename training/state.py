@@ -113,7 +113,7 @@ class TrainState:
         self.D.requires_grad_(False)  # a phase switches on what it trains
         self.g = self._network_state(self.G, list(self.G.parameters()), config.optimizer.g_lr, 0)
         d_parameters = trainable(self.D, config.discriminator.freeze_layers)
-        self.d = self._network_state(self.D, d_parameters, config.optimizer.d_lr, 1)
+        self.d = self._network_state(self.D, d_parameters, config.optimizer.d_lr * config.discriminator.lr_scale, 1)
         self.loss_buffers: dict[str, Tensor] = {}
         augment = config.augment
         self.ada = AdaController(

@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Find out what this program does on this GPU: checks, tests, modes side by side, kernels, real training.
 
-    Every part runs in a process of its own with a time of its own; after each the report is written anew.
+    Every part runs in a separate process with a time of its own; after each the report is written anew.
     """
     budget = Budget(minutes, GRACE_SEC)
     signal.signal(signal.SIGTERM, end)
@@ -79,7 +79,7 @@ def main(
 
 
 def select(parts: list[Part], chosen: str | None) -> list[Part]:
-    """The parts of --parts, and what they are made of; raises ValueError for a name that is not one."""
+    """Return the parts of --parts, and what they are made of; raises ValueError for a name that is not one."""
     if chosen is None:
         return parts
     names = [word.strip() for word in chosen.split(",") if word.strip()]
@@ -91,7 +91,7 @@ def select(parts: list[Part], chosen: str | None) -> list[Part]:
 
 
 def suitable_preset(data: Path | None) -> str:
-    """The preset for the size of these images, which their first one shows; raises ValueError."""
+    """Return the preset for the size of these images, which their first one shows; raises ValueError."""
     if data is None:
         return "cifar"
     tree = ImageTree(data)
@@ -100,7 +100,7 @@ def suitable_preset(data: Path | None) -> str:
 
 
 def environment(device: str, work: Path) -> dict[str, str]:
-    """The environment of all parts: compiled code is kept from one to the next, but not from an earlier report."""
+    """Return the environment of all parts: compiled code is kept from one to the next, but not from an earlier report."""
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}
     return variables if device == "cuda" else {**variables, "CUDA_VISIBLE_DEVICES": ""}
 

@@ -108,9 +108,12 @@ def load(network: str) -> "Generator":
     """The generator of a snapshot, on a GPU if there is one."""
     import torch
 
+    from torch_utils.ops import native
     from training.checkpoint.snapshot import load_generator
 
-    return load_generator(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    native.prepare(device)
+    return load_generator(network, device)
 
 
 def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":

@@ -1,4 +1,4 @@
-"""What calc_metrics.py judges, a network's images or those of a folder, and the real ones to compare them with."""
+"""The images that calc_metrics.py measures, of a network or a folder, and the real ones it compares them with."""
 
 import os
 from pathlib import Path
@@ -16,16 +16,16 @@ GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may lea
 
 
 def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool]:
-    """The path of the real images, and whether training flips them; from the snapshot unless given.
+    """Return the path of the real images and whether training flips them, from the snapshot unless given.
 
-    Raises ValueError where those that it was trained on are not here.
+    Raises ValueError if the images that it was trained on are not found.
     """
     config, _, _ = read_snapshot(network)
     return data or training_set(network, config), config.data.mirror if mirror is None else mirror
 
 
 def training_set(network: str, config: RunConfig) -> str:
-    """The path of the images that a snapshot of this configuration was trained on; ValueError where they are not here."""
+    """Return the path of the images that a snapshot was trained on; ValueError if they are not found."""
     path = config.data.path
     if path and os.path.exists(os.path.expanduser(path)):  # an empty path is not the current folder
         return path
@@ -34,13 +34,13 @@ def training_set(network: str, config: RunConfig) -> str:
 
 
 def open_network(network: str, dataset: ImageDataset, device: torch.device | str) -> FakeSampler:
-    """A snapshot's averaged generator as a source of images."""
+    """Return the averaged generator of a snapshot as a source of images."""
     path = Path(network).expanduser()
     return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
 
 
 def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
-    """A folder or zip as a source of images, without grids of them; ValueError unless they are as those of `dataset`."""
+    """Return a folder or zip, without grids, as a source of images; ValueError unless their size is that of `dataset`."""
     images = reference_dataset(path, left_out=grids_in(path))
     ours, theirs = images.spec, dataset.spec
     if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
@@ -52,20 +52,12 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
 
 
 def grids_in(path: str) -> list[str]:
-    """The grids of generate.py among images: those of their names that are of another size than the others."""
+    """Return the grids of generate.py among images: those of GRIDS whose size differs from that of the other images."""
     tree = ImageTree(path)
     names = tree.image_names()
-    others = [name for name in names if name not in GRIDS]
-    if not others or len(others) == len(names):
+    grids = [name for name in names if name in GRIDS]
+    if not grids or len(grids) == len(names):
         return []
-    size = next((size for name in others if (size := size_of(tree, name))), None)
-    return [name for name in GRIDS if name in names and size_of(tree, name) not in (size, None)]
-
-
-def size_of(tree: ImageTree, name: str) -> tuple[int, int] | None:
-    """Width and height of an image; None where that cannot be read."""
-    try:
-        layout = tree.layout(name)
-    except ValueError:  # whoever reads it will say what is wrong
-        return None
-    return layout.width, layout.height
+    layout = tree.layout(next(name for name in names if name not in GRIDS))
+    layouts = {name: tree.layout(name) for name in grids}
+    return [name for name in grids if (layouts[name].width, layouts[name].height) != (layout.width, layout.height)]

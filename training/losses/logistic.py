@@ -104,9 +104,10 @@ class LogisticLoss(AdversarialLoss):
     def d_r1(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The gradient of D's logits by real images is small (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
-        logits = self.state.D(self.augment(images, self.pipe), batch.labels)
+        with sdpa_kernel(SDPBackend.MATH):  # of a discriminator with attention
+            logits = self.state.D(self.augment(images, self.pipe), batch.labels)
+            penalty = r1_penalty(images, logits)
         self.report_logits("real", logits)
-        penalty = r1_penalty(images, logits)
         loss = penalty * (self.config.r1_gamma / 2)
         self.state.stats.report("Loss/r1_penalty", penalty)
         self.state.stats.report("Loss/D/reg", loss)

@@ -66,7 +66,7 @@ class TrainingRun:
         self.output = RunOutput(run_dir, self.schedule, preview, content_hash(dataset), self.log, self.stop)
         facts = partial(gather, self.state, dataset, self.world_size, command)
         self.run_report = RunReport(run_dir, facts, self.log, is_on=self.rank == 0)
-        cache_decoded(dataset, config.data.cache, device, config.data.workers, self.log)
+        cache_decoded(dataset, config.data.cache, device, self.log)
         self.state_sec = time.monotonic()  # when the last state file was due
         self.done_nimg = None if saved is None else self.state.cur_nimg  # what is due there was done before the restart
         self.snapshot_nimg: int | None = None  # of the last snapshot written
