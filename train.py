@@ -7,6 +7,7 @@ import click
 
 from dnnlib.command_line import memory_shortage
 from dnnlib.console import protect_console
+from dnnlib.paths import user_path
 from dnnlib.text import parse_duration
 from training.config import (
     ARCHITECTURES,
