@@ -20,8 +20,8 @@ def test_file_appears_only_at_the_end(tmp_path: Path) -> None:
 
 def test_text_is_utf8(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "a.txt", "w") as file:
-        file.write("größe")
-    assert (tmp_path / "a.txt").read_bytes() == "größe".encode()
+        file.write("größe of caf\udce9")  # the name of a file that is not UTF-8
+    assert (tmp_path / "a.txt").read_bytes() == "größe of caf\\udce9".encode()
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
