@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from dnnlib.files import atomic_write
+from dnnlib.paths import user_path
 
 CacheKey = Mapping[str, str | int | float | bool]  # everything that the arrays depend on
 
@@ -21,7 +22,7 @@ _PROVENANCE_NAME = "provenance"
 
 def default_folder() -> Path:
     """Return $STYLEFORMER_CACHE_DIR, or ~/.cache/styleformer."""
-    return Path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer").expanduser()
+    return user_path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer")
 
 
 def load(folder: Path, kind: str, key: CacheKey, wanted: Iterable[str] | None = None) -> dict[str, np.ndarray] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from dnnlib.files import file_sha256
+from dnnlib.paths import user_path
 from metrics import cache
 
 MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
@@ -115,7 +116,7 @@ def find(file: WeightsFile, source: Source) -> Weights | None:
     named = {"--detector": source.paths.get(file.key), f"${file.variable}": os.environ.get(file.variable)}
     for origin, path in named.items():
         if path:
-            return _named(file, Path(path).expanduser(), origin)
+            return _named(file, user_path(path), origin)
     path = source.cached(file)
     if not path.is_file():
         return None

@@ -1,12 +1,12 @@
 """The images that calc_metrics.py measures, of a network or a folder, and the real ones it compares them with."""
 
 import os
-from pathlib import Path
 
 import torch
 
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.files import file_sha256
+from dnnlib.paths import user_path
 from training.checkpoint.snapshot import load_generator, read_snapshot
 from training.config import RunConfig
 from training.data.dataset import ImageDataset
@@ -35,7 +35,7 @@ def training_set(network: str, config: RunConfig) -> str:
 
 def open_network(network: str, dataset: ImageDataset, device: torch.device | str) -> FakeSampler:
     """Return the averaged generator of a snapshot as a source of images."""
-    path = Path(network).expanduser()
+    path = user_path(network)
     return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
 
 
