@@ -188,9 +188,10 @@ def print_header(
     if device.type == "cpu":
         print0("PyTorch sees no GPU: training on the CPU.")
     spec, micro_batch = dataset.spec, config.schedule.micro_batch(distributed.world_size())
+    label_word = "label values" if spec.labels_are_vectors else "classes"
     print0(
         f"{'Resuming' if is_resumed else 'New run'} {run_dir}: {len(dataset):,} images of {spec.width}x{spec.height} px"
-        f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
+        f"{f', {spec.label_dim} {label_word}' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
         f"{config.schedule.batch}, {micro_batch} images per forward pass"
     )
     for note in dataset.files.notes(uses_labels=spec.label_dim > 0):
