@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.command_line import SETTINGS, one_line_errors
+from dnnlib.console import protect_console
 from sampling.commands import image_commands, network_commands, options
 from training.config import COMPILE_CHOICES, PRECISIONS, PerformanceConfig
 
@@ -189,4 +190,5 @@ def export(chosen: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    protect_console()
     sys.exit(main())

@@ -1,13 +1,13 @@
 """Train a Styleformer on a data set of images."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from dnnlib.command_line import memory_shortage
 from dnnlib.console import protect_console
+from dnnlib.paths import user_path
 from dnnlib.text import parse_duration
 from training.config import (
     ARCHITECTURES,
@@ -195,7 +195,7 @@ def show_runs(options: dict[str, Any]) -> None:
     from training.run_report.server import serve
 
     try:
-        serve(Path(options["outdir"]).expanduser(), options["serve"])
+        serve(user_path(options["outdir"]), options["serve"])
     except (ValueError, OSError) as error:
         if options["debug"]:
             raise

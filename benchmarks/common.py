@@ -16,6 +16,7 @@ import torch
 from benchmarks.modes import Mode, default_modes, parse_mode
 from benchmarks.rows import HEADER, Row, machine, read_rows, show, write_rows
 from dnnlib.dataclass_values import require
+from dnnlib.paths import user_path
 from torch_utils.ops import native
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
@@ -92,7 +93,7 @@ def read_settings(options: dict[str, Any], presets: Sequence[str], batch: dict[s
         least_sec=0.0 if is_quick else LEAST_SEC,
         is_quick=is_quick,
         with_malloc=options["malloc"],
-        json_path=Path(options["json_path"]).expanduser() if options["json_path"] else None,
+        json_path=user_path(options["json_path"]) if options["json_path"] else None,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib.files import atomic_write
+from dnnlib.paths import user_path
 
 CacheKey = Mapping[str, str | int | float | bool]  # everything that the arrays depend on
 
@@ -19,7 +20,7 @@ _TEXTS = "cache_key", "provenance"  # arrays of text in the file: its key, and f
 
 def default_folder() -> Path:
     """Return $STYLEFORMER_CACHE_DIR, or ~/.cache/styleformer."""
-    return Path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer").expanduser()
+    return user_path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer")
 
 
 def load(folder: Path, kind: str, key: CacheKey) -> dict[str, np.ndarray] | None:

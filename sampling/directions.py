@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dnnlib.files import atomic_write
 from dnnlib.images.writer import write_image
+from dnnlib.paths import user_path
 from sampling.captions import sheet
 from sampling.renderer import Renderer, Request, device_of, random_w
 from training.networks.generator import Generator
@@ -44,7 +45,7 @@ class Directions:
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Self:
         """Read what `save` wrote; raises ValueError for another file."""
-        path = Path(path).expanduser()
+        path = user_path(path)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 layers = tuple(int(layer) for layer in arrays["layers"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dnnlib.paths import user_path
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
 from metrics.networks.vgg16_weights import load_vgg16
 from metrics.weights.published import LPIPS, VGG16, Source, require
@@ -38,7 +39,7 @@ def lpips_embedding(channel_weights: str | Path, height: int, width: int, device
 
     Raises ValueError if a file is missing or not of this kind, or if images are too small.
     """
-    path = Path(channel_weights).expanduser()
+    path = user_path(channel_weights)
     if not path.is_file():
         raise ValueError(f"--lpips={path}: there is no such file; give the {LPIPS.what} ({LPIPS.name})")
     if min(height, width) < SMALLEST_PX:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from dnnlib.files import file_sha256
+from dnnlib.paths import user_path
 from dnnlib.urls import AddressError, first_line, load_hub
 from metrics.results import read_rows
 from training.checkpoint.snapshot import read_snapshot
@@ -69,7 +70,7 @@ def model_card(network: str, exported: Path, repo: str) -> str:
         "| | |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in facts.items()),
-        *metric_table(Path(network).expanduser()),
+        *metric_table(user_path(network)),
         "",
         f"    python generate.py --network=hf://{repo}/{exported.name} --seeds=0-35 --outdir=out --grid",
         "",

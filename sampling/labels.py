@@ -1,12 +1,12 @@
 """The labels that images are generated with: of a class by number or name, a given vector, or those of the data set."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib.paths import user_path
 from dnnlib.text import parse_int_list, parse_number_list
 from sampling.renderer import device_of
 from training.data.dataset import ImageDataset
@@ -57,7 +57,7 @@ def labels_of_data(generator: Generator) -> Tensor:
     advice = (
         f"the labels of this network are vectors of length {generator.c_dim}; give one as --label={example(generator)}"
     )
-    if not path or not Path(path).expanduser().exists():
+    if not path or not user_path(path).exists():
         raise ValueError(f"{advice} (the images it was trained on are not at {path or 'a known path'})")
     labels = ImageDataset(path, use_labels=True).labels()
     if labels.shape[1] != generator.c_dim:

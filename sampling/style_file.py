@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.files import atomic_write
+from dnnlib.paths import user_path
 from sampling.renderer import device_of
 from training.networks.generator import Generator
 
@@ -24,7 +25,7 @@ def load_styles(path: str | Path, generator: Generator) -> tuple[Tensor, list[in
 
     A single vector per image is repeated for all layers. Runs no code. Raises ValueError for a file of anything else.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise ValueError(f"--w={path}: there is no such file")
     try:

@@ -298,7 +298,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         require(self.g_lr > 0 and self.d_lr > 0, f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
         require(self.eps > 0, f"optimizer.eps must be positive, got {self.eps}")
-        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"optimizer.beta1 and beta2 must be at least 0 and below 1, got {self.beta1}, {self.beta2}")
+        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
+                f"optimizer.beta1 and beta2 must be at least 0 and below 1, got {self.beta1}, {self.beta2}")
 
 
 @dataclass(frozen=True)

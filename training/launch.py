@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from dnnlib.dataclass_values import require
-from dnnlib.paths import require_outside
+from dnnlib.paths import require_outside, user_path
 from dnnlib.rundir import tee_output
+from dnnlib.urls import local_file
+from metrics.cache import default_folder
 from torch_utils import distributed
 from torch_utils.allocator import keep_freed_memory
 from torch_utils.distributed import print0
@@ -57,8 +59,10 @@ def launch(options: dict[str, Any]) -> None:
     gpus = options["gpus"] or torchrun or 1
     require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
     distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
-    path, outdir = str(Path(options["data"]).expanduser()), Path(options["outdir"]).expanduser()
+    path, outdir = str(user_path(options["data"])), user_path(options["outdir"])
     require_outside(outdir, "--outdir", path, "--data")
+    if options["resume"] not in (None, "latest"):
+        options = options | {"resume": str(local_file(options["resume"], default_folder()))}
     is_auto, probe = options["batch_gpu"] == "auto", None
     files = ImageFiles(path)
     config = configure(
@@ -184,11 +188,14 @@ def print_header(
     if device.type == "cpu":
         print0("PyTorch sees no GPU: training on the CPU.")
     spec, micro_batch = dataset.spec, config.schedule.micro_batch(distributed.world_size())
+    label_word = "label values" if spec.labels_are_vectors else "classes"
     print0(
         f"{'Resuming' if is_resumed else 'New run'} {run_dir}: {len(dataset):,} images of {spec.width}x{spec.height} px"
-        f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
+        f"{f', {spec.label_dim} {label_word}' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
         f"{config.schedule.batch}, {micro_batch} images per forward pass"
     )
+    for note in dataset.files.notes(uses_labels=spec.label_dim > 0):
+        print0(note)
     group = config.discriminator.mbstd_group
     if micro_batch < group:
         print0(

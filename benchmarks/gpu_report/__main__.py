@@ -19,6 +19,7 @@ from benchmarks.gpu_report.record import FILES, Entry, Record
 from benchmarks.gpu_report.session import Session
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.dataclass_values import require
+from dnnlib.paths import user_path
 
 PROGRAM = ["python", "-m", "benchmarks.gpu_report"]
 AMPERE = (8, 0)  # the first GPUs that multiply bf16
@@ -53,10 +54,10 @@ def main(
     try:
         torch_facts = facts.ask_torch(device)
         is_ampere = any(gpu.capability >= AMPERE for gpu in torch_facts.gpus[:1])
-        path = Path(data).expanduser().resolve() if data else None
+        path = user_path(data).resolve() if data else None
         suitable = suitable_preset(path)  # also finds out whether there are images at all
         settings = Settings(
-            outdir=Path(outdir).expanduser().resolve(),
+            outdir=user_path(outdir).resolve(),
             data=path,
             cfg=cfg or ("demo" if is_quick else suitable),
             device=device,

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from dnnlib.files import file_sha256
+from dnnlib.paths import user_path
 from metrics import cache
 
 MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
@@ -115,7 +116,7 @@ def find(file: WeightsFile, source: Source) -> Weights | None:
     named = {"--detector": source.paths.get(file.key), f"${file.variable}": os.environ.get(file.variable)}
     for origin, name in named.items():
         if name:
-            path = Path(name).expanduser()
+            path = user_path(name)
             if not path.is_file():
                 raise ValueError(f"{origin}={path}: there is no such file; it should have the {file.what}")
             found = file_sha256(path)

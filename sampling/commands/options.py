@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dnnlib.command_line import SETTINGS, Command, one_line_errors
-from dnnlib.paths import require_outside
+from dnnlib.paths import require_outside, user_path
 from dnnlib.text import parse_int_list, parse_number_list
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def bounded(context: click.Context, parameter: click.Parameter, value: float) ->
 def output_folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
     """A folder that exists or can be made; checked before any work."""
     try:
-        return None if value is None else writable(Path(value).expanduser())
+        return None if value is None else writable(user_path(value))
     except (ValueError, RuntimeError) as error:  # the latter of expanduser
         raise click.BadParameter(str(error)) from None
 
@@ -113,7 +113,7 @@ def make_folder(generator: "Generator", folder: Path, option: str = "--outdir") 
 
 def check_output(written: Path, option: str, images: str, source: str) -> None:
     """Raise ValueError if a path to write is inside a folder of images, if that exists."""
-    if images and Path(images).expanduser().exists():
+    if images and user_path(images).exists():
         require_outside(written, option, images, source)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dnnlib.images.codec import decode
+from dnnlib.paths import user_path
 from training.networks.generator import Generator
 
 _BACKGROUND = (255, 255, 255)  # of transparent images
@@ -31,7 +32,7 @@ def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
     The centre crop of the network's aspect ratio is resized. Colour becomes grey, and grey RGB, as the network needs.
     Raises ValueError for a file that is not an image.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise ValueError(f"--target={path}: there is no such file; give an image (PNG, JPEG, WebP, ...)")
     try:

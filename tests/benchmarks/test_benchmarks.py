@@ -168,7 +168,13 @@ def test_precision(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> N
     (tmp_path / "run").mkdir()
     loop = TrainingRun(config, ImageDataset(tiny_data), tmp_path / "run", CPU)
     supervise(loop)
-    options = [f"--snapshot={loop.snapshot_path}", f"--data={tiny_data}", "--batch=8", "--batches=1", "--device=cpu"]
+    options = [
+        f"--snapshot={loop.output.snapshot_path(loop.state.cur_nimg)}",
+        f"--data={tiny_data}",
+        "--batch=8",
+        "--batches=1",
+        "--device=cpu",
+    ]
     result = CliRunner().invoke(precision.main, options)
     assert result.exit_code == 0, result.output
     names, _, *lines = [[word.strip() for word in line.split("|")[1:-1]] for line in result.output.splitlines()]

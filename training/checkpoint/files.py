@@ -11,6 +11,7 @@ import torch
 from dnnlib.dataclass_values import to_plain
 from dnnlib.file_kinds import foreign_folder, foreign_kind
 from dnnlib.files import atomic_write
+from dnnlib.paths import user_path
 from training.config import DatasetSpec, RunConfig
 
 SNAPSHOT_FORMAT = "styleformer-snapshot"
@@ -38,7 +39,7 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 def existing_file(path: str | Path) -> Path:
     """The path of a file that may be a network or state. Raises CheckpointError."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir():
         snapshots = sorted(path.glob("network-snapshot-[0-9]*.pkl"))
         kind = None if snapshots else foreign_folder(path)

@@ -1,12 +1,12 @@
 """The images that calc_metrics.py measures, of a network or a folder, and the real ones it compares them with."""
 
 import os
-from pathlib import Path
 
 import torch
 
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.files import file_sha256
+from dnnlib.paths import user_path
 from training.checkpoint.files import CheckpointError
 from training.checkpoint.snapshot import load_generator, read_snapshot
 from training.checkpoint.state_file import find_state
@@ -33,7 +33,7 @@ def is_training_set(network: str, config: RunConfig, dataset: ImageDataset) -> b
     the settings name.
     """
     try:
-        saved = find_state(Path(network).expanduser().parent, log=lambda line: None)
+        saved = find_state(user_path(network).parent, log=lambda line: None)
     except CheckpointError:
         saved = None
     recorded = saved["content_hash"] if saved and saved["config"]["data"] == config.to_dict()["data"] else ""
@@ -42,7 +42,7 @@ def is_training_set(network: str, config: RunConfig, dataset: ImageDataset) -> b
         if recorded:
             same_use = ImageDataset(dataset.files, data.cond, data.mirror, data.subset, seed=config.schedule.seed)
             return same_use.content_hash() == recorded
-        if trained_on and os.path.exists(os.path.expanduser(trained_on)):
+        if trained_on and user_path(trained_on).exists():
             return ImageDataset(trained_on).content_hash() == ImageDataset(dataset.files).content_hash()
     except ValueError:  # such as no labels where it was trained on labels
         return False
@@ -60,7 +60,7 @@ def training_set(network: str, config: RunConfig) -> str:
 
 def open_network(network: str, dataset: ImageDataset, device: torch.device | str) -> FakeSampler:
     """Return the averaged generator of a snapshot as a source of images."""
-    path = Path(network).expanduser()
+    path = user_path(network)
     return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
 
 

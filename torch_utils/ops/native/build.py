@@ -21,6 +21,7 @@ from typing import IO
 import torch
 
 from dnnlib.files import atomic_folder
+from dnnlib.paths import user_path
 from torch_utils.ops.native.toolchain import (
     OperatorsUnavailable,
     extra_flags,
@@ -56,7 +57,7 @@ class Target:
 
 def cache_folder() -> Path:
     """Return $STYLEFORMER_CACHE_DIR/ops, or ~/.cache/styleformer/ops."""
-    return Path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer").expanduser() / "ops"
+    return user_path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer") / "ops"
 
 
 def library_path(target: Target) -> Path:
