@@ -12,6 +12,7 @@ import click
 from tqdm import tqdm
 
 from dnnlib.command_line import SETTINGS, Command
+from dnnlib.paths import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -170,7 +171,7 @@ def fetch_network(options: dict[str, Any]) -> None:
     from metrics.cache import default_folder
 
     if options["network"] and is_address(options["network"]):
-        folder = Path(options["cache"]).expanduser() if options["cache"] else default_folder()
+        folder = user_path(options["cache"]) if options["cache"] else default_folder()
         options["network"] = local_file(options["network"], folder)
         options["outdir"] = options["outdir"] or "."
 
@@ -302,12 +303,12 @@ def choose_weights(options: dict[str, Any], names: list[str]) -> "Source":
                 f"--detector={text}: these metrics use {', '.join(needed) or 'no weights'}; write "
                 f"--detector=NAME=FILE, once for each."
             )
-        paths[key] = Path(path).expanduser()
+        paths[key] = user_path(path)
     if options["detector_module"]:
         if not uses_module(names):
             raise click.UsageError("--detector-module is for the metrics fd_module and kd_module; none is named.")
-        paths["module"] = Path(options["detector_module"]).expanduser()
-    cache_folder = Path(options["cache"]).expanduser() if options["cache"] else None
+        paths["module"] = user_path(options["detector_module"])
+    cache_folder = user_path(options["cache"]) if options["cache"] else None
     return Source(paths, options["offline"], cache_folder, bar=options["verbose"])
 
 
@@ -319,8 +320,8 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
     from metrics.results import check_writable
 
     if not options["outdir"]:
-        return Path(options["network"]).expanduser().parent if options["network"] else None
-    outdir = Path(options["outdir"]).expanduser()
+        return user_path(options["network"]).parent if options["network"] else None
+    outdir = user_path(options["outdir"])
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         check_writable(outdir, names)
