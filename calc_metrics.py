@@ -12,6 +12,7 @@ import click
 from tqdm import tqdm
 
 from dnnlib.command_line import SETTINGS, Command
+from dnnlib.console import protect_console
 from dnnlib.paths import user_path
 
 if TYPE_CHECKING:
@@ -372,4 +373,5 @@ def mean_and_std(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
+    protect_console()
     sys.exit(main())

@@ -63,10 +63,17 @@ def get(name: str) -> Metric:
     return metric
 
 
+RETIRED = {"proxy_fd_dct_v1": "proxy_fd_randconv_v1", "proxy_fd_democlf_v1": "proxy_fd_clf_v1"}
+
+
 def parse_names(text: str) -> list[str]:
     """Return the metrics of a comma-separated list of names and GROUPS, each once; raises ValueError for unknown ones."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     names = list(dict.fromkeys(name for word in words for name in GROUPS.get(word, (word,))))
+    for name in set(names) & RETIRED.keys():
+        print(f"Warning: {name} no longer exists and is skipped; {RETIRED[name]} replaces it.")
+    if len(kept := [name for name in names if name not in RETIRED]) > 0:
+        names = kept
     unknown = [name for name in names if find(name) is None]
     if unknown or not names:
         raise ValueError(f"metrics={text!r}: {_unknown(unknown)}")
