@@ -64,6 +64,7 @@ SIDE_PX = click.IntRange(1, 8192)  # larger images are typing errors that would 
 @click.option("--split", metavar="NAME", help="Part of the source, see above.  [default: the one for training]")
 @click.option("--root", metavar="DIR", help="Folder of torchvision data sets.  [default: datasets]")
 @click.option("--download", is_flag=True, help="Download the torchvision data set to --root if it is missing.")
+@click.option("--scenes", is_flag=True, help="With --source=demo: scenes of 1 to 5 digits, --width x --height px.")
 @click.option("--force", is_flag=True, help="Replace an existing data set at --dest.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Worker processes.  [default: one per CPU]")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
@@ -74,7 +75,8 @@ def main(**options: Any) -> None:
     Sources:
       FOLDER, FILE.zip, FILE.tar  all images in it and its sub-folders: PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF, PPM,
                         JPEG 2000; labels from its dataset.json
-      demo              built-in colored digits, 32x32: 6,000, or 1,000 with --split=score
+      demo              built-in colored digits, 32x32: 6,000, or 1,000 with --split=score; with --scenes several digits
+                        per image, of any size, labelled by their number
       CIFAR-10          cifar-10-python.tar.gz; --split=train (default), test
       STL-10            stl10_binary.tar.gz or its folder; --split=train+unlabeled (default, 105,000 images without
                         labels), unlabeled, train, test
@@ -197,8 +199,18 @@ def warn_of_refusal(layout: Layout) -> None:
 
 def read_source_options(options: dict[str, Any]) -> SourceOptions:
     """Return the options about the source."""
+    scenes = None
+    if options["scenes"]:
+        if not options["width"] and not options["height"]:
+            raise ValueError("--scenes needs a size: add --width=256, for instance")
+        scenes = (options["width"] or options["height"], options["height"] or options["width"])
     return SourceOptions(
-        options["max_images"], options["labels_from_folders"], options["split"], options["root"], options["download"]
+        options["max_images"],
+        options["labels_from_folders"],
+        options["split"],
+        options["root"],
+        options["download"],
+        scenes,
     )
 
 

@@ -58,8 +58,8 @@ def draw_digit(label: int, rng: np.random.Generator) -> np.ndarray:
     background, fill, outline = _colours(rng)
     image = np.broadcast_to(background, (SIZE_PX, SIZE_PX, 3))
     if outline_px:
-        image = _blend(image, outline, _coverage(glyph, placement))
-    image = _blend(image, fill, _coverage(_inner_glyph(label, stroke_px, outline_px), placement))
+        image = blend(image, outline, _coverage(glyph, placement))
+    image = blend(image, fill, _coverage(_inner_glyph(label, stroke_px, outline_px), placement))
     return np.rint(image * 255).astype(np.uint8)
 
 
@@ -125,6 +125,11 @@ def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return _colour(hues[0], dark), _colour(hues[1], light), _colour(hues[2], edge)
 
 
+def random_color(rng: np.random.Generator, darkest: float, lightest: float) -> np.ndarray:
+    """A saturated RGB colour, 0..1, of any hue and of a luma in a range."""
+    return _colour(rng.random(), rng.uniform(darkest, lightest))
+
+
 def _colour(hue: float, luma: float) -> np.ndarray:
     """Return the most saturated RGB colour, 0..1, of this hue and luma."""
     pure = np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))
@@ -134,5 +139,6 @@ def _colour(hue: float, luma: float) -> np.ndarray:
     return 1 - (1 - pure) * ((1 - luma) / (1 - pure_luma))
 
 
-def _blend(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+def blend(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """An image with a colour where the coverage is 1, 0..1 [height, width, 3]."""
     return image + (colour - image) * coverage

@@ -14,7 +14,7 @@ from dnnlib.archive.label_table import FILE_NAME, labels_from_folders, read_labe
 from dnnlib.archive.zip_reader import describe_error
 from dnnlib.images.codec import Layout
 from dnnlib.paths import user_path
-from dnnlib.sources import demo_digits, idx_files
+from dnnlib.sources import demo_digits, demo_scenes, idx_files
 from dnnlib.sources.lmdb_images import DATA_FILE, open_lmdb
 from dnnlib.sources.source_images import ArrayImage, FileImage, ImageSource, SourceImage
 from dnnlib.sources.torchvision_sets import PREFIX, NamedSet, find_published, open_torchvision, temporary_folder
@@ -31,6 +31,7 @@ class SourceOptions:
     split: str | None = None  # part of a set that has several; None = the usual one for training
     root: str | None = None  # folder of torchvision's sets; None = "datasets"
     download: bool = False  # of torchvision's sets
+    scenes: tuple[int, int] | None = None  # (width, height) of demo scenes; None = single digits
 
 
 def open_source(source: str, options: SourceOptions | None = None) -> ImageSource:
@@ -42,6 +43,8 @@ def open_source(source: str, options: SourceOptions | None = None) -> ImageSourc
     options = options or SourceOptions()
     if not source.startswith(PREFIX) and (options.root or options.download):
         raise ValueError(f"--root and --download are for --source={PREFIX}NAME only; leave them out")
+    if options.scenes and source != DEMO:
+        raise ValueError(f"--scenes is for --source={DEMO} only; leave it out")
     path = user_path(source)
     is_tar = path.is_file() and not zipfile.is_zipfile(path) and tarfile.is_tarfile(path)
     if is_tar:
@@ -61,7 +64,7 @@ def _opener_of_set(source: str, path: Path, options: SourceOptions) -> Callable[
         named_set = NamedSet(source.removeprefix(PREFIX), user_path(options.root or "datasets"), split)
         return lambda: open_torchvision(named_set, options.download, limit)
     if source == DEMO:
-        return lambda: _demo(split or "train", limit)
+        return lambda: _demo(split or "train", limit, options.scenes)
     if path.is_dir():
         published = find_published(path, source, split)
         if published:
@@ -86,16 +89,18 @@ def _unpack_tar(path: Path) -> Path:
     return folder
 
 
-def _demo(split: str, max_images: int | None) -> ImageSource:
-    size = demo_digits.split_size(split)
-    count = size if max_images is None else min(max_images, size)
+def _demo(split: str, max_images: int | None, scene_size: tuple[int, int] | None) -> ImageSource:
+    total = demo_digits.split_size(split)
+    count = total if max_images is None else min(max_images, total)
+    width, height = scene_size or (demo_digits.SIZE_PX, demo_digits.SIZE_PX)
 
     def images() -> Iterator[SourceImage]:
-        for index, (array, label) in enumerate(demo_digits.digits(split, count)):
+        drawn = demo_scenes.scenes(split, width, height, count) if scene_size else demo_digits.digits(split, count)
+        for index, (array, label) in enumerate(drawn):
             yield ArrayImage(f"demo image {index}", array, label)
 
-    names = tuple(str(digit) for digit in range(10))
-    return ImageSource(count, images, True, names, Layout(demo_digits.SIZE_PX, demo_digits.SIZE_PX, 3))
+    names = demo_scenes.NAMES if scene_size else tuple(str(digit) for digit in range(10))
+    return ImageSource(count, images, True, names, Layout(width, height, 3))
 
 
 def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
