@@ -131,6 +131,9 @@ class AnyLoss(Kind):
         """Batches between two separate regularisation steps of G and of D, which Adam is scaled for; 0 = no such steps."""
         return 0, 0
 
+    def check_batch(self, micro_batch: int, group: int) -> None:
+        """Raise ConfigError where the loss cannot cut a micro-batch as it must; `group` images are compared by D."""
+
     def training_flops(self, G: float, D: float) -> float:
         """Floating-point operations per training image, from those of the forward passes.
 
@@ -244,6 +247,12 @@ class LossConfig(AnyLoss):
     def lazy_intervals(self) -> tuple[int, int]:
         """Batches between two steps of the path-length penalty and of R1; Adam is scaled for them even when they are off."""
         return self.pl_interval, self.r1_interval
+
+    def check_batch(self, micro_batch: int, group: int) -> None:
+        """Raise ConfigError unless the path-length penalty can take its part of a micro-batch."""
+        require(self.pl_weight == 0 or micro_batch % self.pl_batch_shrink == 0,
+                f"the {micro_batch} images of a forward pass are not a multiple of loss.pl_batch_shrink "
+                f"{self.pl_batch_shrink}")
 
     def training_flops(self, G: float, D: float) -> float:
         """Floating-point operations per training image, from those of the forward passes."""
@@ -386,10 +395,7 @@ class RunConfig:
         require(micro_batch % group == 0,
                 f"the {micro_batch} images of a forward pass are not a multiple of the minibatch-std group {group}: change "
                 f"--batch, --batch-gpu or --set discriminator.mbstd_group")
-        if self.loss.pl_weight > 0:
-            require(micro_batch % self.loss.pl_batch_shrink == 0,
-                    f"the {micro_batch} images of a forward pass are not a multiple of loss.pl_batch_shrink "
-                    f"{self.loss.pl_batch_shrink}")
+        self.loss.check_batch(micro_batch, group)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

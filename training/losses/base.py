@@ -78,9 +78,9 @@ class AdversarialLoss:
         """Logits [batch, 1] of augmented images for a main phase."""
         return self.discriminator(self.augment(images, self.compiled_pipe), labels, self.precision.dtype)
 
-    def augment(self, images: Tensor, pipe: Any) -> Tensor:
+    def augment(self, images: Tensor, pipe: Any, **settings: Any) -> Tensor:
         """The images as the discriminator sees them, through `pipe`, the compiled one or the module itself."""
-        return images if pipe is None else pipe(images, self.state.ada.p_clamped)
+        return images if pipe is None else pipe(images, self.state.ada.p_clamped, **settings)
 
     def report_logits(self, kind: str, logits: Tensor) -> None:
         """Statistics of the logits of `real` or `fake` images; those of real ones drive ADA."""
