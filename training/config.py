@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from dnnlib.dataclass_values import build, require, to_plain
 from training.registry import entry, register
+from training.schedule import Scheduled, highest, lowest, ramps
 
 MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
@@ -229,7 +230,7 @@ class LossConfig(AnyLoss):
 
     kind: str = field(default="logistic", kw_only=True)
     mixing_prob: float = field(default=0.9, kw_only=True)  # probability that a batch mixes the styles of two latents
-    r1_gamma: float = 10.0               # weight of the gradient penalty; 0 = off
+    r1_gamma: Scheduled = 10.0           # weight of the gradient penalty; 0 = off
     r1_interval: int = 16                # batches between two penalties, also scales D's Adam
     pl_weight: float = 0.0               # weight of the path-length penalty; 0 = off
     pl_interval: int = 4                 # batches between two penalties, also scales G's Adam, even when it is off
@@ -238,7 +239,7 @@ class LossConfig(AnyLoss):
 
     def __post_init__(self) -> None:
         for name in ("r1_gamma", "pl_weight"):
-            require(getattr(self, name) >= 0, f"loss.{name} must be 0 or more, got {getattr(self, name)}")
+            require(lowest(getattr(self, name)) >= 0, f"loss.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("r1_interval", "pl_interval", "pl_batch_shrink"):
             require(getattr(self, name) >= 1, f"loss.{name} must be 1 or more, got {getattr(self, name)}")
         require(0 <= self.mixing_prob <= 1, f"loss.mixing_prob must lie in 0..1, got {self.mixing_prob}")
@@ -256,7 +257,7 @@ class LossConfig(AnyLoss):
 
     def training_flops(self, G: float, D: float) -> float:
         """Floating-point operations per training image, from those of the forward passes."""
-        r1 = 6 * D / self.r1_interval if self.r1_gamma > 0 else 0.0
+        r1 = 6 * D / self.r1_interval if highest(self.r1_gamma) > 0 else 0.0
         path_length = 6 * G / (self.pl_interval * self.pl_batch_shrink) if self.pl_weight > 0 else 0.0
         return super().training_flops(G, D) + r1 + path_length
 
@@ -267,7 +268,7 @@ class AugmentConfig:
 
     mode: str = "ada"                    # noaug, ada (adapt the probability) or fixed
     pipe: str = "bgc"                    # which transforms
-    p: float = 0.0                       # probability: fixed, or where ada starts
+    p: Scheduled = 0.0                   # probability: fixed, or where ada starts
     target: float = 0.6                  # ada holds the mean sign of D(real) at this value
     interval: int = 4                    # batches between two adjustments
     speed_kimg: float = 500.0            # thousands of images in which p can move from 0 to 1
@@ -276,7 +277,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         require(self.mode in AUGMENT_MODES, f"--aug must be one of {', '.join(AUGMENT_MODES)}; got '{self.mode}'")
         require(self.pipe in AUGMENT_PIPES, f"--augpipe must be one of {', '.join(AUGMENT_PIPES)}; got '{self.pipe}'")
-        require(0 <= self.p <= 1, f"--p must lie in 0..1, got {self.p}")
+        require(0 <= lowest(self.p) <= highest(self.p) <= 1, f"--p must lie in 0..1, got {self.p}")
         require(0 <= self.target <= 1, f"--target must lie in 0..1, got {self.target}")
         require(self.interval >= 1, f"augment.interval must be 1 or more, got {self.interval}")
         require(self.speed_kimg > 0, f"augment.speed_kimg must be positive, got {self.speed_kimg}")
@@ -287,26 +288,28 @@ class AugmentConfig:
 class OptimizerConfig:
     """Adam, for both networks."""
 
-    g_lr: float = 0.0025                 # learning rate of the generator, before lazy scaling
-    d_lr: float = 0.0025                 # learning rate of the discriminator, before lazy scaling
+    g_lr: Scheduled = 0.0025             # learning rate of the generator, before lazy scaling
+    d_lr: Scheduled = 0.0025             # learning rate of the discriminator, before lazy scaling
     beta1: float = 0.0                   # decay of the mean gradient
-    beta2: float = 0.99                  # decay of the mean squared gradient
+    beta2: Scheduled = 0.99              # decay of the mean squared gradient
     eps: float = 1e-8                    # added to the root mean square
 
     def __post_init__(self) -> None:
-        require(self.g_lr > 0 and self.d_lr > 0, f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
-        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"Adam's betas must lie in 0..1, got {self.beta1}, {self.beta2}")
+        require(lowest(self.g_lr) > 0 and lowest(self.d_lr) > 0,
+                f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
+        require(0 <= self.beta1 < 1 and 0 <= lowest(self.beta2) <= highest(self.beta2) < 1,
+                f"Adam's betas must lie in 0..1, got {self.beta1}, {self.beta2}")
 
 
 @dataclass(frozen=True)
 class EmaConfig:
     """The running average of the generator that snapshots carry as G_ema."""
 
-    kimg: float = 10.0                   # half-life
+    kimg: Scheduled = 10.0               # half-life
     rampup: float | None = 0.05          # half-life is at most this share of the images seen; None = no ramp-up
 
     def __post_init__(self) -> None:
-        require(self.kimg >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
+        require(lowest(self.kimg) >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
 
 
 @dataclass(frozen=True)
@@ -334,6 +337,7 @@ class ScheduleConfig:
     """How long, in what batches, and how often something is shown or saved."""
 
     kimg: float = 25000.0                # thousands of real images to train on
+    burn_in_kimg: float = 0.0            # thousands of images in which settings given as start->end change
     batch: int = 32                      # images per optimizer step, over all processes
     batch_gpu: int | None = None         # images per forward pass; None = batch / processes
     seed: int = 0                        # random seed of the run
@@ -355,7 +359,7 @@ class ScheduleConfig:
         require(self.batch_gpu is None or (self.batch_gpu >= 1 and self.batch % self.batch_gpu == 0),
                 f"--batch={self.batch} is not a multiple of --batch-gpu={self.batch_gpu}")
         require(self.state_kimg is None or self.state_kimg > 0, f"--state-kimg must be positive, got {self.state_kimg}")
-        for name in ("keep", "max_rollbacks", "disk_retries", "disk_wait_sec"):
+        for name in ("keep", "max_rollbacks", "disk_retries", "disk_wait_sec", "burn_in_kimg"):
             require(getattr(self, name) >= 0, f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
 
     def micro_batch(self, world_size: int) -> int:
@@ -396,6 +400,11 @@ class RunConfig:
                 f"the {micro_batch} images of a forward pass are not a multiple of the minibatch-std group {group}: change "
                 f"--batch, --batch-gpu or --set discriminator.mbstd_group")
         self.loss.check_batch(micro_batch, group)
+        changing = ramps(self)
+        require(not changing or self.schedule.burn_in_kimg > 0,
+                f"{', '.join(changing)} change while training: say how long with --set schedule.burn_in_kimg=...")
+        require("augment.p" not in changing or self.augment.mode == "fixed",
+                f"augment.p={self.augment.p} is a schedule, which needs --set augment.mode=fixed, got '{self.augment.mode}'")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -404,7 +413,8 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as JSON has them."""
-        return to_plain(dataclasses.asdict(self))
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
 
 register("generator", GeneratorConfig, "training.networks.generator:Generator")

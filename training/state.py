@@ -11,17 +11,17 @@ from torch_utils.distributed import all_reduce_sum, broadcast
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
 from training.augment.ada import AdaController
-from training.config import DatasetSpec, OptimizerConfig, RunConfig
+from training.config import DatasetSpec, RunConfig
 from training.ema import ema_beta, update_ema
 from training.precision import loss_scaler, resolve_precision
 from training.registry import create
+from training.schedule import Scheduled, value_at
 
 
-def lazy_adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig, interval: int) -> torch.optim.Adam:
-    """Adam, scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B); 0 = none."""
+def adam_settings(lr: float, beta1: float, beta2: float, interval: int) -> dict[str, Any]:
+    """Adam's, scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B); 0 = none."""
     ratio = interval / (interval + 1) if interval else 1.0
-    betas = (config.beta1**ratio, config.beta2**ratio)
-    return torch.optim.Adam(parameters, lr=lr * ratio, betas=betas, eps=config.eps, fused=True)
+    return {"lr": lr * ratio, "betas": (beta1**ratio, beta2**ratio)}
 
 
 def trainable(network: Any, freeze_layers: int) -> list[nn.Parameter]:
@@ -111,19 +111,19 @@ class TrainState:
         broadcast([*self.G.state_dict().values(), *self.D.state_dict().values()])
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.D.requires_grad_(False)  # a phase switches on what it trains
-        self.g = self._network_state(self.G, list(self.G.parameters()), config.optimizer.g_lr, 0)
-        d_parameters = trainable(self.D, config.discriminator.freeze_layers)
-        self.d = self._network_state(self.D, d_parameters, config.optimizer.d_lr, 1)
+        self.g = self._network_state(self.G, list(self.G.parameters()))
+        self.d = self._network_state(self.D, trainable(self.D, config.discriminator.freeze_layers))
         self.loss_buffers: dict[str, Tensor] = {}
         augment = config.augment
         self.ada = AdaController(
-            augment.p, augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
+            self.now(augment.p), augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
         )
         self.stats = Stats(device)
         self.finite = FiniteCheck(device)
+        self.apply_schedules()
 
-    def _network_state(self, network: nn.Module, parameters: list[nn.Parameter], lr: float, place: int) -> NetworkState:
-        optimizer = lazy_adam(parameters, lr, self.config.optimizer, self.config.loss.lazy_intervals[place])
+    def _network_state(self, network: nn.Module, parameters: list[nn.Parameter]) -> NetworkState:
+        optimizer = torch.optim.Adam(parameters, eps=self.config.optimizer.eps, fused=True)
         precision = resolve_precision(self.config.performance.precision, self.device)
         return NetworkState(network, parameters, optimizer, loss_scaler(precision, self.device))
 
@@ -138,11 +138,27 @@ class TrainState:
         seed = self.config.schedule.seed
         return derive_seed(seed, 5, self.num_rollbacks) if self.num_rollbacks else seed
 
+    def now(self, value: Scheduled) -> float:
+        """A setting at this number of images."""
+        return value_at(value, self.cur_nimg, self.config.schedule.burn_in_kimg * 1000)
+
+    def apply_schedules(self) -> None:
+        """Give the optimizers, and augmentation with a fixed probability, the settings of the step that follows."""
+        config = self.config.optimizer
+        rates = ((self.g, config.g_lr), (self.d, config.d_lr))
+        for (trained, lr), interval in zip(rates, self.config.loss.lazy_intervals, strict=True):
+            settings = adam_settings(self.now(lr), config.beta1, self.now(config.beta2), interval)
+            for group in trained.optimizer.param_groups:
+                group.update(settings)
+        if self.config.augment.mode == "fixed":
+            self.ada.p.fill_(self.now(self.config.augment.p))
+
     def advance(self) -> None:
-        """End an iteration: move the averaged generator, count the images, adjust the augmentation probability."""
+        """End an iteration: move the averaged generator, count the images, adjust schedules and augmentation."""
         batch, ema, augment = self.config.schedule.batch, self.config.ema, self.config.augment
-        update_ema(self.G_ema, self.G, ema_beta(batch, self.cur_nimg, ema.kimg * 1000, ema.rampup))
+        update_ema(self.G_ema, self.G, ema_beta(batch, self.cur_nimg, self.now(ema.kimg) * 1000, ema.rampup))
         self.cur_nimg += batch
+        self.apply_schedules()
         self.finite.end_step()
         if augment.mode == "ada" and self.batch_index % augment.interval == 0:
             self.ada.adjust(batch, augment.interval, augment.target, augment.speed_kimg * 1000)
@@ -175,6 +191,7 @@ class TrainState:
             mean.nan_to_num_(0.0, 0.0, 0.0)  # older versions saved what had diverged
         self.cur_nimg = state["cur_nimg"]
         self.num_rollbacks = state["num_rollbacks"]
+        self.apply_schedules()  # settings may differ from those of the saved optimizers
 
     def tensors(self) -> list[Tensor]:
         """All that is saved and that training reads again: weights, buffers, moments, running means, probability."""

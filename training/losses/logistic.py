@@ -18,6 +18,7 @@ from training.losses.functions import (
     r1_penalty,
 )
 from training.phases import MicroBatch, Phase
+from training.schedule import highest
 from training.state import TrainState
 
 
@@ -42,7 +43,7 @@ class LogisticLoss(AdversarialLoss):
             finish = self.finish_path_length
             phases.append(self.regularizer("G_pl", 1, config.pl_interval, loss=self.g_path_length, finish=finish))
         phases.append(self.main_phase("D_main", 2, loss=self.d_main))
-        if config.r1_gamma > 0:
+        if highest(config.r1_gamma) > 0:
             phases.append(self.regularizer("D_r1", 3, config.r1_interval, loss=self.d_r1))
         return phases
 
@@ -107,7 +108,7 @@ class LogisticLoss(AdversarialLoss):
         logits = self.state.D(self.augment(images, self.pipe), batch.labels)
         self.report_logits("real", logits)
         penalty = r1_penalty(images, logits)
-        loss = penalty * (self.config.r1_gamma / 2)
+        loss = penalty * (self.state.now(self.config.r1_gamma) / 2)
         self.state.stats.report("Loss/r1_penalty", penalty)
         self.state.stats.report("Loss/D/reg", loss)
         yield loss.mean()

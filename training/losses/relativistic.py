@@ -13,6 +13,7 @@ from training.losses.base import AdversarialLoss
 from training.losses.functions import difference_penalty, r1_penalty, relativistic_loss
 from training.phases import MicroBatch, Phase
 from training.registry import register
+from training.schedule import Scheduled, highest, lowest
 from training.state import TrainState
 
 PENALTIES = ("exact", "approx")
@@ -26,14 +27,14 @@ class RelativisticConfig(AnyLoss):
     """Relativistic pairing loss with R1 and R2, which belong to D's main step: Adam is not scaled for them."""
 
     kind: str = field(default="relativistic", kw_only=True)
-    r1_gamma: float = 1.0  # weight of R1 (of real images) and R2 (of generated ones); 0 = off
+    r1_gamma: Scheduled = 1.0  # weight of R1 (of real images) and R2 (of generated ones); 0 = off
     penalty: str = "approx"  # exact: second derivatives; approx: finite differences in compiled networks
     penalty_interval: int = 1  # batches between two penalties, which are multiplied by it
     penalty_share: float = 1.0  # share of the batch that they see
     penalty_eps: float | None = None  # standard deviation of approx's noise; None = 0.01, in half precision 0.05
 
     def __post_init__(self) -> None:
-        require(self.r1_gamma >= 0, f"loss.r1_gamma must be 0 or more, got {self.r1_gamma}")
+        require(lowest(self.r1_gamma) >= 0, f"loss.r1_gamma must be 0 or more, got {self.r1_gamma}")
         require(self.penalty in PENALTIES, f"loss.penalty must be one of {', '.join(PENALTIES)}; got '{self.penalty}'")
         require(self.penalty_interval >= 1, f"loss.penalty_interval must be 1 or more, got {self.penalty_interval}")
         require(0 < self.penalty_share <= 1, f"loss.penalty_share must lie in 0..1, above 0, got {self.penalty_share}")
@@ -59,7 +60,7 @@ class RelativisticConfig(AnyLoss):
     def training_flops(self, G: float, D: float) -> float:
         """Floating-point operations per training image, from those of the forward passes."""
         passes = 2.0 if self.penalty == "approx" and self.penalty_share == 1 else 4.0
-        penalties = 3 * D * passes * self.penalty_share / self.penalty_interval if self.r1_gamma > 0 else 0.0
+        penalties = 3 * D * passes * self.penalty_share / self.penalty_interval if highest(self.r1_gamma) > 0 else 0.0
         return super().training_flops(G, D) + D + penalties
 
 
@@ -78,7 +79,7 @@ class RelativisticLoss(AdversarialLoss):
 
     def is_due(self, interval: int) -> bool:
         """Whether the penalties are on, and what happens every `interval` batches happens in this one."""
-        return self.config.r1_gamma > 0 and self.state.batch_index % interval == 0
+        return self.state.now(self.config.r1_gamma) > 0 and self.state.batch_index % interval == 0
 
     def g_main(self, batch: MicroBatch) -> Iterator[Tensor]:
         """Generated images look more real than the real ones to D."""
@@ -119,7 +120,7 @@ class RelativisticLoss(AdversarialLoss):
     def weighted(self, kind: str, penalty: Tensor) -> Tensor:
         """What the penalties [count] of `real` or `fake` images add to the loss."""
         self.state.stats.report("Loss/r1_penalty" if kind == "real" else "Loss/r2_penalty", penalty)
-        return penalty.mean() * (self.config.r1_gamma / 2 * self.config.penalty_interval)
+        return penalty.mean() * (self.state.now(self.config.r1_gamma) / 2 * self.config.penalty_interval)
 
     def penalty(self, images: Tensor, labels: Tensor, direction: torch.Generator) -> Tensor:
         """The squared gradient of the logit of each image, [count], by a forward pass of its own."""

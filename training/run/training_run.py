@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_utils import distributed
+from torch_utils.stats import Scalar
 from training.checkpoint.snapshot import load_networks
 from training.checkpoint.state_file import restore
 from training.config import RunConfig
@@ -25,6 +26,7 @@ from training.run.reporter import Reporter
 from training.run.stop import Diverged, Stop, Stopped, StopRequest
 from training.run_report.facts import gather
 from training.run_report.renewal import RunReport
+from training.schedule import ramps
 from training.state import TrainState
 
 STATE_SEC = 300.0  # between two state files, unless --state-kimg says otherwise
@@ -167,7 +169,8 @@ class TrainingRun:
 
     def report_status(self) -> None:
         """Log the status line and append a row to stats.jsonl."""
-        stats = self.state.stats.collect()
+        values = {f"Schedule/{name}": self.state.now(ramp) for name, ramp in ramps(self.config).items()}
+        stats = self.state.stats.collect() | {name: Scalar(1, value, 0.0) for name, value in values.items()}
         p = self.state.ada.p_clamped.item() if self.config.augment.mode != "noaug" else 0.0
         self.reporter.status(self.state.cur_nimg, p, stats, self.state.finite.total_bad)
 

@@ -47,7 +47,7 @@ class Statistic:
 
 STATISTICS = (
     Statistic(
-        "Losses", "Logistic losses of the generator (G) and the discriminator (D).",
+        "Losses", "Losses of the generator (G) and the discriminator (D).",
         {"G": "Loss/G/loss", "D": "Loss/D/loss"},
     ),
     Statistic(
@@ -59,7 +59,16 @@ STATISTICS = (
         {"real": "Loss/signs/real", "generated": "Loss/signs/fake"},
     ),
     Statistic("Augmentation", "Probability p of each transform.", {"p": "Progress/augment"}, skip_zero=True),
-    Statistic("R1 penalty", "Squared gradient of the score at real images.", {"R1": "Loss/r1_penalty"}, is_log=True),
+    Statistic(
+        "Gradient penalties", "Squared gradient of the score at real (R1) and generated (R2) images.",
+        {"R1": "Loss/r1_penalty", "R2": "Loss/r2_penalty"}, is_log=True,
+    ),
+    Statistic("R1 approximated", "As a share of the exact value.", {"ratio": "Loss/r1_approx_to_exact"}),
+    Statistic("Learning rates", "Before lazy scaling.",
+              {"G": "Schedule/optimizer.g_lr", "D": "Schedule/optimizer.d_lr"}, is_log=True),
+    Statistic("Adam's beta2", "Decay of the mean squared gradient.", {"beta2": "Schedule/optimizer.beta2"}),
+    Statistic("Penalty weight", "Gamma.", {"gamma": "Schedule/loss.r1_gamma"}, is_log=True),
+    Statistic("EMA half-life", "Thousands of images.", {"kimg": "Schedule/ema.kimg"}),
     Statistic("Path length", "How far images move with the style.", {"length": "Loss/path_length"}),
     Statistic("Path-length penalty", "Squared deviation from the mean.", {"penalty": "Loss/pl_penalty"}, is_log=True),
     Statistic(

@@ -133,7 +133,7 @@ def test_every_chart_is_drawn_and_labelled(page: Any) -> None:
         assert len(drawing.locator("text").all()) >= 5
         assert "over thousands of images" in drawing.get_attribute("aria-label")
     assert "NaN" not in page.content() and "undefined" not in page.locator("main").inner_text()
-    losses = page.locator("figure", has_text="Logistic losses").locator(".curve").first
+    losses = page.locator("figure", has_text="Losses of the").locator(".curve").first
     assert losses.get_attribute("d").count("M") == 2  # on both sides of the gap
     fid = page.locator("figure", has_text="fid50k_full")
     assert fid.locator(".best").count() == fid.locator(".floor").count() == 1
