@@ -56,6 +56,7 @@ class ProgressBars:
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--network", metavar="FILE", help="Network snapshot, network-snapshot-*.pkl.")
+@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the average to measure.  [default: the first]")
 @click.option("--images", metavar="PATH", help="Folder or zip of generated images, in place of --network.")
 @click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the network's training set]")
 @click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; `--metrics=list` explains them.")
@@ -134,6 +135,7 @@ class Job:
 
     names: list[str]
     network: str | None
+    ema: float | None
     images: str | None
     data: str
     mirror: bool
@@ -163,8 +165,8 @@ def run(options: dict[str, Any]) -> None:
     weights = choose_weights(options, names, cache_folder)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
     job = Job(
-        names, options["network"], options["images"], data, mirror, weights, prepare_outdir(options, names), cache_folder, device,
-        options["batch"], seeds, options["verbose"] and distributed.is_main(),
+        names, options["network"], options["ema"], options["images"], data, mirror, weights, prepare_outdir(options, names),
+        cache_folder, device, options["batch"], seeds, options["verbose"] and distributed.is_main(),
     )  # fmt: skip
     if distributed.is_main():
         check_images(job)
@@ -196,7 +198,7 @@ def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", w
 
     if job.images:
         return open_images(job.images, dataset, workers)
-    return open_network(str(job.network), dataset, device)
+    return open_network(str(job.network), dataset, device, job.ema)
 
 
 def measure(job: Job) -> None:
@@ -262,6 +264,8 @@ def check_sources(options: dict[str, Any]) -> None:
         raise click.UsageError("Name what to measure: either --network=FILE or --images=PATH.")
     if options["images"] and options["repeat"] > 1:
         raise click.UsageError("--repeat draws new images for each seed; those of --images are always the same.")
+    if options["images"] and options["ema"] is not None:
+        raise click.UsageError("--ema chooses an average of --network; --images has none.")
     if options["images"] and not options["data"]:
         raise click.UsageError("--images needs the real images to compare with: --data=PATH.")
 
@@ -332,7 +336,13 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
                 f"--outdir={outdir}: metric-*.jsonl cannot be written there ({error}); name another folder."
             ) from error
         return outdir
-    return Path(options["network"]).expanduser().parent if options["network"] else None
+    if not options["network"]:
+        return None
+    folder = Path(options["network"]).expanduser().parent
+    if options["ema"] is not None:  # where training puts the rows of this average
+        folder = folder / f"ema-{options['ema']:g}"
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def show(results: "list[list[MetricResult]]") -> None:

@@ -55,6 +55,7 @@ COMMANDS = (
     context_settings=SETTINGS,
 )
 @click.option("--network", metavar="FILE", help=f"{NETWORK_HELP}  [required]")  # not where a command is named
+@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
 @click.option("--seeds", callback=number_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
 @click.option(
     "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of a .npz file."
@@ -138,7 +139,7 @@ def images_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str
 
     seeds = list(dict.fromkeys(chosen["seeds"]))  # a seed has one file
     grid = grid_shape(chosen["grid"], len(seeds))
-    generator = load(chosen["network"])
+    generator = load(chosen["network"], chosen["ema"])
     if grid:
         table_path(Path(chosen["outdir"]), f"grid.{chosen['extension']}", generator, *grid)
     request, renderer = make_request(generator, chosen), make_renderer(generator, chosen, len(seeds))
@@ -155,7 +156,7 @@ def images_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[st
     from sampling.tables import table_path
     from training.networks.mapping import truncate
 
-    generator = load(chosen["network"])
+    generator = load(chosen["network"], chosen["ema"])
     ws, noise_seeds = load_styles(chosen["styles_file"], generator)
     grid = grid_shape(chosen["grid"], len(ws))
     if grid:

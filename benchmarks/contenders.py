@@ -96,7 +96,7 @@ class Ours:
         self.step("g_main")
         self.step("d_main")
         ema = self.config.ema
-        beta = ema_beta(len(self.batch.images), WARM_NIMG, highest(ema.kimg) * 1000, ema.rampup)
+        beta = ema_beta(len(self.batch.images), WARM_NIMG, highest(ema.half_lives[0]) * 1000, ema.rampup)
         update_ema(self.state.G_ema, self.state.G, beta)
         self.state.finite.end_step()
 
@@ -198,7 +198,7 @@ class Published:
     def update_average(self) -> None:
         """Move the average of the weights, tensor by tensor."""
         ema = self.config.ema
-        beta = ema_beta(len(self.batch.images), WARM_NIMG, highest(ema.kimg) * 1000, ema.rampup)
+        beta = ema_beta(len(self.batch.images), WARM_NIMG, highest(ema.half_lives[0]) * 1000, ema.rampup)
         for mean, parameter in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
             mean.copy_(parameter.lerp(mean, beta))
         for kept, buffer in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):

@@ -217,7 +217,8 @@ class DiscriminatorConfig(AnyDiscriminator):
 
     def weight_settings(self) -> dict[str, object]:
         """The settings that decide what the weights compute."""
-        return {name: getattr(self, name) for name in ("architecture", "channel_base", "channel_max", "mapping_layers")}
+        names = ("architecture", "channel_base", "channel_max", "mapping_layers")
+        return {name: getattr(self, name) for name in names}
 
     def channels(self, height: int, width: int) -> int:
         """Channels of the feature maps of this size (px)."""
@@ -303,13 +304,29 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """The running average of the generator that snapshots carry as G_ema."""
+    """The running averages of the generator: snapshots carry the first as G_ema, others as G_ema_<half-life>."""
 
-    kimg: Scheduled = 10.0               # half-life
+    kimg: Scheduled | tuple[float, ...] = 10.0  # half-life, or one for each average
     rampup: float | None = 0.05          # half-life is at most this share of the images seen; None = no ramp-up
+    reload_kimg: float | None = None     # after so many kimg the trained weights become G_ema's; None = never
 
     def __post_init__(self) -> None:
-        require(lowest(self.kimg) >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
+        half_lives = self.half_lives
+        require(len(half_lives) > 0 and len(self.averages) == len(half_lives) == len(set(half_lives)),
+                f"ema.kimg must name one half-life or several different ones, got {self.kimg}")
+        require(min(map(lowest, half_lives)) >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
+        require(self.reload_kimg is None or self.reload_kimg > 0, f"ema.reload_kimg must be positive, got {self.reload_kimg}")
+
+    @property
+    def half_lives(self) -> tuple[Scheduled, ...]:
+        """That of each average, thousands of images."""
+        return self.kimg if isinstance(self.kimg, tuple) else (self.kimg,)
+
+    @property
+    def averages(self) -> dict[str, Scheduled]:
+        """Name of each average in snapshots and states -> its half-life, thousands of images."""
+        first, *others = self.half_lives
+        return {"G_ema": first} | {f"G_ema_{half_life:g}": half_life for half_life in others}
 
 
 @dataclass(frozen=True)

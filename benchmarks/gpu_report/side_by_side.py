@@ -56,7 +56,7 @@ class Training:
             if phase.is_due(state.batch_index):
                 phase.step([self.probe.batches[index]])
         ema = self.config.ema
-        update_ema(state.G_ema, state.G, ema_beta(batch, state.cur_nimg, highest(ema.kimg) * 1000, ema.rampup))
+        update_ema(state.G_ema, state.G, ema_beta(batch, state.cur_nimg, highest(ema.half_lives[0]) * 1000, ema.rampup))
         state.cur_nimg += batch
         state.finite.end_step()
 

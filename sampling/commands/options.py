@@ -104,13 +104,13 @@ def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fun
 drawing_options = options(noise_mode_option, batch_option, debug_option)
 
 
-def load(network: str) -> "Generator":
-    """The generator of a snapshot, on a GPU if there is one."""
+def load(network: str, ema: float | None = None) -> "Generator":
+    """The averaged generator of a snapshot, with this half-life or the first, on a GPU if there is one."""
     import torch
 
     from training.checkpoint.snapshot import load_generator
 
-    return load_generator(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return load_generator(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"), ema)
 
 
 def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
