@@ -208,6 +208,7 @@ class DiscriminatorConfig(AnyDiscriminator):
     channel_max: int = 512               # ... but never more than this
     mapping_layers: int = 8              # linear layers from label to projection vector
     clamp: float | None = 256.0          # bound of every convolution's output; None = unbounded
+    san: bool = False                    # the last layer is a direction of unit length with a loss of its own (SAN)
 
     def __post_init__(self) -> None:
         require(self.architecture in ARCHITECTURES,
@@ -217,7 +218,7 @@ class DiscriminatorConfig(AnyDiscriminator):
 
     def weight_settings(self) -> dict[str, object]:
         """The settings that decide what the weights compute."""
-        names = ("architecture", "channel_base", "channel_max", "mapping_layers")
+        names = ("architecture", "channel_base", "channel_max", "mapping_layers", "san")
         return {name: getattr(self, name) for name in names}
 
     def channels(self, height: int, width: int) -> int:

@@ -92,20 +92,20 @@ class LogisticLoss(AdversarialLoss):
         """The discriminator tells generated images from real ones."""
         with torch.no_grad():
             fakes = self.generate(batch.latents)
-        logits = self.run_discriminator(fakes, batch.latents.c)
+        logits, direction = self.judge(fakes, batch.latents.c)
         self.report_logits("fake", logits)
         fake_loss = discriminator_fake_loss(logits)
-        yield fake_loss.mean()
-        logits = self.run_discriminator(batch.images, batch.labels)
+        yield sum(direction, fake_loss.mean())
+        logits, direction = self.judge(batch.images, batch.labels)
         self.report_logits("real", logits)
         real_loss = discriminator_real_loss(logits)
         self.state.stats.report("Loss/D/loss", fake_loss.detach() + real_loss)
-        yield real_loss.mean()
+        yield real_loss.mean() - sum(direction) if direction else real_loss.mean()
 
     def d_r1(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The gradient of D's logits by real images is small (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
-        logits = self.state.D(self.augment(images, self.pipe), batch.labels)
+        logits = self.differentiable_logits(images, batch.labels)
         self.report_logits("real", logits)
         penalty = r1_penalty(images, logits)
         loss = penalty * (self.state.now(self.config.r1_gamma) / 2)
