@@ -44,11 +44,13 @@ $(DEMO)/digits.zip: | $(ENV)
 	$(PY) dataset_tool.py --source=demo --dest=$@
 
 demo: $(ENV) $(DEMO)/digits.zip
-	$(PY) train.py --cfg=demo --cond=1 --data=$(DEMO)/digits.zip --outdir=$(DEMO)/runs --seed=$(SEED) --metrics=none
-	@run=$$(ls -d $(DEMO)/runs/[0-9]*-* | tail -n 1); \
+	$(PY) train.py --cfg=demo --cond=1 --data=$(DEMO)/digits.zip --outdir=$(DEMO)/seed$(SEED) --seed=$(SEED) --metrics=none \
+	    --resume=latest
+	@run=$$(ls -d $(DEMO)/seed$(SEED)/[0-9]*-* | tail -n 1); \
+	if ! grep -q '"status": "done"' $$run/run_facts.json; then echo "Training has not ended: make demo resumes it."; exit 1; fi; \
 	$(PY) calc_metrics.py --network=$$(ls $$run/network-snapshot-[0-9]*.pkl | tail -n 1) --data=$(DEMO)/digits.zip \
-	    --metrics=proxy_fd_randconv_v1,proxy_fd_democlf_v1 && \
-	echo "Generated digits, one class a column: $$(ls $$run/fakes[0-9]*.png | tail -n 1)" && \
+	    --metrics=proxy_fd_randconv_v1,proxy_fd_clf_v1 && \
+	echo "Generated digits, one class per column: $$(ls $$run/fakes[0-9]*.png | tail -n 1)" && \
 	echo "Real digits beside them:              $$run/reals.png"
 
 test: $(DEV)

@@ -1,17 +1,19 @@
-"""Measure the quality of a network snapshot, or of a folder of generated images."""
+"""Compute quality metrics of a network snapshot, or of a folder of generated images."""
 
 import re
 import statistics
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
-from dnnlib.command_line import memory_shortage
+from dnnlib.command_line import SETTINGS, Command
+from dnnlib.console import protect_console
+from dnnlib.paths import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -26,25 +28,17 @@ WEIGHTS_NOTE = " The detector's weights are not the published ones: not comparab
 
 
 class ProgressBars:
-    """Shows one bar for each pass over images."""
+    """Shows one bar for each pass over images; called with what is done, how much of it, and the total."""
 
     def __init__(self, hidden: bool) -> None:
         self._hidden = hidden
         self._bar: tqdm | None = None
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Move the bar of this pass; a new pass gets a new bar."""
         if self._bar is None or self._bar.desc != what:
             self.close()
-            is_bytes = what.startswith("downloading")
-            self._bar = tqdm(
-                total=total,
-                unit="B" if is_bytes else " images",
-                unit_scale=is_bytes,
-                leave=False,
-                dynamic_ncols=True,
-                disable=True if self._hidden else None,
-            )
+            disable = True if self._hidden else None  # None = where the console is no terminal
+            self._bar = tqdm(total=total, unit=" images", leave=False, dynamic_ncols=True, disable=disable)
             self._bar.set_description_str(what)
         self._bar.update(done - self._bar.n)
 
@@ -54,69 +48,63 @@ class ProgressBars:
             self._bar.close()
 
 
-@click.command(context_settings={"show_default": True, "max_content_width": 110})
-@click.option("--network", metavar="FILE", help="Network snapshot, network-snapshot-*.pkl.")
-@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the average to measure.  [default: the first]")
-@click.option("--images", metavar="PATH", help="Folder or zip of generated images, in place of --network.")
-@click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the network's training set]")
-@click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; `--metrics=list` explains them.")
-@click.option("--mirror", type=bool, metavar="BOOL", help="For fid50k: flipped real images too.  [default: as trained]")
+@click.command(cls=Command, context_settings=SETTINGS)
+@click.option("--network", metavar="FILE", help="Network snapshot: network-snapshot-*.pkl, https://... or hf://...")
+@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
+@click.option("--images", metavar="PATH", help="Folder or zip of generated images, instead of --network.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Data set to compare with, folder or zip.  [default: the training set of the network]",
+)
+@click.option("--metrics", required=True, metavar="LIST", help="Comma-separated names; --metrics=list describes them.")
+@click.option("--mirror", type=bool, metavar="BOOL", help="fid50k: add flipped real images.  [default: as in training]")
 @click.option(
     "--detector",
     "detectors",
     multiple=True,
     metavar="[NAME=]FILE",
-    help="Weights of a network (inception, vgg16, lpips, dinov2).  [default: $STYLEFORMER_INCEPTION etc. or cache]",
+    help="Weights file of inception, vgg16, lpips or dinov2.  [default: $STYLEFORMER_INCEPTION etc., or the cache]",
 )
 @click.option(
     "--detector-module",
     metavar="FILE",
-    help="Your network for fd_module and kd_module, TorchScript or torch.export. RUNS THE CODE in it.",
+    help="Feature network for fd_module and kd_module, TorchScript or torch.export. Its code IS RUN.",
 )
-@click.option("--offline", is_flag=True, help="Download no weights.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of the generated images.")
+@click.option("--offline", is_flag=True, help="Do not download weights.")
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Random seed of the generated images.")
 @click.option(
     "--repeat",
     type=click.IntRange(1),
     default=1,
     metavar="N",
-    help="Measure with N seeds: mean and standard deviation.",
+    help="Repeat with N seeds; prints mean and standard deviation.",
 )
-@click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Images a detector sees at once.")
-@click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")
+@click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Batch size of the feature networks.")
+@click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: GPU if available]")
 @click.option(
     "--gpus",
     type=click.IntRange(0),
     metavar="N",
-    help="Processes, one per GPU; without GPUs on the CPU; 0 = CPU.  [default: 1]",
+    help="Number of GPUs, one process each; 0 = CPU.  [default: 1]",
 )
-@click.option("--outdir", metavar="DIR", help="Where metric-*.jsonl is appended to.  [default: beside the snapshot]")
+@click.option("--outdir", metavar="DIR", help="Folder for metric-*.jsonl.  [default: that of the snapshot]")
 @click.option("--cache", metavar="DIR", help="Cache folder.  [default: $STYLEFORMER_CACHE_DIR or ~/.cache/styleformer]")
-@click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Show progress.")
+@click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Show progress bars.")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
-    """Measure the quality of a network snapshot, or of a folder of generated images.
+    """Compute quality metrics of a network snapshot, or of a folder of generated images.
 
-    Each value is printed and appended to metric-<name>.jsonl beside the snapshot.
+    Results are printed and appended to metric-<name>.jsonl in the folder of the snapshot.
 
     \b
     Examples:
-      python calc_metrics.py --network=network-snapshot-000040.pkl --data=demo.zip --metrics=proxy_fd_democlf_v1
+      python calc_metrics.py --network=network-snapshot-000040.pkl --data=demo.zip --metrics=proxy_fd_clf_v1
       python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=fid50k_full,is50k
       python calc_metrics.py --network=network-snapshot-025000.pkl --metrics=all-light --gpus=2 --repeat=3
       python calc_metrics.py --images=out --data=images.zip --metrics=fid5k_full --detector=inception.pth --outdir=results
     """
-    try:
-        explain() if options["metrics"] == "list" else run(options)
-    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
-        if options["debug"]:
-            raise
-        raise click.ClickException(str(error)) from error
-    except (RuntimeError, MemoryError) as error:
-        shortage = memory_shortage(error)
-        if shortage is None or options["debug"]:
-            raise
-        raise click.ClickException(f"{shortage}, such as --batch=8") from error
+    explain() if options["metrics"] == "list" else run(options)
 
 
 def explain() -> None:
@@ -126,50 +114,53 @@ def explain() -> None:
     for name, metric in METRICS.items():
         print(f"{name}\n    {metric.definition}.{'' if metric.comparable_to_published else PROXY_NOTE}")
     examples = ", ".join(family.template.format(count="5k") for family in FAMILIES)
-    print(f"The number of generated images may be another: {examples}; or 500 in place of 5k.")
+    print(f"Any number of generated images works: {examples}, fid500_full.")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a measurement does."""
+    """What every process of a measurement needs."""
 
     names: list[str]
-    network: str | None
-    ema: float | None
-    images: str | None
+    network: str | None  # either this
+    ema: float | None  # half-life of its average
+    images: str | None  # or this
     data: str
     mirror: bool
     weights: "Source"
-    outdir: Path | None
-    cache_folder: Path | None
+    outdir: Path | None  # None = record nothing
     device: str | None  # None = the GPU of this process, or the CPU
     batch: int
     seeds: range
-    is_verbose: bool
+    show_progress: bool
+    is_training_set: bool | None  # the real images are those that the network was trained on; None = not known
 
 
 def run(options: dict[str, Any]) -> None:
     """Check the options, measure, print and record."""
     from metrics.registry import parse_names, prepare
     from torch_utils import distributed
-    from training.evaluation.inputs import real_images
+    from training.evaluation.images import reference_dataset
+    from training.evaluation.inputs import is_training_set, real_images
 
     check_sources(options)
     names = parse_names(options["metrics"])
+    fetch_network(options)
     num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
     device = choose_device(options["device"], options["gpus"], num_processes)
-    data, mirror = options["data"], bool(options["mirror"])
+    data, mirror, config = options["data"], bool(options["mirror"]), None
     if options["network"]:
-        data, mirror = real_images(options["network"], data, options["mirror"])
-    cache_folder = expand(options["cache"])
-    weights = choose_weights(options, names, cache_folder)
+        data, mirror, config = real_images(options["network"], data, options["mirror"])
+    weights, outdir = choose_weights(options, names), prepare_outdir(options, names)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
+    dataset = reference_dataset(data)
+    is_same = is_training_set(options["network"], config, dataset) if config and distributed.is_main() else None
     job = Job(
-        names, options["network"], options["ema"], options["images"], data, mirror, weights, prepare_outdir(options, names),
-        cache_folder, device, options["batch"], seeds, options["verbose"] and distributed.is_main(),
+        names, options["network"], options["ema"], options["images"], data, mirror, weights, outdir, device,
+        options["batch"], seeds, options["verbose"], is_same,
     )  # fmt: skip
     if distributed.is_main():
-        check_images(job)
+        check_images(job, dataset)
     prepare(names, weights)
     if num_processes > 1 and distributed.torchrun_world_size() is None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
@@ -177,23 +168,38 @@ def run(options: dict[str, Any]) -> None:
         measure(job)
 
 
-def check_images(job: Job) -> None:
-    """Raise ValueError where metrics, real images and those to judge do not suit each other, before any long work.
+def fetch_network(options: dict[str, Any]) -> None:
+    """Download --network if it is an address; results are then written to the current folder by default."""
+    from dnnlib.urls import is_address, local_file
+    from metrics.cache import default_folder
 
-    Says which of the images to judge are left out.
+    if options["network"] and is_address(options["network"]):
+        folder = user_path(options["cache"]) if options["cache"] else default_folder()
+        options["network"] = local_file(options["network"], folder)
+        options["outdir"] = options["outdir"] or "."
+
+
+def check_images(job: Job, dataset: "ImageDataset") -> None:
+    """Raise ValueError where metrics, real and generated images do not suit each other.
+
+    Prints which real images are used, whether the network was trained on them, and which files are left out.
     """
     from metrics.registry import check_suitable
-    from training.evaluation.images import RealSet, reference_dataset
+    from training.evaluation.images import RealSet
     from training.evaluation.inputs import grids_in
 
-    dataset = reference_dataset(job.data)
-    check_suitable(job.names, RealSet(dataset), open_fake(job, dataset, "cpu"))
+    real = RealSet(dataset)
+    check_suitable(job.names, real, open_fake(job, dataset, "cpu"))
+    relation = {True: "the training set", False: "NOT what the network was trained on", None: ""}[job.is_training_set]
+    if job.network and job.is_training_set is None:
+        relation = "whether the network was trained on them is not known"
+    print(f"Real images: {', '.join(filter(None, (real.location, relation)))}")
     if job.images and (grids := grids_in(job.images)):
-        print(f"Left out: {', '.join(grids)}, {'a grid' if len(grids) == 1 else 'grids'} of the others")
+        print(f"Left out: {', '.join(grids)} (image grids)")
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
-    """Return what is to be judged."""
+    """Return the generated images."""
     from training.evaluation.inputs import open_images, open_network
 
     if job.images:
@@ -207,14 +213,16 @@ def measure(job: Job) -> None:
 
     from metrics.registry import evaluate
     from torch_utils import distributed
+    from torch_utils.ops import native
     from training.evaluation.images import RealSet, flipped_set, reading_workers, reference_dataset
 
     device = torch.device(job.device) if job.device else distributed.local_device()
     distributed.init(device)
+    native.prepare(device)
     workers = reading_workers(device)
     dataset = reference_dataset(job.data)
     fake = open_fake(job, dataset, device, workers)
-    bars = ProgressBars(hidden=not job.is_verbose or distributed.rank() > 0)
+    bars = ProgressBars(hidden=not job.show_progress or distributed.rank() > 0)
     results, unsaved = [], ""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
@@ -227,39 +235,35 @@ def measure(job: Job) -> None:
                 device=device,
                 batch_size=job.batch,
                 seed=seed,
-                cache_folder=job.cache_folder,
+                cache_folder=job.weights.cache_folder,
                 weights=job.weights,
                 progress=bars,
             )
+            found = [replace(result, real_is_training_set=job.is_training_set) for result in found]
             unsaved = record(found, job.outdir) or unsaved  # each at once: nothing is lost if a later seed fails
             results.append(found)
     bars.close()
     if distributed.rank() == 0:
         show(results)
     if unsaved:
-        print(f"Warning: rows were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
+        print(f"Warning: results were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
     distributed.shutdown()
 
 
 def record(found: "list[MetricResult]", outdir: Path | None) -> str:
-    """Append results to the rows in a folder, if there is one; return what went wrong, empty = nothing."""
+    """Append results to the files in a folder, if there is one; return the error, empty = none."""
     from metrics.results import append_rows
 
     try:
         if outdir is not None:
             append_rows(found, outdir)
-    except OSError as error:  # what took long to measure is worth showing all the same
+    except OSError as error:  # the values are worth printing all the same
         return str(error)
     return ""
 
 
-def expand(path: str | None) -> Path | None:
-    """Return the path of an option with ~ replaced; None where it is not given."""
-    return Path(path).expanduser() if path else None
-
-
 def check_sources(options: dict[str, Any]) -> None:
-    """Raise UsageError unless the images to judge and the real ones are both named."""
+    """Raise UsageError unless the generated images and the real ones are both named."""
     if bool(options["network"]) == bool(options["images"]):
         raise click.UsageError("Name what to measure: either --network=FILE or --images=PATH.")
     if options["images"] and options["repeat"] > 1:
@@ -271,7 +275,7 @@ def check_sources(options: dict[str, Any]) -> None:
 
 
 def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str | None:
-    """Return the device to compute on, None = one GPU a process; raises UsageError for one that does not exist here."""
+    """Return the device to compute on, None = one GPU per process; raises UsageError for one that does not exist."""
     import torch
 
     count = torch.cuda.device_count()
@@ -282,17 +286,14 @@ def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if match is None:
         raise click.UsageError(f"--device={name}: there is no such device; write cpu, cuda or cuda:1.")
-    if name != "cpu":
-        if gpus == 0 or num_processes > 1:
-            raise click.UsageError(
-                f"--device={name} is one GPU, which contradicts --gpus={num_processes if gpus is None else gpus}."
-            )
-        if int(match[1] or 0) >= count:
-            raise click.UsageError(f"--device={name}: PyTorch sees {count} GPUs here.")
+    if name != "cpu" and (gpus == 0 or num_processes > 1):
+        raise click.UsageError(f"--device={name} is one GPU, which contradicts --gpus={gpus}.")
+    if name != "cpu" and int(match[1] or 0) >= count:
+        raise click.UsageError(f"--device={name}: PyTorch sees {count} GPUs here.")
     return name
 
 
-def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path | None) -> "Source":
+def choose_weights(options: dict[str, Any], names: list[str]) -> "Source":
     """Return where weights come from; raises UsageError for a --detector that no metric uses, or that is unclear."""
     from metrics.registry import uses_module, weights_files
     from metrics.weights.published import FILES, Source
@@ -307,52 +308,47 @@ def choose_weights(options: dict[str, Any], names: list[str], cache_folder: Path
                 f"--detector={text}: these metrics use {', '.join(needed) or 'no weights'}; write "
                 f"--detector=NAME=FILE, once for each."
             )
-        paths[key] = Path(path).expanduser()
+        paths[key] = user_path(path)
     if options["detector_module"]:
         if not uses_module(names):
-            raise click.UsageError(
-                "--detector-module is for the metrics fd_module and kd_module; none of them is named."
-            )
-        paths["module"] = Path(options["detector_module"]).expanduser()
+            raise click.UsageError("--detector-module is for the metrics fd_module and kd_module; none is named.")
+        paths["module"] = user_path(options["detector_module"])
+    cache_folder = user_path(options["cache"]) if options["cache"] else None
     return Source(paths, options["offline"], cache_folder, bar=options["verbose"])
 
 
 def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
-    """Return the folder for the rows, created if it was asked for; None = record nothing.
+    """Return the folder for the results, created if it was asked for; None = record nothing.
 
-    Raises UsageError where rows of these metrics cannot be written in the folder asked for.
+    Raises UsageError where results of these metrics cannot be written in the folder asked for.
     """
     from metrics.results import check_writable
 
-    if options["outdir"]:
-        outdir = Path(options["outdir"]).expanduser()
-        if outdir.exists() and not outdir.is_dir():
-            raise click.UsageError(f"--outdir={outdir} is a file; name a folder.")
-        try:
-            outdir.mkdir(parents=True, exist_ok=True)
-            check_writable(outdir, names)
-        except OSError as error:
-            raise click.UsageError(
-                f"--outdir={outdir}: metric-*.jsonl cannot be written there ({error}); name another folder."
-            ) from error
-        return outdir
-    if not options["network"]:
-        return None
-    folder = Path(options["network"]).expanduser().parent
-    if options["ema"] is not None:  # where training puts the rows of this average
-        folder = folder / f"ema-{options['ema']:g}"
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    if not options["outdir"]:
+        if not options["network"]:
+            return None
+        folder = user_path(options["network"]).parent
+        if options["ema"] is not None:  # where training records further averages
+            folder = folder / f"ema-{options['ema']:g}"
+            folder.mkdir(exist_ok=True)
+        return folder
+    outdir = user_path(options["outdir"])
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        check_writable(outdir, names)
+    except OSError as error:
+        raise click.UsageError(
+            f"--outdir={outdir}: metric-*.jsonl cannot be written there ({error}); name another folder."
+        ) from error
+    return outdir
 
 
 def show(results: "list[list[MetricResult]]") -> None:
-    """Print a table of the values, means where there are several seeds, then what they mean."""
+    """Print a table of the values, means where there are several seeds, then the definitions."""
     first, several = results[0], len(results) > 1
     width = max(len(name) + 2 for result in first for name in (result.metric, *result.details))
-    deviation = f"  {'std':>9}" if several else ""
-    print(
-        f"{'metric':<{width}}  {'value':>10}{deviation}  {'floor':>10}  {'real':>9}  {'generated':>9}  {'seconds':>7}"
-    )
+    std = f"  {'std':>9}" if several else ""
+    print(f"{'metric':<{width}}  {'value':>10}{std}  {'floor':>10}  {'real':>9}  {'generated':>9}  {'seconds':>7}")
     for index, result in enumerate(first):
         same = [found[index] for found in results]
         floor = "" if result.floor is None else f"{result.floor:.4g}"
@@ -372,7 +368,7 @@ def show(results: "list[list[MetricResult]]") -> None:
 
 
 def explanation(result: "MetricResult") -> str:
-    """Return what a value means, in one line."""
+    """Return the definition of a value and whether published numbers compare, in one line."""
     from metrics.registry import get
 
     metric = get(result.metric)
@@ -382,11 +378,10 @@ def explanation(result: "MetricResult") -> str:
 
 def mean_and_std(values: list[float]) -> str:
     """Return the mean of values, and their standard deviation (ddof 1) where there are several, as columns."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:>10.4g}"
-    return f"{mean:>10.4g}  {statistics.stdev(values):>9.3g}"
+    mean = f"{statistics.mean(values):>10.4g}"
+    return mean if len(values) == 1 else f"{mean}  {statistics.stdev(values):>9.3g}"
 
 
 if __name__ == "__main__":
+    protect_console()
     sys.exit(main())

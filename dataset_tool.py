@@ -1,4 +1,4 @@
-"""Packs images into the data set format of StyleGAN2-ADA, a zip or folder of PNG with dataset.json; or looks at them."""
+"""Converts images to the data set format of StyleGAN2-ADA, a zip or folder of PNG with dataset.json, or inspects them."""
 
 import shlex
 import signal
@@ -11,18 +11,22 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
+from dnnlib.archive.label_table import Label, empty_classes
 from dnnlib.archive.writer import check_dest, write_dataset
 from dnnlib.command_line import memory_shortage
+from dnnlib.console import protect_console
 from dnnlib.dataclass_values import ConfigError
 from dnnlib.images.codec import Layout, parse_color
 from dnnlib.images.grid import draw_grid
 from dnnlib.images.writer import write_image
+from dnnlib.names import printable
 from dnnlib.packing.inspection import inspect_source, sample_columns
 from dnnlib.packing.inspection_text import report
 from dnnlib.packing.packer import Packer, Recipe
 from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
 from dnnlib.parallel import available_cpus
-from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.paths import require_outside, user_path
+from dnnlib.sources.image_sources import DEMO, SourceOptions, open_source
 from dnnlib.sources.source_images import ImageSource
 from dnnlib.text import format_bytes, format_duration
 from training.config import DatasetSpec
@@ -35,63 +39,59 @@ SIDE_PX = click.IntRange(1, 8192)  # larger images are typing errors that would 
 
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
 @click.option("--source", required=True, metavar="PATH|NAME", help="Images to pack, see above.")
-@click.option(
-    "--dest", metavar="PATH", help="New data set: a name ending in .zip, or a folder.  [required unless --inspect]"
-)
+@click.option("--dest", metavar="PATH", help="Output: a .zip file or a folder.  [required unless --inspect]")
 @click.option(
     "--inspect",
     is_flag=False,
     flag_value="",
     metavar="[IMAGE]",
-    help="Pack nothing: say what the source holds, and write a grid of its images to --inspect=FILE.png.",
+    help="Only print statistics of the source; --inspect=FILE.png also writes a grid of its images.",
 )
 @click.option("--max-images", type=click.IntRange(1), metavar="N", help="Pack at most N images.  [default: all]")
-@click.option(
-    "--labels-from-folders", "--class-labels", is_flag=True, help="Make each sub-folder of the source a class."
-)
-@click.option("--transform", type=click.Choice(KINDS), help="Crop before resizing, see above.  [default: no cropping]")
-@click.option("--width", type=SIDE_PX, metavar="PX", help="Resize to this width.  [default: as it is]")
-@click.option("--height", type=SIDE_PX, metavar="PX", help="Resize to this height.  [default: as it is]")
-@click.option("--resize-filter", type=click.Choice(list(FILTERS)), default="lanczos", help="Filter of the resizing.")
+@click.option("--labels-from-folders", "--class-labels", is_flag=True, help="Use each sub-folder as a class.")
+@click.option("--transform", type=click.Choice(KINDS), help="Crop before resizing, see above.  [default: none]")
+@click.option("--width", type=SIDE_PX, metavar="PX", help="Output width.  [default: unchanged]")
+@click.option("--height", type=SIDE_PX, metavar="PX", help="Output height.  [default: unchanged]")
+@click.option("--resize-filter", type=click.Choice(list(FILTERS)), default="lanczos", help="Resampling filter.")
 @click.option(
     "--background",
     metavar="COLOR",
-    help="What to put behind transparent images: white, grey, #rrggbb, ...  [default: refuse them]",
+    help="Color behind transparent images: white, grey, #rrggbb, ...  [default: refuse transparency]",
 )
 @click.option(
-    "--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="At a bad file: stop, or go on without it."
+    "--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="Stop at an unusable image, or skip it."
 )
-@click.option("--split", metavar="NAME", help="Part of the source, see above.  [default: the usual one for training]")
-@click.option("--root", metavar="DIR", help="Where torchvision's sets lie.  [default: datasets]")
-@click.option("--download", is_flag=True, help="Let torchvision download the set to --root where it is not there.")
-@click.option("--force", is_flag=True, help="Replace a data set that exists at --dest.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: one a processor]")
+@click.option("--split", metavar="NAME", help="Part of the source, see above.  [default: the one for training]")
+@click.option("--root", metavar="DIR", help="Folder of torchvision data sets.  [default: datasets]")
+@click.option("--download", is_flag=True, help="Download the torchvision data set to --root if it is missing.")
+@click.option("--force", is_flag=True, help="Replace an existing data set at --dest.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Worker processes.  [default: one per CPU]")
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 def main(**options: Any) -> None:
-    """Pack images into a data set for train.py, all of one size; or only look at them (--inspect).
+    """Convert images to a data set for train.py: a zip or folder of PNG files of one size, with dataset.json.
 
     \b
-    The source is one of
-      a folder, a zip   all images in it and its sub-folders (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM);
-                        labels in a dataset.json are kept
-      demo              6,000 (--split=score: 1,000) coloured digits of 32x32, drawn on the spot
-      CIFAR-10          cifar-10-python.tar.gz, the 50,000 training images with their classes
-      STL-10            stl10_binary.tar.gz or the folder it unpacks to; --split=train, test (both with classes),
-                        unlabeled or train+unlabeled (default, 105,000 images)
-      LSUN              a folder with data.mdb, such as church_outdoor_train_lmdb (needs: pip install lmdb)
-      MNIST             a folder of train-images-idx3-ubyte and the like, packed (.gz) or not; --split=train, test
-      torchvision:NAME  the set of that name in torchvision.datasets, found in --root, with --download fetched
-    --max-images takes images spread evenly over a folder or zip, and the first ones of the others.
+    Sources:
+      FOLDER, FILE.zip, FILE.tar  all images in it and its sub-folders: PNG, JPEG, WebP, AVIF, BMP, GIF, TIFF, PPM,
+                        JPEG 2000; labels from its dataset.json
+      demo              built-in colored digits, 32x32: 6,000, or 1,000 with --split=score
+      CIFAR-10          cifar-10-python.tar.gz; --split=train (default), test
+      STL-10            stl10_binary.tar.gz or its folder; --split=train+unlabeled (default, 105,000 images without
+                        labels), unlabeled, train, test
+      MNIST             folder with train-images-idx3-ubyte etc., gzipped or not; --split=train (default), test
+      LSUN              folder with data.mdb, such as church_outdoor_train_lmdb (requires: pip install lmdb)
+      torchvision:NAME  the data set torchvision.datasets.NAME in --root
+    --max-images takes evenly spaced images of a folder or zip, and the first images of other sources.
 
     \b
-    The size stays as it is, or becomes
-      --width and/or --height       just that, whatever the shape was
-      --transform=center-crop       the largest square in the middle, resized to --width x --height
-      --transform=center-crop-wide  the largest middle part of the shape --width x --height, resized to that,
-                                    with black above and below in a square of --width x --width
-      --transform=celeba            of img_align_celeba.zip, 178x218: the usual 128x128 of the face, resized to
-                                    --width x --height if given
-      --transform=pad               not resized, with black around it up to --width x --height
+    Output size: that of the source, unless
+      --width, --height             resize to this size, ignoring the aspect ratio
+      --transform=center-crop       crop the largest centered square, resize to --width x --height
+      --transform=center-crop-wide  crop to the aspect ratio of --width x --height, resize, and pad to a square of
+                                    --width x --width with black bars
+      --transform=celeba            crop the usual 128x128 of img_align_celeba.zip (178x218); resize if --width and
+                                    --height are given
+      --transform=pad               pad with black to --width x --height, without resizing
 
     \b
     Examples:
@@ -108,10 +108,15 @@ def main(**options: Any) -> None:
         raise click.MissingParameter(param=next(item for item in main.params if item.name == "dest"))
     try:
         pack(options) if options["inspect"] is None else inspect(options)
-    except (ValueError, OSError, MemoryError) as error:  # the messages of our own checks say what to do
+    except (ValueError, OSError, MemoryError) as error:
         if options["debug"]:
             raise
-        raise click.ClickException(explain(error)) from error
+        raise click.ClickException(printable(explain(error))) from error
+
+
+def say(line: str, is_warning: bool = False) -> None:
+    """Print a line; warnings go to stderr."""
+    click.echo(printable(line), err=is_warning)
 
 
 def explain(error: ValueError | OSError | MemoryError) -> str:
@@ -122,11 +127,11 @@ def explain(error: ValueError | OSError | MemoryError) -> str:
 
 
 def pack(options: dict[str, Any]) -> None:
-    """Write the images of --source to --dest and say what was done."""
+    """Write the images of --source to --dest and print a summary."""
     start_sec = time.monotonic()
-    dest = Path(options["dest"]).expanduser()
-    if Path(options["source"]).expanduser().resolve() == dest.resolve():
-        raise ValueError(f"--source and --dest are both {dest}; give the new data set another name")
+    dest = user_path(options["dest"])
+    if options["source"] != DEMO:
+        require_outside(dest, "--dest", options["source"], "--source")
     check_dest(dest, options["force"])
     recipe = read_recipe(options)
     images = open_source(options["source"], read_source_options(options))
@@ -138,18 +143,24 @@ def pack(options: dict[str, Any]) -> None:
         for png, label in packer.encoded(layout):
             writer.add(png, label)
     list_skipped(packer.skipped, images.count)
-    facts = [f"{writer.count:,} images of {layout}", *describe(images)]
+    facts = [f"{writer.count:,} images of {layout}", *describe(images, writer.labels)]
     if packer.num_enlarged:
         facts.append(f"{packer.num_enlarged:,} of them enlarged")
-    click.echo(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
+    say(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
+    if images.left_out:
+        say(f"Left out of {options['source']}: {images.left_out}")
+    if empty := empty_classes(writer.labels, images.class_names):
+        say(f"Warning: empty classes, without images: {empty}", is_warning=True)
 
 
 def inspect(options: dict[str, Any]) -> None:
-    """Print what the source holds, and write a grid of its images where one is asked for."""
+    """Print statistics of the source, and write a grid of its images if asked for."""
     given = [name for name in ("dest", "transform", "width", "height", "background") if options[name] is not None]
     if given:
-        raise ValueError(f"--inspect looks at the images as they are and packs nothing; leave out --{given[0]}")
-    grid = Path(options["inspect"]).expanduser() if options["inspect"] else None
+        raise ValueError(f"--inspect packs nothing; leave out --{given[0]}")
+    grid = user_path(options["inspect"]) if options["inspect"] else None
+    if grid:
+        require_outside(grid, "--inspect", options["source"], "--source")
     if grid and not (grid.suffix.lower() in GRID_SUFFIXES and grid.parent.is_dir()):
         raise ValueError(
             f"--inspect={grid} is not the name of a {', '.join(GRID_SUFFIXES)} file in a folder that exists"
@@ -157,20 +168,20 @@ def inspect(options: dict[str, Any]) -> None:
     images = open_source(options["source"], read_source_options(options))
     found = inspect_source(images, options["workers"] or available_cpus(), show_progress)
     for line in report(found, images, source_words(options), refusal):
-        click.echo(line)
+        say(line)
     if grid and found.samples:
         write_image(grid, draw_grid(sample_columns(found, images.class_names)))
-        click.echo(f"{'grid':<12}{grid}")
+        say(f"{'grid':<12}{grid}")
 
 
 def source_words(options: dict[str, Any]) -> list[str]:
-    """Return the options that open the source as they are to be typed."""
+    """Return the options that select the source, quoted for a shell."""
     words = [f"--{name}={shlex.quote(options[name])}" for name in ("source", "split", "root") if options[name]]
     return words + ["--labels-from-folders"] * options["labels_from_folders"]
 
 
 def refusal(width: int, height: int) -> str | None:
-    """Return why train.py cannot take images of a size; None if it can."""
+    """Return why train.py cannot train on images of a size; None if it can."""
     try:
         DatasetSpec(height, width, channels=3)
     except ConfigError as error:
@@ -179,20 +190,20 @@ def refusal(width: int, height: int) -> str | None:
 
 
 def warn_of_refusal(layout: Layout) -> None:
-    """Print to stderr why train.py cannot take what will be packed; it may be meant for another program."""
+    """Print a warning if train.py cannot train on images of this layout."""
     if reason := refusal(layout.width, layout.height):
-        click.echo(f"Warning: train.py will not take these images: {reason}", err=True)
+        say(f"Warning: train.py will not take these images: {reason}", is_warning=True)
 
 
 def read_source_options(options: dict[str, Any]) -> SourceOptions:
-    """Return what the options say about the source."""
+    """Return the options about the source."""
     return SourceOptions(
         options["max_images"], options["labels_from_folders"], options["split"], options["root"], options["download"]
     )
 
 
 def read_recipe(options: dict[str, Any]) -> Recipe:
-    """Return what the options say about every image."""
+    """Return the options about every image."""
     transform = ImageTransform(
         options["transform"], options["width"], options["height"], resize_filter=options["resize_filter"]
     )
@@ -204,33 +215,38 @@ def read_recipe(options: dict[str, Any]) -> Recipe:
 
 
 def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
-    """Hand the items through, with a bar where a person watches."""
+    """Yield the items, with a progress bar on a terminal."""
     return tqdm(items, title, total, unit="img", leave=False, disable=None)
 
 
 def list_skipped(skipped: Sequence[str], total: int) -> None:
-    """Print to stderr which files were left out, and why."""
+    """Print the images that were skipped, and why."""
     if skipped:
-        click.echo(f"Left out {len(skipped):,} of {total:,} images:", err=True)
+        say(f"Skipped {len(skipped):,} of {total:,} images:", is_warning=True)
         for reason in skipped:
-            click.echo(f"  {reason}", err=True)
+            say(f"  {reason}", is_warning=True)
 
 
-def describe(images: ImageSource) -> list[str]:
-    """Return what to say about the labels and the files of a source."""
-    facts = ["labelled" if images.labelled else "no labels"]
-    if images.class_names:
-        shown = ", ".join(images.class_names[:10]) + (", ..." if len(images.class_names) > 10 else "")
-        facts = [f"{len(images.class_names)} classes ({shown})"]
-    return facts + ([f"{images.num_others:,} other files not looked at"] if images.num_others else [])
+def describe(images: ImageSource, labels: Sequence[Label]) -> list[str]:
+    """Return facts about the labels and files of a source, in a few words each."""
+    facts = [f"from {images.suffixes}"] if images.suffixes else []
+    if not labels:
+        return [*facts, "no labels"]
+    if not isinstance(labels[0], int):
+        return [*facts, f"labels are vectors of length {len(labels[0])}"]
+    names = [printable(name) for name in images.class_names]
+    count = max(len(names), max(label for label in labels if isinstance(label, int)) + 1)
+    shown = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    return [*facts, f"{count:,} classes{shown}"]
 
 
 def size(dest: Path) -> str:
-    """Return the size of a file, or of all files in a folder, for people."""
+    """Return the size of a file, or of all files in a folder, as text."""
     files = [dest] if dest.is_file() else [path for path in dest.rglob("*") if path.is_file()]
     return format_bytes(sum(path.stat().st_size for path in files))
 
 
 if __name__ == "__main__":
+    protect_console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     main()

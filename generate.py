@@ -2,39 +2,20 @@
 
 import math
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnnlib.command_line import SETTINGS, one_line_errors
-from sampling.commands import image_commands as image_commands
-from sampling.commands import network_commands
-from sampling.commands.options import (
-    COMPILE_FROM,
-    NETWORK_HELP,
-    batch_option,
-    check_folder,
-    class_option,
-    cutoff_option,
-    debug_option,
-    format_option,
-    load,
-    make_folder,
-    make_renderer,
-    make_request,
-    noise_mode_option,
-    number_list,
-    options,
-    output_folder,
-    parse_grid,
-    trunc_option,
-)
-from training.config import COMPILE_CHOICES, PRECISIONS
+from dnnlib.console import protect_console
+from sampling.commands import image_commands, network_commands, options
+from training.config import COMPILE_CHOICES, PRECISIONS, PerformanceConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from training.networks.generator import Generator
+
+COMPILE_FROM = 1000  # images; for fewer, compiling takes longer than it saves
 
 COMMANDS = (
     image_commands.mix_command,
@@ -54,46 +35,59 @@ COMMANDS = (
     subcommand_metavar="",
     context_settings=SETTINGS,
 )
-@click.option("--network", metavar="FILE", help=f"{NETWORK_HELP}  [required]")  # not where a command is named
+@click.option("--network", metavar="FILE", help=f"{options.NETWORK_HELP}  [required]")  # not if a command is named
 @click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
-@click.option("--seeds", callback=number_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
+@click.option("--seeds", callback=options.number_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
 @click.option(
-    "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of a .npz file."
+    "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of an .npz file."
 )
 @click.option(
     "--outdir",
-    callback=output_folder,
+    callback=options.output_folder,
     metavar="DIR",
-    help="Where the images go: seed0000.png, ...; of --w w0000.png, ...",
+    help="Where to save the images: seed0000.png, ...; w0000.png, ... with --w.",
 )
-@options(trunc_option, class_option, noise_mode_option, cutoff_option)
-@click.option(
-    "--grid", is_flag=False, flag_value="auto", metavar="[RxC]", help="Also write them side by side, R rows of C."
-)
-@click.option("--save-w", is_flag=True, help="Also write the seeds' styles: w.npz, for --w.")
-@options(format_option, batch_option)
+@options.trunc
+@options.labels
+@options.noise_mode
+@options.cutoff
+@click.option("--grid", is_flag=False, flag_value="auto", metavar="[RxC]", help="Also save a grid, R rows of C images.")
+@click.option("--save-w", is_flag=True, help="Also save the styles of the seeds: w.npz, for --w.")
+@options.image_format
+@options.batch
 @click.option(
     "--precision",
     default="fp32",
     type=click.Choice(PRECISIONS),
-    help="Of the large products; fp32 gives the published images.",
+    help="Precision of matrix products and convolutions; only fp32 reproduces published images.",
 )
 @click.option(
     "--compile",
     default="auto",
     type=click.Choice(COMPILE_CHOICES),
-    help=f"Compile the network: auto = on a GPU, from {COMPILE_FROM} images on.",
+    help=f"Compile the network: auto = on a GPU, from {COMPILE_FROM} images.",
 )
-@click.option("--export", metavar="FILE", help="Rewrite the snapshot as .pkl of this program or as .safetensors.")
-@debug_option
+@click.option(
+    "--export",
+    callback=options.output_file,
+    metavar="FILE",
+    help="Convert the snapshot to a .pkl of this program or to .safetensors.",
+)
+@click.option(
+    "--hub",
+    metavar="USER/REPO",
+    help="Also push --export to Hugging Face, with a model card; a new repository is private.",
+)
+@options.debug
 @click.pass_context
 def main(context: click.Context, **chosen: Any) -> None:
-    """Generate images from a network snapshot; the same seed gives the same image every time.
+    """Generate images from a network snapshot; a seed always gives the same image.
 
     \b
     Examples:
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-35 --outdir=out --grid
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-39 --outdir=out --grid=4x10 --format=jpg
+      python generate.py --network=hf://user/repo/network.safetensors --seeds=0-35 --outdir=out
       python generate.py --network=published.pkl --export=ours.safetensors
       python generate.py --network=network-snapshot-000040.pkl --seeds=0-9 --class=7 --trunc=0.7 --outdir=sevens
       python generate.py --network=network-snapshot-000040.pkl --w=out/w.npz --outdir=again
@@ -103,95 +97,99 @@ def main(context: click.Context, **chosen: Any) -> None:
         if chosen["network"] is None:
             raise click.MissingParameter(ctx=context, param_hint="'--network'", param_type="option")
         with one_line_errors(chosen["debug"]):
-            export(chosen) if chosen["export"] else write_chosen(chosen)
+            chosen["network"] = options.local_network(chosen["network"])
+            export(chosen) if chosen["export"] else generate(chosen)
     elif any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in chosen):
         line = f"{context.command_path} {context.invoked_subcommand}"
         raise click.UsageError(f"the command comes first, then all options: {line} --network=FILE ...", context)
 
 
-def write_chosen(chosen: dict[str, Any]) -> None:
-    """Write the images that the options name. Raises ValueError, OSError."""
+def generate(chosen: dict[str, Any]) -> None:
+    """Save the images of --seeds or --w. Raises ValueError, OSError."""
     check_sources(chosen)
-    from sampling.image_files import write_images
-
-    if chosen["styles_file"]:
-        batches, names, columns = images_of_styles(chosen)
-    else:
-        batches, names, columns = images_of_seeds(chosen)
-    write_images(batches, names, make_folder(chosen["outdir"]), chosen["extension"], columns)
-
-
-def check_sources(chosen: dict[str, Any]) -> None:
-    """Raise ValueError unless it is clear which images are wanted and where to."""
-    if not (chosen["seeds"] or chosen["styles_file"]) or not chosen["outdir"]:
-        raise ValueError("say which images and where to: --seeds=0-35 --outdir=out (or --export=FILE)")
-    if chosen["styles_file"]:
-        meant = {"--seeds": chosen["seeds"], "--class": chosen["class_name"], "--save-w": chosen["save_w"]}
-        if extra := [name for name, value in meant.items() if value]:
-            raise ValueError(f"--w={chosen['styles_file']} says which images: leave out {', '.join(extra)}")
-
-
-def images_of_seeds(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
-    """The images of --seeds in batches, their names, and the columns of their grid; writes their styles if asked to."""
-    from sampling.style_file import save_styles
-    from sampling.styles import styles_in_batches
-    from sampling.tables import table_path
-
-    seeds = list(dict.fromkeys(chosen["seeds"]))  # a seed has one file
-    grid = grid_shape(chosen["grid"], len(seeds))
-    generator = load(chosen["network"], chosen["ema"])
-    if grid:
-        table_path(Path(chosen["outdir"]), f"grid.{chosen['extension']}", generator, *grid)
-    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen, len(seeds))
-    if chosen["save_w"]:
-        path = make_folder(chosen["outdir"]) / "w.npz"
-        save_styles(path, styles_in_batches(generator, seeds, request, renderer.batch), seeds)
-        print(f"Styles: {path}")
-    return renderer.seed_batches(seeds, request), [f"seed{seed:04d}" for seed in seeds], grid and grid[1]
-
-
-def images_of_styles(chosen: dict[str, Any]) -> "tuple[Iterable[Tensor], list[str], int | None]":
-    """The images of --w in batches, their names, and the columns of their grid."""
-    from sampling.style_file import load_styles
-    from sampling.tables import table_path
+    from sampling.renderer import Renderer, load, write_images
+    from sampling.style_file import load_styles, save_styles
     from training.networks.mapping import truncate
 
     generator = load(chosen["network"], chosen["ema"])
-    ws, noise_seeds = load_styles(chosen["styles_file"], generator)
-    grid = grid_shape(chosen["grid"], len(ws))
-    if grid:
-        table_path(Path(chosen["outdir"]), f"grid.{chosen['extension']}", generator, *grid)
-    ws = truncate(ws, generator.mapping_network.w_avg, chosen["trunc"], chosen["trunc_cutoff"])
-    renderer = make_renderer(generator, chosen, len(ws))
-    return renderer.batches(ws, noise_seeds), [f"w{index:04d}" for index in range(len(ws))], grid and grid[1]
+    outdir, extension = chosen["outdir"], chosen["extension"]
+    if chosen["styles_file"]:
+        ws, seeds = load_styles(chosen["styles_file"], generator)
+        names = [f"w{index:04d}" for index in range(len(ws))]
+    else:
+        seeds = list(dict.fromkeys(chosen["seeds"]))  # no file is written twice
+        names = [f"seed{seed:04d}" for seed in seeds]
+    columns = grid_columns(chosen["grid"], generator, len(names), outdir, extension)
+    renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"], performance(chosen, len(names)))
+    if chosen["styles_file"]:
+        ws = truncate(ws, generator.mapping_network.w_avg, chosen["trunc"], chosen["trunc_cutoff"])
+        batches = renderer.batches(ws, seeds)
+    else:
+        request = options.make_request(generator, chosen)
+        batches = renderer.seed_batches(seeds, request)
+    options.make_folder(generator, outdir)
+    if chosen["save_w"]:
+        save_styles(outdir / "w.npz", renderer.styles(seeds, request), seeds)
+        print(f"Styles: {outdir / 'w.npz'}")
+    write_images(batches, names, outdir, extension, columns)
 
 
-def export(chosen: dict[str, Any]) -> None:
-    """Rewrite a snapshot as --export says; raises ValueError where images are asked for too."""
-    from training.checkpoint.snapshot import export_snapshot
-
-    target = Path(chosen["export"]).expanduser()
-    meant = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}
-    if extra := [name for name, key in meant.items() if chosen[key]]:
-        raise ValueError(f"--export={target} writes a network and no images: leave out {', '.join(extra)}")
-    check_folder(target.parent)
-    make_folder(str(target.parent))
-    export_snapshot(chosen["network"], target)
-    print(f"Written: {target}")
+def check_sources(chosen: dict[str, Any]) -> None:
+    """Raise ValueError unless the options name either seeds or styles, and a folder."""
+    if chosen["hub"]:
+        raise ValueError(f"--hub={chosen['hub']} pushes an exported network; add --export=FILE")
+    if not (chosen["seeds"] or chosen["styles_file"]) or not chosen["outdir"]:
+        raise ValueError("name the images and a folder: --seeds=0-35 --outdir=out (or --export=FILE)")
+    if chosen["styles_file"]:
+        given = {"--seeds": "seeds", "--class": "class_name", "--label": "label", "--save-w": "save_w"}
+        if extra := [name for name, key in given.items() if chosen[key]]:
+            raise ValueError(f"--w={chosen['styles_file']} has the styles already: leave out {', '.join(extra)}")
 
 
-def grid_shape(text: str | None, count: int) -> tuple[int, int] | None:
-    """Rows and columns of --grid, "auto" or "RxC"; None = no grid. Raises ValueError."""
+def performance(chosen: dict[str, Any], count: int) -> PerformanceConfig:
+    """--precision and --compile for `count` images."""
+    compiling = "0" if chosen["compile"] == "auto" and count < COMPILE_FROM else chosen["compile"]
+    return PerformanceConfig(precision=chosen["precision"], compile=compiling)
+
+
+def grid_columns(text: str | None, generator: "Generator", count: int, outdir: Path, extension: str) -> int | None:
+    """Columns of --grid, "auto" or "RxC"; None = no grid. Raises ValueError if it is too small, or too large to save."""
+    from sampling.tables import table_path
+
     if text is None:
         return None
     if text == "auto":
         columns = math.ceil(math.sqrt(count))
-        return math.ceil(count / columns), columns
-    rows, columns = parse_grid(text)
-    if rows * columns < count:
-        raise ValueError(f"--grid={text} has room for {rows * columns} images, but there are {count}")
-    return rows, columns
+        rows = math.ceil(count / columns)
+    else:
+        rows, columns = options.parse_grid(text)
+        if rows * columns < count:
+            raise ValueError(f"--grid={text} has room for {rows * columns} images, but there are {count}")
+    table_path(outdir, f"grid.{extension}", generator, rows, columns)
+    return columns
+
+
+def export(chosen: dict[str, Any]) -> None:
+    """Convert a snapshot to the file --export; raises ValueError if images are requested too."""
+    from training.checkpoint.snapshot import export_snapshot, read_snapshot
+
+    target = chosen["export"]
+    given = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}
+    if extra := [name for name, key in given.items() if chosen[key]]:
+        raise ValueError(f"--export={target} saves a network and no images: leave out {', '.join(extra)}")
+    if chosen["hub"]:
+        from sampling.hub import check_repo, push
+
+        check_repo(chosen["hub"])
+    trained_on = read_snapshot(chosen["network"])[0].data.path
+    options.check_output(target, "--export", trained_on, "the training set")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    export_snapshot(chosen["network"], target)
+    print(f"Saved: {target}")
+    if chosen["hub"]:
+        print(f"Pushed: {push(chosen['network'], target, chosen['hub'])}")
 
 
 if __name__ == "__main__":
+    protect_console()
     sys.exit(main())

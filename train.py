@@ -1,13 +1,13 @@
 """Train a Styleformer on a data set of images."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from dnnlib.command_line import memory_shortage
 from dnnlib.console import protect_console
+from dnnlib.paths import user_path
 from dnnlib.text import parse_duration
 from training.config import (
     ARCHITECTURES,
@@ -173,13 +173,13 @@ def main(**options: Any) -> None:
         from training.launch import launch
 
         launch(options)
-    except (ValueError, OSError) as error:  # the messages of our own checks say what to do
+    except (ValueError, OSError) as error:  # messages of our checks name the remedy
         if options["debug"]:
             raise
         from torch_utils.distributed import PeerError, is_main
 
         if isinstance(error, PeerError | ChildProcessError) and not is_main():
-            sys.exit(1)  # the first process, or the one concerned, says what it is
+            sys.exit(1)  # the first process, or the one that failed, prints it
         raise click.ClickException(str(error)) from error
     except (RuntimeError, MemoryError) as error:
         shortage = memory_shortage(error)
@@ -195,7 +195,7 @@ def show_runs(options: dict[str, Any]) -> None:
     from training.run_report.server import serve
 
     try:
-        serve(Path(options["outdir"]).expanduser(), options["serve"])
+        serve(user_path(options["outdir"]), options["serve"])
     except (ValueError, OSError) as error:
         if options["debug"]:
             raise

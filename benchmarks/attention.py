@@ -42,7 +42,7 @@ class Workload:
     device: torch.device
 
     def layer(self) -> EncoderLayer:
-        """The layer with weights of its own."""
+        """Return the layer with weights of its own."""
         return EncoderLayer(self.config, self.num_tokens, self.width, self.width)
 
     def ways(self) -> tuple[Way, Way]:
@@ -80,7 +80,7 @@ class Workload:
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """All stages of all presets; a stage that an earlier preset had too is left out."""
+    """Yield all stages of all presets; a stage that an earlier preset had too is left out."""
     seen = set()
     for name in settings.presets:
         spec = images_of(name)

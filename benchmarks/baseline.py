@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_utils.ops import native
 from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.kernels import find_kernel
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 from training.networks.attention import EncoderLayer
 from training.networks.discriminator import Block, Discriminator
@@ -25,8 +25,8 @@ SLOPE = 0.2  # of every leaky ReLU
 
 
 def activate(x: Tensor, bias: Tensor | None, dim: int, act: str, gain: float, clamp: float | None) -> Tensor:
-    """Bias, activation, gain and clamp, each as an operation of its own."""
-    if native.should_use_native(x, "bias_act"):
+    """Bias, activation, gain and clamp, each as a separate operation."""
+    if find_kernel("bias_act", x):
         return bias_act(x, bias, dim, act, gain=gain, clamp=clamp)
     if bias is not None:
         x = x + bias.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
@@ -39,7 +39,7 @@ def activate(x: Tensor, bias: Tensor | None, dim: int, act: str, gain: float, cl
 
 def resample(x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int], gain: float) -> Tensor:
     """Insert zeros, pad both axes by (before, after), filter, and drop pixels."""
-    if native.should_use_native(x, "upfirdn2d"):
+    if find_kernel("upfirdn2d", x):
         return upfirdn2d(x, f, up, down, [*padding, *padding], gain=gain)
     channels = x.shape[1]
     if up > 1:
@@ -49,13 +49,13 @@ def resample(x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int],
 
 
 def linear(layer: EqualizedLinear, x: Tensor) -> Tensor:
-    """An equalised linear layer."""
+    """Return an equalised linear layer."""
     x = x.matmul((layer.weight * layer.weight_gain).t())
     return activate(x, layer.bias * layer.bias_gain, 1, layer.activation, ACTIVATION_GAIN[layer.activation], None)
 
 
 def modulated(weight: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy of a weight, [out, in], for every sample, and what brings its rows to unit length, [batch, 1, out]."""
+    """Return a copy of a weight, [out, in], for every sample, and what brings its rows to unit length, [batch, 1, out]."""
     copies = weight.unsqueeze(0) * style.unsqueeze(1)  # [batch, out, in]
     return copies, (copies.square().sum(dim=2) + EPS).rsqrt().unsqueeze(1)
 
@@ -72,7 +72,7 @@ def heads(x: Tensor, num_heads: int) -> Tensor:
 
 
 def encoder_layer(layer: EncoderLayer, x: Tensor, w: Tensor, noise_mode: str = "random") -> Tensor:
-    """The modulated self-attention of an encoder layer."""
+    """Return the modulated self-attention of an encoder layer."""
     style, value_style = linear(layer.affine, w).chunk(2, dim=1)
     query_weight, value_weight, key_weight = layer.qvk_weight.chunk(3)
     x = F.layer_norm(x * style.unsqueeze(1), [layer.width])
@@ -98,7 +98,7 @@ def to_rgb(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
 
 
 def run_stage(stage: Stage, x: Tensor, ws: Tensor, noise_mode: str) -> tuple[Tensor, Tensor]:
-    """The layers of one resolution, then its colours as an image."""
+    """Return the layers of one resolution, then its colours as an image."""
     x = x + stage.pos_embedding
     for index, layer in enumerate(stage.layers):
         assert isinstance(layer, EncoderLayer)
@@ -152,7 +152,7 @@ def generator(network: Generator, z: Tensor, c: Tensor | None = None, noise_mode
 
 
 def convolution(layer: EqualizedConv2d, x: Tensor, gain: float = 1.0) -> Tensor:
-    """An equalised convolution; where it halves the size it filters first."""
+    """Return an equalised convolution; where it halves the size it filters first."""
     weight = layer.weight * layer.weight_gain
     taps, kernel_size = layer.resample_filter, weight.shape[2]
     if taps is None:

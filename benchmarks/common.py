@@ -16,6 +16,8 @@ import torch
 from benchmarks.modes import Mode, default_modes, parse_mode
 from benchmarks.rows import HEADER, Row, machine, read_rows, show, write_rows
 from dnnlib.dataclass_values import require
+from dnnlib.paths import user_path
+from torch_utils.ops import native
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
 
@@ -52,7 +54,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the shared options say."""
+    """The values of the shared options."""
 
     presets: list[str]
     batches: list[int]
@@ -66,7 +68,7 @@ class Settings:
 
 
 def read_settings(options: dict[str, Any], presets: Sequence[str], batch: dict[str, str]) -> Settings:
-    """The settings of a command line; raises ValueError."""
+    """Return the settings of a command line; raises ValueError."""
     name = options["device"]
     require(name.partition(":")[0] in BATCH, f"--device={name} is not supported; use cpu or cuda")
     device = torch.device(name)
@@ -91,22 +93,22 @@ def read_settings(options: dict[str, Any], presets: Sequence[str], batch: dict[s
         least_sec=0.0 if is_quick else LEAST_SEC,
         is_quick=is_quick,
         with_malloc=options["malloc"],
-        json_path=Path(options["json_path"]).expanduser() if options["json_path"] else None,
+        json_path=user_path(options["json_path"]) if options["json_path"] else None,
     )
 
 
 def words(text: str | None) -> list[str]:
-    """The parts of a comma-separated list."""
+    """Return the parts of a comma-separated list."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def images_of(name: str) -> DatasetSpec:
-    """The images that a preset is measured with, without labels."""
+    """Return the images that a preset is measured with, without labels."""
     return DatasetSpec(SIZES_PX[name], SIZES_PX[name], 3)
 
 
 def config_of(name: str, batch: int) -> RunConfig:
-    """A preset for such batches; raises ConfigError where they do not suit it."""
+    """Return a preset for such batches; raises ConfigError where they do not suit it."""
     spec = images_of(name)
     config = preset(name, spec)
     config = replace(config, schedule=replace(config.schedule, batch=batch, batch_gpu=None))
@@ -120,7 +122,7 @@ def run_benchmark(
     presets: Sequence[str],
     batch: dict[str, str] = BATCH,
 ) -> None:
-    """Measure, print and write; what is wrong with an option becomes an error of the command line.
+    """Measure, print and write; a wrong option raises click.ClickException.
 
     Args:
         options: The command line.
@@ -133,6 +135,7 @@ def run_benchmark(
         if options["threads"]:
             torch.set_num_threads(options["threads"])
         torch.backends.cudnn.benchmark = True
+        native.prepare(settings.device)
         click.echo(", ".join(f"{name} {value}" for name, value in machine(settings.device).items()))
         click.echo(HEADER)
         rows: list[Row] = []
@@ -154,7 +157,7 @@ def run_benchmark(
 
 
 def rows_with_raised_thresholds() -> list[Row]:
-    """What the same command measures in a process whose allocator keeps large buffers instead of returning them."""
+    """Return what the same command measures in a process whose allocator keeps large buffers."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
         command = [sys.executable, *(word for word in sys.argv if word != "--malloc"), f"--json={path}"]

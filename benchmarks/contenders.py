@@ -45,10 +45,10 @@ class Contender(Protocol):
         """A generator and a discriminator step, and the averages."""
 
     def forward(self) -> Tensor:
-        """The generator's pass in training."""
+        """Return the generator's pass in training."""
 
     def judge(self) -> Tensor:
-        """The discriminator's pass in training, on the real images."""
+        """Return the discriminator's pass in training, on the real images."""
 
     def generate(self) -> Tensor:
         """Images from the average of the weights."""
@@ -101,11 +101,11 @@ class Ours:
         self.state.finite.end_step()
 
     def forward(self) -> Tensor:
-        """The generator's pass in training."""
+        """Return the generator's pass in training."""
         return self.losses.generate(self.batch.latents)
 
     def judge(self) -> Tensor:
-        """The discriminator's pass in training, on the real images."""
+        """Return the discriminator's pass in training, on the real images."""
         return self.losses.run_discriminator(self.batch.images, self.batch.labels)
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ class PublishedLosses:
     owner: "Published"
 
     def augment(self, images: Tensor) -> Tensor:
-        """The same augmentation as ours, at the same cost."""
+        """Return the same augmentation as ours, at the same cost."""
         return images if self.owner.pipe is None else self.owner.pipe(images, self.owner.p)
 
     def fakes(self) -> Tensor:
@@ -137,7 +137,7 @@ class PublishedLosses:
         return baseline.generator(self.owner.G, latents.z, latents.c, self.owner.noise_mode)
 
     def logits(self, images: Tensor, c: Tensor) -> Tensor:
-        """What the discriminator says of augmented images."""
+        """Return the discriminator's logits of augmented images."""
         return baseline.discriminator(self.owner.D, self.augment(images), c)
 
     def g_main(self) -> None:
@@ -211,12 +211,12 @@ class Published:
         self.update_average()
 
     def forward(self) -> Tensor:
-        """The generator's pass in training."""
+        """Return the generator's pass in training."""
         latents = self.batch.latents
         return baseline.generator(self.G, latents.z, latents.c, self.noise_mode)
 
     def judge(self) -> Tensor:
-        """The discriminator's pass in training, on the real images."""
+        """Return the discriminator's pass in training, on the real images."""
         return self.losses.logits(self.batch.images, self.batch.labels)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ STEPS = 3
 
 
 def largest(call: Callable[[], object], device: torch.device, count: int = 10) -> list[tuple[str, float, float, int]]:
-    """The kernels (on the CPU operators) a call spends most time in: name, milliseconds, share, launches; a call's worth."""
+    """Return (name, milliseconds, share of time, launches) of the slowest kernels of a call, on the CPU of its operators."""
     activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
     with profile(activities=[activity], acc_events=True) as profiler:
         for _ in range(STEPS):
@@ -29,7 +29,7 @@ def largest(call: Callable[[], object], device: torch.device, count: int = 10) -
 
 
 def where_it_waits(call: Callable[[], object]) -> str | None:
-    """The line of this project at which a call first waits for the GPU; None = it never does."""
+    """Return the line of this project at which a call first waits for the GPU; None = it never does."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

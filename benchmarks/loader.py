@@ -30,8 +30,7 @@ from dnnlib.dataclass_values import require
 from training.config import CACHE_MODES
 from training.data.cache import cache_decoded
 from training.data.dataset import ImageDataset
-from training.data.order import order
-from training.data.stream import stream
+from training.data.stream import order, stream
 
 PRESETS = ("cifar", "church128")
 BATCH = {"cpu": "32", "cuda": "32"}
@@ -73,7 +72,7 @@ class PlainImages(Dataset[tuple[np.ndarray, np.ndarray]]):
 
 
 def published(path: Path, batch: int, workers: int, device: torch.device) -> Batches:
-    """The published stream: processes that read two batches ahead each."""
+    """Return the published stream: processes that read two batches ahead each."""
     dataset = PlainImages(path)
     loader = DataLoader(
         dataset,
@@ -87,16 +86,16 @@ def published(path: Path, batch: int, workers: int, device: torch.device) -> Bat
 
 
 def ours(path: Path, batch: int, cache: str, workers: int, device: torch.device) -> Batches:
-    """The stream of training."""
+    """Return the stream of training."""
     dataset = ImageDataset(path)
-    cache_decoded(dataset, cache, device, workers, say=lambda line: None)
+    cache_decoded(dataset, cache, device, log=lambda line: None)
     yield from stream(
         dataset, seed=0, start_nimg=0, batch_size=batch, micro_batch=batch, num_workers=workers, device=device
     )
 
 
 def take(batches: Batches, count: int) -> Call:
-    """A call that takes so many micro-batches."""
+    """Return a call that takes so many micro-batches."""
 
     def run() -> None:
         for _ in range(count):
@@ -106,7 +105,7 @@ def take(batches: Batches, count: int) -> Call:
 
 
 def measure_streams(settings: Settings, name: str, path: Path, variants: list[tuple[str, int]]) -> Iterator[Row]:
-    """All variants in turn, each reading as many images a turn as there are."""
+    """Yield all variants in turn, each reading as many images a turn as there are."""
     count = QUICK_IMAGES if settings.is_quick else NUM_IMAGES
     write_images(path, SIZES_PX[name], count)
     plain_workers = 0 if settings.is_quick else PUBLISHED_WORKERS
@@ -125,7 +124,7 @@ def measure_streams(settings: Settings, name: str, path: Path, variants: list[tu
 
 
 def measure(settings: Settings, caches: list[str], workers: list[int]) -> Iterator[Row]:
-    """All presets' images, in a folder that is removed afterwards, decoded ones included."""
+    """Yield all presets' images, in a folder that is removed afterwards, decoded ones included."""
     is_gpu = settings.device.type == "cuda"
     variants = [(cache, count) for cache, count in itertools.product(caches, workers) if cache != "gpu" or is_gpu]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The ways to compute that a device offers, by the names of the rows: a precision, with +compile, +graphs or nothing."""
+"""Modes of computation by name: a precision, alone or with +compile or +graphs."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,22 +26,22 @@ class Mode:
 
     @property
     def name(self) -> str:
-        """As rows and --modes spell it."""
+        """The name in rows and --modes."""
         return self.precision + ("+graphs" if self.graphs else "+compile" if self.compiled else "")
 
     @property
     def dtype(self) -> torch.dtype:
-        """What matrix products take."""
+        """The dtype of matrix products."""
         return PRECISIONS[self.precision]
 
     @property
     def performance(self) -> PerformanceConfig:
-        """As configurations say it."""
+        """The same as part of a RunConfig."""
         return PerformanceConfig(self.precision, compile="1" if self.compiled else "0", cuda_graphs=self.graphs)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """PyTorch's global switches as this mode wants them; a call of its own for CUDA graphs."""
+        """Set PyTorch's global switches for this mode."""
         matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()
@@ -53,7 +53,7 @@ class Mode:
 
 
 def parse_mode(name: str) -> Mode:
-    """The mode of a name such as bf16+compile; raises ConfigError."""
+    """Return the mode of a name such as bf16+compile; raises ConfigError."""
     precision, plus, rest = name.partition("+")
     names = f"combine {', '.join(PRECISIONS)} with +compile, +graphs or nothing"
     require(precision in PRECISIONS and rest in (("compile", "graphs") if plus else ("",)), f"--modes={name}: {names}")
@@ -61,7 +61,7 @@ def parse_mode(name: str) -> Mode:
 
 
 def default_modes(device: torch.device) -> list[Mode]:
-    """What is worth measuring there: on the CPU fp32, and bf16 where it multiplies bf16 itself."""
+    """Return the default modes: on the CPU fp32, and bf16 if it has bf16 instructions."""
     if device.type == "cpu":
         return [Mode("fp32"), *([Mode("bf16")] if multiplies_bf16() else [])]
     half = "bf16" if is_ampere(device) else "fp16"
@@ -70,7 +70,7 @@ def default_modes(device: torch.device) -> list[Mode]:
 
 
 def forget_compiled(modes: list[Mode]) -> None:
-    """Let PyTorch start afresh, which beyond a number of versions of a network would run it uncompiled without a word."""
+    """Reset torch.compile, which beyond a number of versions of a network would silently run it uncompiled."""
     if any(mode.compiled for mode in modes):
         torch.compiler.reset()
         set_where_known(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
@@ -78,5 +78,5 @@ def forget_compiled(modes: list[Mode]) -> None:
 
 
 def multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for products of bf16."""
+    """Return whether this CPU has instructions for products of bf16."""
     return bool(torch.cpu._is_avx512_bf16_supported())

@@ -91,7 +91,7 @@ def milliseconds(function: Callable[[], object], device: torch.device, least_sec
 
 def measure(case: Case, mode: str, device: torch.device, dtype: torch.dtype) -> Iterator[dict[str, object]]:
     """Rows of one case in one mode: forward, and forward with backward."""
-    native.set_mode("native" if mode == "native" else "reference")
+    native.prepare(device, "native" if mode == "native" else "reference")
     x = torch.randn(case.shape, device=device).to(dtype)
     x = x.to(memory_format=torch.channels_last) if case.channels_last else x
     operator = case.operator(x)

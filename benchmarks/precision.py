@@ -43,7 +43,7 @@ class Subject:
     device: torch.device
 
     def losses(self, precision: str, dtype: torch.dtype = torch.float32) -> LogisticLoss:
-        """The losses of the networks in a precision; `dtype` is that of the weights."""
+        """Return the losses of the networks in a precision; `dtype` is that of the weights."""
         config = replace(self.config, performance=PerformanceConfig(precision, compile="0"))
         state = TrainState(config, self.dataset.spec, self.device)
         load_networks(self.snapshot, state)
@@ -55,7 +55,7 @@ class Subject:
         return losses
 
     def gradients(self, losses: LogisticLoss, phase: str) -> Iterator[Tensor]:
-        """The gradient of each batch in a phase, float64 [parameters]; 0 where a parameter has none."""
+        """Yield the gradient of each batch in a phase, float64 [parameters]; 0 where a parameter has none."""
         state, precision = losses.state, losses.precision
         is_regularizer = phase in REGULARIZERS
         network, other = (state.G, state.D) if phase.startswith("G") else (state.D, state.G)
@@ -73,7 +73,7 @@ class Subject:
 
 
 def cast(batch: MicroBatch, dtype: torch.dtype) -> MicroBatch:
-    """A batch for networks with weights of this dtype."""
+    """Return a batch for networks with weights of this dtype."""
     latents = replace(batch.latents, z=batch.latents.z.to(dtype), c=batch.latents.c.to(dtype))
     return MicroBatch(batch.images.to(dtype), batch.labels.to(dtype), latents)
 
@@ -99,7 +99,7 @@ def subject_of(snapshot: Path, data: Path, batch: int, count: int, device: torch
 
 
 def errors(subject: Subject, modes: list[str]) -> dict[str, dict[str, float]]:
-    """The mean relative error of each mode's gradients in each phase."""
+    """Return the mean relative error of each mode's gradients in each phase."""
     reference = subject.losses("fp32", torch.float64)
     for _ in subject.gradients(reference, "G_pl"):  # a mean path length as after long training
         pass

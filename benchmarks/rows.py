@@ -44,7 +44,7 @@ class Row:
         return self.preset, self.phase, self.mode, self.batch
 
     def line(self, raised: "Row | None" = None) -> str:
-        """The row for people; `raised` is the same under other settings of the allocator, whose ratio comes last."""
+        """Return the row for people; `raised` is the same under other settings of the allocator, whose ratio comes last."""
         text = f"{self.preset:<10}{self.phase:<30}{self.mode:<22}{self.batch:>5}{self.images_per_sec:>11.2f}"
         text += f"{self.sec_per_kimg:>9.2f}{number(self.peak_mem_mb, 10)}{number(self.saved_mb_per_image, 14)}"
         share = "" if self.matrix_rate_share is None else f"{self.matrix_rate_share:.1%}"
@@ -53,12 +53,12 @@ class Row:
 
 
 def number(value: float | None, width: int, digits: int = 1) -> str:
-    """A number of this width, or blanks."""
+    """Return a number of this width, or blanks."""
     return " " * width if value is None else f"{value:>{width}.{digits}f}"
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
-    """What the numbers were measured on."""
+    """Return the facts of the machine."""
     return {
         "device": device_name(device),
         "cpu": cpu_name(),
@@ -68,7 +68,7 @@ def machine(device: torch.device) -> dict[str, str | int]:
 
 
 def cpu_name() -> str:
-    """The model of the CPU, as far as the system tells it."""
+    """Return the model of the CPU, as far as the system tells it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -77,7 +77,7 @@ def cpu_name() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The name of the GPU, or cpu."""
+    """Return the name of the GPU, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
@@ -92,12 +92,12 @@ def write_rows(path: Path, device: torch.device, rows: Sequence[Row], raised: Se
 
 
 def as_dict(row: Row) -> dict[str, object]:
-    """A row as JSON has it."""
+    """Return a row as JSON has it."""
     return {**asdict(row), "sec_per_kimg": row.sec_per_kimg}
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows that `write_rows` wrote."""
+    """Return the rows that `write_rows` wrote."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     return [Row(**{name: value for name, value in row.items() if name != "sec_per_kimg"}) for row in rows]
 

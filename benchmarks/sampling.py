@@ -24,9 +24,7 @@ from benchmarks.modes import BASELINE, Mode
 from benchmarks.rows import Row
 from dnnlib.images.writer import ImageWriter
 from dnnlib.parallel import available_cpus
-from sampling.image_files import MAX_THREADS, write_images
-from sampling.renderer import Renderer
-from sampling.styles import Request
+from sampling.renderer import MAX_THREADS, Renderer, Request, write_images
 from training.compilation import Run, forward_pass
 from training.networks.generator import Generator
 from training.presets import preset
@@ -116,7 +114,7 @@ def measure_preset(settings: Settings, name: str, batch: int, folder: Path) -> I
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """All presets and batches; the images go into a folder that is removed afterwards."""
+    """Yield all presets and batches; the images go into a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         for name in settings.presets:
             for batch in settings.batches:

@@ -52,7 +52,7 @@ def warm_up(calls: dict[str, Call], device: torch.device) -> dict[str, Call]:
 
 
 def interleaved(calls: dict[str, Call], device: torch.device, rounds: int, least_sec: float) -> dict[str, list[float]]:
-    """The time of each call in each round, in which all have their turn, so that they share what disturbs the machine.
+    """Return the time of each call in each round, in which all have their turn, so that they share what disturbs the machine.
 
     Args:
         calls: Warmed up, by name.
@@ -69,19 +69,19 @@ def interleaved(calls: dict[str, Call], device: torch.device, rounds: int, least
 
 
 def repeats_for(call: Call, device: torch.device, least_sec: float) -> int:
-    """How many calls take so long."""
+    """Return how many calls take that long."""
     if least_sec == 0:
         return 1
     return max(1, min(MAX_REPEATS, math.ceil(least_sec / seconds(call, device))))
 
 
 def speed_up(slow: list[float], fast: list[float]) -> float:
-    """How many times faster: the median over the rounds, each round compared with itself."""
+    """Return how many times faster: the median of the rounds' ratios."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def peak_bytes(call: Call, device: torch.device) -> int:
-    """The most memory that tensors take during a call beyond what they took before."""
+    """Return the most memory that tensors take during a call beyond what they took before."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)

@@ -59,7 +59,7 @@ class Comparison:
             )
 
     def call(self, name: str, phase: str) -> Call:
-        """What is timed, with the mode's switches set."""
+        """Return the function to time, with the mode's switches set."""
         contender, mode = self.contenders[name], self.modes[name]
         simple = {"g_forward": contender.forward, "generate": contender.generate, "iteration": contender.iteration}
 
@@ -86,7 +86,7 @@ class Comparison:
         self.times[phase] = interleaved(calls, device, self.settings.rounds, self.settings.least_sec)
 
     def peak_bytes(self, name: str, call: Call) -> int:
-        """What a contender keeps, and the most that a call takes beyond that, gradients included."""
+        """Return the bytes a contender keeps and the peak of a call beyond them, gradients included."""
         contender = self.contenders[name]
         for network in (contender.G, contender.D):
             network.zero_grad(set_to_none=True)
@@ -112,7 +112,7 @@ class Comparison:
         }
 
     def row(self, phase: str, name: str) -> Row:
-        """The row of one contender in one phase."""
+        """Return the row of one contender in one phase."""
         times = self.times[phase]
         images_per_sec = self.batch / statistics.median(times[name])
         rate = matrix_rate(self.modes[name], self.settings.device)
@@ -172,7 +172,7 @@ def look_inside(comparison: Comparison, name: str) -> None:
 
 
 def measure(settings: Settings, with_profile: bool) -> Iterator[Row]:
-    """All rows of all presets and batches."""
+    """Yield all rows of all presets and batches."""
     for preset in settings.presets:
         for batch in settings.batches:
             forget_compiled(settings.modes)

@@ -1,4 +1,4 @@
-"""What command lines share: settings, and errors in one line."""
+"""Shared by command lines: settings, and errors in one line."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ import click
 
 SETTINGS = {"show_default": True, "max_content_width": 110}  # of every command
 
-# How PyTorch, which is not imported here, says it in RuntimeErrors that have no class of their own.
+# Messages of PyTorch, which is not imported here, in RuntimeErrors without a class of their own.
 _NO_MEMORY = re.compile(
     r"DefaultCPUAllocator: .*(can't|not enough)|CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC|MemoryError: "
 )
@@ -26,7 +26,7 @@ class Command(click.Command):
 
 @contextlib.contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """Turn the errors that our checks raise, and a lack of memory, into ClickException; not when debugging."""
+    """Turn ValueError, OSError and a lack of memory into ClickException, unless debugging."""
     try:
         yield
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
@@ -37,7 +37,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
 
 def memory_shortage(error: Exception) -> str | None:
-    """Return the message of an error in one line if memory has run out, of the machine or of its GPU; None if not."""
+    """Return a message in one line if memory of the machine or GPU has run out; None for other errors."""
     text = str(error)
     names = [kind.__name__ for kind in type(error).__mro__]
     if not ("MemoryError" in names or "OutOfMemoryError" in names or _NO_MEMORY.search(text)):

@@ -61,5 +61,7 @@ def protect_console() -> None:
     os.close(null)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open to the end
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may not be in its encoding
         if not isinstance(stream, Console):
             setattr(sys, name, Console(stream))

@@ -1,4 +1,4 @@
-"""Typed dataclasses from plain values and from what people type, and back; every misfit is named."""
+"""Typed dataclasses from plain values and from command-line text, and back, with errors that name the field."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ def to_plain(value: Any) -> Any:
 def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     """An instance of a dataclass from plain nested values; `where` names it in errors.
 
-    A class with a class method `of_kind` stands for several: values["kind"] chooses, None = the default.
+    A class with a class method `of_kind` stands for several classes: values["kind"] chooses one, None the default.
     """
     if hasattr(cls, "of_kind"):
         cls = getattr(cls, "of_kind")(values.get("kind"))  # noqa: B009, of those classes that have it

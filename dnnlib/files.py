@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name complete, or not at all; what they contain, as a hash."""
+"""Files and folders that appear complete or not at all; hashes of files."""
 
 import contextlib
 import hashlib
@@ -15,6 +15,7 @@ from typing import IO, Any
 if sys.platform != "win32":
     import fcntl
 
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}  # names of files may not be UTF-8
 _SETTLED_SEC = 1.0  # a temporary file as young as this may be one that its process is about to lock
 
 
@@ -36,7 +37,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary = temporary_name(path)
     try:
         # "x" and not a tempfile: those are readable by their owner only, whatever the umask says.
-        with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+        with open(temporary, mode.replace("w", "x"), **_TEXT if mode == "w" else {}) as file:
             _lock(file.fileno())
             yield file
             file.flush()
@@ -49,7 +50,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a folder to fill that takes its name, in place of an older folder, when the block ends without an error."""
+    """Yield a folder that replaces the one at `path` when the block ends without an error."""
     path = Path(path)
     _remove_stale(path)
     temporary = temporary_name(path)
@@ -82,7 +83,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what is left of `path` under temporary names and belongs to no running process."""
+    """Remove temporary files of `path` that no running process writes."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+-[0-9a-f]{{8}}\.(tmp|old)")
     for name in os.listdir(path.parent):
         match = pattern.fullmatch(name)

@@ -1,6 +1,12 @@
-"""One check for every path that is written: it never lies inside what is read as images."""
+"""Paths as users type them, and one check for every path that is written: it is not inside what is read as images."""
 
+import os
 from pathlib import Path
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path with ~ and ~user expanded; as it is if there is no such user."""
+    return Path(os.path.expanduser(text))
 
 
 def require_outside(written: str | Path, option: str, read: str | Path, source: str) -> None:
@@ -12,7 +18,7 @@ def require_outside(written: str | Path, option: str, read: str | Path, source: 
         read: Data set or source: a folder, or a file, inside which nothing can be.
         source: The option that names it, such as --data.
     """
-    inner, outer = Path(written).expanduser().resolve(), Path(read).expanduser().resolve()
+    inner, outer = user_path(written).resolve(), user_path(read).resolve()
     if inner == outer or (outer.is_dir() and outer in inner.parents):
         raise ValueError(
             f"{option}={written} lies inside {source}={read}: what is written there would be read as images the next "

@@ -107,7 +107,7 @@ def tee_output(path: str | Path) -> Iterator[None]:
 
     A log that cannot be written, on a full disk, ends nothing: its lines follow later or are lost.
     """
-    log = open(path, "a", encoding="utf-8")  # noqa: SIM115  # closing it may fail on a full disk
+    log = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  # closing it may fail on a full disk
     out, err = Tee(sys.stdout, log), Tee(sys.stderr, log)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]

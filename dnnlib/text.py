@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 _KILO = {"": 1, "k": 1_000, "m": 1_000_000}
 _MAX_NUMBERS = 10_000_000  # of a list: more would fill the memory before anything is done with them
@@ -26,6 +27,17 @@ def parse_int_list(text: str) -> list[int]:
             raise ValueError(f"{text!r} has more than {_MAX_NUMBERS:,} numbers, the limit; write shorter ranges")
         ranges.append(range(first, last + 1))
     return [number for numbers in ranges for number in numbers]
+
+
+def format_int_list(numbers: Iterable[int]) -> str:
+    """Return ascending numbers as a list with ranges: [0, 1, 2, 20] gives "0-2,20"."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    return ",".join("-".join(map(str, ends)) for ends in ranges)
 
 
 def parse_number_list(text: str) -> list[float]:

@@ -1,39 +1,36 @@
-"""What measuring keeps between runs: named arrays in the cache folder, found by what they were computed from."""
+"""Named arrays that are kept between runs in the cache folder, found by what they were computed from."""
 
 import hashlib
 import json
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from dnnlib.files import atomic_write
+from dnnlib.paths import user_path
 
 CacheKey = Mapping[str, str | int | float | bool]  # everything that the arrays depend on
 
-_KEY_NAME = "cache_key"  # the array that repeats the key inside the file
-_PROVENANCE_NAME = "provenance"
+_TEXTS = "cache_key", "provenance"  # arrays of text in the file: its key, and for people where it comes from
 
 
 def default_folder() -> Path:
     """Return $STYLEFORMER_CACHE_DIR, or ~/.cache/styleformer."""
-    return Path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer").expanduser()
+    return user_path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer")
 
 
-def load(folder: Path, kind: str, key: CacheKey, wanted: Iterable[str] | None = None) -> dict[str, np.ndarray] | None:
-    """Return arrays saved under this kind and key, all or the wanted ones; None where one is missing or damaged."""
+def load(folder: Path, kind: str, key: CacheKey) -> dict[str, np.ndarray] | None:
+    """Return the arrays saved under this kind and key; None where there are none, or the file is damaged."""
     path = _path(folder, kind, key)
     try:
         with np.load(path) as archive:
-            present = _own_names(archive)
-            chosen = present if wanted is None else frozenset(wanted)
-            if str(archive[_KEY_NAME]) != _text(key) or not chosen <= present:
-                return None
-            return {name: archive[name] for name in chosen}
+            arrays = {name: archive[name] for name in archive.files}
+        is_same = str(arrays["cache_key"]) == _text(key)
+        return {name: array for name, array in arrays.items() if name not in _TEXTS} if is_same else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -41,25 +38,16 @@ def load(folder: Path, kind: str, key: CacheKey, wanted: Iterable[str] | None = 
         return None
 
 
-def names(folder: Path, kind: str, key: CacheKey) -> frozenset[str]:
-    """Return the names of the arrays saved under this kind and key; none where the file is missing or damaged."""
-    try:
-        with np.load(_path(folder, kind, key)) as archive:
-            return _own_names(archive)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
-        return frozenset()
-
-
 def save(
     folder: Path,
     kind: str,
     key: CacheKey,
     arrays: Mapping[str, np.ndarray],
-    provenance: Mapping[str, str] | None = None,  # for people: where the arrays come from
+    provenance: Mapping[str, str],  # for people: where the arrays come from
 ) -> None:
     """Keep arrays for `load`; a folder that cannot be written costs a warning, not the measurement."""
     path = _path(folder, kind, key)
-    texts = {_KEY_NAME: np.array(_text(key)), _PROVENANCE_NAME: np.array(json.dumps(dict(provenance or {})))}
+    texts = {"cache_key": np.array(_text(key)), "provenance": np.array(json.dumps(dict(provenance)))}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
@@ -68,10 +56,6 @@ def save(
         warnings.warn(
             f"{path} cannot be written ({error}); set STYLEFORMER_CACHE_DIR to a folder of yours", stacklevel=2
         )
-
-
-def _own_names(archive: NpzFile) -> frozenset[str]:
-    return frozenset(archive.files) - {_KEY_NAME, _PROVENANCE_NAME}
 
 
 def _path(folder: Path, kind: str, key: CacheKey) -> Path:

@@ -1,49 +1,33 @@
-"""What turns images into features: the interface of all detectors, and how one is run and named."""
+"""What turns images into features: a detector, and how it is built."""
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from metrics.images import Progress, RealImages
-from metrics.weights.published import Source, WeightsFile
+from metrics.weights.published import Source, WeightsFile, obtain
 
 
-class Detector(Protocol):
-    """A fixed network that describes each image by a row of numbers."""
+@dataclass(frozen=True)
+class Detector:
+    """A fixed network that turns each image into a row of features."""
 
-    @property
-    def name(self) -> str:
-        """Tells it from other detectors, its version included."""
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of its weights."""
-
-    @property
-    def resize(self) -> str:
-        """How it brings images to the size of its network; "none" = it takes any size."""
-
-    @property
-    def is_published(self) -> bool:
-        """Whether its weights are those that published numbers come from."""
-
-    @property
-    def dim(self) -> int:
-        """Features an image."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, dim], of images on its device, uint8 [n, channels, height, width]."""
+    name: str  # unique, with a version
+    network: Callable[[Tensor], Tensor]  # uint8 [n, channels, height, width] -> float32 [n, dim], on one device
+    dim: int  # features per image
+    digest: str  # sha256 of the weights; of the file, where they come from one
+    resize: str  # how images are resized to the size of the network; "none" = it takes any size
+    is_published: bool = False  # the weights are those that published numbers come from
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a detector may need to come into being."""
+    """What a detector may need to be built."""
 
     real: RealImages  # the real set of the evaluation
     device: torch.device
@@ -52,17 +36,19 @@ class BuildContext:
     progress: Progress
 
 
-def _needs_nothing(source: Source) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class DetectorKind:
-    """How a detector comes into being."""
+    """How a detector is built, and the files of published weights it takes."""
 
     build: Callable[[BuildContext], Detector]
-    prepare: Callable[[Source], None] = _needs_nothing  # puts its weights in place and tries them
-    files: tuple[WeightsFile, ...] = ()  # the published weights it takes
+    readers: Mapping[WeightsFile, Callable[[Path], object]] = field(
+        default_factory=dict
+    )  # raise ValueError for a bad file
+
+    def prepare(self, source: Source) -> None:
+        """Obtain the weights and read them once; raises ValueError where that fails."""
+        for file, read in self.readers.items():
+            read(obtain(file, source).path)
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -77,7 +63,7 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute in plain float32 without gradients: no TF32, no autocast, no benchmark that may change the algorithm."""
+    """Compute in float32 without gradients: no TF32, no autocast, no benchmark that may change the algorithm."""
     matmul_tf32 = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

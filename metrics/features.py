@@ -1,7 +1,6 @@
-"""Runs detectors over images and keeps what the metrics need of the features; real sets are kept by content."""
+"""Runs detectors over images and keeps what the metrics need of the features; those of real sets are cached by content."""
 
 import enum
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from metrics.distances.frechet import FeatureMoments
 from metrics.images import ImageBatch, Progress, RealImages
 from torch_utils import distributed
 
-_CACHE_VERSION = 2  # to be raised when the content of a cache file changes its meaning
+_CACHE_VERSION = 3  # to be raised when the content of a cache file changes its meaning
 
 
 class Keep(enum.Flag):
@@ -90,32 +89,31 @@ class FeatureRecord:
         """The class index of each row, int64 [count]; None = the images have no classes."""
         return torch.cat(self._classes) if self._classes else None
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put back what `arrays` returned for the same images; classes are not among that."""
-        if Keep.MOMENTS in self.keep:
-            first, second = (
-                FeatureMoments.from_sums(
-                    int(arrays[f"count{half}"]),
-                    torch.from_numpy(arrays[f"total{half}"]),
-                    torch.from_numpy(arrays[f"outer{half}"]),
-                )
-                for half in range(2)
-            )
-            self._halves = (first, second)
-        if Keep.ROWS in self.keep:
-            self._rows = [torch.from_numpy(arrays["rows"])]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return what is kept, by name."""
+    def arrays(self, kind: Keep) -> dict[str, np.ndarray]:
+        """Return the arrays of one kind by name."""
+        if kind is Keep.ROWS:
+            return {"rows": self.rows.numpy()}
         arrays: dict[str, np.ndarray] = {}
-        if Keep.MOMENTS in self.keep:
-            for half, moments in enumerate(self.halves):
-                arrays[f"count{half}"] = np.array(moments.count)
-                arrays[f"total{half}"] = moments.total.cpu().numpy()
-                arrays[f"outer{half}"] = moments.outer.cpu().numpy()
-        if Keep.ROWS in self.keep:
-            arrays["rows"] = self.rows.numpy()
+        for half, moments in enumerate(self.halves):
+            arrays[f"count{half}"] = np.array(moments.count)
+            arrays[f"total{half}"] = moments.total.cpu().numpy()
+            arrays[f"outer{half}"] = moments.outer.cpu().numpy()
         return arrays
+
+    def restore(self, kind: Keep, arrays: Mapping[str, np.ndarray]) -> None:
+        """Put back what `arrays` returned for the same images; classes are not among that."""
+        if kind is Keep.ROWS:
+            self._rows = [torch.from_numpy(arrays["rows"])]
+            return
+        first, second = (
+            FeatureMoments.from_sums(
+                int(arrays[f"count{half}"]),
+                torch.from_numpy(arrays[f"total{half}"]),
+                torch.from_numpy(arrays[f"outer{half}"]),
+            )
+            for half in range(2)
+        )
+        self._halves = (first, second)
 
 
 def _copy_to_host(features: Tensor) -> Tensor:
@@ -145,9 +143,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Pass:
-    """One way through images: which, how many at once, and what to say of it."""
+    """One pass over images."""
 
-    what: str  # names it in progress reports and errors
+    what: str  # in progress bars and errors
     total: int  # images, over all processes
     batch_size: int
     device: torch.device  # where the detectors are
@@ -164,7 +162,7 @@ class Pass:
 def collect(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
     """Fill the records of all tasks in one pass over the images; call it on every process, `source` gives each its own.
 
-    A detector sees each batch once, as long as one of its records takes more. The first process ends up with all features.
+    A detector gets each batch once, as long as one of its records takes more. The first process ends up with all features.
 
     Raises:
         ValueError: On every process: fewer or more images came, or a detector's features are not finite.
@@ -177,43 +175,52 @@ def collect(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch
 
 
 def _collect_part(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
-    part = of.part()
-    done, finite = 0, {id(task): torch.ones([], dtype=torch.bool, device=of.device) for task in tasks}
+    part, done = of.part(), 0
+    are_finite = [torch.ones([], dtype=torch.bool, device=of.device) for _ in tasks]
     of.progress(of.what, 0, of.total)
     for images, classes in source(part):
         first = part.start + done
         on_device = images.to(of.device, non_blocking=True)
-        for task in tasks:
+        for task, is_finite in zip(tasks, are_finite, strict=True):
             open_records = [record for record in task.records if first < record.count]
             if open_records:
                 with full_precision():
-                    features = task.detector(on_device)
-                finite[id(task)] &= features.isfinite().all()
-                if done == 0:  # later ones are looked at in the end: asking a GPU is waiting for it
-                    _check_finite(finite[id(task)], task.detector, of.what)
+                    features = task.detector.network(on_device)
+                is_finite &= features.isfinite().all()
                 for record in open_records:
                     record.append(features, classes, first)
+        if done == 0:  # later ones are checked at the end: reading a value makes the host wait for the GPU
+            _check_finite(tasks, are_finite, of.what)
         done += len(images)
         of.progress(of.what, min(done * distributed.world_size(), of.total), of.total)
-    for task in tasks:
-        _check_finite(finite[id(task)], task.detector, of.what)
+    _check_finite(tasks, are_finite, of.what)
     if done != len(part):
         raise ValueError(f"{of.what}: {done} images came where {len(part)} were announced")
 
 
+def _check_finite(tasks: Sequence[Task], are_finite: Sequence[Tensor], what: str) -> None:
+    for task, is_finite in zip(tasks, are_finite, strict=True):
+        if not is_finite:
+            raise ValueError(
+                f"{what}: the features of detector {task.detector.name} are not finite (NaN or infinite); its weights "
+                f"(digest {task.detector.digest}) are unusable, or the device miscalculates"
+            )
+
+
 @dataclass(frozen=True)
 class RealRequest:
-    """What a metric wants of the real images."""
+    """The real images that a metric takes, and what it keeps of their features."""
 
     detector: Detector
     real: RealImages
     count: int  # the first so many images
     keep: Keep
 
-    def cache_key(self) -> cache.CacheKey:
-        """Return all that the features depend on."""
+    def cache_key(self, kind: Keep) -> cache.CacheKey:
+        """Return all that the features of one kind depend on."""
         return {
             "version": _CACHE_VERSION,
+            "kind": str(kind.name),
             "content": self.real.content_hash,
             "count": self.count,
             "detector": self.detector.name,
@@ -223,11 +230,11 @@ class RealRequest:
 
 @dataclass(frozen=True)
 class RealFeatures:
-    """The features of real images, and whether the cache had them."""
+    """The features of real images."""
 
     request: RealRequest
     record: FeatureRecord
-    is_cached: bool
+    is_cached: bool  # they come from the cache
 
 
 def real_features(
@@ -238,36 +245,21 @@ def real_features(
     Requests for the same images and detector share a record, which may keep more than one of them asked for. Call it on
     every process; the first one has all features.
     """
-    keys = [json.dumps(dict(request.cache_key())) for request in requests]
-    merged: dict[str, RealRequest] = {}
+    keys = [(request.real.content_hash, request.count, request.detector.name) for request in requests]
+    merged: dict[tuple[str, int, str], RealRequest] = {}
     for key, request in zip(keys, requests, strict=True):
         merged[key] = replace(request, keep=request.keep | merged[key].keep) if key in merged else request
     is_first = distributed.rank() == 0
     found = {key: _load_record(cache_folder, request) if is_first else None for key, request in merged.items()}
     missing = distributed.broadcast_object([key for key, record in found.items() if record is None])
-    for key in missing:
-        merged[key] = replace(
-            merged[key], keep=distributed.broadcast_object(merged[key].keep | _cached_keep(cache_folder, merged[key]))
-        )
-    fresh = {
-        key: FeatureRecord(merged[key].detector.dim, merged[key].count, merged[key].keep, device) for key in missing
+    records = {
+        key: found[key] or FeatureRecord(request.detector.dim, request.count, request.keep, device)
+        for key, request in merged.items()
     }
-    for content in dict.fromkeys(merged[key].real.content_hash for key in missing):
-        same = [key for key in missing if merged[key].real.content_hash == content]
-        _collect_real([merged[key] for key in same], [fresh[key] for key in same], batch_size, device, progress)
-    return [
-        RealFeatures(merged[key], fresh[key], is_cached=False)
-        if key in fresh
-        else RealFeatures(merged[key], found[key] or FeatureRecord(merged[key].detector.dim, 0), is_cached=True)
-        for key in keys
-    ]
-
-
-def keep_features(found: Sequence[RealFeatures], cache_folder: Path) -> None:
-    """Write what `real_features` did not find in the cache into it, on the first process; for when all else succeeded."""
-    if distributed.rank() == 0:
-        for features in {id(features.record): features for features in found if not features.is_cached}.values():
-            _save_record(cache_folder, features.request, features.record)
+    for content in dict.fromkeys(key[0] for key in missing):
+        same = [key for key in missing if key[0] == content]
+        _collect_real([merged[key] for key in same], [records[key] for key in same], batch_size, device, progress)
+    return [RealFeatures(merged[key], records[key], key not in missing) for key in keys]
 
 
 def _collect_real(
@@ -278,52 +270,36 @@ def _collect_real(
     progress: Progress,
 ) -> None:
     """Fill the records, one for each request, in a pass over the set of images that all requests name."""
-    detectors = {id(request.detector): request.detector for request in requests}
-    tasks = [
-        Task(
-            detector,
-            [record for request, record in zip(requests, records, strict=True) if request.detector is detector],
-        )
-        for detector in detectors.values()
-    ]
+    by_detector: dict[str, tuple[Detector, list[FeatureRecord]]] = {}
+    for request, record in zip(requests, records, strict=True):
+        by_detector.setdefault(request.detector.name, (request.detector, []))[1].append(record)
+    tasks = [Task(detector, same) for detector, same in by_detector.values()]
     of = Pass("real images", max(request.count for request in requests), batch_size, device, progress)
     collect(tasks, lambda part: requests[0].real.batches(part, batch_size), of)
 
 
-def _check_finite(is_finite: Tensor, detector: Detector, what: str) -> None:
-    if not is_finite:
-        raise ValueError(
-            f"{what}: the detector {detector.name} answers with numbers that are not finite (NaN or infinite), so there "
-            f"is nothing to measure; its weights (digest {detector.digest}) are unusable, or the device miscalculates"
-        )
-
-
-def _save_record(folder: Path, request: RealRequest, record: FeatureRecord) -> None:
-    provenance = {
-        "images": request.real.name,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "device": str(record.device),
-    }
-    cache.save(folder, "real", request.cache_key(), record.arrays(), provenance)
+def keep_features(found: Sequence[RealFeatures], cache_folder: Path) -> None:
+    """Write what `real_features` did not find in the cache into it, on the first process; for when all else succeeded."""
+    if distributed.rank() != 0:
+        return
+    for features in {id(features.record): features for features in found if not features.is_cached}.values():
+        request, record = features.request, features.record
+        provenance = {
+            "images": request.real.name,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "torch": torch.__version__,
+            "device": str(record.device),
+        }
+        for kind in request.keep:
+            cache.save(cache_folder, "real", request.cache_key(kind), record.arrays(kind), provenance)
 
 
 def _load_record(folder: Path, request: RealRequest) -> FeatureRecord | None:
     """Return the record of a request if the cache has all that it is to keep; its rows come without classes."""
     record = FeatureRecord(request.detector.dim, request.count, request.keep)
-    arrays = cache.load(folder, "real", request.cache_key(), _array_names(request.keep))
-    if arrays is None:
-        return None
-    record.restore(arrays)
+    for kind in request.keep:
+        arrays = cache.load(folder, "real", request.cache_key(kind))
+        if arrays is None:
+            return None
+        record.restore(kind, arrays)
     return record
-
-
-def _cached_keep(folder: Path, request: RealRequest) -> Keep:
-    """Return what the cache has of a request, to be kept when its file is written anew."""
-    present = cache.names(folder, "real", request.cache_key()) if distributed.rank() == 0 else frozenset()
-    return Keep(sum(kind.value for kind in Keep if present.issuperset(_array_names(kind))))
-
-
-def _array_names(keep: Keep) -> list[str]:
-    moments = [f"{name}{half}" for half in range(2) for name in ("count", "total", "outer")]
-    return (moments if Keep.MOMENTS in keep else []) + (["rows"] if Keep.ROWS in keep else [])

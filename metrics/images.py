@@ -1,4 +1,4 @@
-"""What is measured: a real set of images and a source of generated ones, as the metrics see them."""
+"""The interfaces of what is measured: a real set of images, and a source of generated ones."""
 
 import enum
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ ImageBatch = tuple[Tensor, Tensor | None]  # uint8 [n, channels, height, width];
 
 EPSILON = 1e-4  # of a path's length, between the two images of a pair
 
-Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+Progress = Callable[[str, int, int], None]  # called with a description, the number done, and the total
 
 
 class Sample(enum.Enum):
-    """What of a generator a metric looks at."""
+    """What a metric takes of a generator."""
 
     IMAGES = "images"  # uint8 [n, channels, height, width]
     PAIRS = "pairs"  # neighbours along paths in W, float32 [n, 2, channels, height, width], 0..255, not rounded
@@ -25,15 +25,19 @@ class RealImages(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call the set, such as the file's name."""
+        """For people, such as the file name."""
+
+    @property
+    def location(self) -> str:
+        """Absolute path."""
 
     @property
     def count(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     @property
     def content_hash(self) -> str:
-        """Names the images by their content and order, wherever they are stored."""
+        """A hash of the images and their order, wherever they are stored."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -41,22 +45,22 @@ class RealImages(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """How many classes the images are sorted into; 0 = none."""
+        """Number of classes; 0 = the images have none."""
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
         """Yield the images of these indices in order, `batch_size` at a time."""
 
 
 class FakeImages(Protocol):
-    """Images to be judged, usually a generator's."""
+    """Generated images."""
 
     @property
     def name(self) -> str:
-        """What people call the source, such as the snapshot's file name."""
+        """For people, such as the file name of the snapshot."""
 
     @property
     def content_hash(self) -> str:
-        """Names the source by its content, such as the snapshot's sha256; empty = unknown."""
+        """Such as the sha256 of the snapshot; empty = unknown."""
 
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError at once if there are not so many images, or no pairs at all."""

@@ -12,6 +12,8 @@ from metrics.images import RealImages, Sample
 
 Setting = str | int | float | bool
 
+MAX_GEN = 10_000_000  # generated images
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -30,7 +32,7 @@ class Inputs:
     detector: Detector
     device: torch.device  # where the detector is; rows of features are on the CPU
     fake: FeatureRecord
-    real: FeatureRecord | None = None  # None = it looks at generated images only
+    real: FeatureRecord | None = None  # None = it takes generated images only
 
     @property
     def both(self) -> tuple[FeatureRecord, FeatureRecord]:
@@ -56,8 +58,8 @@ class Metric:
     detector: str  # whose features it takes
     num_gen: int  # generated images
     keep: Keep  # of the generated images' features
-    real: RealUse | None  # None = it looks at generated images only
-    check: Callable[[RealImages], None]  # raises ValueError where it cannot judge such images
+    real: RealUse | None  # None = it takes generated images only
+    check: Callable[[RealImages], None]  # raises ValueError for unsuitable images
     measure: Callable[[Inputs], Measurement]
     comparable_to_published: bool = True
     higher_is_better: bool = False
@@ -72,13 +74,14 @@ class Family:
     min_gen: int  # the smallest number
     make: Callable[[int], Metric]  # of the number
     standard_count: str = "50k"  # the number that publications have
+    standard_name: str = ""  # where that has another form than the template
 
     def standard(self) -> tuple[str, Metric]:
         """Return name and metric for the usual number of images."""
         name = self.template.format(count=self.standard_count)
         metric = self.find(name)
         assert metric is not None
-        return name, metric
+        return self.standard_name or name, metric
 
     def find(self, name: str) -> Metric | None:
         """Return the metric of a name; None if the name is of another family. Raises ValueError for a small number."""
@@ -87,5 +90,7 @@ class Family:
             return None
         num_gen = int(match[1]) * (1000 if match[2] else 1)
         if num_gen < self.min_gen:
-            raise ValueError(f"{name} would look at {num_gen} generated images; it takes at least {self.min_gen}")
+            raise ValueError(f"{name} stands for {num_gen} generated images; the least number is {self.min_gen}")
+        if num_gen > MAX_GEN:
+            raise ValueError(f"{name} stands for {num_gen} generated images; the largest number is {MAX_GEN}")
         return self.make(num_gen)

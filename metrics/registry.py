@@ -1,7 +1,8 @@
 """The metrics by name, and the one function that computes them: evaluate(names, real, fake)."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import torch
 
 from metrics import cache
 from metrics.detectors import BuildContext, Detector, DetectorKind
-from metrics.families import dct_proxy, path_length, proxy
 from metrics.families import dinov2 as dinov2_metrics
 from metrics.families import inception as inception_metrics
 from metrics.families import module as module_metrics
 from metrics.families import neighbours as neighbour_metrics
+from metrics.families import path_length, proxy
 from metrics.features import (
     FeatureRecord,
     Keep,
@@ -25,35 +26,22 @@ from metrics.features import (
     keep_features,
     real_features,
 )
-from metrics.images import FakeImages, ImageBatch, Progress, RealImages, Sample, no_progress
+from metrics.images import FakeImages, Progress, RealImages, Sample, no_progress
 from metrics.metric import Inputs, Measurement, Metric
 from metrics.results import MetricResult
 from metrics.weights.published import Source
 from torch_utils import distributed
 
+_MODULES = (inception_metrics, neighbour_metrics, path_length, dinov2_metrics, module_metrics)
+
 DETECTORS: dict[str, DetectorKind] = {
-    **inception_metrics.DETECTORS,
-    **neighbour_metrics.DETECTORS,
-    **path_length.DETECTORS,
-    **dinov2_metrics.DETECTORS,
-    **module_metrics.DETECTORS,
+    **{name: kind for module in _MODULES for name, kind in module.DETECTORS.items()},
     **proxy.DETECTORS,
-    **dct_proxy.DETECTORS,
 }
 
-FAMILIES = (
-    *inception_metrics.FAMILIES,
-    *neighbour_metrics.FAMILIES,
-    *path_length.FAMILIES,
-    *dinov2_metrics.FAMILIES,
-    *module_metrics.FAMILIES,
-)
+FAMILIES = tuple(family for module in _MODULES for family in module.FAMILIES)
 
-METRICS: dict[str, Metric] = {
-    **dict(family.standard() for family in FAMILIES),
-    **proxy.METRICS,
-    **dct_proxy.METRICS,
-}
+METRICS: dict[str, Metric] = {**dict(family.standard() for family in FAMILIES), **proxy.METRICS}
 
 FakeRecords = dict[tuple[Sample, str, int], FeatureRecord]  # by kind of sample, detector and number
 
@@ -75,10 +63,17 @@ def get(name: str) -> Metric:
     return metric
 
 
+RETIRED = {"proxy_fd_dct_v1": "proxy_fd_randconv_v1", "proxy_fd_democlf_v1": "proxy_fd_clf_v1"}
+
+
 def parse_names(text: str) -> list[str]:
     """Return the metrics of a comma-separated list of names and GROUPS, each once; raises ValueError for unknown ones."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     names = list(dict.fromkeys(name for word in words for name in GROUPS.get(word, (word,))))
+    for name in set(names) & RETIRED.keys():
+        print(f"Warning: {name} no longer exists and is skipped; {RETIRED[name]} replaces it.")
+    if len(kept := [name for name in names if name not in RETIRED]) > 0:
+        names = kept
     unknown = [name for name in names if find(name) is None]
     if unknown or not names:
         raise ValueError(f"metrics={text!r}: {_unknown(unknown)}")
@@ -86,15 +81,15 @@ def parse_names(text: str) -> list[str]:
 
 
 def check_suitable(names: Sequence[str], real: RealImages, fake: FakeImages | None = None) -> None:
-    """Raise ValueError if one of the metrics cannot judge such images, or there are too few; takes no time."""
+    """Raise ValueError if one of the metrics cannot be computed of such images, or of so few."""
     for metric in map(get, names):
         metric.check(real)
         if fake is not None:
             fake.check(metric.sample, metric.num_gen)
 
 
-def see_training(names: Sequence[str]) -> bool:
-    """Return whether one of the metrics looks at the real images as training sees them."""
+def uses_flipped(names: Sequence[str]) -> bool:
+    """Return whether one of the metrics takes flipped real images too where training flips."""
     uses = [get(name).real for name in names]
     return any(use is not None and use.as_trained for use in uses)
 
@@ -102,7 +97,7 @@ def see_training(names: Sequence[str]) -> bool:
 def weights_files(names: Sequence[str]) -> list[str]:
     """Return the keys of the published weights that metrics take."""
     kinds = [DETECTORS[get(name).detector] for name in names]
-    return list(dict.fromkeys(file.key for kind in kinds for file in kind.files))
+    return list(dict.fromkeys(file.key for kind in kinds for file in kind.readers))
 
 
 def uses_module(names: Sequence[str]) -> bool:
@@ -111,15 +106,17 @@ def uses_module(names: Sequence[str]) -> bool:
 
 
 def prepare(names: Sequence[str], weights: Source) -> None:
-    """Put the weights of all detectors in place, downloaded if need be; `evaluate` itself downloads nothing.
+    """Obtain the weights of all detectors, downloaded if need be; `evaluate` itself downloads nothing.
 
-    In a run of several processes the first one of each machine does it, and the others wait for it, here or where they
-    join: call it on every process or outside of runs. Raises ValueError if weights are missing or unusable.
+    Call it on every process or outside of runs: the first process of each machine does it, the others wait. Raises
+    ValueError if weights are missing or unusable.
     """
     with distributed.raise_on_all_ranks():
         if distributed.is_first_on_machine():
             for key in dict.fromkeys(get(name).detector for name in names):
                 DETECTORS[key].prepare(weights)
+            if uses_module(names):
+                module_metrics.prepare_module(weights)
 
 
 def evaluate(
@@ -137,20 +134,20 @@ def evaluate(
 ) -> list[MetricResult]:
     """Compute metrics in one pass over the generated images, and one over the real ones unless that is cached.
 
-    In a run of several processes each describes its part of the images: call it on every process. The first one returns
-    the results, the others none.
+    In a run of several processes each computes the features of its part of the images: call it on every process. The
+    first one returns the results, the others none.
 
     Args:
         names: Keys of METRICS, or names of FAMILIES.
         real: The real set.
-        fake: What is judged.
+        fake: The generated images.
         real_as_trained: The real set followed by its mirror images, where training flips; None = it does not.
         device: Where the detectors run.
         batch_size: Images at once; does not change a value.
         seed: Of the generated images.
         cache_folder: None = `cache.default_folder()`.
         weights: Where those of the detectors are; None = wherever `metrics.weights.published.find` finds them.
-        progress: Told about every pass.
+        progress: Called in every pass.
 
     Raises:
         ValueError: A metric is not known or does not suit the images, or weights are missing or unusable.
@@ -161,37 +158,23 @@ def evaluate(
     check_suitable(names, real, fake)
     detectors = _build(metrics, BuildContext(real, device, folder, weights or Source(cache_folder=folder), progress))
     requests = _real_requests(metrics, detectors, real, real_as_trained or real)
-    real_ones = real_features(list(requests.values()), batch_size, device, folder, progress)
-    described_real = dict(zip(requests, real_ones, strict=True))
-    described_fake = _empty_records(metrics, detectors, device)
-    for sample in Sample:
-        _collect_fake(sample, described_fake, detectors, fake, seed, batch_size, device, progress)
+    found = real_features(list(requests.values()), batch_size, device, folder, progress)
+    described_real = dict(zip(requests, found, strict=True))
+    described_fake = _collect_fake(metrics, detectors, fake, seed, batch_size, device, progress)
     measured: dict[str, Measurement] = {}
     with distributed.raise_on_all_ranks():
         if distributed.rank() == 0:
-            measured = _measure(metrics, detectors, described_real, described_fake, device)
-    keep_features(real_ones, folder)  # not before: a run that fails leaves nothing
+            for name, metric in metrics.items():
+                real_record = described_real[name].record if metric.real else None
+                fake_record = described_fake[metric.sample, metric.detector, metric.num_gen]
+                inputs = Inputs(detectors[metric.detector], device, fake_record, real_record)
+                measured[name] = metric.measure(inputs)
+    keep_features(found, folder)  # not before: a run that fails leaves nothing
     seconds = time.monotonic() - started_sec
     return [
-        _result(name, measurement, detectors, requests.get(name), described_real.get(name), fake, seed, seconds)
+        _result(name, measurement, detectors, described_real.get(name), fake, seed, seconds)
         for name, measurement in measured.items()
     ]
-
-
-def _measure(
-    metrics: Mapping[str, Metric],
-    detectors: Mapping[str, Detector],
-    real: Mapping[str, RealFeatures],
-    fake: FakeRecords,
-    device: torch.device,
-) -> dict[str, Measurement]:
-    """Return what each metric makes of the features."""
-    measured = {}
-    for name, metric in metrics.items():
-        record, real_one = fake[metric.sample, metric.detector, metric.num_gen], real.get(name)
-        inputs = Inputs(detectors[metric.detector], device, record, real_one.record if real_one else None)
-        measured[name] = metric.measure(inputs)
-    return measured
 
 
 def _build(metrics: Mapping[str, Metric], context: BuildContext) -> dict[str, Detector]:
@@ -205,43 +188,10 @@ def _build(metrics: Mapping[str, Metric], context: BuildContext) -> dict[str, De
     return detectors
 
 
-def _collect_fake(
-    sample: Sample,
-    records: FakeRecords,
-    detectors: Mapping[str, Detector],
-    fake: FakeImages,
-    seed: int,
-    batch_size: int,
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    """Fill the records of generated images, or of pairs, in one pass."""
-    wanted: dict[str, list[FeatureRecord]] = {}
-    for (kind, detector, _), record in records.items():
-        if kind is sample:
-            wanted.setdefault(detector, []).append(record)
-    if not wanted:
-        return
-
-    def source(part: range) -> Iterator[ImageBatch]:
-        if sample is Sample.PAIRS:
-            return fake.pairs(part, batch_size, seed)
-        return fake.batches(part, batch_size, seed)
-
-    total = max(record.count for kept in wanted.values() for record in kept)
-    tasks = [Task(detectors[key], kept) for key, kept in wanted.items()]
-    collect(tasks, source, Pass(f"generated {sample.value}", total, batch_size, device, progress))
-
-
-def _unknown(names: Sequence[str]) -> str:
-    reason = f"there is no metric {', '.join(names)} in this version" if names else "no metric is named"
-    return f"{reason}; choose from {', '.join(METRICS)}, or another number, such as fid5k_full"
-
-
 def _real_requests(
     metrics: Mapping[str, Metric], detectors: Mapping[str, Detector], real: RealImages, real_as_trained: RealImages
 ) -> dict[str, RealRequest]:
-    """Return what each metric that looks at real images wants of them."""
+    """Return the requests of the metrics that take real images."""
     requests = {}
     for name, metric in metrics.items():
         if metric.real is not None:
@@ -251,22 +201,43 @@ def _real_requests(
     return requests
 
 
-def _empty_records(
-    metrics: Mapping[str, Metric], detectors: Mapping[str, Detector], device: torch.device
+def _collect_fake(
+    metrics: Mapping[str, Metric],
+    detectors: Mapping[str, Detector],
+    fake: FakeImages,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress,
 ) -> FakeRecords:
-    """Return the records to be filled; each keeps what any of the metrics wants of it."""
+    """Return the features of generated images and of pairs, in one pass over each; a record keeps what any metric wants."""
     keep: dict[tuple[Sample, str, int], Keep] = {}
     for metric in metrics.values():
         key = (metric.sample, metric.detector, metric.num_gen)
         keep[key] = keep.get(key, metric.keep) | metric.keep
-    return {key: FeatureRecord(detectors[key[1]].dim, key[2], kept, device) for key, kept in keep.items()}
+    records = {key: FeatureRecord(detectors[key[1]].dim, key[2], kept, device) for key, kept in keep.items()}
+    for sample, batches in ((Sample.IMAGES, fake.batches), (Sample.PAIRS, fake.pairs)):
+        by_detector: dict[str, list[FeatureRecord]] = {}
+        for (kind, name, _), record in records.items():
+            if kind is sample:
+                by_detector.setdefault(name, []).append(record)
+        if by_detector:
+            tasks = [Task(detectors[name], same) for name, same in by_detector.items()]
+            total = max(record.count for same in by_detector.values() for record in same)
+            of = Pass(f"generated {sample.value}", total, batch_size, device, progress)
+            collect(tasks, partial(batches, batch_size=batch_size, seed=seed), of)
+    return records
+
+
+def _unknown(names: Sequence[str]) -> str:
+    reason = f"there is no metric {', '.join(names)} in this version" if names else "no metric is named"
+    return f"{reason}; choose from {', '.join(METRICS)}, or another number, such as fid5k_full"
 
 
 def _result(
     name: str,
     measurement: Measurement,
     detectors: Mapping[str, Detector],
-    request: RealRequest | None,
     real: RealFeatures | None,
     fake: FakeImages,
     seed: int,
@@ -280,12 +251,13 @@ def _result(
         floor=measurement.floor,
         details=measurement.details,
         settings=measurement.settings,
-        num_real=request.count if request else 0,
+        num_real=real.request.count if real else 0,
         num_gen=metric.num_gen,
         seed=seed,
         snapshot=fake.name,
         snapshot_hash=fake.content_hash,
-        real_hash=request.real.content_hash if request else "",
+        real_path=real.request.real.location if real else "",
+        real_hash=real.request.real.content_hash if real else "",
         real_cached=real is not None and real.is_cached,
         detector=detector.name,
         detector_digest=detector.digest,

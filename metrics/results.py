@@ -1,8 +1,9 @@
-"""The outcome of a metric, and the JSON lines it is recorded in."""
+"""The result of a metric, and the JSON lines it is recorded in."""
 
 import contextlib
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,19 +15,20 @@ from metrics.metric import Setting
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A value and all that is needed to know what it means."""
+    """A value and everything it depends on."""
 
     metric: str
     value: float
     floor: float | None  # the value of one half of the real images against the other
     details: dict[str, float]  # further figures by name
     settings: dict[str, Setting]  # of the computation, such as ddof
-    num_real: int  # 0 = the metric looks at generated images only
+    num_real: int  # 0 = the metric takes generated images only
     num_gen: int
     seed: int
     snapshot: str  # name of what was measured
     snapshot_hash: str  # its sha256; empty = unknown
-    real_hash: str  # names the real set by its content; empty = none
+    real_path: str  # absolute; empty = the metric takes generated images only
+    real_hash: str  # of its content; empty = as above
     real_cached: bool  # the features of the real set came from the cache
     detector: str
     detector_digest: str  # sha256 of its weights; of the file, where they come from one
@@ -35,10 +37,13 @@ class MetricResult:
     versions: dict[str, str]  # of the libraries that computed it
     seconds: float  # of the whole evaluation, which several metrics may have shared
     timestamp: float  # seconds since 1970
+    real_is_training_set: bool | None = None  # of the network, by content; None = not known, or no network
 
     def row(self) -> dict[str, object]:
-        """Return the result as plain values."""
-        return dataclasses.asdict(self)
+        """Return the result as plain values; None in place of numbers that are not finite, which JSON does not have."""
+        row = dataclasses.asdict(self)
+        row["details"] = {name: _finite(value) for name, value in self.details.items()}
+        return row | {"value": _finite(self.value), "floor": _finite(self.floor)}
 
     def summary(self) -> str:
         """Return the result as a line for people."""
@@ -48,11 +53,15 @@ class MetricResult:
         return f"{self.metric} {self.value:.4g}  ({floor}{real}{self.num_gen:,} generated{details})"
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def append_rows(results: Iterable[MetricResult], folder: Path) -> None:
     """Append each result as a line of JSON to metric-<name>.jsonl in a folder, which must exist."""
     for result in results:
         with open(rows_path(folder, result.metric), "a", encoding="utf-8") as file:
-            file.write(json.dumps(result.row()) + "\n")
+            file.write(json.dumps(result.row(), allow_nan=False) + "\n")
 
 
 def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:

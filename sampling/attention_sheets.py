@@ -1,4 +1,4 @@
-"""Attention maps as images: heat laid over the darkened image, one sheet a layer and an overview."""
+"""Attention maps as heat over the darkened image: an overview of all layers, and a sheet per layer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,27 +13,18 @@ from sampling.captions import Cell, as_colour, enlargement, sheet
 from training.networks.generator import Generator
 from training.run.preview import to_uint8
 
-HEADS_A_LINE = 8
+HEADS_PER_ROW = 8
 _DARKENED = 0.35  # brightness of the image below the heat
-_HEAT = np.array([[0, 0, 0], [150, 20, 60], [235, 90, 20], [255, 205, 60], [255, 255, 225]])  # none to most
-_MARK, _MARK_EDGE = (0, 230, 255), (0, 0, 0)  # one or the other is seen on any image
-_FULL_HEAT = 3.0  # times its even share, at least, is shown brightest; so a map without any choice stays dark
+_HEAT = np.array([[0, 0, 0], [150, 20, 60], [235, 90, 20], [255, 205, 60], [255, 255, 225]])  # from none to most
+_MARK, _MARK_EDGE = (0, 230, 255), (0, 0, 0)  # at least one of them contrasts with any image
+_FULL_HEAT = 3.0  # the smallest multiple of an even share that is shown brightest, so that a flat map stays dark
 
 
 def write_attention(
-    generator: Generator,
-    ws: Tensor,
-    name: str,
-    points: Sequence[Point],
-    layers: Sequence[int],
-    noise_mode: str,
-    outdir: Path,
+    generator: Generator, ws: Tensor, name: str, points: Sequence[Point], layers: Sequence[int], outdir: Path
 ) -> None:
-    """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the image of styles [1, num_ws, w_dim].
-
-    Says where they are, and which layers are projected.
-    """
-    maps, image = attention_maps(generator.synthesis, ws, points, layers, noise_mode)
+    """Write NAME.png, the overview, and NAME-layerNN.png for each layer, of the image of styles [1, num_ws, w_dim]."""
+    maps, image = attention_maps(generator, ws, points, layers)
     pixels = to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
     write_image(outdir / f"{name}.png", overview(pixels, points, maps))
     for attention in maps:
@@ -41,13 +32,11 @@ def write_attention(
     print(f"Overview: {outdir / name}.png; each of the {len(maps)} layers: {name}-layerNN.png")
     projected = [str(attention.layer) for attention in maps if attention.is_projected]
     if projected:
-        print(
-            f"Attention through Linformer's projection, of which the magnitude is shown: layer {', '.join(projected)}"
-        )
+        print(f"Layers with Linformer's projection, which show the magnitude of the weights: {', '.join(projected)}")
 
 
 def parse_points(text: str | None, height: int, width: int) -> list[Point]:
-    """The points of "y,x;y,x" in an image of this size; None = its middle and three around it. Raises ValueError."""
+    """The points of "y,x;y,x" in an image of this size; None = four default points. Raises ValueError."""
     if text is None:
         return [(height // 2, width // 2), (height // 4, width // 4), (height // 4, 3 * width // 4),
                 (3 * height // 4, width // 2)]  # fmt: skip
@@ -65,13 +54,13 @@ def parse_points(text: str | None, height: int, width: int) -> list[Point]:
 
 
 def layer_sheet(pixels: np.ndarray, points: Sequence[Point], attention: LayerAttention) -> np.ndarray:
-    """One layer: a row for each point with the image, the mean over the heads, and each head; long rows are continued.
+    """One layer: for each point the image, the mean over the heads, and each head; long rows are wrapped.
 
-    A caption says how many times its even share the brightest place gets; 1.0x would be a map without any choice.
+    Captions give the peak as a multiple of an even share; 1.0x is a flat map.
 
     Args:
         pixels: The image, uint8 [height, width, channels].
-        points: The queries, in the order of the maps.
+        points: The queries.
         attention: Their maps.
 
     Returns:
@@ -81,29 +70,22 @@ def layer_sheet(pixels: np.ndarray, points: Sequence[Point], attention: LayerAtt
     for i, point in enumerate(points):
         heads = [heat_cell(pixels, f"head {k}", maps[i], point) for k, maps in enumerate(attention.shares)]
         mean = heat_cell(pixels, "mean", attention.shares[:, i].mean(dim=0), point)
-        for start in range(0, len(heads), HEADS_A_LINE):
+        for start in range(0, len(heads), HEADS_PER_ROW):
             begin: list[Cell] = [point_cell(pixels, point, attention), mean] if start == 0 else [None, None]
-            rows.append(begin + heads[start : start + HEADS_A_LINE])
+            rows.append(begin + heads[start : start + HEADS_PER_ROW])
     return sheet(rows)
 
 
 def overview(pixels: np.ndarray, points: Sequence[Point], layers: Sequence[LayerAttention]) -> np.ndarray:
-    """All layers, the mean over their heads: a row for each point, a column for each layer; uint8 [height, width, 3]."""
-    return sheet(
-        [
-            [point_cell(pixels, point, layers[-1])]
-            + [
-                heat_cell(
-                    pixels,
-                    f"{one.layer}: {one.shares.shape[3]}x{one.shares.shape[2]}",
-                    one.shares[:, i].mean(dim=0),
-                    point,
-                )
-                for one in layers
-            ]
-            for i, point in enumerate(points)
-        ]
-    )
+    """The mean over the heads: a row per point, a column per layer; uint8 [height, width, 3]."""
+    rows: list[list[Cell]] = []
+    for i, point in enumerate(points):
+        row: list[Cell] = [point_cell(pixels, point, layers[-1])]
+        for layer in layers:
+            shares = layer.shares[:, i].mean(dim=0)
+            row.append(heat_cell(pixels, f"{layer.layer}: {shares.shape[1]}x{shares.shape[0]}", shares, point))
+        rows.append(row)
+    return sheet(rows)
 
 
 def point_cell(pixels: np.ndarray, point: Point, attention: LayerAttention) -> Cell:

@@ -1,4 +1,4 @@
-"""Sheets: small images side by side, enlarged and with short captions above them."""
+"""Sheets: enlarged images in rows, with captions."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dnnlib.images.animation import enlarged
 
-MIN_CELL_PX = 96  # an image's longer side is enlarged by a whole factor to at least this
+MIN_CELL_PX = 96  # images are enlarged until their longer side is at least this
 _CAPTION_PX, _TEXT_PX, _GAP_PX = 15, 11, 4
 _PAPER, _INK = 255, 0
 
@@ -16,7 +16,7 @@ Cell = tuple[np.ndarray, str] | None  # uint8 [height, width, 1 or 3] and its ca
 
 
 def enlargement(height: int, width: int) -> int:
-    """The whole factor by which images of this size are enlarged; it keeps every pixel a square of one colour."""
+    """The integer factor by which images of this size are enlarged."""
     return -(-MIN_CELL_PX // max(height, width))
 
 
@@ -26,13 +26,9 @@ def as_colour(pixels: np.ndarray) -> np.ndarray:
 
 
 def sheet(rows: Sequence[Sequence[Cell]]) -> np.ndarray:
-    """Images in rows, with their captions above; rows without any caption are closed up.
+    """Draw images of one size in rows, with captions above them: uint8 [height, width, 3].
 
-    Args:
-        rows: All images of one size; rows may differ in length.
-
-    Returns:
-        uint8 [height, width, 3].
+    Rows may differ in length. A row without captions leaves no space for them.
     """
     first = next(cell for row in rows for cell in row if cell is not None)[0]
     factor = enlargement(*first.shape[:2])

@@ -1,4 +1,4 @@
-"""Directions of W that change images most, found in closed form (Shen & Zhou, SeFa, arXiv 2007.06600)."""
+"""Directions of W that change images most, in closed form (Shen & Zhou, SeFa, arXiv 2007.06600), and their images."""
 
 import zipfile
 from collections.abc import Sequence
@@ -11,83 +11,68 @@ import torch
 from torch import Tensor
 
 from dnnlib.files import atomic_write
-from training.networks.attention import EncoderLayer
-from training.networks.generator import Stage, SynthesisNetwork
-from training.networks.layers import EqualizedLinear
+from dnnlib.images.writer import write_image
+from dnnlib.paths import user_path
+from sampling.captions import sheet
+from sampling.renderer import Renderer, Request, device_of, random_w
+from training.networks.generator import Generator
+
+_FIELDS = ("vectors", "eigenvalues", "spreads")
+_SAMPLES = 5000  # random w that measure the spread of w
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Orthonormal directions of W, those of the largest effect first."""
+    """Orthonormal directions of W, by decreasing effect."""
 
-    layers: tuple[int, ...]  # the styles that are moved, as counted in ws
+    layers: tuple[int, ...]  # the styles that are moved, as indices of ws
     vectors: Tensor  # [count, w_dim], each of length 1
-    eigenvalues: Tensor  # [count]: squared change of all style factors of those layers for a step of length 1
+    eigenvalues: Tensor  # [count]: squared change of all style factors of those layers per unit step
     spreads: Tensor  # [count]: standard deviation of w along each, the unit of a step
 
     def move(self, ws: Tensor, index: int, steps: float) -> Tensor:
-        """Styles [batch, num_ws, w_dim] moved along a direction in its layers by so many standard deviations of w."""
+        """Styles [batch, num_ws, w_dim] moved along a direction by `steps` standard deviations of w."""
         moved = ws.clone()
         moved[:, list(self.layers)] += steps * self.spreads[index] * self.vectors[index]
         return moved
 
     def save(self, path: Path) -> None:
-        """Write them as .npz, of arrays named as the fields."""
+        """Write an .npz file with one array per field."""
         with atomic_write(path) as file:
-            np.savez(
-                file,
-                layers=np.array(self.layers),
-                vectors=self.vectors.cpu().numpy(),
-                eigenvalues=self.eigenvalues.cpu().numpy(),
-                spreads=self.spreads.cpu().numpy(),
-            )
+            arrays = {name: getattr(self, name).cpu().numpy() for name in _FIELDS}
+            np.savez(file, layers=np.array(self.layers), **arrays)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Self:
         """Read what `save` wrote; raises ValueError for another file."""
-        path = Path(path).expanduser()
+        path = user_path(path)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 layers = tuple(int(layer) for layer in arrays["layers"])
-                names = ("vectors", "eigenvalues", "spreads")
-                tensors = [torch.from_numpy(arrays[name]).float().to(device) for name in names]
+                tensors = [torch.from_numpy(arrays[name]).float().to(device) for name in _FIELDS]
         except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path}: not directions as `generate.py directions` writes them to directions.npz, or damaged"
-            ) from error
+            raise ValueError(f"{path}: not a directions.npz of `generate.py directions`, or damaged") from error
         count = len(tensors[0]) if tensors[0].ndim == 2 else 0
         if not count or not layers or min(layers) < 0 or any(tensor.shape != (count,) for tensor in tensors[1:]):
-            raise ValueError(f"{path}: its directions, layers and spreads do not belong together; find them again")
+            raise ValueError(f"{path}: the shapes of its arrays do not match; find the directions again")
+        if not all(tensor.isfinite().all() for tensor in tensors):
+            raise ValueError(f"{path}: its arrays have values that are not finite; find the directions again")
         return cls(layers, *tensors)
 
 
-def affine_layers(synthesis: SynthesisNetwork) -> list[list[EqualizedLinear]]:
-    """The linear maps that read each style: the encoder layer's of that number, and that of a stage's ToRGB before it."""
-    readers: list[list[EqualizedLinear]] = [[] for _ in range(synthesis.num_ws)]
-    index = 0
-    for stage in synthesis.stages:
-        assert isinstance(stage, Stage)
-        for layer in stage.layers:
-            assert isinstance(layer, EncoderLayer)
-            readers[index].append(layer.affine)
-            index += 1
-        readers[index].append(stage.to_rgb.affine)
-    return readers
-
-
-def find_directions(synthesis: SynthesisNetwork, layers: Sequence[int], count: int, samples: Tensor) -> Directions:
+def find_directions(generator: Generator, layers: Sequence[int], count: int, samples: Tensor) -> Directions:
     """The directions along which the style factors of some layers change most: eigenvectors of A^T A (equation 6).
 
-    A has the weights of all linear maps that read these styles, one below the other. The sign of an eigenvector is
-    arbitrary; here its largest component is positive.
+    A stacks the weights of all linear maps that read these styles. The sign of each eigenvector makes its largest
+    component positive.
 
     Args:
-        synthesis: Whose weights to take.
-        layers: Which styles, counted as in ws.
-        count: How many, at most w_dim.
+        generator: Whose weights to take.
+        layers: Indices of ws.
+        count: At most w_dim.
         samples: Random w, [samples, w_dim], to measure their spread.
     """
-    readers = affine_layers(synthesis)
+    readers = generator.style_layers()
     weights = torch.cat([affine.weight * affine.weight_gain for layer in layers for affine in readers[layer]]).double()
     eigenvalues, vectors = torch.linalg.eigh(weights.T @ weights)  # ascending, vectors in columns
     chosen = vectors.T.flip(0)[:count]
@@ -97,9 +82,47 @@ def find_directions(synthesis: SynthesisNetwork, layers: Sequence[int], count: i
     return Directions(tuple(layers), chosen, eigenvalues.flip(0)[:count].clamp(min=0).float(), spreads)
 
 
+def choose_directions(generator: Generator, file: str | None, layers: Sequence[int], count: int) -> Directions:
+    """The directions of a file, or of the weights. Raises ValueError if they do not fit the generator."""
+    if file is None:
+        if count > generator.w_dim:
+            raise ValueError(f"--count={count}: W has {generator.w_dim} dimensions, and at most that many directions")
+        return find_directions(generator, layers, count, random_w(generator, _SAMPLES, seed=0))
+    directions = Directions.load(file, device_of(generator))
+    if directions.vectors.shape[1] != generator.w_dim or max(directions.layers) >= generator.num_ws:
+        raise ValueError(
+            f"--directions={file}: directions of {directions.vectors.shape[1]} dimensions for styles up to "
+            f"{max(directions.layers)}, but this network has styles 0-{generator.num_ws - 1} of {generator.w_dim} dimensions"
+        )
+    return directions
+
+
 def steps(strength: float, columns: int) -> list[float]:
-    """Evenly spaced steps from -strength to strength; the middle one is exactly 0. Raises ValueError for an even number."""
+    """Evenly spaced steps from -strength to strength, with 0 in the middle. Raises ValueError for an even number."""
     if columns % 2 == 0:
-        raise ValueError(f"--steps={columns}: only an odd number of images has the seed's own in the middle")
+        raise ValueError(f"--steps={columns} must be odd, so that the seed's own image is in the middle")
     half = columns // 2
     return [strength * k / half for k in range(-half, half + 1)]
+
+
+def write_strips(
+    renderer: Renderer,
+    directions: Directions,
+    seeds: Sequence[int],
+    request: Request,
+    amounts: Sequence[float],
+    outdir: Path,
+) -> None:
+    """Write directions-NN.png for each direction, a row per seed and a column per amount, and directions.npz."""
+    ws = renderer.styles(seeds, request)
+    titles = [f"{amount:+.3g}" if amount else "0" for amount in amounts]
+    for index in range(len(directions.vectors)):
+        columns = [renderer.images(directions.move(ws, index, amount), seeds) for amount in amounts]
+        images = torch.stack(columns, dim=1).permute(0, 1, 3, 4, 2).numpy()  # [seeds, amounts, height, width, channels]
+        first = list(zip(images[0], titles, strict=True))
+        path = outdir / f"directions-{index:02d}.png"
+        write_image(path, sheet([first, *([(image, "") for image in row] for row in images[1:])]))
+        effect, spread = float(directions.eigenvalues[index]), float(directions.spreads[index])
+        print(f"{path}: eigenvalue {effect:.3g}, standard deviation of w along it {spread:.3g}")
+    directions.save(outdir / "directions.npz")
+    print(f"To apply them again: --directions={outdir / 'directions.npz'}")

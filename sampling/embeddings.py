@@ -1,4 +1,4 @@
-"""How different images look: embeddings whose squared distances say it, of the own discriminator or of LPIPS."""
+"""Embeddings of images whose squared distances measure how different they look: the discriminator's, or LPIPS."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dnnlib.paths import user_path
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
 from metrics.networks.vgg16_weights import load_vgg16
 from metrics.weights.published import LPIPS, VGG16, Source, require
-from torch_utils.ops.upfirdn2d import downsample2d
 from training.networks.discriminator import Discriminator
 
 Embedding = Callable[[Tensor], Sequence[Tensor]]  # images, -1..1, [n, channels, height, width], to parts [n, features]
@@ -17,25 +17,15 @@ Embedding = Callable[[Tensor], Sequence[Tensor]]  # images, -1..1, [n, channels,
 _NEVER_ZERO = 1e-8
 
 
-def feature_maps(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
-    """What each block of a discriminator makes of images, -1..1: [n, channels, height, width], the largest first."""
-    maps: list[Tensor] = []
-    for block in discriminator.blocks:
-        maps.append(block(maps[-1] if maps else None, images))
-        if discriminator.is_skip:
-            images = downsample2d(images, discriminator.resample_filter)
-    return maps
-
-
 def discriminator_embedding(discriminator: Discriminator) -> Embedding:
-    """The feature maps of a snapshot's own discriminator as an embedding.
+    """The feature maps of a discriminator as an embedding; it does not depend on labels.
 
-    As in LPIPS the channels of each place have length 1, and a block counts by the mean over its places; so the squared
-    distance of two images is the mean over blocks and places, 0..4. Labels play no part in these maps.
+    As in LPIPS, the channels at each position are scaled to length 1; squared distances are means over blocks and
+    positions, 0..4.
     """
 
     def embed(images: Tensor) -> list[Tensor]:
-        maps = feature_maps(discriminator, images)
+        maps = discriminator.features(images)
         return [
             x.flatten(1) * (len(maps) * x.shape[2] * x.shape[3]) ** -0.5
             for x in (x * (x.square().sum(dim=1, keepdim=True) + _NEVER_ZERO).rsqrt() for x in maps)
@@ -45,15 +35,17 @@ def discriminator_embedding(discriminator: Discriminator) -> Embedding:
 
 
 def lpips_embedding(channel_weights: str | Path, height: int, width: int, device: torch.device) -> Embedding:
-    """LPIPS with VGG16, its channel weights from a file, those of VGG16 from its cache or $STYLEFORMER_VGG16.
+    """LPIPS: channel weights from a file, VGG16 from the cache or $STYLEFORMER_VGG16.
 
-    Raises ValueError for a file that is missing or something else, and for images that are too small.
+    Raises ValueError if a file is missing or not of this kind, or if images are too small.
     """
-    path = Path(channel_weights).expanduser()
+    path = user_path(channel_weights)
     if not path.is_file():
-        raise ValueError(f"--lpips={path}: there is no such file; it should have the {LPIPS.what} ({LPIPS.name})")
+        raise ValueError(f"--lpips={path}: there is no such file; give the {LPIPS.what} ({LPIPS.name})")
     if min(height, width) < SMALLEST_PX:
-        raise ValueError(f"--lpips: images of {width}x{height} px are too small, it takes {SMALLEST_PX} px a side")
+        raise ValueError(
+            f"--lpips: images of {width}x{height} px are too small; the minimum is {SMALLEST_PX} px per side"
+        )
     weights = [x.to(device) for x in read_channel_weights(path)]
     vgg16 = load_vgg16(require(VGG16, Source()).path).requires_grad_(False)
     lpips = Lpips(vgg16.features.to(device), weights)
@@ -61,5 +53,5 @@ def lpips_embedding(channel_weights: str | Path, height: int, width: int, device
 
 
 def squared_distances(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Between the images of two embeddings that broadcast, [n]."""
+    """Squared distances between two embeddings, broadcast, [n]."""
     return torch.stack([(x - y).square().sum(dim=1) for x, y in zip(a, b, strict=True)]).sum(dim=0)

@@ -1,4 +1,4 @@
-"""Ways through the latents of seeds, and the frames of an animation along them."""
+"""Interpolation between seeds in z or w, and the frames of an animation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sampling.renderer import Renderer
-from sampling.styles import Request, device_of, labels, latents, styles
+from sampling.renderer import Renderer, Request, device_of, labels, latents, styles
 from training.networks.generator import Generator
 from training.run.preview import grid_pixels
 
@@ -18,7 +17,7 @@ Space = Literal["z", "w"]
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a frame is: at `t`, 0..1, between two of the seeds, which are given by their index."""
+    """The position of a frame: at `t`, 0..1, between two seeds, given by their indices."""
 
     start: int
     end: int
@@ -26,7 +25,7 @@ class Moment:
 
 
 def timeline(seeds: int, frames: int, is_loop: bool) -> list[Moment]:
-    """The moments of all frames: `frames` from one seed to the next; a loop goes from the last one back to the first."""
+    """The moments of all frames, `frames` per pair of seeds; a loop returns from the last seed to the first."""
     gaps = seeds if is_loop else seeds - 1
     moments = [Moment(gap, (gap + 1) % seeds, frame / frames) for gap in range(gaps) for frame in range(frames)]
     return moments if is_loop else [*moments, Moment(seeds - 1, seeds - 1, 0.0)]
@@ -38,11 +37,11 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     Args:
         a: Starts, [batch, n].
         b: Ends, [batch, n].
-        t: How far, 0..1, [batch, 1].
+        t: Position, 0..1, [batch, 1].
     """
     cosine = torch.cosine_similarity(a.double(), b.double(), dim=1).clamp(-1, 1)
     angle = cosine.acos().unsqueeze(1)
-    is_straight = angle.sin() < 1e-6  # the same direction, or opposite ones, between which no way is the shortest
+    is_straight = angle.sin() < 1e-6  # equal directions, or opposite ones, which have no shortest arc
     sine = torch.where(is_straight, torch.ones_like(angle), angle.sin())
     weight_a = torch.where(is_straight, 1 - t, ((1 - t) * angle).sin() / sine)
     weight_b = torch.where(is_straight, t, (t * angle).sin() / sine)
@@ -50,21 +49,17 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 class Way:
-    """The styles along a way from seed to seed.
-
-    In z, latents are interpolated on the sphere and labels linearly (which blends the embeddings of the classes); the
-    mapping network follows. In w, the seeds' styles are interpolated linearly.
-    """
+    """Interpolated styles: of spherically interpolated latents and linearly interpolated labels (z), or linear (w)."""
 
     def __init__(self, generator: Generator, seeds: Sequence[int], request: Request, space: Space) -> None:
         self.generator, self.request, self.space = generator, request, space
         self.z = latents(seeds, generator.z_dim, device_of(generator))
-        self.c = labels(generator, seeds, request.class_index)
+        self.c = labels(generator, seeds, request.labels)
         self.ws = styles(generator, seeds, request)
 
     @torch.no_grad()
     def styles(self, moments: Sequence[Moment]) -> Tensor:
-        """The styles at some moments, [moments, num_ws, w_dim]."""
+        """The styles at given moments, [moments, num_ws, w_dim]."""
         a, b = [moment.start for moment in moments], [moment.end for moment in moments]
         t = torch.tensor([moment.t for moment in moments], dtype=torch.float64, device=self.z.device).unsqueeze(1)
         if self.space == "w":
@@ -72,17 +67,17 @@ class Way:
         z, c = slerp(self.z[a], self.z[b], t), self.c[a].lerp(self.c[b], t.to(self.c.dtype))
         ws = self.generator.mapping(z, c, self.request.psi, self.request.cutoff)
         at_seed = (t == 0).unsqueeze(2)
-        return torch.where(at_seed, self.ws[a], ws)  # the seeds' own, to the last bit
+        return torch.where(at_seed, self.ws[a], ws)  # exactly the seeds' own
 
 
 def split_seeds(seeds: Sequence[int], cells: int) -> list[list[int]]:
-    """The seeds of each animation of a grid, consecutive ones. Raises ValueError where they do not share out evenly."""
+    """Consecutive seeds for each animation of a grid. Raises ValueError if they cannot be split evenly."""
     each, rest = divmod(len(seeds), cells)
     if rest or each < 2:
         least = max(each + (rest > 0), 2) * cells
         raise ValueError(
-            f"--seeds has {len(seeds)} seeds, but an animation goes between two or more, and each of {cells} needs as many "
-            f"as the others: name for example {least}"
+            f"--seeds has {len(seeds)} seeds, but each of {cells} animations needs two or more, and all the same number: "
+            f"give for example {least}"
         )
     return [list(seeds[start : start + each]) for start in range(0, len(seeds), each)]
 
@@ -90,7 +85,7 @@ def split_seeds(seeds: Sequence[int], cells: int) -> list[list[int]]:
 def frames(
     renderer: Renderer, ways: Sequence[Way], moments: Sequence[Moment], noise_seed: int, columns: int
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of ways side by side, uint8 [height, width, 1 or 3]; random noise is the same in all of them."""
+    """Yield frames with all ways side by side, uint8 [height, width, 1 or 3]; all frames have the same random noise."""
     at_once = max(renderer.batch // len(ways), 1)
     for start in range(0, len(moments), at_once):
         part = moments[start : start + at_once]

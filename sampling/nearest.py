@@ -1,33 +1,46 @@
-"""The nearest rows of a large set, which is gone through in batches and never held."""
+"""The training images nearest to generated ones, and how near those are to each other: is a network memorising?"""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
-_EQUAL = 1e-10  # squared distance, in squared lengths of the query, of rows that differ by rounding only
+from dnnlib.images.writer import write_image
+from sampling.captions import sheet
+from sampling.renderer import device_of
+from training.checkpoint.snapshot import load_discriminator
+from training.data.dataset import ImageDataset
+from training.evaluation.inputs import training_set
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+
+COPY_RATIO = 0.5  # below it a generated image is suspiciously near to a real one
+_EQUAL = 1e-10  # squared distance, relative to the squared length of the query, of rows that differ by rounding only
+_BATCH_PX = 256 * 32 * 32  # pixels of the real images that are in memory at once
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest rows of each query, by increasing distance; equal distances in the order of the set."""
+def nearest(
+    queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The `count` nearest rows of a set for each query; equal distances in the order of the set.
 
-    distances: Tensor  # Euclidean, float64 [queries, count]
-    indices: Tensor  # int64 [queries, count]
-
-
-def nearest(queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Tensor | None = None) -> Neighbours:
-    """The `count` nearest rows of a set for each query.
-
-    Distances of whole numbers, such as those of pixels, are exact up to their root; others are computed in float64.
+    Distances of whole numbers, such as pixels, are exact up to their root; others are computed in float64.
 
     Args:
         queries: [queries, dim].
-        batches: The set, cut into [rows, dim] in its order.
-        count: At most as many as the set has, without the excluded ones.
-        excluded: Indices that do not count for each query, [queries, any number], as rows equal to it do not;
-            None = all count.
+        batches: The set in batches [rows, dim].
+        count: Neighbours of each query.
+        excluded: Indices to skip for each query, [queries, any number]; rows equal to the query are skipped too.
+            None = skip nothing.
+
+    Returns:
+        Euclidean distances, float64 [queries, count], and indices, int64 [queries, count].
 
     Raises:
         ValueError: The set has too few rows.
@@ -48,7 +61,167 @@ def nearest(queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Te
         distances, indices = distances[:, :count], indices.gather(1, order[:, :count])
         start += len(rows)
     if distances.shape[1] < count or distances.isinf().any():
+        raise ValueError(f"the data set has only {start} images, too few for --count={count}; use a smaller --count")
+    return distances.sqrt(), indices
+
+
+@dataclass(frozen=True)
+class Description:
+    """What of images is compared."""
+
+    what: str  # the distance, as printed
+    rows: Callable[[Tensor], Tensor]  # uint8 [n, channels, height, width] to [n, dim]
+    scale: float  # from the Euclidean distance of rows to the distance shown
+
+
+def describe(network: str, generator: Generator, by: str) -> Description:
+    """The description that --by names: pixels or features."""
+    if by == "pixels":
+        return pixel_description(generator)
+    return discriminator_description(load_discriminator(network, device_of(generator)), device_of(generator))
+
+
+def pixel_description(generator: Generator) -> Description:
+    """Pixels: distances are exact, and a copy has distance 0."""
+    values = generator.img_channels * generator.img_height * generator.img_width
+    return Description("RMS difference of the pixels, 0..255", lambda images: images.flatten(1), values**-0.5)
+
+
+def discriminator_description(discriminator: Discriminator, device: torch.device) -> Description:
+    """The last feature map of the snapshot's discriminator, scaled to length 1."""
+
+    @torch.no_grad()
+    def rows(images: Tensor) -> Tensor:
+        maps = discriminator.features(images.to(device).float() / 127.5 - 1)
+        return F.normalize(maps[-1].flatten(1)).cpu()
+
+    return Description("distance of the discriminator's features, 0..2", rows, 1.0)
+
+
+def open_real(network: str, generator: Generator, data: str | None, mirror: bool | None) -> ImageDataset:
+    """The images to compare with: by default the training set, flipped if training flipped it.
+
+    Raises ValueError if they are missing or differ from the network in size or channels.
+    """
+    config = generator.run_config
+    assert config is not None, "loaded from a snapshot"
+    path = data or training_set(network, config)
+    subset = None if data else config.data.subset
+    mirror = config.data.mirror if mirror is None else mirror
+    dataset = ImageDataset(path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
+    spec = dataset.spec
+    if (spec.width, spec.height, spec.channels) != (generator.img_width, generator.img_height, generator.img_channels):
         raise ValueError(
-            f"the data set has only {start} images, too few for the {count} nearest ones of each; take fewer"
+            f"{dataset.path}: its images have {spec.width}x{spec.height} px and {spec.channels} channels, those of the "
+            f"network {generator.img_width}x{generator.img_height} px and {generator.img_channels} channels; give the "
+            f"data set it was trained on"
         )
-    return Neighbours(distances.sqrt(), indices)
+    return dataset
+
+
+@dataclass(frozen=True)
+class RealNeighbours:
+    """The nearest real images of generated ones, nearest first."""
+
+    indices: Tensor  # in the data set, [generated, count]
+    distances: Tensor  # [generated, count]
+    own: Tensor  # from each of these real images to its nearest other one, [generated, count]
+
+    @property
+    def ratios(self) -> Tensor:
+        """Distance to the nearest real image over the distance from that one to its nearest other one, [generated].
+
+        Well below 1 for a copy of a training image.
+        """
+        return self.distances[:, 0] / self.own[:, 0].clamp(min=1e-12)
+
+
+def find_real_neighbours(
+    generated: Tensor, dataset: ImageDataset, count: int, description: Description
+) -> RealNeighbours:
+    """Read a data set twice: for the nearest images of each generated one, then for the nearest of those.
+
+    A real image's own flipped copy and its duplicates do not count as its neighbours.
+
+    Args:
+        generated: uint8 [generated, channels, height, width].
+        dataset: The real images, including flipped ones if it mirrors; one batch at a time is in memory.
+        count: Neighbours of each.
+        description: What is compared.
+
+    Raises:
+        ValueError: The data set has too few images.
+    """
+    part = batch_size(dataset)
+    with tqdm(total=2 * len(dataset), unit=" images", disable=None) as bar:
+        rows = torch.cat([description.rows(images) for images in generated.split(part)])
+        distances, indices = nearest(rows, rows_of(dataset, description, bar.update), count)
+        chosen = indices.flatten()
+        themselves = torch.stack([chosen, (chosen + dataset.num_files) % len(dataset)], dim=1)
+        queries = torch.cat([description.rows(read(dataset, some.tolist())) for some in chosen.split(part)])
+        own, _ = nearest(queries, rows_of(dataset, description, bar.update), 1, excluded=themselves)
+    scale = description.scale
+    return RealNeighbours(indices, distances * scale, own.view(indices.shape) * scale)
+
+
+def batch_size(dataset: ImageDataset) -> int:
+    """Images per batch."""
+    return max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
+
+
+def read(dataset: ImageDataset, indices: list[int]) -> Tensor:
+    """Images of a data set, uint8 [n, channels, height, width]; the next readable one in place of a broken one."""
+    return torch.from_numpy(np.stack([dataset.load_or_substitute(index)[0] for index in indices]))
+
+
+def rows_of(dataset: ImageDataset, description: Description, watch: Callable[[int], object]) -> Iterator[Tensor]:
+    """Yield the rows of all images of a data set in batches."""
+    batch = batch_size(dataset)
+    for start in range(0, len(dataset), batch):
+        stop = min(start + batch, len(dataset))
+        yield description.rows(read(dataset, list(range(start, stop))))
+        watch(stop - start)
+
+
+def write_neighbours(
+    generated: Tensor,
+    names: Sequence[str],
+    dataset: ImageDataset,
+    count: int,
+    description: Description,
+    outdir: Path,
+) -> None:
+    """Write nearest.png and print the distances of generated images, uint8 [generated, channels, height, width]."""
+    result = find_real_neighbours(generated, dataset, count, description)
+    path = outdir / "nearest.png"
+    write_image(path, neighbour_sheet(generated, names, dataset, result))
+    print(summary(names, result, description))
+    print(f"Side by side: {path}")
+
+
+def neighbour_sheet(
+    generated: Tensor, names: Sequence[str], dataset: ImageDataset, result: RealNeighbours
+) -> np.ndarray:
+    """A row for each generated image: itself, then its nearest real ones with their distances; uint8 [h, w, 3]."""
+    rows = []
+    for image, name, indices, distances in zip(generated, names, result.indices, result.distances, strict=True):
+        images = torch.cat([image.unsqueeze(0), read(dataset, indices.tolist())]).permute(0, 2, 3, 1).numpy()
+        rows.append(list(zip(images, [name, *(f"{distance:.3g}" for distance in distances.tolist())], strict=True)))
+    return sheet(rows)
+
+
+def summary(names: Sequence[str], result: RealNeighbours, description: Description) -> str:
+    """A line per generated image, the medians, and the number of possible copies."""
+    columns = [result.distances[:, 0].tolist(), result.own[:, 0].tolist(), result.ratios.tolist()]
+    lines = [
+        f"Distances: {description.what}.",
+        "generated    to the nearest real    from that to its own nearest    ratio",
+    ]
+    rows = [*zip(names, *columns, strict=True), ("median", *map(median, columns))]
+    lines += [f"{name:<12} {distance:>19.4g}    {own:>27.4g}    {ratio:>5.2f}" for name, distance, own, ratio in rows]
+    copies = int((result.ratios < COPY_RATIO).sum())
+    lines.append(
+        f"{copies} of {len(names)} have a ratio below {COPY_RATIO:g}: "
+        f"{'look at those, they may be copies' if copies else 'no sign of memorising'}."
+    )
+    return "\n".join(lines)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 DATA = Path(__file__).parent / "data"
 
@@ -35,3 +36,10 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np
     for alias, source in config.get("aliases", {}).items():
         params[alias] = params[source]
     return config, params, data
+
+
+def relative_error(actual: torch.Tensor, recorded: np.ndarray) -> float:
+    """Return the largest difference over the largest recorded value."""
+    expected = torch.from_numpy(recorded)
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()

@@ -1,13 +1,31 @@
-"""Stand-ins for what is measured: a tensor of images as the real set, and as a source of generated ones."""
+"""Data sets of noise, and tensors of images as the real and generated images of a metric."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib.archive.writer import write_dataset
+from dnnlib.images.codec import Layout, encode_png
 from dnnlib.sources.demo_digits import digits
 from metrics.images import Sample
+
+
+def noise(seed: int, height: int = 8, width: int = 16, channels: int = 3) -> np.ndarray:
+    """An image, uint8 [height, width, channels]."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def write_images(
+    dest: Path, images: Iterable[np.ndarray], num_classes: int = 3, layout: Layout | None = None, force: bool = False
+) -> Path:
+    """Write a data set whose image i has class i modulo the number of classes."""
+    with write_dataset(dest, [str(index) for index in range(num_classes)], force, layout=layout) as writer:
+        for index, image in enumerate(images):
+            writer.add(encode_png(image), index % num_classes)
+    return dest
 
 
 class FixedImages:
@@ -18,6 +36,7 @@ class FixedImages:
         self.count = len(images)
         self.content_hash = content_hash
         self.name = content_hash
+        self.location = f"/data/{content_hash}"
         self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
         self.num_classes = 0 if classes is None else int(classes.max()) + 1
         self.passes = 0

@@ -1,4 +1,4 @@
-"""Makes run folders like those of real runs, without training."""
+"""Run folders like those of real runs, made without training."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def make_run(
     facts: dict[str, Any] | None = None,
     metrics: tuple[str, ...] = ("fid50k_full", "is50k"),
 ) -> Path:
-    """Fill a folder as a run of the demo does: grids that grow out of noise, statistics with gaps, metrics, a log."""
+    """Fill a folder as a run of the demo does: grids, statistics with gaps, metrics, a log."""
     path.mkdir(parents=True)
     options = preset("demo", DatasetSpec(32, 32, 3, 10)).to_dict()
     options["schedule"] |= {"kimg": kimg, "metrics": list(metrics)}
@@ -55,25 +55,20 @@ def make_run(
 
 
 def write_grids(path: Path, kimgs: list[int], grid_px: tuple[int, int]) -> None:
-    """Write fakes*.png and reals.png: rings in colours, less and less noisy."""
+    """Write fakes*.png and reals.png: rings, less and less noisy."""
     width, height = grid_px
     y, x = np.mgrid[:height, :width]
-    ring = np.hypot(x % 32 - 16, y % 32 - 16) - 9
-    hue = (x // 32 * 37 + y // 32 * 101)[..., None] + np.array([0, 85, 170])
-    clean = np.where(abs(ring)[..., None] < 3, 128 + 100 * np.cos(hue / 40), 30.0)
+    clean = np.where(abs(np.hypot(x % 32 - 16, y % 32 - 16) - 9) < 3, 200.0, 30.0)
     rng = np.random.default_rng(0)
     for index, kimg in enumerate(kimgs):
-        share = index / max(len(kimgs) - 1, 1)
-        noise = rng.normal(110, 60 * (1 - share) + 8, size=clean.shape)
-        mixed = clean * share + noise * (1 - share) + rng.normal(0, 8, size=clean.shape)
-        Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).save(path / f"fakes{kimg:06d}.png", compress_level=1)
-    Image.fromarray(clean.clip(0, 255).astype(np.uint8)).save(path / "reals.png")
-    if kimgs:
-        (path / "fakes_init.png").write_bytes((path / f"fakes{kimgs[0]:06d}.png").read_bytes())
+        noisy = clean + rng.normal(0, 60 * (1 - index / len(kimgs)), size=clean.shape)
+        image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        image.convert("RGB").save(path / f"fakes{kimg:06d}.png", compress_level=1)
+    Image.fromarray(clean.astype(np.uint8)).convert("RGB").save(path / "reals.png")
 
 
 def stats_row(kimg: float, index: int) -> dict[str, Any]:
-    """A row of stats.jsonl; some losses are missing, as after a bad step: null, and NaN as older versions wrote it."""
+    """A row of stats.jsonl; some losses are null, as after a bad step, or NaN, as older versions wrote it."""
     rng = np.random.default_rng(index)
     decay = math.exp(-kimg / 300)
     means: dict[str, float | None] = {

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import lzma
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ import calc_metrics
 from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
 from metrics import registry
+from metrics.detectors import Detector, DetectorKind
 from metrics.networks.inception import InceptionV3
 from metrics.weights.published import FILES, INCEPTION, MIRROR_VARIABLE
 from training.checkpoint.snapshot import save_snapshot
+from training.checkpoint.state_file import state_values, write_state
 from training.config import DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.data.stream import ImageDataset
 from training.state import TrainState
 
-NAME, DCT = "proxy_fd_randconv_v1", "proxy_fd_dct_v1"
+NAME = "proxy_fd_randconv_v1"
 SNAPSHOT = "network-snapshot-000000.pkl"
 
 
@@ -69,8 +71,7 @@ def write_snapshot(path: Path, data: Path, mirror: bool = False) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (NAME, DCT):
-        monkeypatch.setitem(registry.METRICS, name, dataclasses.replace(registry.METRICS[name], num_gen=60))
+    monkeypatch.setitem(registry.METRICS, NAME, dataclasses.replace(registry.METRICS[NAME], num_gen=60))
 
 
 @pytest.fixture(autouse=True)
@@ -113,31 +114,23 @@ def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path, tmp_p
     (run_dir / f"metric-{NAME}.jsonl").unlink()
 
 
-class Means:
-    """In place of a published network: the mean of each colour."""
-
-    name, digest, dim, resize, is_published = "means", "none", 3, "none", True
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float().mean(dim=(2, 3)).expand(-1, 3)
+def means(images: torch.Tensor) -> torch.Tensor:
+    return images.float().mean(dim=(2, 3)).expand(-1, 3)
 
 
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detectors that need no weights, in place of those that do."""
+    """Detectors that need no weights, in place of those that do: the mean of each colour."""
+    detector = Detector("means", means, 3, "none", "none", is_published=True)
     for key, kind in registry.DETECTORS.items():
-        if kind.files:
-            monkeypatch.setitem(
-                registry.DETECTORS, key, registry.DetectorKind(lambda context: Means(), files=kind.files)
-            )
+        if kind.readers:
+            monkeypatch.setitem(registry.DETECTORS, key, DetectorKind(lambda context: detector))
 
 
 @pytest.mark.filterwarnings("ignore:a Frechet distance")
 @pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize(("mirror", "counts"), [([], (60, 30)), (["--mirror=0"], (30, 30)), (["--mirror=1"], (60, 30))])
-def test_fid_without_full_flips_as_training_does(
-    run_dir: Path, tmp_path: Path, mirror: list[str], counts: tuple[int, int]
-) -> None:
+def test_fid_without_full_flips_as_training_does(run_dir, tmp_path, mirror, counts):
     network = write_snapshot(tmp_path / "network-snapshot-000001.pkl", run_dir / "data.zip", mirror=True)
     result = invoke(run_dir, f"--network={network}", "--metrics=fid20,fid20_full", *mirror, f"--cache={tmp_path}")
     assert result.exit_code == 0, result.output
@@ -145,28 +138,6 @@ def test_fid_without_full_flips_as_training_does(
         (row,) = rows(tmp_path, name)
         assert row["num_real"] == count and row["comparable_to_published"] is True
     assert "comparable" not in result.output and "two halves" not in result.output
-
-
-def test_weights_are_asked_for_before_any_work(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = f"--network={run_dir / SNAPSHOT}"
-    result = invoke(run_dir, network, "--metrics=fid5k_full,is10k", f"--cache={tmp_path}", "--offline")
-    assert result.exit_code == 1
-    for part in (
-        INCEPTION.name,
-        "95,628,359 bytes",
-        INCEPTION.sha256,
-        "curl -L",
-        "--detector=inception=FILE",
-        "--offline forbids",
-    ):
-        assert part in result.output
-    result = invoke(run_dir, network, "--metrics=is20", f"--detector={tmp_path / 'none.pth'}")
-    assert result.exit_code == 1 and "none.pth: there is no such file" in result.output
-    monkeypatch.setenv(MIRROR_VARIABLE, "http://127.0.0.1:9")
-    result = invoke(run_dir, network, "--metrics=is20", f"--cache={tmp_path}")
-    assert result.exit_code == 1
-    assert f"http://127.0.0.1:9/{INCEPTION.name}: " in result.output and INCEPTION.sha256 in result.output
-    assert not list(run_dir.glob("metric-*"))
 
 
 def test_folder_of_images_in_place_of_a_network(run_dir: Path, tmp_path: Path) -> None:
@@ -197,7 +168,7 @@ def test_list_explains_every_metric(run_dir: Path) -> None:
         (["--network={run}/network-snapshot-000000.pkl", "--data={run}/x", "--metrics=" + NAME], "x does not exist"),
         (["--network={run}/network-snapshot-000000.pkl", "--device=abc", "--metrics=" + NAME], "no such device"),
         (["--network={run}/network-snapshot-000000.pkl", "--device=cuda:99", "--metrics=" + NAME], "GPUs here"),
-        (["--network={run}/network-snapshot-000000.pkl", "--metrics=proxy_fd_democlf_v1"], "demo digits only"),
+        (["--network={run}/network-snapshot-000000.pkl", "--metrics=proxy_fd_clf_v1"], "has no class labels"),
     ],
 )
 def test_mistakes_are_named(run_dir: Path, options: list[str], message: str) -> None:
@@ -228,39 +199,24 @@ def inception_state(value: float = 1.0) -> dict[str, torch.Tensor]:
     return {**state, "fc.bias": torch.full([1008], value)}
 
 
-def write_weights(path: Path, fault: str) -> Path:
-    if fault == "no weights":
-        path.write_bytes(b"<html>404</html>")
-        return path
-    states: dict[str, object] = {"another network": {"weight": torch.zeros(2)}, "no names": [1, 2]}
-    torch.save(states.get(fault) or inception_state(float("nan") if fault == "NaN" else 1.0), path)
-    if fault == "truncated":
-        path.write_bytes(path.read_bytes()[:-3000])
-    return path
-
-
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("state", "message"),
     [
-        ("no weights", "(16 bytes) is not a file of weights, or damaged"),
-        ("truncated", "is not a file of weights, or damaged"),
-        ("another network", "is not the Inception network of 2015: of 566 tensors expected it has 0"),
-        ("no names", "has a list where named tensors are expected"),
-        ("NaN", "fc.bias has values that are not finite"),
+        (inception_state(float("nan")), "fc.bias has values that are not finite"),
+        ([1, 2], "has a list where named tensors"),
     ],
 )
-def test_unusable_weights(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
-) -> None:
-    path, options = write_weights(tmp_path / "own.pth", fault), ["--network={snapshot}", "--metrics=is20,fid20_full"]
+def test_unusable_weights(run_dir, tmp_path, monkeypatch, state, message):
+    torch.save(state, tmp_path / "own.pth")
+    options = ["--network={snapshot}", "--metrics=is20,fid20_full"]
     refuse(run_dir, tmp_path, [*options, "--detector={tmp}/own.pth"], "{tmp}/own.pth", message)
-    monkeypatch.setenv(INCEPTION.variable, str(path))
+    monkeypatch.setenv(INCEPTION.variable, str(tmp_path / "own.pth"))
     refuse(run_dir, tmp_path, options, "{tmp}/own.pth", message)
 
 
 @pytest.mark.parametrize(
     ("metric", "key"),
-    [("fid20_full", "inception"), ("pr203_full", "vgg16"), ("ppl2_20_wend", "lpips"), ("fd_dinov2_20_full", "dinov2")],
+    [("fid20_full", "inception"), ("pr203_full", "vgg16")],
 )
 def test_weights_missing_or_of_another_hash(run_dir: Path, tmp_path: Path, metric: str, key: str) -> None:
     options, file = ["--network={snapshot}", f"--metrics={metric}"], FILES[key]
@@ -289,21 +245,6 @@ def save_script(network: torch.nn.Module, path: Path) -> None:
         torch.jit.save(torch.jit.script(network), path)
 
 
-def save_export(network: torch.nn.Module, path: Path) -> None:
-    example = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    torch.export.save(torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), path)
-
-
-@pytest.mark.parametrize("save", [save_script, save_export])
-@pytest.mark.parametrize("metric", ["fd_module_20_full", "kd_module_20_full"])
-def test_a_network_that_returns_nan(
-    run_dir: Path, tmp_path: Path, save: Callable[[torch.nn.Module, Path], None], metric: str
-) -> None:
-    options = ["--network={snapshot}", f"--metrics={metric}", "--detector-module={tmp}/net.pt"]
-    save(NotANumber(-1.0), tmp_path / "net.pt")
-    refuse(run_dir, tmp_path, options, "--detector-module={tmp}/net.pt", "returns numbers that are not finite")
-
-
 @pytest.mark.parametrize("bright", [0, 29])
 def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Path, bright: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
@@ -311,7 +252,7 @@ def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Pat
     bright_set, dark_set = write_pixels(tmp_path / "bright.zip", images), run_dir / "data.zip"
     save_script(NotANumber(200.0), tmp_path / "net.pt")
     options = ["--metrics=fd_module_30_full", "--detector-module={tmp}/net.pt", "--batch=7"]
-    message = "the detector module:net.pt answers with numbers that are not finite"
+    message = "the features of detector module:net.pt are not finite"
     refuse(run_dir, tmp_path, [*options, f"--data={bright_set}", f"--images={dark_set}"], f"real images: {message}")
     result = invoke(
         run_dir, *(option.format(tmp=tmp_path) for option in options), f"--data={dark_set}", f"--images={bright_set}",
@@ -325,21 +266,13 @@ def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("metric", "real", "fake", "message"),
     [
-        ("pr43_full", 3, 4, "the real set has 3 images; a metric that looks at neighbour 3 of each takes at least 4"),
-        (
-            "dc105_full",
-            5,
-            10,
-            "the real set has 5 images; a metric that looks at neighbour 5 of each takes at least 6",
-        ),
-        ("pr33_full", 4, 4, "pr33_full would look at 3 generated images; it takes at least 4"),
-        ("pr43_full", 4, 3, "has 3 images, but the metrics look at 4 generated ones"),
+        ("pr43_full", 3, 4, "the real set has 3 images; this metric takes at least 4"),
+        ("pr33_full", 4, 4, "pr33_full stands for 3 generated images; the least number is 4"),
+        ("pr43_full", 4, 3, "has 3 images, but the metrics take 4 generated ones"),
         ("fid20_full", 1, 20, "the real set has 1 images"),
-        ("kid20_full,fid20_full", 30, 19, "has 19 images, but the metrics look at 20 generated ones"),
-        ("is9", 30, 9, "is9 would look at 9 generated images; it takes at least 10"),
-        (NAME, 3, 60, "the real set has 3 images; at least 4"),
-        (DCT, 3, 60, "the real set has 3 images; at least 4"),
-        ("all-light", 30, 30, "has 30 images, but the metrics look at 5000 generated ones"),
+        ("is9", 30, 9, "is9 stands for 9 generated images; the least number is 10"),
+        (NAME, 3, 60, "the real set has 3 images; this metric takes at least 4"),
+        ("all-light", 30, 30, "has 30 images, but the metrics take 5000 generated ones"),
         ("ppl2_20_wend", 30, 30, "it takes --network, not"),
     ],
 )
@@ -350,39 +283,14 @@ def test_too_few_images(run_dir: Path, tmp_path: Path, metric: str, real: int, f
     refuse(run_dir, tmp_path, options, message)
 
 
-@pytest.mark.usefixtures("stand_ins")
 def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
-    names = f"--metrics={NAME},{DCT},fid20_full"
     write_images(tmp_path / "large.zip", 60, seed=0, size=32)
     write_images(tmp_path / "grey.zip", 60, seed=0, channels=1)
     for name, found in {"large": "32x32 px and 3 channels", "grey": "16x16 px and 1 channels"}.items():
-        options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", names]
-        refuse(
-            run_dir, tmp_path, options, "makes images of 16x16 px with 3 channels", f"{{tmp}}/{name}.zip have", found
-        )
-        options = [f"--images={{tmp}}/{name}.zip", "--data={data}", names]
+        options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", f"--metrics={NAME}"]
+        refuse(run_dir, tmp_path, options, "makes images of 16x16 px with 3", f"{{tmp}}/{name}.zip have", found)
+        options = [f"--images={{tmp}}/{name}.zip", "--data={data}", f"--metrics={NAME}"]
         refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has images of", "they must agree")
-
-
-@pytest.mark.filterwarnings("ignore:a Frechet distance")
-@pytest.mark.usefixtures("stand_ins")
-def test_grey_images_count_as_rgb(run_dir: Path, tmp_path: Path) -> None:
-    names = [NAME, DCT, "fid60_full", "kid60_full", "dc605_full"]
-    for seed, which in enumerate(("real", "fake")):
-        grey = np.random.default_rng(seed).integers(0, 256, (60, 16, 16, 1), dtype=np.uint8)
-        write_pixels(tmp_path / f"{which}-1.zip", grey)
-        write_pixels(tmp_path / f"{which}-3.zip", grey.repeat(3, axis=3))
-    for channels in (1, 3):
-        options = [f"--data={tmp_path}/real-{channels}.zip", f"--images={tmp_path}/fake-{channels}.zip"]
-        result = invoke(run_dir, *options, f"--metrics={','.join(names)}", f"--outdir={tmp_path}")
-        assert result.exit_code == 0, result.output
-    network = write_snapshot(tmp_path / "grey.pkl", tmp_path / "real-1.zip")
-    result = invoke(run_dir, f"--network={network}", f"--metrics={','.join(names)}")
-    assert result.exit_code == 0, result.output
-    for name in names:
-        grey_row, rgb_row, generated_row = rows(tmp_path, name)
-        assert grey_row["value"] == pytest.approx(rgb_row["value"], rel=1e-6), name
-        assert generated_row["snapshot"] == "grey.pkl" and np.isfinite(generated_row["value"])
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -403,26 +311,45 @@ def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
     assert rows(tmp_path, "pr603_full")[0]["details"] == {"precision": 1.0, "recall": 1.0}
 
 
+def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_dir: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "data.zip", 30, seed=0)
+    write_images(tmp_path / "other.zip", 30, seed=9)
+    state = TrainState(
+        tiny_config(tmp_path / "data.zip"), ImageDataset(tmp_path / "data.zip").spec, torch.device("cpu")
+    )
+    save_snapshot(tmp_path / SNAPSHOT, state)
+
+    def relation(data: str) -> bool | None:
+        result = invoke(run_dir, f"--network={tmp_path / SNAPSHOT}", f"--data={tmp_path / data}", f"--metrics={NAME}")
+        assert result.exit_code == 0, result.output
+        row = rows(tmp_path)[-1]
+        assert row["real_path"] == str(tmp_path / data) in result.output and len(row["real_hash"]) == 64
+        assert ("NOT what the network was trained on" in result.output) == (row["real_is_training_set"] is False)
+        return row["real_is_training_set"]
+
+    shutil.copy(tmp_path / "data.zip", tmp_path / "copy.zip")
+    assert [relation(name) for name in ("data.zip", "copy.zip", "other.zip")] == [True, True, False]
+    write_state(tmp_path, state_values(state, ImageDataset(tmp_path / "data.zip").content_hash()))
+    shutil.move(tmp_path / "other.zip", tmp_path / "data.zip")  # another set under the same name: its content tells
+    assert [relation(name) for name in ("data.zip", "copy.zip")] == [False, True]
+    for path in tmp_path.glob("training-state*"):
+        path.unlink()
+    (tmp_path / "data.zip").unlink()
+    assert relation("copy.zip") is None
+
+
 def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
-    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME},{DCT}", f"--outdir={tmp_path}"]
+    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}", f"--outdir={tmp_path}"]
     result = invoke(run_dir, *options, "--seed=5", "--repeat=3")
     assert result.exit_code == 0, result.output
     assert "Means and standard deviations over 3 seeds, 5 to 7." in result.output
     assert invoke(run_dir, *options, "--seed=6").exit_code == 0
-    for name in (NAME, DCT):
-        *several, single = rows(tmp_path, name)
-        values = [row["value"] for row in several]
-        assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
-        assert single["value"] == pytest.approx(values[1], rel=1e-9)
-        (line,) = (line.split() for line in result.output.splitlines() if line.startswith(f"{name} "))
-        assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]
-
-
-def test_all_light_stands_for_four_metrics() -> None:
-    light = ["fid5k_full", "kid5k_full", "is5k", "dc5k5_full"]
-    assert registry.parse_names("all-light") == light
-    assert registry.parse_names(f"is10k,all-light,fid5k_full,{NAME}") == ["is10k", *light, NAME]
-    assert registry.weights_files(light) == ["inception"]
+    *several, single = rows(tmp_path)
+    values = [row["value"] for row in several]
+    assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
+    assert single["value"] == pytest.approx(values[1], rel=1e-9)
+    (line,) = (line.split() for line in result.output.splitlines() if line.startswith(f"{NAME} "))
+    assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]
 
 
 @pytest.fixture
@@ -445,53 +372,22 @@ def test_a_published_network_is_not_compared_with_the_current_folder(published: 
     assert rows(tmp_path)[0]["num_real"] == 20
 
 
-def test_an_unnamed_training_set_is_not_the_current_folder(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(write_images(tmp_path / "here", 30, seed=0))
-    state = TrainState(tiny_config(Path()), ImageDataset(run_dir / "data.zip").spec, torch.device("cpu"))
-    state.config = dataclasses.replace(state.config, data=dataclasses.replace(state.config.data, path=""))
-    save_snapshot(tmp_path / SNAPSHOT, state)
-    refuse(
-        run_dir, tmp_path, ["--network={tmp}/network-snapshot-000000.pkl", f"--metrics={NAME}"],
-        "may be anywhere; name them with --data=PATH",
-    )  # fmt: skip
+def test_an_outdir_that_cannot_be_written_is_refused_before_measuring(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "rows" / f"metric-{NAME}.jsonl").mkdir(parents=True)
+    for outdir in (tmp_path / "file", tmp_path / "file" / "part", tmp_path / "rows"):
+        result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}", f"--outdir={outdir}")
+        message = " ".join(result.output.split())
+        assert result.exit_code == 2 and f"--outdir={outdir}: metric-*.jsonl cannot be written there" in message
 
 
-def not_allowed(*arguments: object, **options: object) -> None:
-    raise PermissionError(13, "Permission denied", "there")
-
-
-@pytest.mark.parametrize("fault", ["file in its way", "folder in the way of rows", "no permission"])
-def test_an_outdir_that_cannot_be_written_is_refused_before_measuring(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    monkeypatch.setattr(registry, "evaluate", not_allowed)
-    outdir = tmp_path / "out"
-    if fault == "file in its way":
-        outdir.write_text("a file")
-        outdir = outdir / "part"
-    elif fault == "folder in the way of rows":
-        (outdir / f"metric-{NAME}.jsonl").mkdir(parents=True)
-    else:
-        monkeypatch.setattr("tempfile.TemporaryFile", not_allowed)
-    result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", f"--metrics={DCT},{NAME}", f"--outdir={outdir}")
-    assert result.exit_code == 2
-    message = " ".join(result.output.split())
-    assert f"--outdir={outdir}: metric-*.jsonl cannot be written there" in message and "another folder" in message
-    assert not list(tmp_path.rglob(f"metric-{DCT}*"))
-
-
-def test_a_value_that_cannot_be_saved_is_shown(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the snapshot one may not be allowed to write."""
-    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}"]
-    assert invoke(run_dir, *options, f"--outdir={tmp_path}").exit_code == 0
-    monkeypatch.setattr("metrics.results.append_rows", lambda results, folder: results and not_allowed())
-    result = invoke(run_dir, *options, "--repeat=2")
-    assert result.exit_code == 0 and not list(run_dir.glob("metric-*"))
-    assert "2 seeds, 0 to 1" in result.output and f"{NAME} " in result.output
-    (warning,) = (line for line in result.output.splitlines() if "Permission denied" in line)
-    assert "rows were not saved" in warning and warning.endswith("name another folder with --outdir=DIR")
+def test_a_value_that_cannot_be_saved_is_shown(run_dir: Path, tmp_path: Path) -> None:
+    """In the folder of the snapshot one may not be allowed to write."""
+    network = Path(shutil.copy(run_dir / SNAPSHOT, tmp_path))
+    (tmp_path / f"metric-{NAME}.jsonl").mkdir()
+    result = invoke(run_dir, f"--network={network}", f"--metrics={NAME}", "--repeat=2")
+    assert result.exit_code == 0 and "2 seeds, 0 to 1" in result.output and f"{NAME} " in result.output
+    assert "results were not saved" in result.output and "name another folder with --outdir=DIR" in result.output
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
@@ -503,7 +399,7 @@ def test_the_grid_of_generated_images_is_left_out(run_dir: Path, tmp_path: Path,
     Image.new("RGB", (160, 96)).save(images / f"grid.{suffix}")
     result = invoke(run_dir, *options)
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines().count(f"Left out: grid.{suffix}, a grid of the others") == 1
+    assert result.output.splitlines().count(f"Left out: grid.{suffix} (image grids)") == 1
     first, second = rows(tmp_path)
     assert second["snapshot_hash"] == first["snapshot_hash"] and second["snapshot"] == "images"
     assert second["value"] == pytest.approx(first["value"], rel=1e-9)
@@ -519,9 +415,6 @@ def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
     Image.new("RGB", (160, 96)).save(images / "grid.png")
     few = invoke(run_dir, *options)
     assert few.exit_code == 1 and f"{images} has 59 images" in few.output
-    Image.new("RGB", (160, 96)).save(images / "grid2.png")
-    other = invoke(run_dir, *options)
-    assert other.exit_code == 1 and f"grid2.png in {images} is 160x96" in " ".join(other.output.split())
 
 
 @pytest.mark.parametrize(
@@ -529,42 +422,26 @@ def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
     [
         (["--metrics=fid20_full,pr203_full", "--detector=own.pth"], "these metrics use inception, vgg16; write --detector=NAME="),
         (["--metrics=ppl2_20_wend", "--detector=own.pth"], "these metrics use vgg16, lpips; write --detector=NAME=FILE"),
-        (["--metrics=fid20_full,pr203_full", "--detector=vgg=own.pth"], "--detector=vgg=own.pth: these metrics use"),
-        ([f"--metrics={NAME}", "--detector=own.pth"], "these metrics use no weights"),
         ([f"--metrics={NAME}", "--repeat=0"], "'--repeat': 0 is not in the range"),
-        ([f"--metrics={NAME}", "--gpus=-1"], "'--gpus': -1 is not in the range"),
         ([f"--metrics={NAME}", "--gpus=2", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=2"),
         ([f"--metrics={NAME}", "--gpus=0", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=0"),
-        ([f"--metrics={NAME}", "--device=meta"], "--device=meta: there is no such device"),
         ([f"--metrics={NAME}", "--detector=dinov2=own.pth"], "these metrics use no weights"),
         (["--metrics=fid20_full", "--detector=a.pth", "--detector=inception=b.pth"], "NAME=FILE, once for each"),
-        (["--metrics=fid20_full", "--detector="], "write --detector=NAME=FILE"),
         ([f"--metrics={NAME}", "--detector-module=own.pt"], "is for the metrics fd_module and kd_module"),
         ([f"--metrics={NAME}", "--device=cuda:7"], "--device=cuda:7: PyTorch sees 2 GPUs here"),
     ],
 )  # fmt: skip
-def test_options_that_make_no_sense(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
-) -> None:
+def test_options_that_make_no_sense(run_dir, monkeypatch, options, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", *options)
     assert result.exit_code == 2 and message in " ".join(result.output.split())
 
 
-def test_more_processes_than_gpus_are_refused(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    options = [f"--network={run_dir / SNAPSHOT}", f"--metrics={NAME}", "--gpus=3"]
-    result = CliRunner().invoke(calc_metrics.main, options)
-    assert result.exit_code == 2 and "--gpus=3: PyTorch sees 2 GPUs here" in result.output
-
-
 def test_weights_are_named_by_network(run_dir: Path, tmp_path: Path) -> None:
     """One file needs no name where one network is used; a name may be given all the same, and = may be in a path."""
-    write_weights(tmp_path / "a=b.pth", "another network")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "a=b.pth")
     for prefix in ("", "inception="):
         options = ["--network={snapshot}", "--metrics=is20", f"--detector={prefix}{{tmp}}/a=b.pth"]
         refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the Inception network")
-    options = ["--network={snapshot}", "--metrics=is20,pr203_full", "--detector=vgg16={tmp}/a=b.pth", "--offline"]
-    refuse(run_dir, tmp_path, options, "the Inception weights are not in")
     options = ["--network={snapshot}", "--metrics=pr203_full", "--detector=vgg16={tmp}/a=b.pth"]
     refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the VGG16 network")

@@ -92,10 +92,6 @@ def _twice(path: Path) -> None:
         _with_member(LAST)(path)
 
 
-def _bomb(path: Path) -> None:
-    _zip(path, _members() | {LAST: b"BM" + bytes(2**25)}, zipfile.ZIP_DEFLATED)
-
-
 def _labels(*pairs: object) -> bytes:
     return json.dumps({"labels": [[f"{index}.png", 0] for index in range(COUNT)] + list(pairs)}).encode()
 
@@ -116,21 +112,16 @@ DAMAGES = {
     "checksums wrong": Damage(_edited(_damaged_everywhere), "more than 10 images are broken.*0.png", "0.png .*Bad CRC"),
     "not an image": Damage(_with(_11=b"<html>not found</html>"), f"{LAST} in .* is not an image"),
     "no content": Damage(_with(_11=b""), f"{LAST} in .* is not an image"),
-    "bomb by ratio": Damage(_bomb, f"{LAST} in .* would unpack from .* to 32.0 MiB, as a decompression bomb does"),
-    "bomb by size": Damage(
-        _edited(_declared(24, "<I", 3 * 2**30)), f"{LAST} in .* would unpack to 3.0 GiB, more than the 1.0 GiB"
+    "huge member": Damage(
+        _edited(_declared(24, "<I", 3 * 2**30)), f"{LAST} in .* has 3.0 GiB, more than the limit of 1.0 GiB"
     ),
-    "bomb by overlap": Damage(_edited(_declared(20, "<I", 2**20)), "members that overlap"),
     "bomb of pixels": Damage(_with(_11=_image_bomb()), f"{LAST} in .* is too large, perhaps a decompression bomb"),
-    "parent path": Damage(_with_member("../x.png"), r"member named '../x.png': absolute paths and .. are refused"),
-    "absolute path": Damage(_with_member("/etc/x.png"), "member named '/etc/x.png'"),
-    "drive letter": Damage(_with_member("C:x.png"), "member named 'C:x.png'"),
+    "parent path": Damage(_with_member("../x.png"), r'member named "../x.png": absolute paths and .. are refused'),
+    "absolute path": Damage(_with_member("/etc/x.png"), 'member named "/etc/x.png"'),
+    "drive letter": Damage(_with_member("C:x.png"), 'member named "C:x.png"'),
     "backslashes": Damage(_with_member("a\\..\\..\\x.png"), "member named .*x.png"),
-    "zero byte": Damage(_edited(lambda content: content.__setitem__(-30, 0)), "control characters are refused"),
-    "link": Damage(_edited(_declared(38, "<I", 0o120777 << 16)), f"{LAST} in .* is a link"),
-    "two of one name": Damage(_twice, f"two members named '{LAST}'"),
+    "two of one name": Damage(_twice, f'two members of one name: "{LAST}" and "{LAST}"'),
     "encrypted": Damage(_edited(_declared(8, "<H", 1)), f"{LAST} in .* is encrypted"),
-    "rare method": Damage(lambda path: _zip(path, _members(), zipfile.ZIP_LZMA), r"in .* rare method \(number 14\)"),
     "another size": Damage(_with(_11=_png(0, 32)), f"0.png in .* is 16x16 and {LAST} in .* is 32x32"),
     "transparent": Damage(_with(_11=_png(0, 16, 4)), f"{LAST} in .* has transparency"),
     "no images": Damage(lambda path: _zip(path, {"readme.txt": b"hello"}), "contains no images"),
@@ -194,5 +185,5 @@ def test_dataset_tool_refuses_it(damaged: tuple[Path, Damage]) -> None:
 
 def test_train_refuses_it(damaged: tuple[Path, Damage]) -> None:
     path, damage = damaged
-    options = [f"--data={path}", f"--outdir={path.parent / 'runs'}", "--cond=1", "--metrics=none"]
+    options = [f"--data={path}", f"--outdir={path.parent / 'runs'}", "--cond=1", "--metrics=none", "--dry-run"]
     _assert_refused(CliRunner().invoke(train.main, options), path, damage.message)

@@ -58,17 +58,14 @@ def test_snapshots_compute_the_same_on_both_devices(tiny_config: RunConfig, tiny
     assert (logits[0] - logits[1].cpu()).abs().max() < 1e-3 * logits[0].abs().max()
 
 
-def test_r1_gradients_are_the_same_with_compiled_operators(
-    tiny_config: RunConfig, tiny_spec: DatasetSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_r1_gradients_are_the_same_with_compiled_operators(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     """The longest chain of derivatives in training: parameters of the squared gradient of the logits."""
-    monkeypatch.setattr(native, "_ready", {})
     torch.manual_seed(0)
     D = Discriminator(tiny_config.discriminator, tiny_spec).cuda()
     images = torch.randn(8, 3, 16, 16, device="cuda")
     results = []
-    for mode in ("reference", "auto"):
-        monkeypatch.setattr(native, "_chosen", mode)
+    for mode in ("auto", "reference"):
+        native.prepare(torch.device("cuda"), mode)
         leaf = images.clone().requires_grad_()
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             (gradient,) = torch.autograd.grad(D(leaf).sum(), leaf, create_graph=True)

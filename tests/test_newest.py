@@ -18,15 +18,8 @@ CORE = [
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*map(str, command)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    words = [*map(str, command)]
+    return subprocess.run(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
@@ -37,16 +30,7 @@ def test_core_tests_pass_on_the_newer_pytorch(tmp_path: Path) -> None:
     installed = run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
     if installed.returncode != 0:
         pytest.skip(f"pip cannot install constraints-newest.txt here: {installed.stdout.strip().splitlines()[-1]}")
-    done = run(
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "not slow and not gpu",
-        "-p",
-        "no:cacheprovider",
-        *(f"tests/{name}" for name in CORE),
-    )
+    tests = [f"tests/{name}" for name in CORE]
+    done = run(python, "-m", "pytest", "-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " warning" not in done.stdout.splitlines()[-1], done.stdout[-3000:]

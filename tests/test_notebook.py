@@ -48,13 +48,6 @@ def test_the_file_is_written_as_nbformat_writes_it() -> None:
     assert nbformat.writes(notebook()) + "\n" == PATH.read_text(encoding="utf-8")
 
 
-def test_the_badge_opens_this_file_in_the_repository_that_is_cloned() -> None:
-    first = notebook().cells[0].source
-    repo = re.search(r'REPO = "https://github\.com/([^"]+)"', code_cells()["program"])
-    assert repo is not None
-    assert f"https://colab.research.google.com/github/{repo[1]}/blob/main/{PATH.relative_to(ROOT)}" in first
-
-
 def test_every_option_in_the_notebook_is_one_of_the_script_it_is_given_to() -> None:
     help_texts = {name: (ROOT / "docs" / f"{name}-help.txt").read_text(encoding="utf-8") for name in SCRIPTS}
     scripts_of = {"pack": "dataset_tool", "train": "train", "generate": "generate", "measure": "calc_metrics"}
@@ -78,7 +71,7 @@ def test_every_setting_of_the_form_is_used() -> None:
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom_and_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU with few images; the second pass goes on with the run of the first."""
+    """On the CPU with few images; the second pass resumes the run of the first."""
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     settings = {"FOLDER": str(tmp_path / "kept"), "MAX_IMAGES": 300, "KIMG": 0.1, "SEEDS": "0-7"}

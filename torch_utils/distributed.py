@@ -1,12 +1,12 @@
-"""The processes of a run: rank, world size, and the few collectives that training needs. One process needs no set-up."""
+"""The processes of a run: starting them, their ranks, and the collectives that training needs. One process needs no set-up."""
 
 import contextlib
 import datetime
 import os
+import re
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -16,85 +16,68 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dnnlib.console import protect_console
 from torch_utils.finite import is_all_finite
 
 SPAWNED = "STYLEFORMER_SPAWNED"  # environment variable of the processes that `spawn` starts
-TIMEOUT = datetime.timedelta(minutes=30)  # of a collective: the first process may be computing a distance meanwhile
-SIGN_OF_LIFE_SEC = 5.0  # how long a process is silent at most in `take_time_together`
-
-
-_PARENT = os.getppid()  # looked at early: it may be gone soon
+TIMEOUT = datetime.timedelta(minutes=30)  # of a collective: rank 0 may be computing a metric meanwhile
+_PARENT = os.getppid()  # before it can have ended
+_LOST = re.compile("connection (closed|reset|refused)|broken pipe|timed out|remote peer|socket", re.IGNORECASE)
 
 
 class PeerError(ValueError):
-    """Another process of the run failed; the message says which one and how, where that is known."""
-
-
-LOST = (
-    "connection closed",
-    "connection reset",
-    "connection refused",
-    "broken pipe",
-    "timed out",
-    "remote peer",
-    "socket",
-)
+    """Another process of the run failed."""
 
 
 @contextlib.contextmanager
 def explain_lost_peers() -> Iterator[None]:
-    """Turn the error of a collective that another process has left into a PeerError."""
+    """Raise PeerError instead of the error of a collective that lost the connection to another process."""
     try:
         yield
     except RuntimeError as error:
         text = str(error)
-        if world_size() == 1 or not any(word in text.lower() for word in LOST):
+        if world_size() == 1 or not _LOST.search(text):
             raise
         reason = text.strip().split("\n")[0]
         raise PeerError(
-            f"process {rank()} lost the connection to another process, which failed (its own message says why), was killed, "
-            f"or whose machine is gone ({reason}). Start all of them again with --resume=latest"
+            f"process {rank()} lost the connection to another process, which failed (see its own message) or was killed, "
+            f"or whose machine is gone ({reason}). Start all processes again with --resume=latest"
         ) from error
 
 
 def torchrun_world_size() -> int | None:
-    """How many processes torchrun started, over all machines; None where it did not start this one."""
+    """Return the number of processes torchrun started, on all machines; None if it did not start this one."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
 def is_started() -> bool:
-    """Whether torchrun or `spawn` started this process."""
+    """Return whether torchrun or `spawn` started this process."""
     return torchrun_world_size() is not None or SPAWNED in os.environ
 
 
 def is_orphan() -> bool:
-    """Whether torchrun, or what else started this process as one of several, is gone."""
+    """Return whether the process that started this one of several has ended."""
     return is_started() and os.getppid() != _PARENT
 
 
 def local_world_size() -> int:
-    """How many of the processes run on this machine."""
+    """Return the number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def local_rank() -> int:
-    """This process's number among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() else 0
-
-
 def check_gpus(num_processes: int) -> None:
-    """Raise ValueError if there are GPUs, but fewer than this machine's processes."""
+    """Raise ValueError if this machine has GPUs, but fewer than processes."""
     if 0 < torch.cuda.device_count() < num_processes:
         raise ValueError(f"--gpus={num_processes}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
 
 
 def init(device: torch.device) -> None:
-    """Join the other processes that torchrun or `spawn` started; a run of one has none."""
+    """Join the other processes that torchrun or `spawn` started, if any."""
     if not is_started():
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # NCCL for what is on the GPUs; what the host decides is agreed on without waiting for them.
+        # NCCL for tensors on GPUs; gloo for decisions of the host, which then do not wait for the GPUs.
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
     else:
         torch.set_num_threads(max(torch.get_num_threads() // local_world_size(), 1))
@@ -102,24 +85,25 @@ def init(device: torch.device) -> None:
 
 
 def shutdown() -> None:
-    """Part from the other processes, all at once; nothing happens in a run of one."""
+    """Leave the other processes, once all of them call this."""
     if dist.is_initialized():
-        all_reduce_sum(torch.zeros(1))  # the first process keeps the addresses of all: it must not go before the others
+        all_reduce_sum(torch.zeros(1))  # rank 0 serves the store that the others use: it must not end first
         dist.destroy_process_group()
 
 
 def local_device() -> torch.device:
-    """The GPU of this process, or the CPU where PyTorch sees no GPU."""
+    """Return the GPU of this process, or the CPU if PyTorch sees no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, with_traceback: bool = False) -> None:
-    """Call `function(argument)` in so many new processes that can `init`; the first error ends all of them.
+    """Call `function(argument)` in new processes, which call `init` to join; the first error ends all of them.
 
-    Raises ValueError with its message if it is a ValueError or OSError, and no traceback was asked for; otherwise
-    RuntimeError with its traceback.
+    Raises:
+        ValueError: A process raised ValueError or OSError: its message. With `with_traceback` a RuntimeError.
+        RuntimeError: A process raised another error: its traceback.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -129,7 +113,7 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
     context = torch.multiprocessing.spawn(_spawned, arguments, nprocs=num_processes, join=False)
     assert context is not None
     try:
-        with _signals_forwarded(context.pids()):
+        with _forward_signals(context.pids()):
             while not context.join():
                 pass
     except torch.multiprocessing.ProcessExitedException:
@@ -142,15 +126,18 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
 
 
 @contextlib.contextmanager
-def _signals_forwarded(pids: list[int]) -> Iterator[None]:
-    """Hand Ctrl-C and SIGTERM on to processes, which do not get them from the terminal themselves."""
+def _forward_signals(pids: list[int]) -> Iterator[None]:
+    """Forward Ctrl-C, SIGTERM and, unless nohup ignores it, SIGHUP to processes in process groups of their own."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)
+    previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:
@@ -161,7 +148,7 @@ def _signals_forwarded(pids: list[int]) -> Iterator[None]:
 def _spawned(
     rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any, failures: Any
 ) -> None:
-    os.setpgid(0, 0)  # out of the terminal's reach: the parent hands signals on, once
+    os.setpgid(0, 0)  # so that Ctrl-C arrives once, from the parent
     os.environ |= {
         SPAWNED: "1",
         "RANK": str(rank),
@@ -171,21 +158,22 @@ def _spawned(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+    protect_console()
     try:
         function(argument)
     except Exception as error:
-        is_ours = isinstance(error, (ValueError, OSError))  # the messages of our own checks need no traceback
+        is_ours = isinstance(error, (ValueError, OSError))  # messages of our own checks need no traceback
         name = "" if rank == 0 or isinstance(error, PeerError) else f"process {rank}: "
         failures.put((f"{name}{error}" if is_ours else None, f"process {rank} failed:\n{traceback.format_exc()}"))
         raise SystemExit(1) from error
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(0)  # all is done: threads of the collectives that are still ending must not abort the process
+    os._exit(0)  # threads of the collectives that are still ending could abort a normal exit
 
 
 def broadcast_object(value: Any) -> Any:
-    """The first process's plain Python value, in every process."""
+    """Return rank 0's value, a plain Python object, on every rank."""
     if world_size() == 1:
         return value
     values = [value]
@@ -193,20 +181,11 @@ def broadcast_object(value: Any) -> Any:
     return values[0]
 
 
-def broadcast_object_on_node(value: Any) -> Any:
-    """The plain Python value of the first process of this machine, in all of its processes; all machines take part."""
-    if world_size() == 1:
-        return value
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values[rank() - local_rank()]
-
-
 @contextlib.contextmanager
 def raise_on_all_ranks() -> Iterator[None]:
-    """Raise an error of one process in all of them, so that none waits for one that has failed; no collectives inside.
+    """Raise an error of one rank on all of them, on the others as PeerError, so that none waits for a failed one.
 
-    The other processes get it as a PeerError, which is a ValueError.
+    The body must not contain collectives.
     """
     if world_size() == 1:
         yield
@@ -225,40 +204,8 @@ def raise_on_all_ranks() -> Iterator[None]:
             raise PeerError(f"process {number}: {message}")
 
 
-def take_time_together(function: Callable[[], object]) -> None:
-    """Call a function that may take longer in one process than a collective may wait, then raise errors as `raise_on_all_ranks`.
-
-    It runs in a thread, while the processes tell each other every few seconds that they are alive: one that is killed is
-    missed at once. No collectives inside.
-    """
-    if world_size() == 1:
-        function()
-        return
-    failures: list[Exception] = []
-
-    def call() -> None:
-        try:
-            function()
-        except Exception as error:
-            failures.append(error)
-
-    worker = threading.Thread(target=call, daemon=True)
-    worker.start()
-    still_busy = [True]
-    while any(still_busy):
-        worker.join(SIGN_OF_LIFE_SEC)
-        still_busy = [True] * world_size()
-        dist.all_gather_object(still_busy, worker.is_alive())
-    with raise_on_all_ranks():
-        if failures:
-            raise failures[0]
-
-
 def gather_rows(x: Tensor) -> Tensor:
-    """The rows, [n, columns], of all processes in the order of their ranks, on the first process; n may differ.
-
-    The others get their own rows back.
-    """
+    """Return the rows, [n, columns], of all ranks in order on rank 0, and a rank's own rows on the others; n may differ."""
     if world_size() == 1:
         return x
     counts = torch.zeros(world_size(), dtype=torch.int64)
@@ -272,7 +219,7 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def assert_equal_across_ranks(what: str, numbers: list[int]) -> None:
-    """Raise PeerError on every process unless all of them have the same whole numbers."""
+    """Raise PeerError on every rank unless all of them have the same integers."""
     if world_size() == 1:
         return
     every: list[list[int]] = [[]] * world_size()
@@ -280,66 +227,63 @@ def assert_equal_across_ranks(what: str, numbers: list[int]) -> None:
     different = [str(number) for number, theirs in enumerate(every) if theirs != every[0]]
     if different:
         raise PeerError(
-            f"{what} of process {', '.join(different)} differ from those of the first: a device or the network between "
-            f"them computes wrongly, or the processes run different versions"
+            f"{what} of process {', '.join(different)} differ from those of process 0: a device or the network between "
+            f"them is faulty, or the processes run different versions"
         )
 
 
 def rank() -> int:
-    """This process's number, 0 in a run of one."""
+    """Return the number of this process, 0 if there is only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this process speaks for all, also before it joined the others: the first of the run."""
+    """Return whether this process is rank 0, also before `init`."""
     return not is_started() or int(os.environ["RANK"]) == 0
 
 
 def is_first_on_machine() -> bool:
-    """Whether this process is the first of its machine, also before it joined the others."""
+    """Return whether this process is the first of its machine, also before `init`."""
     return not is_started() or int(os.environ["LOCAL_RANK"]) == 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that have joined."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def print0(*values: Any) -> None:
-    """print, in the first process only."""
+    """Print on rank 0."""
     if rank() == 0:
         print(*values, flush=True)
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """The sum of x over the processes, in place."""
+    """Return the sum of x over all ranks, in place."""
     if world_size() > 1:
         dist.all_reduce(x)
     return x
 
 
 def all_reduce_max(x: Tensor) -> Tensor:
-    """The maximum of x over the processes, in place."""
+    """Return the maximum of x over all ranks, in place."""
     if world_size() > 1:
         dist.all_reduce(x, dist.ReduceOp.MAX)
     return x
 
 
 def all_ranks_have(value: bool) -> bool:
-    """Whether it is true in every process."""
+    """Return whether `value` is true on every rank."""
     return all_reduce_max(torch.tensor(int(not value))).item() == 0
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:
-    """The mean of x over the processes, in place."""
-    if world_size() > 1:
-        dist.all_reduce(x)
-        x /= world_size()
-    return x
+    """Return the mean of x over all ranks, in place."""
+    return all_reduce_sum(x).div_(world_size()) if world_size() > 1 else x
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Overwrite each tensor with the first process's."""
+    """Overwrite each tensor with that of rank 0."""
     if world_size() > 1:
         for x in tensors:
             dist.broadcast(x, src=0)
@@ -348,43 +292,25 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 def average_gradients(
     parameters: list[torch.nn.Parameter], loss: Tensor, replace: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Replace every gradient by its mean over the processes.
+    """Replace every gradient by its mean over all ranks. A parameter without a gradient keeps none.
 
-    Unless `replace` is false, NaN in them becomes 0 and infinities +-1e5. A parameter without a gradient stays without.
+    The gradients become views of one flat tensor: few kernels and one all-reduce.
 
     Args:
         parameters: Of one device and dtype.
-        loss: That the gradients belong to, [].
+        loss: [], the loss of these gradients.
+        replace: Replace NaN in the gradients by 0 and infinities by +-1e5.
 
     Returns:
-        The mean loss, and whether it and all gradients were finite on all processes, a bool tensor; both without dimensions.
+        The mean loss, [], and whether it and all gradients were finite on all ranks, a bool tensor, [].
     """
-    loss = loss.detach().to(parameters[0].dtype)
-    if world_size() > 1 or loss.device.type != "cpu":
-        return average_flat_gradients(parameters, loss, replace)
-    grads = [p.grad for p in parameters if p.grad is not None]  # here the copies would cost more than they spare
-    lengths = torch._foreach_norm([grad for grad in grads if grad.numel()])
-    is_finite = is_all_finite(torch.stack([loss, *lengths]))
-    if not is_finite:  # or squares have overflowed
-        is_finite = is_all_finite(torch.stack([loss, *(x for grad in grads if grad.numel() for x in grad.aminmax())]))
-    if replace and not is_finite:
-        for grad in grads:
-            grad.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-    return loss, is_finite
-
-
-def average_flat_gradients(
-    parameters: list[torch.nn.Parameter], loss: Tensor, replace: bool = True
-) -> tuple[Tensor, Tensor]:
-    """`average_gradients` through one flat tensor, of which the gradients become views: few kernels and one all-reduce."""
     owners = [p for p in parameters if p.grad is not None]
-    owners.sort(key=lambda p: p.numel() % 4 != 0)  # odd sizes last, so that the others begin at multiples of 16 bytes
+    owners.sort(key=lambda p: p.numel() % 4 != 0)  # odd sizes last, so that the others start at multiples of 16 bytes
     grads = [p.grad.reshape(-1) for p in owners if p.grad is not None]
-    flat = all_reduce_mean(torch.cat([*grads, loss.view(1)]))
+    flat = all_reduce_mean(torch.cat([*grads, loss.detach().to(parameters[0].dtype).view(1)]))
     is_finite = is_all_finite(flat)
-    parts = flat[:-1].split([grad.numel() for grad in grads])
     if replace:
         flat[:-1].nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-    for owner, part in zip(owners, parts, strict=True):
+    for owner, part in zip(owners, flat[:-1].split([grad.numel() for grad in grads]), strict=True):
         owner.grad = part.view_as(owner)
     return flat[-1], is_finite

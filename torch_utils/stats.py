@@ -1,4 +1,4 @@
-"""Named scalars averaged over steps and ranks, kept on the device until somebody looks."""
+"""Named scalars averaged over steps and ranks, kept on the device until they are collected."""
 
 import itertools
 from collections import defaultdict
@@ -22,10 +22,10 @@ class Scalar:
 
 
 class Stats:
-    """Collects values by name; reporting never waits for the device, and costs it one copy.
+    """Collects values by name. Reporting does not wait for the device and takes one copy there.
 
-    The sums of many reports are made at once. On the CPU they do not depend on when that happens, to the last bit: each
-    report is summed for itself, and added to those of its name in the order of reporting.
+    Many reports are summed at once. Each is summed separately and added to those of its name in the order of reporting,
+    so on the CPU the sums do not depend on when that happens, to the last bit.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -36,12 +36,12 @@ class Stats:
     def report(self, name: str, values: Tensor | float) -> None:
         """Add all elements of `values` to the average called `name`."""
         x = torch.as_tensor(values, device=self.device).detach()
-        self.pending.append((name, x.flatten().clone()))  # a CUDA graph writes over what it returned
+        self.pending.append((name, x.flatten().clone()))  # a CUDA graph overwrites its results
         if len(self.pending) >= MAX_PENDING:
             self.sum_up()
 
     def sum_up(self) -> None:
-        """Add what is pending to the moments."""
+        """Add the pending reports to the moments."""
         by_size: dict[tuple[int, torch.dtype], list[int]] = defaultdict(list)
         for index, (_, x) in enumerate(self.pending):
             by_size[x.numel(), x.dtype].append(index)
@@ -61,13 +61,13 @@ class Stats:
             torch._foreach_add_([sums for sums, _ in due], [more for _, more in due])
 
     def collect(self) -> dict[str, Scalar]:
-        """The averages over everything reported since the last call, over all ranks; call it on every rank."""
+        """Return the averages over all ranks since the last call; call it on every rank."""
         totals = self.state_dict()
         self.moments.clear()
         return {name: to_scalar(moments.tolist()) for name, moments in totals.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The moments of everything reported since the last `collect`, over all ranks; call it on every rank."""
+        """Return the moments over all ranks since the last `collect`; call it on every rank."""
         self.sum_up()
         names = sorted(self.moments)
         if not names:
@@ -76,13 +76,13 @@ class Stats:
         return dict(zip(names, table.unbind(), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict`; the first rank carries what all had reported."""
+        """Continue from `state_dict`; rank 0 holds the moments of all ranks."""
         self.pending.clear()
         self.moments = {name: moments.to(self.device) * (rank() == 0) for name, moments in state.items()}
 
 
 def to_scalar(moments: list[float]) -> Scalar:
-    """The average of [count, sum, sum of squares]."""
+    """Return the scalar of [count, sum, sum of squares]."""
     num, total, squares = moments
     mean = total / num
     return Scalar(int(num), mean, max(squares / num - mean * mean, 0.0) ** 0.5)

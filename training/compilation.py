@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from dnnlib.dataclass_values import require
 from metrics.cache import default_folder
 from torch_utils.distributed import print0
-from torch_utils.ops import native
 from training.config import PerformanceConfig
 
 Run = Callable[..., Tensor]  # a network's forward pass
 
 
 class Compiled:
-    """A network's compiled forward pass; one that turns out not to compile runs as it is, after one line.
+    """The compiled forward pass of a network; where compiling fails, prints one line and runs the network eagerly.
 
-    The network itself stays as it is: names, copies, files and phases with second derivatives know nothing of this.
+    The network itself is unchanged, so names, copies, files and phases with second derivatives are unaffected.
     """
 
     def __init__(self, network: nn.Module, performance: PerformanceConfig, has_graphs: bool = False) -> None:
@@ -32,10 +31,9 @@ class Compiled:
         from torch._functorch import config as functorch_config
         from torch._inductor import config as inductor_config
 
-        native.mark_constants_for_dynamo()
-        # What fails to compile in the backward pass fails in the forward pass, where it is caught.
+        # Compile the backward pass with the forward pass, where a failure is caught.
         set_where_known(functorch_config, "force_non_lazy_backward_lowering", True)
-        # One kernel for each stack and concatenation, instead of one for each of its parts.
+        # One kernel per stack or concatenation instead of one per part.
         set_where_known(inductor_config, "force_pointwise_cat", True)
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # --precision decides about them
         mode = "reduce-overhead" if has_graphs else None
@@ -46,7 +44,7 @@ class Compiled:
         self.must_compile = performance.compile == "1"
 
     def __call__(self, *arguments: Any, **settings: Any) -> Tensor:
-        """What the network returns. Each layout of its inputs would be compiled for itself: all are made contiguous."""
+        """Run the network, with contiguous inputs: each memory layout would be compiled separately."""
         if self.run is self.eager:
             return self.run(*arguments, **settings)
         announce()
@@ -72,9 +70,9 @@ def set_where_known(config: Any, name: str, value: object) -> None:
 def forward_pass(
     network: nn.Module, performance: PerformanceConfig, device: torch.device, has_graphs: bool | None = None
 ) -> Run:
-    """How the phases without second derivatives run a network: compiled where that is asked for and possible.
+    """The forward pass for phases without second derivatives: compiled where requested and possible.
 
-    `has_graphs` is what all ranks have agreed on; None = what `resolve_graphs` says here.
+    `has_graphs` is the decision of all ranks; None = that of `resolve_graphs` here.
     """
     if not resolve_compile(performance.compile, device)[0]:
         return network
@@ -83,22 +81,22 @@ def forward_pass(
 
 @functools.cache
 def announce() -> None:
-    """Say once that the networks are being compiled, and where what comes of it is kept."""
-    print0(f"Compiling the networks: minutes at the first start, less later (kept in {use_cache_folder()}).")
+    """Print once that the networks are being compiled, and where the result is cached."""
+    print0(f"Compiling the networks: minutes at the first start, less later (cached in {use_cache_folder()}).")
 
 
 def use_cache_folder() -> str:
-    """Have PyTorch keep what it compiles in our cache folder, unless the user named another; returns which it is."""
+    """Make PyTorch cache compiled code in our cache folder unless the user set another one; returns the folder."""
     folder = default_folder() / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
-    return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # Triton's cache lies in it
+    return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # it contains Triton's cache
 
 
 def resolve_graphs(performance: PerformanceConfig, device: torch.device) -> bool:
-    """Whether the compiled networks are replayed as CUDA graphs; where nobody asked for them, if a small one works."""
+    """Whether to replay the compiled networks as CUDA graphs; by default, if a small graph works."""
     if device.type != "cuda" or performance.cuda_graphs is False or not resolve_compile(performance.compile, device)[0]:
         return False
     return performance.cuda_graphs is True or replays(device)
@@ -106,14 +104,14 @@ def resolve_graphs(performance: PerformanceConfig, device: torch.device) -> bool
 
 @functools.cache
 def replays(device: torch.device) -> bool:
-    """Whether a small CUDA graph gives there what it should; says so where not."""
+    """Whether a small CUDA graph computes the right values on this device; prints why not."""
     run = torch.compile(_probe, dynamic=False, mode="reduce-overhead")
     try:
         for value in range(4):  # run, recorded, and replayed twice
             torch.compiler.cudagraph_mark_step_begin()
             x = torch.full([8], float(value), device=device)
             torch.testing.assert_close(run(x), _probe(x))
-    except Exception as error:  # without graphs everything goes on
+    except Exception as error:  # training works without graphs
         print0(f"The networks run without CUDA graphs: a first small one failed ({first_line(error)}).")
         return False
     return True
@@ -121,7 +119,7 @@ def replays(device: torch.device) -> bool:
 
 @functools.cache
 def resolve_compile(choice: str, device: torch.device) -> tuple[bool, str]:
-    """Whether to compile on this device, and a line that says why not ("" = nothing to say).
+    """Whether to compile on this device, and a line with the reason why not ("" = none).
 
     Raises ConfigError where --compile=1 asks for what this machine cannot do.
     """
@@ -129,13 +127,13 @@ def resolve_compile(choice: str, device: torch.device) -> tuple[bool, str]:
         return False, ""
     reason = why_unavailable(device)
     require(
-        not reason or choice == "auto", f"--compile=1 is not possible here: {reason}. Leave it out, or say --compile=0"
+        not reason or choice == "auto", f"--compile=1 is not possible here: {reason}. Leave it out, or use --compile=0"
     )
     return not reason, reason and f"The networks run without the compiler: {reason} (--compile=0 hides this)."
 
 
 def why_unavailable(device: torch.device) -> str:
-    """Why PyTorch cannot compile for this device, with the remedy; "" = it can, as a small function showed."""
+    """Why PyTorch cannot compile for this device, with the remedy; "" = it compiled a small function."""
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) < (7, 0):
             return f"it does not support {torch.cuda.get_device_name(device)}"
@@ -147,7 +145,7 @@ def why_unavailable(device: torch.device) -> str:
     use_cache_folder()
     try:
         torch.compile(_probe, dynamic=False)(torch.ones(8, device=device))
-    except Exception as error:  # the tools below it fail in many ways, and without it everything goes on
+    except Exception as error:  # compilers fail in many ways, and training works without
         return f"a first small function failed to compile ({first_line(error)})"
     return ""
 

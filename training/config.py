@@ -8,7 +8,9 @@ from dnnlib.dataclass_values import build, require, to_plain
 from training.registry import entry, register
 from training.schedule import Scheduled, highest, lowest, ramps
 
-MAX_SIDE_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
+MAX_SIDE_PX = 1024
+MAX_KIMG = 1e9
+MAX_ATTENTION_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
 
 ARCHITECTURES = ("orig", "resnet", "skip")
@@ -30,13 +32,14 @@ class DatasetSpec:
     channels: int                        # 1 = grey, 3 = RGB
     label_dim: int = 0                   # length of a label vector; 0 = unconditional
     class_names: tuple[str, ...] = ()    # () = the data set names none
+    labels_are_vectors: bool = False     # any vectors, not one-hot ones of classes
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"images have {self.channels} channels; only grey (1) and RGB (3) are supported")
         require(
             max(self.height, self.width) <= MAX_SIDE_PX,
-            f"images of {self.width}x{self.height} px are too large: the limit is {MAX_SIDE_PX} px a side, because a "
-            f"Linformer projection grows with the number of pixels. Pack them smaller with dataset_tool.py",
+            f"images of {self.width}x{self.height} px are too large: the limit is {MAX_SIDE_PX} px per side. Pack them "
+            f"smaller with dataset_tool.py",
         )
         require(
             min(self.stage_sizes[0]) <= 2 * MIN_START_PX,
@@ -118,6 +121,11 @@ class AnyDiscriminator(Kind):
     mbstd_group: int = field(default=1, kw_only=True)        # images compared with each other; divides a micro-batch
     freeze_layers: int = field(default=0, kw_only=True)      # layers, from the image on, that are not trained (--freezed)
 
+    @property
+    def lr_scale(self) -> float:
+        """Factor on optimizer.d_lr."""
+        return 1.0
+
 
 @dataclass(frozen=True)
 class AnyLoss(Kind):
@@ -185,6 +193,9 @@ class GeneratorConfig(AnyGenerator):
 
     def check(self, spec: DatasetSpec) -> None:
         """Raise ConfigError unless there is one width a stage of these images."""
+        require(max(spec.height, spec.width) <= MAX_ATTENTION_PX,
+                f"images of {spec.width}x{spec.height} px are too large for attention at full size, the limit is "
+                f"{MAX_ATTENTION_PX} px: use --cfg=auto, which has convolutions above 32 px (--set generator.kind=hybrid)")
         sizes = ", ".join(f"{width}x{height}" for height, width in spec.stage_sizes)
         require(len(self.widths) == len(spec.stage_sizes),
                 f"images of {spec.width}x{spec.height} px make {len(spec.stage_sizes)} generator stages ({sizes}), but "
@@ -299,8 +310,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         require(lowest(self.g_lr) > 0 and lowest(self.d_lr) > 0,
                 f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
+        require(self.eps > 0, f"optimizer.eps must be positive, got {self.eps}")
         require(0 <= self.beta1 < 1 and 0 <= lowest(self.beta2) <= highest(self.beta2) < 1,
-                f"Adam's betas must lie in 0..1, got {self.beta1}, {self.beta2}")
+                f"optimizer.beta1 and beta2 must be at least 0 and below 1, got {self.beta1}, {self.beta2}")
 
 
 @dataclass(frozen=True)
@@ -371,7 +383,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         for name in ("kimg", "tick_kimg"):
-            require(getattr(self, name) > 0, f"--{name.removesuffix('_kimg')} must be positive, got {getattr(self, name)}")
+            require(0 < getattr(self, name) <= MAX_KIMG,
+                    f"--{name.removesuffix('_kimg')} must be positive and at most {MAX_KIMG:g}, got {getattr(self, name)}")
+        require(0 <= self.seed < 2**63, f"--seed must lie in 0..{2**63 - 1}, got {self.seed}")
         for name in ("batch", "snap_ticks", "max_nonfinite"):
             require(getattr(self, name) >= 1, f"schedule.{name} must be 1 or more, got {getattr(self, name)}")
         require(self.batch_gpu is None or (self.batch_gpu >= 1 and self.batch % self.batch_gpu == 0),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_utils.rng import derive_seed, step_generator
+from torch_utils.transfer import to_device_async
 
 _OTHER_STREAM, _MIXING_STREAM = 4, 6  # first numbers of the seeds derived here
 
@@ -19,11 +20,6 @@ class Latents:
     mix_z: Tensor | None  # the second latents, whose styles are used from `mix_from` on; None = no mixing
     mix_from: int  # index of the first mixed style
     seed: int  # of what else is drawn for these images, on whatever rank
-
-
-def send(x: Tensor, device: torch.device) -> Tensor:
-    """x on the device, without waiting for it."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,10 @@ class LatentSource:
         for part in self.parts():
             mix_z, mix_from = self.mixing(cur_nimg, stream, part.start // self.micro_batch)
             seed = derive_seed(self.seed, _OTHER_STREAM, cur_nimg, stream, part.start)
-            mix_z = None if mix_z is None else send(mix_z, device)
-            batches.append(Latents(send(z[part], device), send(c[part], device), mix_z, mix_from, seed))
+            mix_z = None if mix_z is None else to_device_async(mix_z, device)
+            batches.append(
+                Latents(to_device_async(z[part], device), to_device_async(c[part], device), mix_z, mix_from, seed)
+            )
         return batches
 
     def mixing(self, cur_nimg: int, stream: int, index: int) -> tuple[Tensor | None, int]:

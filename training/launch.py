@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from dnnlib.dataclass_values import require
-from dnnlib.paths import require_outside
+from dnnlib.paths import require_outside, user_path
 from dnnlib.rundir import tee_output
+from dnnlib.urls import local_file
+from metrics.cache import default_folder
 from torch_utils import distributed
 from torch_utils.allocator import keep_freed_memory
 from torch_utils.distributed import print0
@@ -58,8 +60,10 @@ def launch(options: dict[str, Any]) -> None:
     gpus = options["gpus"] or torchrun or 1
     require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
     distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
-    path, outdir = str(Path(options["data"]).expanduser()), Path(options["outdir"]).expanduser()
+    path, outdir = str(user_path(options["data"])), user_path(options["outdir"])
     require_outside(outdir, "--outdir", path, "--data")
+    if options["resume"] not in (None, "latest"):
+        options = options | {"resume": str(local_file(options["resume"], default_folder()))}
     is_auto, probe = options["batch_gpu"] == "auto", None
     files = ImageFiles(path)
     config = configure(
@@ -73,7 +77,7 @@ def launch(options: dict[str, Any]) -> None:
     if options["resume"] not in (None, "latest"):
         check_fits(Path(options["resume"]), config, dataset.spec)
     if options["dry_run"]:
-        dry_run(config, dataset, gpus, probe)
+        dry_run(config, dataset, gpus, probe, options["ops"])
         return
     job = Job(
         config,
@@ -96,9 +100,10 @@ def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
     return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
 
 
-def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryProbe | None) -> None:
+def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryProbe | None, ops: str | None) -> None:
     """Print the settings and what they cost."""
     device = distributed.local_device()
+    native.prepare(device, ops)
     if probe:
         config = search_batch_gpu(config, dataset, probe, device)
     print(json.dumps(config.to_dict(), indent=2))
@@ -121,13 +126,11 @@ def train(job: Job, dataset: ImageDataset) -> None:
         keep_freed_memory()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
-    if job.ops:
-        native.set_mode(job.ops)
     if job.memory_probe and distributed.is_main():  # before the other processes would take part in its steps
-        native.prepare(device)
+        native.prepare(device, job.ops)
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.memory_probe, device))
     distributed.init(device)
-    native.prepare(device)
+    native.prepare(device, job.ops)
     with RunLock() as lock:
         run_dir, is_resumed, config = choose_run(job, dataset, lock)
         log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
@@ -188,11 +191,14 @@ def print_header(
     if device.type == "cpu":
         print0("PyTorch sees no GPU: training on the CPU.")
     spec, micro_batch = dataset.spec, config.schedule.micro_batch(distributed.world_size())
+    label_word = "label values" if spec.labels_are_vectors else "classes"
     print0(
         f"{'Resuming' if is_resumed else 'New run'} {run_dir}: {len(dataset):,} images of {spec.width}x{spec.height} px"
-        f"{f', {spec.label_dim} classes' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
+        f"{f', {spec.label_dim} {label_word}' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
         f"{config.schedule.batch}, {micro_batch} images per forward pass"
     )
+    for note in dataset.files.notes(uses_labels=spec.label_dim > 0):
+        print0(note)
     group = config.discriminator.mbstd_group
     if micro_batch < group:
         print0(

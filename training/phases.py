@@ -36,13 +36,13 @@ class Phase:
     trained: NetworkState  # whose parameters require gradients in this phase, the other's do not
     other: nn.Module
     loss: Callable[[MicroBatch], Iterable[Tensor]]  # terms that add up, back-propagated one by one
-    finite: FiniteCheck  # told whether loss and gradients were finite
+    finite: FiniteCheck  # records whether loss and gradients were finite
     stream: int  # number of the latents that this phase draws; it differs from those of other phases
     interval: int = 1  # batches between two steps
     finish: Callable[[], None] = nothing  # called after the optimizer step
     scaler: torch.amp.GradScaler = NO_SCALER  # of the loss, where gradients pass through float16
     allow_tf32: bool = False  # float32 products are rounded to TF32
-    has_graphs: bool = False  # CUDA graphs write to memory of their own: gradients are added to buffers that stay
+    has_graphs: bool = False  # CUDA graphs reuse their memory: accumulate gradients in buffers that stay
 
     def is_due(self, batch_index: int) -> bool:
         """Whether this phase takes a step in the batch of this index."""

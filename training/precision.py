@@ -1,4 +1,4 @@
-"""Which numbers the large products are computed in on a device; weights and what is delicate stay float32."""
+"""Precision of the matrix products on a device; weights, R1, path length and the epilogue of D stay float32."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ INITIAL_LOSS_SCALE = 2.0**12  # keeps gradients of single pixels, about 1e-7, cl
 
 @dataclass(frozen=True)
 class Precision:
-    """A choice of --precision as one device carries it out."""
+    """A choice of --precision on one device."""
 
     name: str  # bf16, fp16, fp32 or tf32
     dtype: torch.dtype | None = None  # of tokens, feature maps and their products in the main phases; None = float32
@@ -30,7 +30,7 @@ KNOWN = {
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """What `auto` or a named precision is on this device. Raises ConfigError for an unknown name."""
+    """The precision of a name or `auto` on this device. Raises ConfigError for an unknown name."""
     if name == "auto":
         name = "fp32" if device.type == "cpu" else "bf16" if is_ampere(device) else "fp16"
     require(name in KNOWN, f"--precision must be one of auto, {', '.join(KNOWN)}; got '{name}'")
@@ -43,7 +43,7 @@ def is_ampere(device: torch.device) -> bool:
 
 
 def describe_precision(name: str, device: torch.device) -> str:
-    """One line about the precision that a choice means here, with a warning where the device is slow at it."""
+    """One line that names the precision in use, with a warning where the device is slow at it."""
     precision = resolve_precision(name, device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     line = f"Precision: {precision.name}{f' (auto, on {where})' if name == 'auto' else ''}"
@@ -63,7 +63,7 @@ def allow_tf32(is_allowed: bool) -> None:
 
 @contextlib.contextmanager
 def tf32_where(is_allowed: bool) -> Iterator[None]:
-    """Let float32 products be rounded to TF32 meanwhile; where not allowed, leave PyTorch's switches as they are."""
+    """Allow TF32 in float32 products inside the block; if not allowed, leave PyTorch's switches unchanged."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     if is_allowed:
@@ -75,6 +75,6 @@ def tf32_where(is_allowed: bool) -> Iterator[None]:
 
 
 def loss_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """The scale of the loss while training; one that does nothing unless gradients pass through float16."""
+    """Scales the loss where gradients pass through float16; disabled otherwise."""
     is_needed = precision.dtype == torch.float16
     return torch.amp.GradScaler(device.type, init_scale=INITIAL_LOSS_SCALE, enabled=is_needed)

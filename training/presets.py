@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from dnnlib.dataclass_values import ConfigError, require
 from training.config import (
+    MAX_ATTENTION_PX,
     AugmentConfig,
     DatasetSpec,
     DiscriminatorConfig,
@@ -15,6 +16,7 @@ from training.config import (
     RunConfig,
     ScheduleConfig,
 )
+from training.registry import entry
 
 Preset = Callable[[DatasetSpec, int], RunConfig]  # (images, processes) -> configuration
 
@@ -46,11 +48,35 @@ CIFAR = RunConfig(
 
 
 def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
-    """Widths 1024, 256, 64, 64, ... and layers 1, 2, 1, 1, ... for as many stages as the images have."""
+    """Widths 1024, 256, 64, 64, ... and layers 1, 2, 1, 1, ... for the stages of the images; hybrid above 256 px."""
+    if max(spec.height, spec.width) > MAX_ATTENTION_PX:
+        return hybrid_generator(spec)
     num_stages = len(spec.stage_sizes)
     widths = (1024, 256, *[64] * num_stages)[:num_stages]
     layers = (1, 2, *[1] * num_stages)[:num_stages]
     return GeneratorConfig(widths=widths, layers=layers, linformer=True)
+
+
+def hybrid_generator(spec: DatasetSpec) -> GeneratorConfig:
+    """Attention up to 32 px with widths 512, 256, 256 and layers 1, 2, 2, as many as there are stages; convolutions above."""
+    default = entry("generator", "hybrid").config()
+    count = len(default.split(spec)[0])
+    config: GeneratorConfig = replace(default, widths=default.widths[:count], layers=default.layers[:count])
+    return config
+
+
+def hybrid(name: str, size: int) -> Preset:
+    """A hybrid generator for images whose longer side has this size, with the training settings of `auto`."""
+
+    def build(spec: DatasetSpec, num_gpus: int) -> RunConfig:
+        require(
+            max(spec.height, spec.width) == size,
+            f"--cfg={name} is for images with a longer side of {size} px, these have {spec.width}x{spec.height}: use "
+            f"--cfg=auto --set generator.kind=hybrid, or pack them with dataset_tool.py --width={size} --height={size}",
+        )
+        return replace(auto(spec, num_gpus), generator=hybrid_generator(spec))
+
+    return build
 
 
 def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
@@ -107,6 +133,7 @@ PRESETS: dict[str, Preset] = {
     "celeba64": for_size("celeba64", 64, (1024, 256, 64, 64), (1, 2, 1, 1), linformer=True),
     "church128": for_size("church128", 128, (1024, 256, 64, 64, 64), (1, 2, 1, 1, 1), linformer=True),
     "paper256": paper256,
+    **{f"hybrid{size}": hybrid(f"hybrid{size}", size) for size in (256, 512, 1024)},
 }
 ALIASES = {"cifar10": "cifar"}
 

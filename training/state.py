@@ -146,9 +146,9 @@ class TrainState:
     def apply_schedules(self) -> None:
         """Give the optimizers, and augmentation with a fixed probability, the settings of the step that follows."""
         config = self.config.optimizer
-        rates = ((self.g, config.g_lr), (self.d, config.d_lr))
-        for (trained, lr), interval in zip(rates, self.config.loss.lazy_intervals, strict=True):
-            settings = adam_settings(self.now(lr), config.beta1, self.now(config.beta2), interval)
+        rates = ((self.g, config.g_lr, 1.0), (self.d, config.d_lr, self.config.discriminator.lr_scale))
+        for (trained, lr, scale), interval in zip(rates, self.config.loss.lazy_intervals, strict=True):
+            settings = adam_settings(self.now(lr) * scale, config.beta1, self.now(config.beta2), interval)
             for group in trained.optimizer.param_groups:
                 group.update(settings)
         if self.config.augment.mode == "fixed":

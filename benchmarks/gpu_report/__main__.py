@@ -19,6 +19,7 @@ from benchmarks.gpu_report.record import FILES, Entry, Record
 from benchmarks.gpu_report.session import Session
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.dataclass_values import require
+from dnnlib.paths import user_path
 
 PROGRAM = ["python", "-m", "benchmarks.gpu_report"]
 AMPERE = (8, 0)  # the first GPUs that multiply bf16
@@ -46,17 +47,17 @@ def main(
 ) -> None:
     """Find out what this program does on this GPU: checks, tests, modes side by side, kernels, real training.
 
-    Every part runs in a process of its own with a time of its own; after each the report is written anew.
+    Every part runs in a separate process with a time of its own; after each the report is written anew.
     """
     budget = Budget(minutes, GRACE_SEC)
     signal.signal(signal.SIGTERM, end)
     try:
         torch_facts = facts.ask_torch(device)
         is_ampere = any(gpu.capability >= AMPERE for gpu in torch_facts.gpus[:1])
-        path = Path(data).expanduser().resolve() if data else None
+        path = user_path(data).resolve() if data else None
         suitable = suitable_preset(path)  # also finds out whether there are images at all
         settings = Settings(
-            outdir=Path(outdir).expanduser().resolve(),
+            outdir=user_path(outdir).resolve(),
             data=path,
             cfg=cfg or ("demo" if is_quick else suitable),
             device=device,
@@ -79,7 +80,7 @@ def main(
 
 
 def select(parts: list[Part], chosen: str | None) -> list[Part]:
-    """The parts of --parts, and what they are made of; raises ValueError for a name that is not one."""
+    """Return the parts of --parts, and what they are made of; raises ValueError for a name that is not one."""
     if chosen is None:
         return parts
     names = [word.strip() for word in chosen.split(",") if word.strip()]
@@ -91,7 +92,7 @@ def select(parts: list[Part], chosen: str | None) -> list[Part]:
 
 
 def suitable_preset(data: Path | None) -> str:
-    """The preset for the size of these images, which their first one shows; raises ValueError."""
+    """Return the preset for the size of these images, which their first one shows; raises ValueError."""
     if data is None:
         return "cifar"
     tree = ImageTree(data)
@@ -100,7 +101,7 @@ def suitable_preset(data: Path | None) -> str:
 
 
 def environment(device: str, work: Path) -> dict[str, str]:
-    """The environment of all parts: compiled code is kept from one to the next, but not from an earlier report."""
+    """Return the environment of all parts: compiled code is kept from one to the next, but not from an earlier report."""
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}
     return variables if device == "cuda" else {**variables, "CUDA_VISIBLE_DEVICES": ""}
 

@@ -16,7 +16,7 @@ class Need:
     most: float  # after which it is ended
 
     def scaled(self, factor: float) -> "Need":
-        """The same in a shorter or longer report."""
+        """Return the same in a shorter or longer report."""
         return Need(self.least * factor, self.most * factor)
 
 

@@ -53,7 +53,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
-    """The least and the largest value, a little apart where they are the same."""
+    """Return the least and the largest value, a little apart where they are the same."""
     low, high = min(values), max(values)
     pad = (abs(low) or 1.0) * 0.01 if low == high else 0.0
     return low - pad, high + pad
@@ -69,7 +69,7 @@ class _Axes:
         self.font = ImageFont.load_default(13 * SMOOTH)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point lies on the image."""
+        """Return the position of a point on the image."""
         (x0, x1), (y0, y1) = self.x_span, self.y_span
         right = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         down = HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)

@@ -1,4 +1,4 @@
-"""Runs a command in a process of its own that cannot outlast its time, nor the program that started it."""
+"""Runs a command in a separate process that cannot outlast its time, nor the program that started it."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""What a report was made on: GPU, driver, versions, commit, date."""
+"""The facts of a report: GPU, driver, versions, commit, date."""
 
 import platform
 import shutil
@@ -14,7 +14,7 @@ from torch_utils.doctor.torch_facts import TorchFacts
 
 
 def ask_torch(device: str) -> TorchFacts:
-    """What PyTorch sees, asked in a process of its own; ValueError where a GPU is asked for and there is none."""
+    """Return what PyTorch sees, from a separate process; ValueError if a GPU is asked for and there is none."""
     facts = torch_facts.ask()
     require(
         device == "cpu" or bool(facts.gpus),
@@ -25,7 +25,7 @@ def ask_torch(device: str) -> TorchFacts:
 
 
 def gather(device: str, facts: TorchFacts, command: str) -> dict[str, str]:
-    """The facts, by what they are called in the report."""
+    """Return the facts, by what they are called in the report."""
     gpus = ", ".join(f"{gpu.name} ({gpu.total_bytes / 2**30:.0f} GiB)" for gpu in facts.gpus)
     driver = ask_driver(shutil.which)
     return {
@@ -44,7 +44,7 @@ def gather(device: str, facts: TorchFacts, command: str) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of this program, and whether files differ from it; unknown where git or its folder is missing."""
+    """Return the commit of this program, and whether files differ from it; unknown where git or its folder is missing."""
     head = git("rev-parse", "HEAD")
     if not head:
         return "unknown"
@@ -52,7 +52,7 @@ def commit() -> str:
 
 
 def git(*arguments: str) -> str:
-    """What git says of this project; "" where it cannot."""
+    """Return the output of a git command in this project; "" if it fails."""
     command = ["git", "-C", str(ROOT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)

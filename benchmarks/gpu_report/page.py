@@ -24,7 +24,7 @@ def page(record: dict[str, Any]) -> str:
 
 
 def summary(record: dict[str, Any]) -> list[str]:
-    """The tables, which are also what the command prints at its end."""
+    """Return the tables, which are also what the command prints at its end."""
     parts = record["parts"]
     lines = [f"## Parts ({record['seconds']:.0f} s of {record['minutes'] * 60:.0f})", ""]
     rows = [(part["title"], part["status"], part["seconds"] or None, part["note"]) for part in parts]
@@ -77,14 +77,14 @@ def step_rows(parts: Sequence[Part]) -> Iterator[tuple[Cell, ...]]:
 
 
 def wait_rows(parts: Sequence[Part]) -> Iterator[tuple[Cell, ...]]:
-    """Where a step waits for the GPU."""
+    """Return the rows of where a step waits for the GPU."""
     for part in parts:
         for wait in part["values"].get("waits", []):
             yield wait["batch"], wait["mode"], wait["phase"], wait["where"]
 
 
 def training_rows(parts: Sequence[Part]) -> Iterator[tuple[Cell, ...]]:
-    """What the training came to, and how far its images are from the real ones."""
+    """Return the rows of the training and its metrics."""
     for part in parts:
         if part["name"] in ("training", "proxies"):
             for name, value in part["values"].items():
@@ -93,12 +93,12 @@ def training_rows(parts: Sequence[Part]) -> Iterator[tuple[Cell, ...]]:
 
 
 def image(record: dict[str, Any], name: str, caption: str) -> list[str]:
-    """An image of the folder, if it is there."""
+    """Return an image of the folder, if it is there."""
     return [f"![{caption}]({name})", ""] if name in record["files"] else []
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
-    """A Markdown table whose columns line up."""
+    """Return a Markdown table whose columns line up."""
     cells = [[text(value) for value in row] for row in [header, *rows]]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
     lines = [
@@ -109,7 +109,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
 
 
 def text(value: Cell) -> str:
-    """A cell of a table."""
+    """Return a cell of a table."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -118,11 +118,11 @@ def text(value: Cell) -> str:
 
 
 def digits(value: float | None) -> str:
-    """A loss with enough digits to tell modes apart."""
+    """Return a loss with enough digits to tell modes apart."""
     return "" if value is None else f"{value:.5f}"
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what is there."""
+    """Return the mean of what is there."""
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None

@@ -1,4 +1,4 @@
-"""The parts of a report: which command each runs, how long it may take, and what is read of what it leaves."""
+"""The parts of a report: the command each runs, its time limit, and the results read from its files."""
 
 import importlib.util
 import shutil
@@ -39,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says."""
+    """The values of the command line."""
 
     outdir: Path
     data: Path | None  # None = the built-in digits
@@ -56,7 +56,7 @@ class Settings:
 
 
 def python(*arguments: object) -> list[str]:
-    """A command of this Python."""
+    """Return a command of this Python."""
     return [sys.executable, *map(str, arguments)]
 
 
@@ -66,7 +66,7 @@ def planned_kimg(limit_sec: float, images_per_sec: float, start_up_sec: float) -
 
 
 class Parts:
-    """Makes the parts, and keeps what later ones need of earlier ones."""
+    """Makes the parts, and keeps the results that later ones need."""
 
     def __init__(self, settings: Settings, work: Path) -> None:
         self.settings, self.work = settings, work
@@ -75,7 +75,7 @@ class Parts:
         self.variants = cpu_variants() if settings.device == "cpu" else gpu_variants(settings.half)
 
     def all(self) -> list[Part]:
-        """All parts in the order in which they run: what a short time suffices for, then what takes the rest."""
+        """Return all parts in the order in which they run: short ones first, then those that take the remaining time."""
         without_gpu = "" if self.settings.device == "cuda" else "needs a GPU"
         without_pytest = "" if importlib.util.find_spec("pytest") else "pytest is not installed: pip install pytest"
         native, tests = "torch_utils.ops.native", ["pytest", "-q", "-m", "gpu"]
@@ -91,17 +91,17 @@ class Parts:
         ]
 
     def plain(self, name: str, title: str, need: Need, command: list[str], why_skip: str = "") -> Part:
-        """A part of which only the last line counts."""
+        """Return a part of which only the last line counts."""
         return Part(name, title, need, lambda limit_sec: command, last_words, why_skip)
 
     def pack(self) -> Part:
-        """The built-in digits, which the modes are compared on everywhere alike."""
+        """Return the built-in digits, which the modes are compared on everywhere alike."""
         few = ["--max-images=200"] if self.settings.is_quick else []
         command = python("dataset_tool.py", "--source=demo", f"--dest={self.digits}", *few)
         return self.plain("digits", "Packing the digits", Need(5, 60), command)
 
     def mode(self, variant: Variant) -> Part:
-        """Some steps in one mode."""
+        """Return some steps in one mode."""
         path = self.work / f"{variant.name}.json"
         command = python(
             "-m", "benchmarks.gpu_report.side_by_side", f"--mode={variant.mode}", f"--ops={variant.ops}",
@@ -122,7 +122,7 @@ class Parts:
         return Part(f"mode:{variant.name}", f"Mode {variant.name}", need, lambda limit_sec: command, collect)
 
     def steps(self) -> list[Part]:
-        """benchmarks/train_step.py, each batch in a process of its own."""
+        """benchmarks/train_step.py, each batch in a separate process."""
         if self.settings.is_quick or self.settings.device == "cpu":
             return [self.step_part(2 if self.settings.is_quick else 4, ["fp32"], Need(20, 200))]
         half = self.settings.half
@@ -132,7 +132,7 @@ class Parts:
         ]
 
     def step_part(self, batch: int, modes: list[str], need: Need) -> Part:
-        """The phases of training at one batch, and their largest kernels."""
+        """Return the phases of training at one batch, and their largest kernels."""
         path = self.work / f"steps-{batch}.json"
         command = python(
             "benchmarks/train_step.py", f"--preset={self.settings.steps_cfg}", f"--batch={batch}",
@@ -191,7 +191,7 @@ class Parts:
         """Distances of the last snapshot's images from the real ones that need no downloaded weights."""
         names = ["proxy_fd_randconv_v1"]
         if not self.settings.is_quick:
-            names += ["proxy_fd_dct_v1", *([] if self.settings.data else ["proxy_fd_democlf_v1"])]
+            names += [] if self.settings.data else ["proxy_fd_clf_v1"]  # it needs labels, as the demo set has
         folder = self.work / "metrics"
 
         def command(limit_sec: float) -> list[str]:
@@ -208,5 +208,5 @@ class Parts:
 
 
 def last_words(outcome: Outcome) -> dict[str, Any]:
-    """The last line of an output."""
+    """Return the last line of an output."""
     return {"summary": last_line(readable_lines(outcome.output))}

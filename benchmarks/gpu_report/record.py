@@ -45,7 +45,7 @@ class Record:
         self.seconds = 0.0
 
     def plain(self) -> dict[str, Any]:
-        """The record as JSON has it."""
+        """Return the record as JSON has it."""
         return {
             "format": 1,
             "status": self.status,
@@ -78,7 +78,7 @@ def settle(entry: Entry, outcome: Outcome, values: dict[str, Any], max_lines: in
 
 
 def readable_lines(text: str) -> list[str]:
-    """The lines of an output without what progress bars wrote over, and without empty ones at its end."""
+    """Return the lines of an output without what progress bars wrote over, and without empty ones at its end."""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     while lines and not lines[-1]:
         lines.pop()
@@ -86,5 +86,5 @@ def readable_lines(text: str) -> list[str]:
 
 
 def last_line(lines: Sequence[str]) -> str:
-    """The last line with something in it."""
+    """Return the last line with something in it."""
     return next((line for line in reversed(lines) if line.strip()), "")

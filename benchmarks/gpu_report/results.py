@@ -14,12 +14,12 @@ _WAIT = re.compile(r"Host synchronisation in (?P<phase>\w+): (?P<where>.*)")
 
 
 def read_mode(path: Path) -> dict[str, Any]:
-    """What `side_by_side` wrote; {} where it did not get so far."""
+    """Return what `side_by_side` wrote; {} if it wrote nothing."""
     return read_object(path)
 
 
 def loss_panels(modes: dict[str, dict[str, Any]]) -> list[Panel]:
-    """The losses of all modes, by step."""
+    """Return the losses of all modes, by step."""
     panels = []
     for column, title in (("G", "Loss of the generator"), ("D", "Loss of the discriminator")):
         curves = {name: points(values.get("rows", []), column) for name, values in modes.items()}
@@ -28,12 +28,12 @@ def loss_panels(modes: dict[str, dict[str, Any]]) -> list[Panel]:
 
 
 def points(rows: list[dict[str, Any]], column: str) -> Points:
-    """The finite values of a column, by step."""
+    """Return the finite values of a column, by step."""
     return [(row["step"], row[column]) for row in rows if row.get(column) is not None]
 
 
 def read_steps(path: Path, output: str) -> dict[str, Any]:
-    """The rows that train_step.py wrote, and the places at which it waits for the GPU, which it prints."""
+    """Return the rows that train_step.py wrote, and the places at which it waits for the GPU, which it prints."""
     found: dict[str, Any] = {"table": read_object(path).get("rows", []), "waits": waits(output)}
     for row in found["table"]:
         if row["phase"] == "iteration":  # the last of them is the fastest by experience, all are in the table
@@ -44,7 +44,7 @@ def read_steps(path: Path, output: str) -> dict[str, Any]:
 
 
 def waits(output: str) -> list[dict[str, str]]:
-    """The places at which a step waits for the GPU, in the output of train_step.py --profile."""
+    """Return the places at which a step waits for the GPU, in the output of train_step.py --profile."""
     found, place = [], {"batch": "", "mode": ""}
     for line in output.splitlines():
         if inside := _INSIDE.match(line):
@@ -55,18 +55,18 @@ def waits(output: str) -> list[dict[str, str]]:
 
 
 def run_folder(runs: Path) -> Path | None:
-    """The newest run folder."""
+    """Return the newest run folder."""
     folders = sorted(path for path in runs.glob("[0-9]*-*") if path.is_dir())
     return folders[-1] if folders else None
 
 
 def newest(folder: Path | None, pattern: str) -> Path | None:
-    """The last of the files of this pattern by name."""
+    """Return the last of the files of this pattern by name."""
     return max(folder.glob(pattern), default=None) if folder else None
 
 
 def read_training(folder: Path | None) -> tuple[dict[str, Any], list[Panel]]:
-    """What a run came to, and its curves."""
+    """Return the results of a run and its curves."""
     rows = [row for row in read_rows(folder / "stats.jsonl") if row.get("cur_nimg")] if folder else []
     if not rows:
         return {}, []
@@ -87,7 +87,7 @@ def read_training(folder: Path | None) -> tuple[dict[str, Any], list[Panel]]:
 
 
 def read_proxies(folder: Path) -> dict[str, Any]:
-    """The values of metric-*.jsonl, each with that of one half of the real images against the other."""
+    """Return the values of metric-*.jsonl, each with that of one half of the real images against the other."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("metric-*.jsonl")):
         for row in read_rows(path)[-1:]:

@@ -54,7 +54,7 @@ class Session:
         settle(entry, outcome, values, part.max_lines)
 
     def readable(self, text: str) -> str:
-        """A text with a short name for the folder that only this report had."""
+        """Return a text with a short name for the folder that only this report had."""
         return text.replace(str(self.work), "WORK")
 
     def write(self) -> None:

@@ -67,7 +67,7 @@ class Training:
         self.rows.append({"step": step, **losses, "sec": self.now() - self.start_sec})
 
     def result(self) -> dict[str, Any]:
-        """All that is known so far, as plain values."""
+        """Return all that is known so far, as plain values."""
         steady, start_up_sec = steady_sec(self.rows)
         return {
             "rows": self.rows,
@@ -89,12 +89,12 @@ def steady_sec(rows: list[dict[str, float | None]]) -> tuple[float | None, float
 
 
 def finite_mean(scalar: Scalar | None) -> float | None:
-    """The mean of a statistic; None where there is none, or it is not finite, which JSON cannot say."""
+    """Return the mean of a statistic; None where there is none, or it is not finite, which JSON cannot say."""
     return scalar.mean if scalar is not None and math.isfinite(scalar.mean) else None
 
 
 def peak_memory(device: torch.device) -> dict[str, float | None]:
-    """The most memory so far, in MB: of tensors and of PyTorch's pool on a GPU, of the whole process on the CPU."""
+    """Return the most memory so far, in MB: of tensors and of PyTorch's pool on a GPU, of the whole process on the CPU."""
     if device.type == "cuda":
         allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
         return {"peak_mb": allocated / 1e6, "reserved_mb": reserved / 1e6}
@@ -105,12 +105,11 @@ def prepare(mode: Mode, ops: str, device: torch.device) -> None:
     """Set PyTorch's switches and the operators as train.py does."""
     torch.backends.cudnn.benchmark = True
     allow_tf32(resolve_precision(mode.precision, device).allow_tf32)
-    native.set_mode(ops)
-    native.prepare(device)
+    native.prepare(device, ops)
 
 
 def configure(name: str, mode: Mode, dataset: ImageDataset, batch: int | None, seed: int) -> RunConfig:
-    """The preset in this mode; raises ConfigError where images and batch do not suit it."""
+    """Return the preset in this mode; raises ConfigError where images and batch do not suit it."""
     config = preset(name, dataset.spec)
     schedule = replace(config.schedule, batch=batch or config.schedule.batch, batch_gpu=None, seed=seed)
     config = replace(config, schedule=schedule, performance=mode.performance)

@@ -15,7 +15,7 @@ class Variant:
 
 
 def gpu_variants(half: str) -> list[Variant]:
-    """What runs on a GPU, the most telling first; `half` is bf16, or fp16 on GPUs before Ampere, which have no TF32."""
+    """Return what runs on a GPU, most informative first; `half` is bf16, or fp16 before Ampere, which has no TF32."""
     tf32 = [Variant("tf32", "tf32", "reference", 12, 45)] if half == "bf16" else []
     return [
         Variant("fp32", "fp32", "reference", 15, 60),
@@ -28,5 +28,5 @@ def gpu_variants(half: str) -> list[Variant]:
 
 
 def cpu_variants() -> list[Variant]:
-    """What runs on every CPU."""
+    """Return what runs on every CPU."""
     return [Variant("fp32", "fp32", "reference", 15, 120), Variant("bf16", "bf16", "reference", 15, 120)]

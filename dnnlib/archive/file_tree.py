@@ -7,33 +7,39 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, NoReturn
 
-from dnnlib.archive.zip_reader import (
-    MAX_FILE_BYTES,
-    READ_ERRORS,
-    ChangedError,
-    Identity,
-    ZipReader,
-    check_size,
-    describe_error,
-)
+from dnnlib.archive.zip_reader import MAX_FILE_BYTES, READ_ERRORS, ChangedError, ZipReader, check_size, describe_error
+from dnnlib.names import normal_name, printable
+from dnnlib.paths import user_path
+
+# What file managers, NAS and editors put among images, in lower case; hidden files and folders are skipped as well.
+_CLUTTER_FOLDERS = {
+    "__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "#recycle", "#snapshot", "$recycle.bin",
+    "system volume information", "lost+found", "picasaoriginals",
+}  # fmt: skip
+_CLUTTER_FILES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r"}
+_CLUTTER_START = ("synophoto_thumb_", "synoindex_thumb_")
 
 _DIGITS = re.compile(r"([0-9]+)")
-_ALL_ZERO = str.maketrans("123456789", "000000000")
+
+# Of a zip: the digest of its table. Of a folder: (normal name, name on the disk) of the files where these differ.
+Identity = str | tuple[tuple[str, str], ...]
 
 
 class FileTree:
-    """The files of a folder or of a zip, by their names relative to its root, with / between the parts.
+    """The files of a folder or of a zip, by their normal names relative to its root.
 
-    May be pickled and used after a fork: each process opens the zip for itself, once. A zip that was replaced or changed
-    since it was opened first raises ChangedError, in all of them.
+    May be pickled and used after a fork: each process opens a zip for itself, once. A zip that was replaced or changed
+    after it was opened raises ChangedError in all of them.
     """
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path).expanduser()
+        path = user_path(path)
         if not path.exists():
             raise ValueError(f"{path} does not exist; give a folder or a zip file")
         if not os.access(path, os.R_OK):
@@ -41,35 +47,47 @@ class FileTree:
         is_zip = not path.is_dir()
         if is_zip:
             _require_zip(path)
-        self._attach(path, ZipReader(path) if is_zip else None)
+        self._attach(path, ZipReader(path) if is_zip else None, {})
 
-    def _attach(self, path: Path, reader: ZipReader | None) -> None:
+    def _attach(self, path: Path, reader: ZipReader | None, spelled: dict[str, str]) -> None:
         self.path = path
         self._zip = reader  # None = a folder
+        self._spelled = spelled  # in a folder: names on the disk, where they are not the normal ones
 
     def __reduce__(self) -> tuple[Callable[..., "FileTree"], tuple[object, ...]]:
-        return _opened, (type(self), self.path, self._zip.identity() if self._zip else None)
+        return _opened, (type(self), self.path, self._zip.digest if self._zip else tuple(self._spelled.items()))
 
     def names(self) -> list[str]:
-        """Return all files, in no particular order; hidden ones and macOS's extra folder are left out.
+        """Return all files but hidden ones and clutter, in no particular order.
 
         Raises:
-            ValueError: A folder in it cannot be read, or a zip has two members of one name, or one with an absolute
-                path or "..".
+            ValueError: A folder in it cannot be read, or two files have one name; of a zip, also a damaged one, or one
+                with absolute paths or "..".
         """
-        if self._zip:
-            names = [name for name, member in self._zip.members().items() if not member.is_dir()]
-        else:
-            names = self._folder_names()
-        return [name for name in names if not _is_hidden(name)]
+        return self._listing[0]
+
+    def clutter(self) -> Counter[str]:
+        """Return how many files `names` skips, by kind: "hidden", "@eaDir", ..."""
+        return self._listing[1]
+
+    @cached_property
+    def _listing(self) -> tuple[list[str], Counter[str]]:
+        names, clutter = [], Counter[str]()
+        for name in self._zip.members() if self._zip else self._folder_names():
+            kind = _clutter_kind(name)
+            if kind:
+                clutter[kind] += 1
+            else:
+                names.append(name)
+        return names, clutter
 
     def origin(self, name: str) -> str:
         """Return what to call a file in a message."""
-        return f"{name if name.isprintable() else ascii(name)} in {self.path}"
+        return f"{printable(name)} in {printable(str(self.path))}"
 
     @contextlib.contextmanager
     def named_errors(self, name: str) -> Iterator[None]:
-        """Turn whatever goes wrong when this file is read into a ValueError that names it."""
+        """Turn any error of reading this file into a ValueError that names it."""
         try:
             yield
         except ChangedError:  # names the whole zip
@@ -87,7 +105,7 @@ class FileTree:
             raise ChangedError(f"{self.path} is gone; put it back")
 
     def is_damaged(self, name: str) -> bool:
-        """Tell whether a member of a zip is no longer what was packed; a folder has no checksums to know that by."""
+        """Return whether the checksum of a member of a zip is wrong; a folder has no checksums."""
         if not self._zip:
             return False
         try:
@@ -99,19 +117,12 @@ class FileTree:
         return False
 
     def exists(self, name: str) -> bool:
-        """Tell whether there is a file of this name."""
-        return name in self._zip.members() if self._zip else (self.path / name).is_file()
+        """Return whether there is a file of this name."""
+        return name in self._zip.members() if self._zip else self._path_of(name).is_file()
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading."""
-        return self._zip.open(name) if self._zip else _open_file(self.path / name)
-
-    def start(self, name: str, num_bytes: int) -> bytes:
-        """Return the first bytes of a file, fewer of a shorter one."""
-        if self._zip:
-            return self._zip.start(name, num_bytes)
-        with _open_file(self.path / name) as file:
-            return file.read(num_bytes)
+        return self._zip.open(name) if self._zip else _open_file(self._path_of(name))
 
     def sizes(self, names: Sequence[str]) -> list[int]:
         """Return how many bytes each file has; a zip has that in its table."""
@@ -124,7 +135,7 @@ class FileTree:
         """Return the content of a file; ValueError if it is larger than so many bytes."""
         if self._zip:
             return self._zip.read(name, max_bytes)
-        with _open_file(self.path / name) as file:
+        with _open_file(self._path_of(name)) as file:
             size = os.fstat(file.fileno()).st_size
             check_size(size, max_bytes)
             return file.read(size)
@@ -138,28 +149,29 @@ class FileTree:
 
     def _file_size(self, name: str) -> int:
         with self.named_errors(name):
-            return (self.path / name).stat().st_size
+            return self._path_of(name).stat().st_size
 
     def _file_crc(self, name: str) -> int:
         with self.named_errors(name):
             return zlib.crc32(self.read(name))
 
+    def _path_of(self, name: str) -> Path:
+        return self.path / self._spelled.get(name, name)
+
     def _folder_names(self) -> list[str]:
         root = str(self.path)
-        files = []
+        found: dict[str, str] = {}
         for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
             subfolders[:] = [name for name in subfolders if not _leads_back(folder, name)]
             inside = "" if folder == root else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
-            files += [inside + name for name in names]
-        return files
-
-
-def natural_order(names: Iterable[str]) -> list[str]:
-    """Return names sorted by `natural_key`."""
-    names = list(names)
-    if len({name.translate(_ALL_ZERO) for name in names}) < 2:  # digits at the same places: 2 comes before 10 as text
-        return sorted(names)
-    return sorted(names, key=natural_key)
+            for spelled in (inside + name for name in names):
+                name = normal_name(spelled)
+                if name in found:
+                    both = f'"{printable(found[name])}" and "{printable(spelled)}"'
+                    raise ValueError(f"{self.path} has two files of one name: {both}; rename or remove one of them")
+                found[name] = spelled
+        self._spelled = {name: spelled for name, spelled in found.items() if name != spelled}
+        return list(found)
 
 
 def natural_key(name: str) -> tuple[list[list[str | int]], str]:
@@ -176,10 +188,13 @@ _folder_key = functools.lru_cache(maxsize=1024)(_part_key)
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(kind: type[FileTree], path: Path, identity: Identity | None) -> FileTree:
-    """Return the tree that a pickle stands for: one for all pickles, as reading the table of a large zip takes long."""
+def _opened(kind: type[FileTree], path: Path, identity: Identity) -> FileTree:
+    """Return the tree of a pickle: one for all pickles, as reading the table of a large zip takes long."""
     tree = kind.__new__(kind)
-    tree._attach(path, ZipReader(path, identity) if identity else None)
+    if isinstance(identity, str):
+        tree._attach(path, ZipReader(path, identity), {})
+    else:
+        tree._attach(path, None, dict(identity))
     return tree
 
 
@@ -197,8 +212,8 @@ def _starts_like_a_zip(path: Path) -> bool:
 
 
 def _open_file(path: Path) -> IO[bytes]:
-    """Open a file, but nothing that may keep its reader waiting."""
-    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - for the caller to close
+    """Open an ordinary file; a named pipe would block."""
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise ValueError("is no ordinary file; move it away")
@@ -206,21 +221,29 @@ def _open_file(path: Path) -> IO[bytes]:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else a named pipe would wait for its writer
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _refuse_folder(error: OSError) -> NoReturn:
     raise ValueError(f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it away") from error
 
 
-def _is_hidden(name: str) -> bool:
-    if "/." not in name and not name.startswith((".", "__MACOSX")) and "/__MACOSX" not in name:
-        return False
-    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+def _clutter_kind(name: str) -> str | None:
+    """Return the kind of a file that is not part of a data set, such as "hidden" or "@eaDir"; None if it may be."""
+    *folders, last = name.split("/")
+    for folder in folders:
+        if folder.lower() in _CLUTTER_FOLDERS:
+            return folder
+    lower = last.lower()
+    if lower in _CLUTTER_FILES:
+        return last
+    if lower.startswith(_CLUTTER_START):
+        return "thumbnails of a NAS"
+    return "hidden" if name.startswith(".") or "/." in name else None
 
 
 def _leads_back(folder: str, name: str) -> bool:
-    """Tell whether a sub-folder is a link to a folder that it lies in."""
+    """Return whether a sub-folder is a link to a folder that contains it."""
     path = os.path.join(folder, name)
     if not os.path.islink(path):
         return False

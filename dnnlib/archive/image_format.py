@@ -1,9 +1,9 @@
-"""What dataset.json says about the images of a data set, so that nobody has to read every header at the start."""
+"""The layout of all images as dataset.json declares it, which saves reading every header at the start."""
 
 import json
 
-from dnnlib.archive.file_tree import FileTree
-from dnnlib.archive.label_table import FILE_NAME, MAX_BYTES
+from dnnlib.archive.image_tree import ImageTree
+from dnnlib.archive.label_table import MAX_BYTES
 from dnnlib.images.codec import Layout
 
 KEY = "image_format"  # in dataset.json; StyleGAN2-ADA's readers look at "labels" alone
@@ -17,19 +17,19 @@ def format_note(layout: Layout, count: int) -> dict[str, int]:
     return {"width": layout.width, "height": layout.height, "channels": layout.channels, "bits": BITS, "count": count}
 
 
-def declared_layout(tree: FileTree, count: int) -> Layout | None:
+def declared_layout(tree: ImageTree, count: int) -> Layout | None:
     """Return the layout that dataset.json declares for all `count` images of a folder or zip.
 
-    None where it declares none, or for another number of images: then files were added or removed since it was written,
-    and the headers have to be read. A dataset.json that is no JSON is left to whoever reads its labels.
+    None if it declares none, or for another number of images: then files were added or removed since it was written, and
+    the headers have to be read. Invalid JSON is left to `read_label_table`.
 
     Raises:
-        ValueError: The note is there, but not one that `format_note` makes.
+        ValueError: A note that `format_note` does not make.
     """
-    if not tree.exists(FILE_NAME):
+    if tree.label_file is None:
         return None
-    with tree.named_errors(FILE_NAME):
-        text = tree.read(FILE_NAME, MAX_BYTES)
+    with tree.named_errors(tree.label_file):
+        text = tree.read(tree.label_file, MAX_BYTES)
     if KEY.encode() not in text:
         return None
     try:
@@ -38,7 +38,7 @@ def declared_layout(tree: FileTree, count: int) -> Layout | None:
         return None
     if not isinstance(content, dict) or KEY not in content:
         return None
-    layout, noted_count = _parse(content[KEY], tree.origin(FILE_NAME))
+    layout, noted_count = _parse(content[KEY], tree.origin(tree.label_file))
     return layout if noted_count == count else None
 
 

@@ -1,12 +1,15 @@
-"""The labels of a data set: what dataset.json says about its images."""
+"""The labels of a data set, from its dataset.json or from its folders."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dnnlib.archive.file_tree import FileTree, natural_key
+from dnnlib.archive.file_tree import natural_key
+from dnnlib.archive.image_tree import LABEL_FILE as FILE_NAME
+from dnnlib.archive.image_tree import ImageTree
+from dnnlib.names import normal_name, normal_text, printable
+from dnnlib.text import format_int_list
 
-FILE_NAME = "dataset.json"
 MAX_BYTES = 2**28  # of the file: some five million labels
 
 _MAX_CLASSES = 2**16  # each image gets a vector of so many numbers
@@ -28,24 +31,38 @@ class LabelTable:
 
     def labels_of(self, names: Sequence[str]) -> list[Label]:
         """Return the labels of these files, which must be exactly those of the table."""
-        missing = [name for name in names if name not in self.by_name]
+        by_name = self._by_name_of(names)
+        missing = [name for name in names if name not in by_name]
         if missing:
             raise ValueError(
                 f'{self.origin} has no label for {some_of(missing)}; label every image or none ("labels": null)'
             )
-        unknown = sorted(self.by_name.keys() - set(names))
+        unknown = sorted(by_name.keys() - set(names))
         if unknown:
             raise ValueError(f"{self.origin} has labels for files that do not exist: {some_of(unknown)}; remove them")
-        return [self.by_name[name] for name in names]
+        return [by_name[name] for name in names]
+
+    def _by_name_of(self, names: Sequence[str]) -> dict[str, Label]:
+        """Return the labels by the names of the files.
+
+        The names may differ in a folder around all of one side, and in the letter case of suffixes.
+        """
+        if all(name in self.by_name for name in names):
+            return self.by_name
+        name_of = dict(zip(_core_names(names), names, strict=True))
+        labels = dict(zip(_core_names(list(self.by_name)), self.by_name.values(), strict=True))
+        if labels.keys() != name_of.keys() or len(name_of) < len(names) or len(labels) < len(self.by_name):
+            return self.by_name
+        return {name_of[core]: label for core, label in labels.items()}
 
 
-def read_label_table(tree: FileTree) -> LabelTable | None:
-    """Return the labels in a folder's or zip's dataset.json; None if there is no such file or it holds no labels."""
-    if not tree.exists(FILE_NAME):
+def read_label_table(tree: ImageTree) -> LabelTable | None:
+    """Return the labels in the dataset.json of a folder or zip; None if there is no such file or it holds no labels."""
+    if tree.label_file is None:
         return None
-    origin = tree.origin(FILE_NAME)
-    with tree.named_errors(FILE_NAME):
-        text = tree.read(FILE_NAME, MAX_BYTES)
+    origin = tree.origin(tree.label_file)
+    with tree.named_errors(tree.label_file):
+        text = tree.read(tree.label_file, MAX_BYTES)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -57,11 +74,11 @@ def read_label_table(tree: FileTree) -> LabelTable | None:
     class_names = content.get("class_names") or []
     if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
         raise ValueError(f'{origin}: "class_names" must be a list of texts, one per class')
-    return LabelTable(_by_name(content["labels"], origin), tuple(class_names), origin)
+    return LabelTable(_by_name(content["labels"], origin), tuple(map(normal_text, class_names)), origin)
 
 
 def labels_from_folders(names: Sequence[str], origin: str) -> LabelTable:
-    """Return labels that say in which folder a file lies; folders that all files share do not count.
+    """Return labels by the folder of each file; folders that all files share do not count.
 
     Of "train/cat/1.png" and "train/dog/a/2.png" the classes are cat and dog. Their indexes follow the natural order of
     the names.
@@ -80,22 +97,31 @@ def labels_from_folders(names: Sequence[str], origin: str) -> LabelTable:
     return LabelTable(by_name, tuple(class_names), origin)
 
 
+def empty_classes(labels: Iterable[Label], class_names: Sequence[str]) -> str:
+    """Return the classes without images, such as "0,4-39"; "" if there are none, or labels are vectors."""
+    used = {label for label in labels if isinstance(label, int)}
+    return format_int_list(sorted(set(range(max(len(class_names), *used, 0))) - used)) if used else ""
+
+
 def check_labels(labels: Sequence[tuple[str, Label]], class_names: Sequence[str], origin: str) -> None:
     """Raise ValueError unless these (file name, label) pairs agree in kind and length, and with the class names."""
     if not labels:
         return
     if len(class_names) > _MAX_CLASSES:
         raise ValueError(f"{origin} has {len(class_names):,} classes; the limit is {_MAX_CLASSES:,}")
+    if len(set(class_names)) < len(class_names):
+        twice = next(name for name in class_names if class_names.count(name) > 1)
+        raise ValueError(f'{origin} has two classes named "{printable(twice)}"; rename one of them')
     first_name, first = labels[0]
     for name, label in labels:
         if _kind(label) != _kind(first):
             raise ValueError(
-                f"{origin}: the label of {name} is {_kind(label)}, that of {first_name} {_kind(first)}; "
+                f"{origin}: the label of {printable(name)} is {_kind(label)}, that of {printable(first_name)} {_kind(first)}; "
                 "all labels must be class indexes or vectors of one length"
             )
         if isinstance(label, int) and not 0 <= label < (len(class_names) or _MAX_CLASSES):
             raise ValueError(
-                f"{origin}: the class index of {name} is {str(label)[:80]}, outside 0..{_last(class_names)}"
+                f"{origin}: the class index of {printable(name)} is {str(label)[:80]}, outside 0..{_last(class_names)}"
             )
 
 
@@ -107,6 +133,14 @@ def _shared_depth(folders: list[list[str]]) -> int:
     return min(len(folder) for folder in folders)
 
 
+def _core_names(names: Sequence[str]) -> list[str]:
+    """Return names without the folders that all share, with suffixes in lower case."""
+    folders = [name.split("/")[:-1] for name in names]
+    depth = _shared_depth(folders) if names else 0
+    cores = ["/".join(name.split("/")[depth:]) for name in names]
+    return [f"{stem}{dot}{suffix.lower()}" for stem, dot, suffix in (core.rpartition(".") for core in cores)]
+
+
 def _by_name(pairs: object, origin: str) -> dict[str, Label]:
     if not isinstance(pairs, list):
         raise ValueError(f'{origin}: "labels" must be a list of [file name, label] pairs, or null')
@@ -114,9 +148,10 @@ def _by_name(pairs: object, origin: str) -> dict[str, Label]:
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise ValueError(f"{origin}: {str(pair)[:80]} is not a [file name, label] pair")
-        name = pair[0].replace("\\", "/")
+        name = normal_name(pair[0])
         if name in by_name:
-            raise ValueError(f"{origin}: {name} is labelled twice; remove one of the entries")
+            shown = f'{printable(name)} is labelled twice, the second time as "{printable(pair[0])}"'
+            raise ValueError(f"{origin}: {shown}; remove one of the entries")
         by_name[name] = _parse(pair[1], name, origin)
     return by_name
 
@@ -126,7 +161,9 @@ def _parse(label: object, name: str, origin: str) -> Label:
         return label
     if isinstance(label, list) and label and all(_is_finite_number(value) for value in label):
         return tuple(float(value) for value in label)
-    raise ValueError(f"{origin}: the label of {name} is {str(label)[:80]}; write a class index or a list of numbers")
+    raise ValueError(
+        f"{origin}: the label of {printable(name)} is {_shown(label)}; write a class index or a list of numbers"
+    )
 
 
 def _is_finite_number(value: object) -> bool:
@@ -141,6 +178,11 @@ def _last(class_names: Sequence[str]) -> str:
     return f'{len(class_names) - 1}, the classes in "class_names"' if class_names else f"{_MAX_CLASSES - 1:,}"
 
 
+def _shown(value: object) -> str:
+    return printable(repr(value)[:80])
+
+
 def some_of(names: Sequence[str]) -> str:
+    """Return the first three names and the number of the others."""
     rest = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(printable, names[:3])) + (f" and {rest} more" if rest > 0 else "")

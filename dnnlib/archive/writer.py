@@ -1,4 +1,4 @@
-"""Writes data sets: PNG files and dataset.json, in a zip file or a folder that appears when it is complete."""
+"""Writes data sets: PNG files and dataset.json, in a zip or folder that appears when it is complete."""
 
 import contextlib
 import json
@@ -17,12 +17,13 @@ _FOLDER_SIZE = 1000  # images
 
 
 class DatasetWriter:
-    """Receives the images of a data set one after the other."""
+    """Adds images to a data set."""
 
     def __init__(self, put: Callable[[str, bytes], None]) -> None:
         self.count = 0
         self._put = put
-        self._labels: list[tuple[str, Label]] = []
+        self.labels: list[Label] = []
+        self._names: list[str] = []
 
     def add(self, png: bytes, label: Label | None) -> None:
         """Store the next image, under the next name."""
@@ -30,14 +31,16 @@ class DatasetWriter:
         self._put(name, png)
         self.count += 1
         if label is not None:
-            self._labels.append((name, label))
+            self.labels.append(label)
+            self._names.append(name)
 
     def finish(self, class_names: Sequence[str], layout: Layout | None) -> None:
-        """Store dataset.json; with a layout it says that all images have it."""
-        if self._labels and len(self._labels) != self.count:
-            raise ValueError(f"{len(self._labels)} of {self.count} images have a label; label every image or none")
-        label_table.check_labels(self._labels, class_names, "the new data set")
-        content: dict[str, object] = {"labels": self._labels or None}
+        """Store dataset.json, which declares the layout of all images if it is given."""
+        if self.labels and len(self.labels) != self.count:
+            raise ValueError(f"{len(self.labels)} of {self.count} images have a label; label every image or none")
+        pairs = list(zip(self._names, self.labels, strict=True))
+        label_table.check_labels(pairs, class_names, "the new data set")
+        content: dict[str, object] = {"labels": pairs or None}
         if class_names:
             content["class_names"] = list(class_names)
         if layout:
@@ -46,7 +49,7 @@ class DatasetWriter:
 
 
 def check_dest(dest: str | Path, force: bool = False) -> None:
-    """Raise ValueError if a data set must not be written to `dest`, because something of worth is there already."""
+    """Raise ValueError if `dest` cannot be written, or holds anything but a data set that --force may replace."""
     dest = Path(dest)
     if dest.suffix.lower() == ".zip":
         if dest.is_dir():
@@ -66,13 +69,13 @@ def check_dest(dest: str | Path, force: bool = False) -> None:
 def write_dataset(
     dest: str | Path, class_names: Sequence[str] = (), force: bool = False, layout: Layout | None = None
 ) -> Iterator[DatasetWriter]:
-    """Give a writer whose images are at `dest` when the block ends; after an error nothing is there.
+    """Yield a writer whose data set appears at `dest` when the block ends without an error.
 
     Args:
         dest: A zip file if it ends in .zip (stored, not compressed: PNG already is), else a folder.
         class_names: By class index; empty = none.
-        force: Replace a data set that is there already.
-        layout: Of every image that will be added; None = unknown, whoever opens the data set reads their headers.
+        force: Replace an existing data set.
+        layout: Of all images; None = unknown, headers are read when the data set is opened.
     """
     dest = Path(dest)
     check_dest(dest, force)
@@ -112,7 +115,7 @@ def _folder(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
 
 
 def _check_writable(dest: Path) -> None:
-    """Raise ValueError if no file can be made beside `dest`, or no folder on the way to it."""
+    """Raise ValueError if nothing can be created at `dest`."""
     folder = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise ValueError(f"{dest} cannot be written, as {folder} is no folder; give another place")

@@ -1,16 +1,15 @@
-"""A zip file, read without trusting it: its names, kinds and sizes are checked, and that it stays the file it was."""
+"""A zip file: its members by name, and a check in every process that it is still the file that was opened first."""
 
 import hashlib
-import io
 import os
 import re
-import stat
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from dnnlib.names import normal_name, printable
 from dnnlib.text import format_bytes
 
 READ_ERRORS = (
@@ -18,75 +17,64 @@ READ_ERRORS = (
 )  # fmt: skip
 MAX_FILE_BYTES = 2**30  # more in one file is a mistake or an attack
 
-_SMALL_BYTES = 2**24  # does no harm, however few bytes it is unpacked from
-_MAX_RATIO = 200  # of larger members: unpacked bytes a stored one; deflate reaches 1,032
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others zipfile unpacks without any bound
-_PLAIN_KINDS = (0, stat.S_IFREG)  # 0: packed where files have no Unix mode
-_HARMLESS = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")  # a name that needs no closer look
-_CONTROL = re.compile(r"[\0-\x1f\x7f]")  # in a name: it would spoil messages, if not worse
-_SHOWN = 80  # characters of a name in a message
-_ENCRYPTED = 0x41  # flag bits: by a password, strongly
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # before a member: its mark, the length of its name and of what else is there
-_NAME_BYTES = 256  # more than both have as a rule
-_SHORT_BYTES = 4096
+_ENCRYPTED_FLAG, _UTF8_FLAG = 0x1, 0x800
+_UNICODE_PATH = 0x7075  # extra field: version 1, CRC-32 of the other name, name in UTF-8
 
 Stamp = tuple[int, int, int]  # inode, bytes, time of the last change
-Identity = tuple[Stamp | None, str]  # the stamp and the digest of the table; (None, "") = any file will do
 
 
 class ChangedError(ValueError):
-    """What was opened is gone, or something else is in its place."""
+    """The opened file or folder is gone, or another one is at its path."""
 
 
 class ZipReader:
-    """The members of a zip file; may be used after a fork: each process opens the file for itself, once."""
+    """The members of a zip file; may be used after a fork: each process opens the file for itself, once.
 
-    def __init__(self, path: Path, identity: Identity = (None, "")) -> None:
-        self._path = path
+    Args:
+        path: The file.
+        digest: Of its table, if another process has opened it before; "" = any file will do.
+    """
+
+    def __init__(self, path: Path, digest: str = "") -> None:
+        self._path, self._digest = path, digest
         self._archive: zipfile.ZipFile | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        self._stamp: Stamp | None = None
         self._pid = 0
-        self._stamp, self._digest = identity
 
-    def identity(self) -> Identity:
-        """Return what a reader in another process must find."""
+    @property
+    def digest(self) -> str:
         if not self._digest:
-            self._digest = _digest(self._current())
-        return self._stamp, self._digest
+            self._open()
+        return self._digest
 
     def members(self) -> dict[str, zipfile.ZipInfo]:
-        """Return the table.
+        """Return the files by their normal names.
 
         Raises:
-            ValueError: Not a zip, damaged, or with members of one name or of a name that leads outside.
-            ChangedError: It is not the file that was opened at first.
+            ValueError: Not a zip, damaged, two members of one name, or one with an absolute path or "..".
+            ChangedError: Not the file that was opened first.
         """
-        return self._current().NameToInfo
+        self._current()
+        return self._members
+
+    def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        """Return the content of a member; ValueError if it declares more bytes."""
+        with self.open(name) as file:
+            size = self._members[name].file_size
+            check_size(size, max_bytes)
+            return file.read(size)
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a member, of which no more than it declares will be read; ValueError if that is too much."""
-        archive = self._current()
-        return _opened(archive, archive.NameToInfo[name])
-
-    def start(self, name: str, num_bytes: int) -> bytes:
-        """Return the first bytes of a member, fewer of a shorter one: for a look at many, quicker than `open`."""
-        archive = self._current()
-        member = archive.NameToInfo[name]
-        stored = _stored_start(archive, member, num_bytes)
-        if stored is not None:
-            return stored
-        with _opened(archive, member) as file:
-            return file.read(num_bytes)
-
-    def read(self, name: str, max_bytes: int) -> bytes:
-        """Return the content of a member; ValueError if it is larger than so many bytes, or more than a member may be."""
-        archive = self._current()
-        member = archive.NameToInfo[name]
-        with _opened(archive, member) as file:
-            check_size(member.file_size, max_bytes)
-            return file.read(member.file_size)
+        """Open a member; ValueError if it is encrypted or larger than MAX_FILE_BYTES."""
+        archive, member = self._current(), self._members[name]
+        if member.flag_bits & _ENCRYPTED_FLAG:
+            raise ValueError("is encrypted; unpack the zip with its password and pack it again without one")
+        check_size(member.file_size, MAX_FILE_BYTES)
+        return archive.open(member)
 
     def check(self) -> None:
-        """Raise ChangedError if the file that was opened is no longer at its path; a copy of it may be there."""
+        """Raise ChangedError if the opened file is no longer at its path; a copy of it may be."""
         try:
             is_same = _stamp(os.stat(self._path)) == self._stamp
         except OSError as error:
@@ -95,159 +83,93 @@ class ZipReader:
             self._open()
 
     def _current(self) -> zipfile.ZipFile:
-        # A handle from before a fork shares its file position. Looking at the stamp costs next to nothing.
+        # A handle from before a fork shares its file position.
         if self._archive is None or self._pid != os.getpid() or _stamp_of(self._archive) != self._stamp:
             return self._open()
         return self._archive
 
     def _open(self) -> zipfile.ZipFile:
-        """Open the file at the path, which must be what was opened at first."""
         try:
-            archive = _read_table(self._path)
-        except ValueError as error:
-            if self._stamp is None:
-                raise
-            raise ChangedError(f"{error}. It could be read before: put the original back") from error
-        stamp = _stamp_of(archive)
-        if self._stamp not in (None, stamp):  # perhaps just touched, or copied
-            self._digest = self._digest or _digest(self._archive)
-            if _digest(archive) != self._digest:
-                raise ChangedError(f"{self._path} has been replaced since it was opened; put the original back")
-        self._archive, self._pid, self._stamp = archive, os.getpid(), stamp
+            archive = zipfile.ZipFile(self._path)
+            members = _members_by_name(self._path, archive)
+        except (ValueError, *READ_ERRORS) as error:
+            message = _explain(self._path, error)
+            if self._digest:
+                raise ChangedError(f"{message}. It could be read before: put the original back") from error
+            raise ValueError(message) from error
+        digest = _table_digest(archive)
+        if self._digest not in ("", digest):
+            raise ChangedError(f"{self._path} has been replaced since it was opened; put the original back")
+        self._archive, self._members, self._digest = archive, members, digest
+        self._pid, self._stamp = os.getpid(), _stamp_of(archive)
         return archive
 
 
-class _InParts(io.RawIOBase):
-    """A compressed member; asked for all of it, zipfile would unpack up to 1 GiB whatever the member declares."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+class _NameError(ValueError):
+    """A name in a zip that is refused."""
 
 
 def check_size(num_bytes: int, max_bytes: int) -> None:
     """Raise ValueError if a file is too large."""
     if num_bytes > max_bytes:
-        raise ValueError(f"has {format_bytes(num_bytes)}, more than the {format_bytes(max_bytes)} that it may have")
+        raise ValueError(f"has {format_bytes(num_bytes)}, more than the limit of {format_bytes(max_bytes)}")
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what an error of reading says, in a few words."""
+    """Return the message of an error of reading, in a few words."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def _read_table(path: Path) -> zipfile.ZipFile:
-    try:
-        archive = zipfile.ZipFile(path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {describe_error(error)}") from error
-    except (ValueError, *READ_ERRORS) as error:
-        raise ValueError(
-            f"{path} is a damaged zip file ({describe_error(error)}); copy or download it again"
-        ) from error
-    _check_names(path, archive.filelist)
-    if sum(member.compress_size for member in archive.filelist) > _stamp_of(archive)[1]:
-        raise ValueError(f"{path} has members that overlap, as in a decompression bomb; pack the zip again")
-    return archive
+def _explain(path: Path, error: Exception) -> str:
+    if isinstance(error, _NameError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{path} cannot be read: {describe_error(error)}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path} has a name that is not UTF-8, though it is marked as such; pack the zip again"
+    return f"{path} is a damaged zip file ({describe_error(error)}); copy or download it again"
 
 
-def _check_names(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    seen = set()
-    for member in members:
-        name = member.orig_filename  # zipfile cuts the other one at a zero byte
-        if not _HARMLESS.fullmatch(name):
-            _refuse_bad_name(path, name)
-            name = _without_detours(name)
-        if member.is_dir():
+def _members_by_name(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.filelist:
+        spelled = _decoded_name(member)
+        if spelled.endswith(("/", "\\")):  # a folder
             continue
-        if name in seen:
-            raise ValueError(f"{path} has two members named {name[:_SHOWN]!r}; pack the zip again, each file once")
-        seen.add(name)
+        name = normal_name(spelled)
+        if spelled[:1] in ("/", "\\") or re.match("[A-Za-z]:", spelled) or ".." in name.split("/"):
+            raise _NameError(
+                f'{path} has a member named "{printable(spelled)}": absolute paths and .. are refused; pack the zip again '
+                f"with paths relative to one folder"
+            )
+        if name in members:
+            other = _decoded_name(members[name])
+            raise _NameError(
+                f'{path} has two members of one name: "{printable(other)}" and "{printable(spelled)}"; rename or remove '
+                f"one of them"
+            )
+        members[name] = member
+    return members
 
 
-def _refuse_bad_name(path: Path, name: str) -> None:
-    parts = name.replace("\\", "/").split("/")
-    if parts[0] == "" or re.match("[A-Za-z]:", name) or ".." in parts:
-        raise ValueError(
-            f"{path} has a member named {name[:_SHOWN]!r}: absolute paths and .. are refused; pack the zip again "
-            f"with paths relative to one folder"
-        )
-    if _CONTROL.search(name):
-        raise ValueError(
-            f"{path} has a member named {name[:_SHOWN]!r}: control characters are refused; copy or download the zip "
-            f"again, or pack it with ordinary names"
-        )
+def _decoded_name(member: zipfile.ZipInfo) -> str:
+    """Return the name of a member: from its Unicode-path field, else UTF-8 with or without its flag, else cp437."""
+    name = member.orig_filename  # zipfile cuts the other one at a zero byte
+    if member.flag_bits & _UTF8_FLAG or name.isascii():
+        return name
+    raw = name.encode("cp437")
+    try:
+        return (_unicode_path(member.extra, zlib.crc32(raw)) or raw).decode()
+    except UnicodeDecodeError:
+        return name
 
 
-def _without_detours(name: str) -> str:
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
-
-
-def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
-    refusal = _refusal(member)
-    if refusal:
-        raise ValueError(refusal)
-    file = archive.open(member)
-    return file if member.compress_type == zipfile.ZIP_STORED else io.BufferedReader(_InParts(file))
-
-
-def _stored_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo, num_bytes: int) -> bytes | None:
-    """Return the first bytes of a member that is stored as it is, by one read; None where `open` has to look at it.
-
-    Of a short member the checksum is checked.
-    """
-    if member.compress_type != zipfile.ZIP_STORED or _refusal(member) or archive.fp is None or not hasattr(os, "pread"):
-        return None
-    size = _LOCAL_HEADER.size
-    wanted = member.file_size if member.file_size <= _SHORT_BYTES else num_bytes
-    data = os.pread(archive.fp.fileno(), size + _NAME_BYTES + wanted, member.header_offset)
-    if len(data) < size:
-        return None
-    mark, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(data[:size])
-    if mark != b"PK\3\4" or data[size : size + name_bytes].decode("latin1") != member.orig_filename:
-        return None
-    content = data[size + name_bytes + extra_bytes :][:wanted]
-    is_whole = len(content) == wanted and (wanted < member.file_size or zlib.crc32(content) == member.CRC)
-    return content[:num_bytes] if is_whole else None
-
-
-def _refusal(member: zipfile.ZipInfo) -> str | None:
-    """Return why a member must not be read; None if it may be."""
-    packed, unpacked = member.compress_size, member.file_size
-    if stat.S_IFMT(member.external_attr >> 16) not in _PLAIN_KINDS:
-        return "is a link or another special file; pack the zip again with the file itself"
-    if member.flag_bits & _ENCRYPTED:
-        return "is encrypted; unpack the zip with its password and pack it again without one"
-    if member.compress_type not in _METHODS:
-        return f"is compressed by a rare method (number {member.compress_type}); pack the zip again with the usual one"
-    if unpacked > MAX_FILE_BYTES:
-        limit = format_bytes(MAX_FILE_BYTES)
-        return f"would unpack to {format_bytes(unpacked)}, more than the {limit} that one file in a zip may have"
-    if unpacked > _SMALL_BYTES and unpacked > packed * _MAX_RATIO:
-        return (
-            f"would unpack from {format_bytes(packed)} to {format_bytes(unpacked)}, as a decompression bomb does; if it "
-            f"is none, unpack the zip and give the folder"
-        )
+def _unicode_path(extra: bytes, name_crc: int) -> bytes | None:
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        if kind == _UNICODE_PATH and size > 5 and extra[4:9] == struct.pack("<BI", 1, name_crc):
+            return extra[9 : 4 + size]
+        extra = extra[4 + size :]
     return None
 
 
@@ -260,10 +182,8 @@ def _stamp_of(archive: zipfile.ZipFile) -> Stamp:
     return _stamp(os.fstat(archive.fp.fileno()))
 
 
-def _digest(archive: zipfile.ZipFile | None) -> str:
-    """Return a SHA-256 of the table, which has the checksums of all contents."""
-    digest = hashlib.sha256()
-    for member in archive.filelist if archive else ():
-        facts = (member.orig_filename, member.CRC, member.file_size, member.compress_size, member.header_offset)
-        digest.update(repr(facts).encode())
-    return digest.hexdigest()
+def _table_digest(archive: zipfile.ZipFile) -> str:
+    """Return a SHA-256 of the table, which has the names and checksums of all contents."""
+    assert archive.fp is not None
+    archive.fp.seek(archive.start_dir)
+    return hashlib.sha256(archive.fp.read()).hexdigest()

@@ -1,4 +1,4 @@
-"""Animations as WebP and GIF, through Pillow, or as MP4, through the program ffmpeg."""
+"""Animations: WebP and GIF through Pillow, MP4 through the program ffmpeg."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ _PALETTE_FRAMES = 64  # that a GIF's colours are chosen from
 
 
 def check_animation(path: Path, fps: float, width: int, height: int) -> None:
-    """Raise ValueError, before anything is made, unless an animation of this kind can be written."""
+    """Raise ValueError if an animation of this name, rate and size cannot be written."""
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise ValueError(f"{path}: the name of an animation ends in {', '.join(SUFFIXES)}")
@@ -35,7 +35,7 @@ def check_animation(path: Path, fps: float, width: int, height: int) -> None:
 
 
 def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write frames, uint8 [height, width, 1 or 3], under a name that says the format; WebP and GIF repeat for ever.
+    """Write frames, uint8 [height, width, 1 or 3], in the format of the suffix; WebP and GIF loop.
 
     WebP is lossless. GIF has one palette for all frames, so that colours do not flicker.
     """
@@ -55,13 +55,13 @@ def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float) -> Non
 
 
 def durations(count: int, fps: float, unit_ms: int) -> list[int]:
-    """How long each frame is shown, ms: whole units whose sum is right, so that nothing drifts."""
+    """Return how long each frame is shown, ms: multiples of the unit that do not drift."""
     ends = [round(frame * 1000 / fps / unit_ms) * unit_ms for frame in range(count + 1)]
     return [end - start for start, end in itertools.pairwise(ends)]
 
 
 def with_one_palette(images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Images in 256 colours that suit all of them."""
+    """Return images with one palette of 256 colours for all."""
     step = -(-len(images) // _PALETTE_FRAMES)
     sample = np.concatenate([np.asarray(image) for image in images[::step]])
     palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)
@@ -69,5 +69,5 @@ def with_one_palette(images: Sequence[Image.Image]) -> list[Image.Image]:
 
 
 def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """An image [height, width, channels] with every pixel as a square of `scale` pixels."""
+    """Return an image [height, width, channels] with every pixel repeated `scale` times in both directions."""
     return pixels if scale == 1 else pixels.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,20 +1,29 @@
-"""Images: from the bytes of any common format to pixels as a data set wants them, and to PNG."""
+"""Decodes image files of any common format to 8-bit grey or RGB, and encodes PNG."""
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor
+from PIL import ExifTags, Image, ImageColor, features
 
-from dnnlib.images.quick_header import quick_header
 from dnnlib.images.sixteen_bit import mode_16_bits, reduced_to_8_bits
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-HEADER_BYTES = 1024  # of a file, in which a plain PNG or JPEG says what it is
+FORMATS = {  # that Pillow may open, none of which runs another program as PostScript would; their suffixes
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k"),
+} | ({"AVIF": (".avif",)} if features.check("avif") else {})
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 Color = tuple[int, int, int]  # red, green, blue, 0..255
 
@@ -23,9 +32,21 @@ _WORDS_OF_MODE = {
     "1": "black and white", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "colour", "RGBA": "colour",
     "CMYK": "CMYK", "YCbCr": "YCbCr",
 }  # fmt: skip
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no PostScript, which Pillow has Ghostscript run
 _RESAVE = "save it again with an image editor"
-_SURELY_ALLOWED_PX = 10_000_000  # below Pillow's limit against decompression bombs
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")  # that decide how an image looks
+_WITHOUT_GREY = ("WEBP", "AVIF")  # formats that store grey as RGB, lossy with channels that may differ by 1 or 2
+_GREY_TOLERANCE = 2
+_FOREIGN = (  # what people find under the name of an image: start of the file, what it is, remedy
+    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "a HEIC image", "convert it to PNG or JPEG"),
+    (rb"....ftypavi[fs]", "an AVIF image, which this Pillow cannot read", "pip install --upgrade pillow"),
+    (rb"\s*(<!doctype html|<html)", "a web page", "download the file again"),
+    (rb"version https://git-lfs", "a Git-LFS pointer", "fetch the file with git lfs pull"),
+    (rb"\s*(<\?xml|<svg)", "an SVG image or other XML", "convert it to PNG"),
+    (rb"8BPS", "a Photoshop document", "convert it to PNG"),
+    (rb"%PDF", "a PDF document", "convert it to PNG"),
+    (rb"\0+$", "zeros only", "copy or download the file again"),
+)
 _LOW_COMPRESSION = 1  # far faster than the default and hardly larger
 _TURNS = {  # from the EXIF orientation to upright; from 5 on the image lies on its side
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,7 +62,7 @@ _EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in
 
 @dataclass(frozen=True)
 class Layout:
-    """Size and kind of an image as it is seen, that is after its EXIF rotation."""
+    """Size and channels of an image after its EXIF rotation."""
 
     width: int
     height: int
@@ -52,12 +73,12 @@ class Layout:
 
 
 class LayoutError(ValueError):
-    """An image that is whole, but of another size or kind than it has to be."""
+    """A valid image of another size or number of channels than required."""
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """How an image is stored, in words for people."""
+    """Format and colour mode of an image, in words."""
 
     file_format: str  # "PNG"; "pixels" = not as a file
     mode: str  # "grey", "colour with alpha", ...
@@ -72,35 +93,26 @@ def parse_color(text: str) -> Color:
     raise ValueError(f"{text!r} is not a colour; give a name such as white or grey, or #rrggbb such as #808080")
 
 
-def plain_layout(start: bytes) -> Layout | None:
-    """Return the layout of a plain PNG or JPEG file by its first HEADER_BYTES; None where `read_layout` has to look."""
-    found = quick_header(start)
-    return Layout(*found) if found and found[0] * found[1] <= _SURELY_ALLOWED_PX else None
-
-
-def read_layout(file: IO[bytes], background: Color | None = None) -> Layout:
-    """Return the layout that an image file declares; its pixels are not read.
+def read_layout(file: IO[bytes], background: Color | None = None, may_be_grey: bool = True) -> Layout:
+    """Return the layout that an image file declares.
 
     Args:
         file: Open at its start.
-        background: What `decode` will put behind transparent images; None = refuse them.
+        background: Colour that `decode` will put behind transparent images; None = refuse them.
+        may_be_grey: Read the pixels of formats without grey, to find out if they are grey; otherwise they are RGB.
 
     Raises:
         ValueError: Not an image, too large, or of a kind that a data set cannot hold.
     """
-    plain = plain_layout(file.read(HEADER_BYTES))
-    if plain:
-        return plain
-    file.seek(0)
     with _open(file) as image:
         width, height = image.size
         if _orientation(image) >= 5:
             width, height = height, width
-        return Layout(width, height, _channels(image, background))
+        return Layout(width, height, _channels(image, background, may_be_grey))
 
 
 def read_kind(file: IO[bytes]) -> FileKind:
-    """Return how an image file, open at its start, says it is stored; ValueError if it is none."""
+    """Return the format and colour mode of an image file, open at its start; ValueError if it is none."""
     with _open(file) as image:
         mode = mode_16_bits(image)
         words = _WORDS_OF_MODE.get(mode or image.mode, f"mode {image.mode}")
@@ -145,32 +157,27 @@ def decode(
 ) -> np.ndarray:
     """Return the pixels of an image file, upright, uint8 [height, width, channels].
 
-    16 bits a channel become 8: the value / 257, rounded. CMYK becomes RGB without its colour profile. Of several
-    frames it is the first one.
+    16 bits per channel become 8: the value / 257, rounded. CMYK becomes RGB without its colour profile. Of several
+    frames the first is taken.
 
     Args:
         data: Content of the file.
-        channels: 1 or 3; None = as many as the file has. Grey becomes RGB where 3 are asked for.
-        background: Put behind a transparent image; None = refuse it.
-        layout: What it has to be; another size is refused before the pixels take up memory. None = any size.
+        channels: 1 or 3; None = as many as the file has. Grey becomes RGB if 3 are asked for.
+        background: Colour behind a transparent image; None = refuse it.
+        layout: Required layout; another size is refused before pixels are read. None = any.
 
     Raises:
-        ValueError: Damaged, of an unsupported kind, of another layout, or colour where 1 channel is asked for.
+        ValueError: Damaged, of an unsupported kind, of another layout, or colour if 1 channel is asked for.
     """
-    with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
-        if layout and sorted(image.size) != sorted((layout.width, layout.height)):  # it may lie on its side
-            raise LayoutError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
-        own_channels = _channels(image, background)
-        if channels == 1 and own_channels == 3:
-            raise ValueError("is in colour, among grey images")
-        try:
-            upright = _upright_8_bits(image, data)
-            if background is not None and upright.has_transparency_data:
-                upright = _on_background(upright, background)
-            pixels = np.asarray(upright.convert("L" if (channels or own_channels) == 1 else "RGB"))
-        except Exception as error:  # decoders raise nearly anything on damaged data
-            raise ValueError(f"is damaged ({error or type(error).__name__})") from error
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    try:
+        pixels = _decoded(data, channels, background, layout)
+    except LayoutError:
+        raise
+    except ValueError:
+        plain = _without_metadata(data)
+        if plain is None:
+            raise
+        pixels = _decoded(plain, channels, background, layout)
     if layout:
         check_layout(pixels, layout)
     return pixels
@@ -192,22 +199,63 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return output.getvalue()
 
 
+def _decoded(data: bytes, channels: int | None, background: Color | None, layout: Layout | None) -> np.ndarray:
+    with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
+        if layout and sorted(image.size) != sorted((layout.width, layout.height)):  # it may be rotated
+            raise LayoutError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
+        own_channels = _channels(image, background, may_be_grey=channels != 3)
+        if channels == 1 and own_channels == 3:
+            raise ValueError("is in colour, among grey images")
+        try:
+            upright = _upright_8_bits(image, data)
+            if background is not None and upright.has_transparency_data:
+                upright = _on_background(upright, background)
+            pixels = np.asarray(upright.convert("L" if (channels or own_channels) == 1 else "RGB"))
+        except Exception as error:  # decoders raise nearly anything on damaged data
+            raise ValueError(f"is damaged ({error or type(error).__name__})") from error
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
 def _open(file: IO[bytes]) -> Image.Image:
     try:
         with warnings.catch_warnings(action="ignore"):
-            return Image.open(file, formats=_FORMATS)
+            return Image.open(file, formats=list(FORMATS))
     except Image.DecompressionBombError as error:
         raise ValueError(f"is too large, perhaps a decompression bomb: {error}; make it smaller first") from error
     except Exception as error:  # readers of headers, too, raise nearly anything
+        file.seek(0)
+        data = file.read()
+        plain = _without_metadata(data)
+        if plain is not None:
+            return _open(io.BytesIO(plain))
+        for start, kind, remedy in _FOREIGN:
+            if data and re.match(start, data[:64], re.IGNORECASE | re.DOTALL):
+                raise ValueError(f"is not an image but {kind}; {remedy}") from error
         raise ValueError("is not an image, or damaged") from error
 
 
-def _channels(image: Image.Image, background: Color | None) -> int:
-    """Return how many channels an opened file will have in a data set; ValueError if that cannot hold it."""
+def _without_metadata(data: bytes) -> bytes | None:
+    """Return a PNG file without text, profiles and other chunks that do not matter for pixels; None if there are none."""
+    if not data.startswith(_PNG_START):
+        return None
+    parts, position = [_PNG_START], len(_PNG_START)
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4])
+        if data[position + 4 : position + 8] in _PNG_CHUNKS:
+            parts.append(data[position:end])
+        position = end
+    plain = b"".join(parts)
+    return plain if len(plain) < len(data) else None
+
+
+def _channels(image: Image.Image, background: Color | None, may_be_grey: bool) -> int:
+    """Return the channels that an opened file will have in a data set; ValueError for kinds that it cannot hold."""
     mode = mode_16_bits(image)
     channels = _CHANNELS_OF_MODE.get(mode or image.mode)
     if channels is None or (mode and "transparency" in image.info):  # a colour that stands for transparency
-        raise ValueError(f"has pixels of kind {image.mode!r}; convert it to 8 bits a channel, grey or RGB, first")
+        raise ValueError(f"has pixels of kind {image.mode!r}; convert it to 8 bits per channel, grey or RGB, first")
+    if may_be_grey and channels == 3 and image.format in _WITHOUT_GREY and _looks_grey(image):
+        channels = 1
     if not image.has_transparency_data:
         return channels
     if background is None:
@@ -216,6 +264,14 @@ def _channels(image: Image.Image, background: Color | None) -> int:
             "--background=white, or any other colour to put behind it"
         )
     return channels if len(set(background)) == 1 else 3
+
+
+def _looks_grey(image: Image.Image) -> bool:
+    try:
+        channels = np.asarray(image.convert("RGB")).astype(np.int16)
+    except Exception:  # damaged, which is reported when it is decoded
+        return False
+    return int(np.ptp(channels, axis=2).max()) <= _GREY_TOLERANCE
 
 
 def _upright_8_bits(image: Image.Image, data: bytes) -> Image.Image:
@@ -236,7 +292,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF" or not any(key in image.info for key in _EXIF_KEYS):  # Pillow turns TIFF by itself
         return 1
     try:
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # that of PNG would read the pixels
+        with warnings.catch_warnings(action="ignore"):
+            orientation = Image.Image.getexif(image).get(
+                ExifTags.Base.Orientation, 1
+            )  # that of PNG would read the pixels
     except Exception:  # damaged EXIF, which does not keep anybody from looking at the image
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1

@@ -16,7 +16,7 @@ _QUALITY = "17"  # of x264, 0-51: smaller is better; hardly told from the origin
 
 
 def require_ffmpeg(path: Path) -> str:
-    """The program ffmpeg. Raises ValueError, naming the file that needs it, where it is not installed."""
+    """Return the path of ffmpeg; ValueError if it is not installed."""
     program = shutil.which("ffmpeg")
     if program is None:
         raise ValueError(
@@ -27,10 +27,7 @@ def require_ffmpeg(path: Path) -> str:
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write frames, uint8 [height, width, 1 or 3], as H.264 that every player knows (yuv420p, even sides).
-
-    Frames go to ffmpeg as they come. Raises OSError with what it said where it fails.
-    """
+    """Write frames, uint8 [height, width, 1 or 3], as H.264 (yuv420p, even sides); OSError if ffmpeg fails."""
     program, temporary, remaining = require_ffmpeg(path), temporary_name(path), iter(frames)
     first = with_even_sides(next(remaining))
     height, width, channels = first.shape
@@ -40,15 +37,18 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
         "-crf", _QUALITY, "-movflags", "+faststart", "-f", "mp4", str(temporary),
     ]  # fmt: skip
     try:
-        with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process:
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as process,
+        ):
             try:
                 feed(process, first, remaining)
             except BaseException:
                 process.kill()
                 raise
             if process.wait() != 0:
-                said.seek(0)
-                lines = said.read().decode(errors="replace").strip().splitlines() or ["it says nothing"]
+                errors.seek(0)
+                lines = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
                 raise OSError(f"{path} cannot be written: ffmpeg failed ({lines[0]}); name a .webp file instead")
         os.replace(temporary, path)
     finally:
@@ -56,13 +56,13 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
 
 def feed(process: "subprocess.Popen[bytes]", first: np.ndarray, remaining: Iterable[np.ndarray]) -> None:
-    """Give ffmpeg all frames, or as many as it takes."""
+    """Send all frames to ffmpeg, or those that it takes before it fails."""
     assert process.stdin is not None
     try:
         process.stdin.write(first.tobytes())
         for frame in remaining:
             process.stdin.write(with_even_sides(frame).tobytes())
-    except BrokenPipeError:  # it has failed, and said why
+    except BrokenPipeError:
         pass
     finally:
         with contextlib.suppress(BrokenPipeError):
@@ -70,5 +70,5 @@ def feed(process: "subprocess.Popen[bytes]", first: np.ndarray, remaining: Itera
 
 
 def with_even_sides(pixels: np.ndarray) -> np.ndarray:
-    """An image whose last row and column are there twice where their number was odd."""
+    """Return an image whose last row and column are repeated if their number was odd."""
     return np.pad(pixels, [(0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)], mode="edge")

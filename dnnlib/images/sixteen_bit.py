@@ -1,4 +1,4 @@
-"""Images with 16 bits a channel, of which Pillow by itself keeps the upper byte only."""
+"""Images with 16 bits per channel, of which Pillow keeps only the upper byte."""
 
 import io
 import sys
@@ -23,7 +23,7 @@ def mode_16_bits(image: Image.Image) -> str | None:
     kind, _, order = raw_mode.partition(";16")
     known = raw_mode in (*_GREY, "LA;16B") or (kind in _COLOUR and order in _OTHER_ORDER)
     if image.format == "TIFF" and max(_tag(image, _BITS_TAG, (1,))) > 8 and (not known or _planes_are_apart(image)):
-        raise ValueError("has more than 8 bits a channel in an unusual way; convert it to 8 bits a channel first")
+        raise ValueError("has more than 8 bits per channel in an unusual way; convert it to 8 bits per channel first")
     if image.mode.startswith("I"):
         return "L" if known or image.format == "PPM" else None  # whose values Pillow stretches to 0..65535
     if not known:
@@ -32,7 +32,7 @@ def mode_16_bits(image: Image.Image) -> str | None:
 
 
 def reduced_to_8_bits(data: bytes) -> Image.Image:
-    """Return such an image with 8 bits a channel, each value v being v / 257 rounded to the nearest.
+    """Return such an image with 8 bits per channel, each value v being v / 257 rounded to the nearest.
 
     257 takes 65535 to 255, so that white stays white; the upper byte alone would be up to 1 too small.
     """
@@ -75,7 +75,7 @@ def _retyped(tile: Any, raw_mode: str) -> Any:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Return Pillow's name of what the pixels are like in the file; "" where it has none."""
+    """Return Pillow's name of the layout of the stored pixels; "" if there is none."""
     tiles = getattr(image, "tile", None)
     arguments = tiles[0][3] if tiles else ""
     if isinstance(arguments, tuple) and arguments:

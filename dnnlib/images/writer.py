@@ -1,4 +1,4 @@
-"""Writes many images by several threads, behind whoever makes them; each file appears whole or not at all."""
+"""Writes images in background threads; each file appears whole or not at all."""
 
 import os
 from collections import deque
@@ -18,7 +18,7 @@ _LOW_COMPRESSION = 1  # of PNG: several times faster than the default, and hardl
 
 
 class ImageWriter:
-    """A context in which `add` takes images; at its end all are written.
+    """A context in which `add` takes images; all are written when it ends.
 
     An error of a thread is raised by a later `add` or at the end of the context. After an error in the context, such as
     Ctrl-C, what a thread has begun is finished and what waits is dropped.

@@ -1,4 +1,4 @@
-"""What a source of images holds: every image is decoded once, by several processes, and little of it is kept."""
+"""Statistics of a source of images: every image is decoded once, in several processes."""
 
 import hashlib
 import itertools
@@ -18,18 +18,18 @@ from dnnlib.packing.packer import Progress
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.source_images import ImageSource, SourceImage
 
-MAX_CLASS_COLUMNS = 20  # of the samples: a class each, the first ones
-NUM_COLUMNS, NUM_ROWS = 12, 8  # of the samples: columns where there are no classes
+MAX_CLASS_COLUMNS = 20  # of the samples: one per class
+NUM_COLUMNS, NUM_ROWS = 12, 8  # of the samples without classes
 WHITE = (255, 255, 255)
 
 _CHUNK = 64  # images sent to a process at once
 _MAX_MESSAGES = 10
-_MAX_GROUPS, _MAX_NAMES = 3, 3  # of images that are alike, whose names are looked up
+_MAX_GROUPS, _MAX_NAMES = 3, 3  # of identical images that are named
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is remembered of an image."""
+    """Facts about an image."""
 
     kind: FileKind
     size: tuple[int, int]  # width, height
@@ -39,18 +39,18 @@ class Facts:
 
 @dataclass
 class Inspection:
-    """What was found."""
+    """Statistics of all images."""
 
-    count: int = 0  # images looked at
+    count: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # by (width, height)
     labels: Counter[int] = field(default_factory=Counter)  # by class index
     label_length: int = 0  # of labels that are vectors
     num_unusable: int = 0
-    messages: list[str] = field(default_factory=list)  # about the first of these
+    messages: list[str] = field(default_factory=list)  # of the first unusable images
     num_repeated: int = 0  # images with the same pixels as an earlier one
-    repeated: list[list[str]] = field(default_factory=list)  # names of some that are alike
+    repeated: list[list[str]] = field(default_factory=list)  # names of some identical images
     samples: dict[int, list[SourceImage]] = field(default_factory=dict)  # by class index; by column without classes
 
     @property
@@ -58,7 +58,7 @@ class Inspection:
         return sum(count for mode, count in self.modes.items() if mode.endswith("alpha"))
 
     def add(self, facts: Facts | ValueError) -> None:
-        """Count an image, or what was wrong with it."""
+        """Count an image, or an error."""
         self.count += 1
         if isinstance(facts, ValueError):
             self.num_unusable += 1
@@ -75,10 +75,10 @@ class Inspection:
 
 
 def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Inspection:
-    """Look at all images of a source.
+    """Decode all images of a source and return their statistics.
 
     Raises:
-        ChangedError: The source has gone or been replaced meanwhile.
+        ChangedError: The source is gone or was replaced.
     """
     found = Inspection()
     samples = _Samples()
@@ -86,7 +86,7 @@ def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Ins
     images, same_images = itertools.tee(source.images())  # an archive is unpacked once
     results = ordered_map(examine, images, min(workers, source.count), _CHUNK)
     for index, (source_image, facts) in enumerate(
-        zip(same_images, progress(results, source.count, "Looking"), strict=True)
+        zip(same_images, progress(results, source.count, "Inspecting"), strict=True)
     ):
         found.add(facts)
         if isinstance(facts, Facts):
@@ -103,13 +103,13 @@ def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Ins
 
 
 def examine(source_image: SourceImage) -> Facts | ValueError:
-    """Return what there is to know about an image; the error if it cannot be used."""
+    """Return the facts about an image, or the error if it is unusable."""
     try:
         kind = source_image.kind()
         layout = source_image.layout(WHITE)
         pixels = source_image.pixels(layout.channels, WHITE)
         label = source_image.label
-    except ChangedError:  # it is not this image that is bad
+    except ChangedError:  # the whole source is bad
         raise
     except ValueError as error:
         return ValueError(str(error))  # without the traceback, which cannot be sent
@@ -137,7 +137,7 @@ def _pixels(source_image: SourceImage) -> np.ndarray:
 
 
 class _Samples:
-    """Chooses images at random, any of a class as likely as the others, without knowing how many will come."""
+    """Reservoir sampling of images, per class."""
 
     def __init__(self) -> None:
         self._by_class = False
@@ -165,7 +165,7 @@ class _Samples:
 
 
 def _alike(digests: np.ndarray, indexes: np.ndarray) -> list[np.ndarray]:
-    """Return groups of two or more indexes with one digest, those with the smallest index first."""
+    """Return groups of two or more indexes with the same digest, ordered by their smallest index."""
     order = np.argsort(digests, kind="stable")
     starts = np.flatnonzero(np.diff(digests[order])) + 1
     groups = [group for group in np.split(indexes[order], starts) if len(group) > 1]
@@ -173,7 +173,7 @@ def _alike(digests: np.ndarray, indexes: np.ndarray) -> list[np.ndarray]:
 
 
 def _names(images: ImageSource, groups: list[np.ndarray]) -> list[list[str]]:
-    """Return what the images at these indexes are called."""
+    """Return the names of the images at these indexes."""
     wanted = {int(index) for group in groups for index in group}
     first_ones = itertools.islice(images.images(), max(wanted, default=-1) + 1)
     origins = {index: item.origin for index, item in enumerate(first_ones) if index in wanted}

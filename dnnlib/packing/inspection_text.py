@@ -1,4 +1,4 @@
-"""Says in words what an inspection has found, and what train.py will make of it."""
+"""The report of an inspection, with the command that makes the source fit for train.py."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,26 +6,25 @@ from collections.abc import Callable, Sequence
 from dnnlib.packing.inspection import MAX_CLASS_COLUMNS, Inspection
 from dnnlib.sources.source_images import ImageSource
 
-Refusal = Callable[[int, int], str | None]  # of a width and a height: why train.py cannot take them; None if it can
+Refusal = Callable[[int, int], str | None]  # of width and height: why train.py cannot train on them; None if it can
 
 _MAX_LINES = 8  # of a histogram
 _MAX_CLASSES = MAX_CLASS_COLUMNS
 _INDENT = 12
 _SIDES_PX = (256, 128, 96, 64, 48, 32)  # to propose
-_SHARE = 0.9  # of the images are not to be enlarged
+_SHARE = 0.9  # of the images must not be enlarged
 
 
 def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
     """Return the lines to print.
 
     Args:
-        found: What these images are.
+        found: Statistics of the images.
         images: The source.
-        chosen: The options of dataset_tool.py that open it, --source first.
-        refusal: What train.py says to a size.
+        chosen: Options of dataset_tool.py that select it, --source first.
+        refusal: Why train.py refuses a size.
     """
-    others = f", {images.num_others:,} other files" if images.num_others else ""
-    lines = [f"{found.count:,} images{others}"]
+    lines = [f"{found.count:,} images{f'; left out: {images.left_out}' if images.left_out else ''}"]
     lines += _section("format", _histogram(found.formats))
     lines += _section("size", _histogram(Counter({f"{w}x{h}": count for (w, h), count in found.sizes.items()})))
     lines += _section("colour", _histogram(found.modes))
@@ -36,22 +35,22 @@ def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusa
 
 
 def _verdict(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
-    """Return whether train.py takes the source as it is; if not, why not and the command that makes it fit."""
+    """Return whether train.py can train on the source; if not, why not and the command that makes it fit."""
     if not found.sizes:
-        return ["cannot use it: none of the images can be read"]
+        return ["cannot train on it: no image can be read"]
     obstacles = _obstacles(found, images, refusal)
     if not obstacles:
-        return ["takes it as it is"]
+        return ["can train on it as it is"]
     options = " ".join([*chosen, "--dest=NEW.zip", *(remedy for _, remedy in obstacles if remedy)])
     reasons = [f"- {reason}" for reason, _ in obstacles]
-    return ["does not take it as it is:", *reasons, "so pack it:", f"  python dataset_tool.py {options}"]
+    return ["cannot train on it as it is:", *reasons, "pack it first:", f"  python dataset_tool.py {options}"]
 
 
 def _obstacles(found: Inspection, images: ImageSource, refusal: Refusal) -> list[tuple[str, str]]:
-    """Return what keeps train.py from taking the source, each with the options of dataset_tool.py that help."""
+    """Return why train.py cannot train on the source, each with the options of dataset_tool.py that help."""
     obstacles = [(images.packing_reason, "")] if images.packing_reason else []
     if found.num_unusable:
-        obstacles.append((f"images that cannot be used: {found.num_unusable:,}", "--on-error=skip"))
+        obstacles.append((f"unusable images: {found.num_unusable:,}", "--on-error=skip"))
     if found.num_transparent:
         obstacles.append((f"transparent images: {found.num_transparent:,}", "--background=white"))
     side = _side(found.sizes)
@@ -110,7 +109,7 @@ def _duplicates(found: Inspection) -> list[str]:
 
 
 def _histogram(counts: Counter[str]) -> list[str]:
-    """Return the commonest values with how often they occur."""
+    """Return the most frequent values with their counts."""
     shown = counts.most_common(_MAX_LINES)
     width = max((len(value) for value, _ in shown), default=0)
     rest = len(counts) - len(shown)

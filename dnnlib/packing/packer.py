@@ -1,4 +1,4 @@
-"""From the images of a source to those of a data set: checked, cropped, resized and encoded by several processes."""
+"""Converts the images of a source to those of a data set: checks, crops, resizes and encodes them in several processes."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -22,24 +22,24 @@ _CHUNK_PX = 2**20  # fewer of larger ones
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to every image."""
+    """The conversion of every image."""
 
     transform: ImageTransform
     background: Color | None  # behind transparent ones; None = they are refused
 
 
 class Progress(Protocol):
-    """Hands items through and shows how many of the total have passed."""
+    """Yields the items and shows how many of the total have passed."""
 
     def __call__(self, items: Iterable[Result], total: int, title: str) -> Iterable[Result]: ...
 
 
 class Packer:
-    """Takes the images of a source through a recipe; the result does not depend on the number of processes.
+    """Converts the images of a source by a recipe; the result does not depend on the number of processes.
 
     Attributes:
-        skipped: What was wrong with each image left out, bad headers first; empty unless `skip_bad`.
-        num_enlarged: Images that are smaller than what is made of them.
+        skipped: Messages about the skipped images, bad headers first; empty unless `skip_bad`.
+        num_enlarged: Images that are smaller than the output.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Packer:
         source: ImageSource,
         recipe: Recipe,
         workers: int,  # processes
-        skip_bad: bool,  # leave images out that cannot be used; otherwise the first one raises ValueError
+        skip_bad: bool,  # skip unusable images; otherwise the first one raises ValueError
         progress: Progress,
     ) -> None:
         self.skipped: list[str] = []
@@ -61,10 +61,10 @@ class Packer:
         self._chunk = _CHUNK
 
     def find_layout(self) -> Layout:
-        """Return the layout of the new images; those whose header is bad are out from here on.
+        """Return the layout of the new images; images with a bad header are skipped from here on.
 
         Raises:
-            ValueError: An image that cannot be used, images of several sizes, or none left.
+            ValueError: An unusable image, images of several sizes, or none left.
         """
         transform = self._recipe.transform
         known = self._source.layout
@@ -85,8 +85,8 @@ class Packer:
         """Yield the new images, all of this layout, with their labels.
 
         Raises:
-            ValueError: An image that cannot be used, or none left.
-            ChangedError: The source has gone or been replaced meanwhile.
+            ValueError: An unusable image, or none left.
+            ChangedError: The source is gone or was replaced.
         """
         job = functools.partial(encode, self._recipe, layout)
         count = 0
@@ -101,7 +101,7 @@ class Packer:
         self._require_some(count)
 
     def _check_known(self, layout: Layout) -> None:
-        """Raise ValueError if the recipe does not suit images that all have this layout."""
+        """Raise ValueError if the recipe does not fit images of this layout."""
         try:
             self._recipe.transform.check(layout)
         except ValueError as error:
@@ -109,10 +109,10 @@ class Packer:
 
     def _require_some(self, count: int) -> None:
         if count == 0:
-            raise ValueError(f"none of the {self._source.count:,} images can be used; {self.skipped[0]}")
+            raise ValueError(f"none of the {self._source.count:,} images is usable; {self.skipped[0]}")
 
     def _layouts(self) -> list[Layout]:
-        """Return the layouts of the images that stay."""
+        """Return the layouts of the usable images, and keep these."""
         kept, layouts = [], []
         job = functools.partial(_layout, self._recipe)
         for source_image, result in zip(self._images(), self._map(job, "Checking", _CHUNK), strict=True):
@@ -126,14 +126,14 @@ class Packer:
         return layouts
 
     def _map(self, job: Callable[[SourceImage], Result], title: str, chunk: int) -> Iterable[Result | ValueError]:
-        """Yield what the job returns for each image, or its error where bad images are left out."""
+        """Yield the result of the job for each image, or its error if bad images are skipped."""
         guarded_job = functools.partial(_attempt if self._skip_bad else _insist, job)
         results = ordered_map(guarded_job, self._images(), self._workers, chunk)
         return self._progress(results, self._count, title)
 
 
 def encode(recipe: Recipe, layout: Layout, source_image: SourceImage) -> Encoded:
-    """Return an image as a PNG file with exactly this layout, and its label; ValueError if it cannot be."""
+    """Return an image as a PNG file of this layout, and its label; ValueError if it is unusable."""
     original = source_image.pixels(layout.channels, recipe.background)
     try:
         pixels = recipe.transform.apply(original)
@@ -155,7 +155,7 @@ def _layout(recipe: Recipe, source_image: SourceImage) -> Layout:
 def _attempt(job: Callable[[SourceImage], Result], source_image: SourceImage) -> Result | ValueError:
     try:
         return job(source_image)
-    except ChangedError:  # it is not this image that is bad
+    except ChangedError:  # the whole source is bad
         raise
     except ValueError as error:
         return ValueError(str(error))  # without the traceback, which cannot be sent
@@ -165,7 +165,7 @@ def _insist(job: Callable[[SourceImage], Result], source_image: SourceImage) -> 
     try:
         return job(source_image)
     except ValueError as error:
-        raise ValueError(f"{error}. Or leave out such files with --on-error=skip") from error
+        raise ValueError(f"{error}. Or skip such files with --on-error=skip") from error
 
 
 def _chunk_size(layout: Layout) -> int:

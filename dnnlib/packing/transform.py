@@ -1,4 +1,4 @@
-"""Cropping and resizing, with the meanings that StyleGAN2-ADA's data set tool has given to the options."""
+"""Cropping and resizing, with the options of StyleGAN2-ADA's data set tool."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What happens to the size of every image.
+    """Crop and size of every image.
 
     Without a kind: each side that is given is resized to, the other stays. center-crop: the largest square in the middle
     is resized to width x height. center-crop-wide: the largest part in the middle of the shape width:height is resized
@@ -43,7 +43,7 @@ class ImageTransform:
             )
 
     def check(self, layout: Layout) -> None:
-        """Raise ValueError if this is not meant for an image of this layout; the message lacks its name."""
+        """Raise ValueError if the transform does not apply to this layout; the message lacks the name of the image."""
         if self.kind == "celeba" and (layout.width, layout.height) != _CELEBA_PX:
             raise ValueError(
                 f"is {layout.width}x{layout.height}, but --transform=celeba is for the aligned faces of CelebA, "
@@ -57,12 +57,12 @@ class ImageTransform:
             )
 
     def output(self, layout: Layout) -> Layout:
-        """Return what an image becomes."""
+        """Return the layout after the transform."""
         width, height = self._resized(layout)
         return Layout(width, width if self.kind == "center-crop-wide" else height, layout.channels)
 
     def enlarges(self, layout: Layout) -> bool:
-        """Tell whether an image has fewer pixels across or down than what is made of it by resizing."""
+        """Return whether resizing enlarges an image of this layout."""
         if self.kind == "pad":
             return False
         _, _, crop_width, crop_height = self._crop(layout.width, layout.height)
@@ -82,12 +82,12 @@ class ImageTransform:
         return _padded(resized, width=size[0], height=size[0]) if self.kind == "center-crop-wide" else resized
 
     def _resized(self, layout: Layout) -> tuple[int, int]:
-        """Return the width and height that the used part is brought to."""
+        """Return width and height after resizing."""
         _, _, width, height = self._crop(layout.width, layout.height)
         return self.width or width, self.height or height
 
     def _crop(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Return left, top, width and height of the part that is used."""
+        """Return left, top, width and height of the crop."""
         if self.kind == "celeba":
             return _CELEBA_CROP
         crop_width, crop_height = width, height
@@ -108,7 +108,7 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resamplin
 
 
 def _padded(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return an image in the middle of a black one of this size."""
+    """Return an image centered on black of this size."""
     canvas = np.zeros((height, width, pixels.shape[2]), np.uint8)
     top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
     canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels

@@ -1,76 +1,89 @@
-"""Where the images of a new data set come from: finds out what a source is, and opens it."""
+"""Opens the source of a new data set, whatever its format."""
 
 import functools
-import os
+import lzma
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnlib.archive.file_tree import FileTree
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.label_table import FILE_NAME, labels_from_folders, read_label_table
+from dnnlib.archive.zip_reader import describe_error
 from dnnlib.images.codec import Layout
+from dnnlib.paths import user_path
 from dnnlib.sources import demo_digits, idx_files
-from dnnlib.sources.cifar_archive import read_cifar10
 from dnnlib.sources.lmdb_images import DATA_FILE, open_lmdb
 from dnnlib.sources.source_images import ArrayImage, FileImage, ImageSource, SourceImage
-from dnnlib.sources.stl10 import is_stl10, open_stl10
-from dnnlib.sources.tar_files import TarFiles, is_tar
-from dnnlib.sources.torchvision_sets import PREFIX, NamedSet, open_torchvision
+from dnnlib.sources.torchvision_sets import PREFIX, NamedSet, find_published, open_torchvision, temporary_folder
 
 DEMO = "demo"
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a command line says about the images beside where they are."""
+    """Options of a command line about the source."""
 
-    max_images: int | None = (
-        None  # take at most so many: spread evenly over a folder or zip, else the first; None = all
-    )
-    folder_labels: bool = False  # make the sub-folders of a folder or zip its classes
+    max_images: int | None = None  # spread evenly over a folder or zip, else the first ones; None = all
+    folder_labels: bool = False  # each sub-folder of a folder or zip is a class
     split: str | None = None  # part of a set that has several; None = the usual one for training
-    root: str | None = None  # of torchvision's sets: the folder; None = "datasets"
-    download: bool = False  # torchvision's sets may be downloaded
+    root: str | None = None  # folder of torchvision's sets; None = "datasets"
+    download: bool = False  # of torchvision's sets
 
 
 def open_source(source: str, options: SourceOptions | None = None) -> ImageSource:
-    """Return the images that a command line's `--source` means.
+    """Return the images of `--source`.
 
     Raises:
-        ValueError: Nothing that can be opened, or an option that is for another kind of source.
+        ValueError: Nothing that can be opened, or an option for another kind of source.
     """
     options = options or SourceOptions()
     if not source.startswith(PREFIX) and (options.root or options.download):
         raise ValueError(f"--root and --download are for --source={PREFIX}NAME only; leave them out")
-    open_set = _opener_of_set(source, options)
+    path = user_path(source)
+    is_tar = path.is_file() and not zipfile.is_zipfile(path) and tarfile.is_tarfile(path)
+    if is_tar:
+        path = _unpack_tar(path)
+    open_set = _opener_of_set(source, path, options)
     if open_set is None:
-        return _images(source, options)
+        return _open_images(path, options, "it is a tar file" if is_tar else "")
     if options.folder_labels:
-        raise ValueError(f"--labels-from-folders is for folders and zip files; {source} brings its own labels")
+        raise ValueError(f"--labels-from-folders is for folders and zip files; {source} has its own labels")
     return open_set()
 
 
-def _opener_of_set(source: str, options: SourceOptions) -> Callable[[], ImageSource] | None:
-    """Return what opens a set in a format of its own; None if the source is a folder or zip of images, or no source."""
+def _opener_of_set(source: str, path: Path, options: SourceOptions) -> Callable[[], ImageSource] | None:
+    """Return a function that opens a set in a format of its own; None for a folder or zip of images."""
     split, limit = options.split, options.max_images
     if source.startswith(PREFIX):
-        named_set = NamedSet(source.removeprefix(PREFIX), Path(options.root or "datasets").expanduser(), split)
+        named_set = NamedSet(source.removeprefix(PREFIX), user_path(options.root or "datasets"), split)
         return lambda: open_torchvision(named_set, options.download, limit)
     if source == DEMO:
         return lambda: _demo(split or "train", limit)
-    path = Path(source).expanduser()
-    if not os.access(path, os.R_OK) or (path.is_file() and zipfile.is_zipfile(path)):
-        return None
-    if path.is_dir() and is_stl10(FileTree(path)):
-        return lambda: open_stl10(FileTree(path), split, limit)
-    if path.is_file() and is_tar(path):
-        return lambda: _tar(path, options)
-    if (path / DATA_FILE).is_file():
-        return lambda: _lsun(path, options)
+    if path.is_dir():
+        published = find_published(path, source, split)
+        if published:
+            return lambda: open_torchvision(published, download=False, max_images=limit)
+        if (path / DATA_FILE).is_file():
+            return lambda: _lsun(path, options)
     images = idx_files.find_images(path, split)
     return functools.partial(idx_files.open_idx, images, limit) if images else None
+
+
+def _unpack_tar(path: Path) -> Path:
+    """Unpack a tar to a temporary folder and return it; members with paths or links outside are refused."""
+    folder = temporary_folder() / path.name
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(
+            f"{path} cannot be unpacked to {folder.parent} ({describe_error(error)}); download it again, or unpack it "
+            f"elsewhere and give the folder"
+        ) from error
+    return folder
 
 
 def _demo(split: str, max_images: int | None) -> ImageSource:
@@ -85,37 +98,22 @@ def _demo(split: str, max_images: int | None) -> ImageSource:
     return ImageSource(count, images, True, names, Layout(demo_digits.SIZE_PX, demo_digits.SIZE_PX, 3))
 
 
-def _tar(path: Path, options: SourceOptions) -> ImageSource:
-    archive = TarFiles(path)
-    return open_stl10(archive, options.split, options.max_images) if is_stl10(archive) else _cifar10(archive, options)
-
-
-def _cifar10(archive: TarFiles, options: SourceOptions) -> ImageSource:
-    _refuse_split(options, "CIFAR-10, whose training images are packed")
-    arrays, labels, class_names = read_cifar10(archive)
-    all_images = [
-        ArrayImage(f"image {index} of {archive.path}", array, label)
-        for index, (array, label) in enumerate(zip(arrays, labels, strict=True))
-    ]
-    chosen = all_images[: options.max_images]
-    return ImageSource(len(chosen), lambda: chosen, True, tuple(class_names), chosen[0].layout())
-
-
 def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
-    _refuse_split(options, "an LMDB, which is one part by itself")
+    _refuse_split(options, "an LMDB")
     return open_lmdb(folder, options.max_images)
 
 
-def _images(source: str, options: SourceOptions) -> ImageSource:
+def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> ImageSource:
     _refuse_split(options, "a folder or zip of images")
-    tree = ImageTree(source)
-    _refuse_packed_database(tree)
+    tree = ImageTree(path)
+    _refuse_zipped_lmdb(tree)
     names = tree.image_names()
     table = read_label_table(tree)
     if options.folder_labels:
         if table is not None:
-            raise ValueError(f"{source} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
-        table = labels_from_folders(names, source)
+            raise ValueError(f"{path} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
+        table = labels_from_folders(names, str(path))
+        packing_reason = packing_reason or "its classes are folders, which it does not read"
     labels = table.labels_of(names) if table else [None] * len(names)
     images = [FileImage(tree, name, label) for name, label in zip(names, labels, strict=True)]
     chosen = _spread(images, options.max_images)
@@ -124,14 +122,15 @@ def _images(source: str, options: SourceOptions) -> ImageSource:
         lambda: chosen,
         table is not None,
         table.class_names if table else (),
-        num_others=len(set(tree.names()) - set(names) - {FILE_NAME}),
+        suffixes=tree.suffixes(),
+        left_out=tree.left_out(),
         check=tree.check,
-        packing_reason="its classes are folders, which it does not look at" if options.folder_labels else "",
+        packing_reason=packing_reason,
     )
 
 
 def _spread(images: list[FileImage], max_images: int | None) -> list[FileImage]:
-    """Return so many images at even steps: the first ones would often be all of one class or one film."""
+    """Return this many images at even steps; the first ones would often be all of one class."""
     if max_images is None or max_images >= len(images):
         return images
     return [images[index * len(images) // max_images] for index in range(max_images)]
@@ -142,10 +141,9 @@ def _refuse_split(options: SourceOptions, what: str) -> None:
         raise ValueError(f"--split={options.split} is not for {what}; leave it out")
 
 
-def _refuse_packed_database(tree: ImageTree) -> None:
-    """Raise ValueError for an LMDB in a zip: it can be read in its place on the disk only."""
+def _refuse_zipped_lmdb(tree: ImageTree) -> None:
     database = next((name for name in tree.names() if name.split("/")[-1] == DATA_FILE), None)
     if database is not None and tree.path.is_file():
         raise ValueError(
-            f"{tree.origin(database)} is an LMDB, which cannot be read in a zip; unpack it, give the folder"
+            f"{tree.origin(database)} is an LMDB, which cannot be read in a zip; unpack it and give the folder"
         )

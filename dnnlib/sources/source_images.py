@@ -1,4 +1,4 @@
-"""What a source of images is: so many images, each cheap to hold and to send to another process."""
+"""A source of images, each cheap to hold and to send to another process."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -16,20 +16,20 @@ Result = TypeVar("Result")
 
 
 class SourceImage(Protocol):
-    """An image of a source: cheap to hold and to send to another process."""
+    """An image of a source."""
 
     @property
     def label(self) -> Label | None: ...
 
     @property
     def origin(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
 
     def kind(self) -> FileKind:
-        """Return how it is stored."""
+        """Return its format and colour mode."""
 
     def layout(self, background: Color | None) -> Layout:
-        """Return its size and kind, without reading pixels; ValueError if transparent and there is no background."""
+        """Return its layout; ValueError if it is transparent and there is no background."""
 
     def pixels(self, channels: int, background: Color | None) -> np.ndarray:
         """Return uint8 [height, width, channels], in its own size."""
@@ -59,7 +59,7 @@ class FileImage:
 
 @dataclass(frozen=True)
 class ArrayImage:
-    """An image that exists as pixels, uint8 [height, width, 1 or 3]."""
+    """An image in memory, uint8 [height, width, 1 or 3]."""
 
     origin: str
     array: np.ndarray
@@ -78,14 +78,14 @@ class ArrayImage:
 
 
 class EncodedImage:
-    """The part that images share whose content is that of an image file, but not a file."""
+    """Base of images whose content is an image file that is not on the disk."""
 
     @property
     def origin(self) -> str:
         raise NotImplementedError
 
     def content(self) -> bytes:
-        """Return the bytes of an image file; ValueError that names it if they cannot be read."""
+        """Return the bytes of an image file; ValueError if they cannot be read."""
         raise NotImplementedError
 
     def kind(self) -> FileKind:
@@ -113,7 +113,8 @@ class ImageSource:
     images: Callable[[], Iterable[SourceImage]]  # each call starts at the first
     labelled: bool
     class_names: tuple[str, ...] = ()  # () = none
-    layout: Layout | None = None  # of all images; None = to be found by looking at them
-    num_others: int = 0  # files that are no images by their names
-    check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or another one
+    layout: Layout | None = None  # of all images; None = unknown
+    suffixes: str = ""  # of the files, by number, if there are several
+    left_out: str = ""  # files that are not read as images, by kind
+    check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or was replaced
     packing_reason: str = "it is neither a folder nor a zip of images"  # why train.py cannot take it; "" = it can

@@ -1,9 +1,12 @@
-"""The public data sets that torchvision knows by name; the one place in dnnlib that imports it, and only when asked for."""
+"""The public data sets that torchvision reads, by name or as their authors publish them; torchvision is imported when needed."""
 
+import atexit
 import contextlib
 import functools
 import inspect
 import io
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dnnlib.sources.source_images import EncodedImage, ImageSource
+from dnnlib.sources.source_images import ArrayImage, EncodedImage, ImageSource, SourceImage
 
 PREFIX = "torchvision:"
+PUBLISHED = {  # name -> folder in --root, files one of which is in it, split that GANs are trained on
+    "CIFAR10": ("cifar-10-batches-py", ("data_batch_1", "batches.meta"), None),
+    "STL10": ("stl10_binary", ("train_X.bin", "test_X.bin", "unlabeled_X.bin"), "train+unlabeled"),
+}
 
 _SPLIT_OPTIONS = ("split", "image_set", "train")  # what constructors call the part of a set; the last one is a bool
 _TRAIN = {"train": True, "test": False}
@@ -24,14 +31,19 @@ _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # that PNG holds; the oth
 
 @dataclass(frozen=True)
 class NamedSet:
-    """Which set it is: all that another process needs in order to open it."""
+    """What a process needs to open a set."""
 
     name: str  # of a class in torchvision.datasets
-    root: Path  # folder in which it lies, or is downloaded to
-    split: str | None = None  # None = that of training, or the class's own default
+    root: Path  # folder that holds it, or that it is downloaded to
+    split: str | None = None  # None = that of training, or the default of the class
+    source: str = ""  # for messages, if it was given as a file or folder
+
+    @property
+    def title(self) -> str:
+        return self.source or f"torchvision's {self.name}"
 
     def arguments(self, download: bool) -> dict[str, Any]:
-        """Return what to call the class with; ValueError if it takes no such split."""
+        """Return the arguments of the class; ValueError if it takes no such split."""
         taken = _parameters(_class_of(self.name))
         values: dict[str, Any] = {"root": str(self.root)} if "root" in taken else {}
         if download and "download" not in taken:
@@ -40,10 +52,10 @@ class NamedSet:
             values["download"] = download
         option = next((option for option in _SPLIT_OPTIONS if option in taken), None)
         if self.split is not None and option is None:
-            raise ValueError(f"--split={self.split} is not for torchvision's {self.name}, which has one part only")
+            raise ValueError(f"--split={self.split}: {self.title} has no splits; leave it out")
         if option == "train":
             if self.split not in (None, *_TRAIN):
-                raise ValueError(f"--split={self.split} is unknown; {self.name} has {', '.join(_TRAIN)}")
+                raise ValueError(f"--split={self.split} is unknown; {self.title} has {', '.join(_TRAIN)}")
             values["train"] = _TRAIN[self.split or "train"]
         elif option and self.split is not None:
             values[option] = self.split
@@ -63,18 +75,44 @@ class TorchvisionImage(EncodedImage):
 
     @property
     def origin(self) -> str:
-        return f"image {self.index} of torchvision's {self.named_set.name}"
+        return _origin(self.named_set, self.index)
 
     @property
     def label(self) -> int | None:
         return _item(self.named_set, self.index)[1]
 
     def content(self) -> bytes:
-        return _item(self.named_set, self.index)[0]
+        return _png(_item(self.named_set, self.index)[0])
+
+
+def find_published(path: Path, source: str, split: str | None) -> NamedSet | None:
+    """Return the set whose unpacked files are in a folder, or in a folder in it; None if there is none.
+
+    Args:
+        path: The folder, of any name.
+        source: What the user gave, for messages.
+        split: None = the one that GANs are trained on.
+    """
+    for name, (base, files, default_split) in PUBLISHED.items():
+        for folder in (path, path / base):
+            if any((folder / file).is_file() for file in files):
+                root = folder.parent
+                if folder.name != base:
+                    root = temporary_folder()
+                    (root / base).symlink_to(folder.resolve(), target_is_directory=True)
+                return NamedSet(name, root, split or default_split, source)
+    return None
+
+
+def temporary_folder() -> Path:
+    """Create a folder that is removed when the program ends."""
+    folder = Path(tempfile.mkdtemp(prefix="dataset_tool-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None = None) -> ImageSource:
-    """Return the images of a set, with their labels where these are class indexes; the first ones if not all are wanted.
+    """Return the images of a set, with labels if all have a class index; the first `max_images`.
 
     Raises:
         ValueError: No such set, not in its folder, its files damaged, or not made of still images.
@@ -84,25 +122,44 @@ def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None
         _opened.cache_clear()
     dataset = _opened(named_set)
     total = len(dataset)
+    if total == 0:
+        raise ValueError(f"{named_set.title} in {named_set.root} is empty; download it again")
     count = min(total, max_images or total)
-    images = [TorchvisionImage(named_set, index) for index in range(count)]
-    if not images:
-        raise ValueError(f"torchvision's {named_set.name} in {named_set.root} is empty; download it again")
-    labelled = images[0].label is not None
-    if labelled and _is_without_label(images[-1]):
-        raise ValueError(f"torchvision's {named_set.name} has labels for some images only; choose another --split")
-    return ImageSource(count, lambda: images, labelled, _class_names(dataset) if labelled else ())
+    labelled = _has_label(named_set, 0) and _has_label(named_set, total - 1)
+    class_names = _class_names(dataset) if labelled else ()
+    if not hasattr(getattr(dataset, "data", None), "shape"):
+        images = [TorchvisionImage(named_set, index) for index in range(count)]
+        return ImageSource(count, lambda: images, labelled, class_names)
+    # all images in one array: read here, as each worker would load all of it
+    first = _array_image(named_set, 0, labelled)
+    layout = first.layout()
+
+    def array_images() -> Iterator[SourceImage]:
+        return (_array_image(named_set, index, labelled) for index in range(count))
+
+    return ImageSource(count, array_images, labelled, class_names, layout)
 
 
-def _is_without_label(image: TorchvisionImage) -> bool:
+def _array_image(named_set: NamedSet, index: int, labelled: bool) -> ArrayImage:
+    image, label = _item(named_set, index)
+    pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return ArrayImage(_origin(named_set, index), pixels, label if labelled else None)
+
+
+def _has_label(named_set: NamedSet, index: int) -> bool:
     try:
-        return image.label is None
-    except ValueError:  # said, or passed over, when it is packed
-        return False
+        return _item(named_set, index)[1] is not None
+    except ValueError:  # reported, or skipped, when it is packed
+        return True
+
+
+def _origin(named_set: NamedSet, index: int) -> str:
+    return f"image {index} of {named_set.title}"
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:
-    """Return the names of the classes by index; () where there are none, or something else has that name."""
+    """Return the names of the classes by index; () if there are none."""
     names = getattr(dataset, "classes", None)
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         return tuple(names)
@@ -118,19 +175,19 @@ def _opened(named_set: NamedSet, download: bool = False) -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def _item(named_set: NamedSet, index: int) -> tuple[bytes, int | None]:
-    """Return an image as PNG, and its class index if it has one; kept until the next one is asked for."""
-    origin = f"image {index} of torchvision's {named_set.name}"
+def _item(named_set: NamedSet, index: int) -> tuple[Image.Image, int | None]:
+    """Return an image and its class index if it has one; kept until the next one is asked for."""
+    origin = _origin(named_set, index)
     try:
         item = _opened(named_set)[index]
     except Exception as error:  # each set has its own
         raise ValueError(f"{origin} cannot be read: {_first_line(error)}") from error
     image, label = (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
     if not isinstance(image, Image.Image):
-        raise ValueError(f"{origin} is no still image but a {type(image).__name__}; choose another set")
-    if isinstance(label, int | np.integer) and not isinstance(label, bool) and label >= 0:  # -1 is none
-        return _png(image), int(label)
-    return _png(image), None
+        raise ValueError(f"{origin} is not a still image but a {type(image).__name__}; choose another set")
+    if isinstance(label, int | np.integer) and not isinstance(label, bool) and label >= 0:  # -1 = none
+        return image, int(label)
+    return image, None
 
 
 def _png(image: Image.Image) -> bytes:
@@ -149,6 +206,10 @@ def _named_errors(named_set: NamedSet, download: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each set has its own
+        if named_set.source and isinstance(error, RuntimeError):
+            raise ValueError(
+                f"{named_set.source} is not {named_set.name} as published: a file is missing or damaged; download it again"
+            ) from error
         can_download = "download" in _parameters(_class_of(named_set.name))
         remedy = "give --root, or --download to fetch it there" if can_download else "give --root"
         if download:
@@ -156,7 +217,7 @@ def _named_errors(named_set: NamedSet, download: bool) -> Iterator[None]:
         if isinstance(error, ImportError):
             remedy = "install that package"
         raise ValueError(
-            f"torchvision's {named_set.name} cannot be opened in {named_set.root}: {_first_line(error)}; {remedy}"
+            f"{named_set.title} cannot be opened in {named_set.root}: {_first_line(error)}; {remedy}"
         ) from error
 
 
@@ -169,11 +230,11 @@ def _class_of(name: str) -> Any:
 
 @functools.cache
 def _known_sets() -> dict[str, Any]:
-    """Return the classes that need nothing but a folder and perhaps a split, by name."""
+    """Return the classes that need only a folder and perhaps a split, by name."""
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise ValueError(f"--source={PREFIX}... needs torchvision, which cannot be imported: {error}") from error
+        raise ValueError(f"this source needs torchvision, which cannot be imported: {error}") from error
     classes = {name: getattr(datasets, name) for name in datasets.__all__ if name != "VisionDataset"}  # their base
     return {name: item for name, item in classes.items() if inspect.isclass(item) and _needs_little(item)}
 

@@ -101,7 +101,7 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     product = root.T @ cov_b @ root
     trace_of_root = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
     distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * trace_of_root
-    return distance.item()
+    return max(distance.item(), 0.0)  # rounding may leave a little less than nothing
 
 
 def moments_distance(a: FeatureMoments, b: FeatureMoments, ddof: int) -> float:

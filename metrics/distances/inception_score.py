@@ -1,4 +1,4 @@
-"""The Inception score: how sure a classifier is of each image, and how evenly it sees all its classes."""
+"""The Inception score: high where each image is classified with certainty, and all classes are equally frequent."""
 
 import itertools
 import math

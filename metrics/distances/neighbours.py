@@ -24,7 +24,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int, device: torch.device) -
     balls include their edge. Raises ValueError for a set of fewer than k + 1 rows.
 
     Args:
-        real: Features, [n, dim]; they may be on another device than `device`, which sees a few thousand rows at once.
+        real: Features, [n, dim]; they may be on another device than `device`, which gets a few thousand rows at once.
         fake: Features of generated images, [m, dim].
         k: The neighbour at which balls end.
         device: Where distances are computed; it must have float64.
@@ -59,7 +59,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int, device: torch.device) -
 
 
 def _share(chosen: Tensor) -> float:
-    """Return how many of so many, divided here: a GPU multiplies by a rounded reciprocal."""
+    """Return the share of true values; divided on the host, because a GPU multiplies by a rounded reciprocal."""
     return int(chosen.sum()) / len(chosen)
 
 

@@ -1,11 +1,11 @@
 """FID, KID and the Inception score, for any number of generated images."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
 
-from metrics.detectors import BuildContext, DetectorKind, full_precision
+from metrics.detectors import BuildContext, Detector, DetectorKind, full_precision
 from metrics.distances import inception_score, kernel
 from metrics.distances.frechet import moments_distance
 from metrics.features import Keep
@@ -13,49 +13,21 @@ from metrics.images import RealImages
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
 from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3
 from metrics.networks.inception_weights import load_inception, read_inception
-from metrics.weights.published import INCEPTION, Source, Weights, obtain, require
+from metrics.weights.published import INCEPTION, require
 
 DETECTOR = "inception_2015"
 FID_DDOF = 0  # as in StyleGAN2's and Styleformer's programs; pytorch-fid and torch-fidelity have 1
 FID_REAL = 50_000  # of the FID without `_full`
 
-_ROWS_AT_ONCE = 1000
 
-
-class InceptionDetector:
-    """The network of 2015 with the weights of one file."""
-
-    name = DETECTOR
-    dim = FEATURES
-    resize = f"tensorflow1_bilinear_{INPUT_PX}"
-
-    def __init__(self, network: InceptionV3, weights: Weights) -> None:
-        self.network = network
-        self.digest = weights.sha256  # of the file: what other programs' users know it by
-        self.is_published = weights.is_published
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features, float32 [n, 2048], of images, uint8 [n, 1 or 3, height, width]."""
-        return self.network(images)
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Return class scores without bias, float32 [n, 1008] on the CPU, of any number of features, [n, 2048]."""
-        with full_precision():
-            return torch.cat([self.network.logits(rows).cpu() for rows in features.split(_ROWS_AT_ONCE)])
-
-
-def prepare_inception(source: Source) -> None:
-    """Put the weights in place and read them once; raises ValueError where that fails."""
-    read_inception(obtain(INCEPTION, source).path)
-
-
-def build_inception(context: BuildContext) -> InceptionDetector:
-    """Return the detector; raises ValueError where its weights are not here or unusable."""
+def build_inception(context: BuildContext) -> Detector:
+    """Return the detector; raises ValueError for missing or unusable weights."""
     weights = require(INCEPTION, context.weights)
     network = load_inception(weights.path).to(context.device)
     if context.device.type == "cpu":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster there
-    return InceptionDetector(network, weights)
+    resize = f"tensorflow1_bilinear_{INPUT_PX}"
+    return Detector(DETECTOR, network, FEATURES, weights.sha256, resize, weights.is_published)
 
 
 def measure_fid(inputs: Inputs) -> Measurement:
@@ -79,20 +51,18 @@ def measure_kid(inputs: Inputs) -> Measurement:
 
 def measure_is(inputs: Inputs) -> Measurement:
     """Return the Inception score of the generated images."""
-    assert isinstance(inputs.detector, InceptionDetector)
-    mean, std = inception_score.inception_score(inputs.detector.logits(inputs.fake.rows))
+    assert isinstance(inputs.detector.network, InceptionV3)
+    with full_precision():
+        logits = inputs.detector.network.logits(inputs.fake.rows).cpu()
+    mean, std = inception_score.inception_score(logits)
     settings: dict[str, Setting] = {"splits": inception_score.NUM_SPLITS, "shuffled": False, "bias": False, "ddof": 0}
     return Measurement(mean, details={"std": std}, settings=settings)
 
 
-def check_two(real: RealImages) -> None:
-    """Raise ValueError unless there are two real images."""
-    if real.count < 2:
-        raise ValueError(f"the real set has {real.count} images; distances compare distributions, of 2 or more")
-
-
-def check_nothing(real: RealImages) -> None:
-    """Accept any real images: the metric does not look at them."""
+def check_count(real: RealImages, least: int = 2) -> None:
+    """Raise ValueError for fewer than `least` real images."""
+    if real.count < least:
+        raise ValueError(f"the real set has {real.count} images; this metric takes at least {least}")
 
 
 def _fid_full(num_gen: int) -> Metric:
@@ -103,7 +73,7 @@ def _fid_full(num_gen: int) -> Metric:
         num_gen=num_gen,
         keep=Keep.MOMENTS,
         real=RealUse(Keep.MOMENTS),
-        check=check_two,
+        check=check_count,
         measure=measure_fid,
     )
 
@@ -112,22 +82,25 @@ def _fid(num_gen: int) -> Metric:
     return replace(
         _fid_full(num_gen),
         definition=f"Frechet distance (covariance with ddof {FID_DDOF}) of {FEATURES:,} Inception features; the first "
-        f"{FID_REAL:,} real images, flipped ones after the others where training flips, against {num_gen:,} generated "
-        f"ones",
+        f"{FID_REAL:,} real images, followed by flipped ones where training flips, against {num_gen:,} generated ones",
         real=RealUse(Keep.MOMENTS, as_trained=True, max_count=FID_REAL),
     )
 
 
 def _kid_full(num_gen: int) -> Metric:
+    return kernel_metric(DETECTOR, f"{FEATURES:,} Inception features; all real images, none flipped", num_gen)
+
+
+def kernel_metric(detector: str, features: str, num_gen: int) -> Metric:
+    """Return the kernel distance of the features of a detector; `features` describes them and the real images."""
     return Metric(
         definition=f"kernel distance (cubic, unbiased, mean of {kernel.NUM_SUBSETS} subsets of up to "
-        f"{kernel.MAX_SUBSET:,}) of {FEATURES:,} Inception features; all real images, none flipped, against "
-        f"{num_gen:,} generated ones",
-        detector=DETECTOR,
+        f"{kernel.MAX_SUBSET:,}) of {features}, against {num_gen:,} generated ones",
+        detector=detector,
         num_gen=num_gen,
         keep=Keep.ROWS,
         real=RealUse(Keep.ROWS),
-        check=check_two,
+        check=check_count,
         measure=measure_kid,
     )
 
@@ -140,13 +113,13 @@ def _is(num_gen: int) -> Metric:
         num_gen=num_gen,
         keep=Keep.ROWS,
         real=None,
-        check=check_nothing,
+        check=partial(check_count, least=0),
         measure=measure_is,
         higher_is_better=True,
     )
 
 
-DETECTORS = {DETECTOR: DetectorKind(build_inception, prepare_inception, (INCEPTION,))}
+DETECTORS = {DETECTOR: DetectorKind(build_inception, {INCEPTION: read_inception})}
 
 FAMILIES = (
     Family("fid{count}_full", min_gen=2, make=_fid_full),

@@ -1,56 +1,46 @@
 """The perceptual path length: how much images change along short steps through W."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.detectors import BuildContext, DetectorKind
+from metrics.detectors import BuildContext, Detector, DetectorKind
 from metrics.features import Keep
 from metrics.images import EPSILON, RealImages, Sample
 from metrics.metric import Family, Inputs, Measurement, Metric, Setting
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
 from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
-from metrics.weights.published import LPIPS, VGG16, Source, obtain, require
+from metrics.weights.published import LPIPS, VGG16, require
 
 DETECTOR = "vgg16_lpips"
-NUM_GEN = 50_000  # pairs, as published
 
 _LOWEST, _HIGHEST = 1, 99  # percentiles
 _LARGEST_PX = 256  # that VGG16 is to see
 _PAIRS_AT_ONCE = 8  # at 256 px their embeddings and what leads to them take a gigabyte
 
 
-class PathLengthDetector:
-    """Describes each pair of images by the perceptual distance of the two over the squared step between them."""
-
-    name = DETECTOR
-    dim = 1
-    resize = f"average_by_size_over_{_LARGEST_PX}"
-
-    def __init__(self, lpips: Lpips, digest: str, is_published: bool) -> None:
-        self._lpips = lpips
-        self.digest = digest  # of two files
-        self.is_published = is_published
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return squared LPIPS speeds, float32 [n, 1], of pairs, float 0..255, [n, 2, 1 or 3, height, width]."""
-        distances = [self._lpips.distance(*_shrink(pairs).unbind(1)) for pairs in images.split(_PAIRS_AT_ONCE)]
-        return (torch.cat(distances) / EPSILON**2).float().unsqueeze(1)
-
-
-def prepare_path_length(source: Source) -> None:
-    """Put the weights in place and read them once; raises ValueError where that fails."""
-    read_channel_weights(obtain(LPIPS, source).path)
-    read_vgg16(obtain(VGG16, source).path)
-
-
-def build_path_length(context: BuildContext) -> PathLengthDetector:
-    """Return the detector; raises ValueError where its weights are not here or unusable."""
+def build_path_length(context: BuildContext) -> Detector:
+    """Return the detector of pairs; raises ValueError for missing or unusable weights."""
     vgg16, channels = require(VGG16, context.weights), require(LPIPS, context.weights)
     channel_weights = [weights.to(context.device) for weights in read_channel_weights(channels.path)]
     lpips = Lpips(load_vgg16(vgg16.path).features.to(context.device), channel_weights)
-    return PathLengthDetector(lpips, f"{vgg16.sha256}+{channels.sha256}", is_proven(vgg16) and channels.is_published)
+    return Detector(
+        DETECTOR,
+        partial(squared_speeds, lpips),
+        dim=1,
+        digest=f"{vgg16.sha256}+{channels.sha256}",
+        resize=f"average_by_size_over_{_LARGEST_PX}",
+        is_published=is_proven(vgg16) and channels.is_published,
+    )
+
+
+def squared_speeds(lpips: Lpips, pairs: Tensor) -> Tensor:
+    """Return LPIPS distances over the squared step, float32 [n, 1], of pairs, float 0..255, [n, 2, 1 or 3, height, width]."""
+    distances = [lpips.distance(*_shrink(some).unbind(1)) for some in pairs.split(_PAIRS_AT_ONCE)]
+    return (torch.cat(distances) / EPSILON**2).float().unsqueeze(1)
 
 
 def measure_path_length(inputs: Inputs) -> Measurement:
@@ -111,14 +101,10 @@ def _path_length(num_gen: int) -> Metric:
     )
 
 
-class PathLengthFamily(Family):
-    """Names a number of pairs as ppl2_5k_wend; the published name has none: ppl2_wend is 50,000 pairs."""
+FAMILIES = (
+    Family(
+        "ppl2_{count}_wend", min_gen=2, make=_path_length, standard_name="ppl2_wend"
+    ),  # of 50,000 pairs, as published
+)
 
-    def standard(self) -> tuple[str, Metric]:
-        """Return name and metric for the published number of pairs."""
-        return "ppl2_wend", self.make(NUM_GEN)
-
-
-FAMILIES = (PathLengthFamily("ppl2_{count}_wend", min_gen=2, make=_path_length),)
-
-DETECTORS = {DETECTOR: DetectorKind(build_path_length, prepare_path_length, (VGG16, LPIPS))}
+DETECTORS = {DETECTOR: DetectorKind(build_path_length, {VGG16: read_vgg16, LPIPS: read_channel_weights})}

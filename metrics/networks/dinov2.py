@@ -23,7 +23,7 @@ _GRID_OFFSET = 0.1  # patches a side that the published program adds to the scal
 
 @dataclass(frozen=True)
 class TransformerSize:
-    """The size of a vision transformer and of the images that it looks at."""
+    """The size of a vision transformer and of its input images."""
 
     width: int  # features of a token
     depth: int

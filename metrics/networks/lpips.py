@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from metrics.networks.vgg16 import activations, normalise
 from metrics.weights.state_files import check_state, read_state
 
-CHANNELS = (64, 128, 256, 512, 512)  # of the activations it looks at
+CHANNELS = (64, 128, 256, 512, 512)  # of the five activations it compares
 SMALLEST_PX = 16  # of an image's sides: VGG16 halves them four times
 
 _NEVER_ZERO = 1e-10  # added to the length of a position's channels, as published

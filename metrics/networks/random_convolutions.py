@@ -1,4 +1,4 @@
-"""The detector of proxy_fd_randconv_v1: statistics of edges at several scales, found by fixed random convolutions."""
+"""The network of proxy_fd_randconv_v1: statistics of edges at several scales, found by fixed random convolutions."""
 
 import itertools
 
@@ -7,36 +7,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.detectors import weights_digest
-
 _SEED = 20210613
 _CHANNELS = (3, 16, 21, 24)  # colours, then the filters of each scale, at half the resolution of the scale before
-_GRID = 4  # the coarsest scale is also described region by region, on a grid of this many cells a side ...
+_GRID = 4  # the coarsest scale is also described region by region, on a grid of 4x4 cells ...
 _GRID_CHANNELS = 8  # ... by so many of its filters
+
+FEATURES = 2 * sum(_CHANNELS) + _GRID_CHANNELS * _GRID**2
 
 
 class RandomConvolutions:
-    """256 features of an image of any size from 8 px, grey or RGB: what is there at each scale, and roughly where.
+    """256 features of an image of any size from 8 px, grey or RGB.
 
     Mean and standard deviation over the pixels, of the colours and of the absolute responses of three layers of
     zero-mean random filters, and mean responses of the last layer on a 4x4 grid.
     """
 
-    name = "randconv_v1"
-    resize = "none"
-    is_published = False
-    dim = 2 * sum(_CHANNELS) + _GRID_CHANNELS * _GRID**2
-
     def __init__(self, device: torch.device) -> None:
-        filters = _filters()
-        self.digest = weights_digest({f"layer{index}": weight for index, weight in enumerate(filters)})
-        self._filters = [weight.to(device) for weight in filters]
+        self.weights = {f"layer{index}": weight.to(device) for index, weight in enumerate(_filters())}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features, float32 [n, 256], of images, uint8 [n, 1 or 3, height, width]."""
         x = (images.float() / 127.5 - 1).expand(-1, 3, -1, -1)
         features = _mean_and_std(x)
-        for index, weight in enumerate(self._filters):
+        for index, weight in enumerate(self.weights.values()):
             if index > 0:
                 x = F.avg_pool2d(x, 2)
             x = F.conv2d(F.pad(x, [1, 1, 1, 1], mode="replicate"), weight).abs()

@@ -1,4 +1,4 @@
-"""The published weights that detectors need: where they lie, what they must contain, how they get here."""
+"""The published weights that detectors need: their addresses and hashes, and how they are found or downloaded."""
 
 import http.client
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from dnnlib.files import file_sha256
+from dnnlib.paths import user_path
 from metrics import cache
 
 MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
@@ -20,14 +21,14 @@ MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
 class WeightsFile:
     """A published file of weights."""
 
-    key: str  # names the network on the command line: --detector=KEY=FILE
-    what: str  # names it in messages
+    key: str  # in --detector=KEY=FILE
+    what: str  # in messages
     name: str  # of the file in the cache folder, and on a mirror
     addresses: tuple[str, ...]  # equal content
     num_bytes: int
     sha256: str
     variable: str  # environment variable with the path of a copy
-    other_sha256: tuple[str, ...] = ()  # of files with the same weights in another layout; they are taken by path only
+    other_sha256: tuple[str, ...] = ()  # of files with the same weights in another layout; accepted by path only
 
 
 INCEPTION = WeightsFile(
@@ -81,9 +82,9 @@ FILES = {file.key: file for file in (INCEPTION, VGG16, LPIPS, DINOV2)}
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights may come from."""
+    """Where weights are searched and whether they may be downloaded."""
 
-    paths: Mapping[str, Path] = field(default_factory=dict)  # by key: a file to take, whatever its hash; else search
+    paths: Mapping[str, Path] = field(default_factory=dict)  # by key: a file of any hash, in place of a search
     offline: bool = False  # download nothing
     cache_folder: Path | None = None  # None = `cache.default_folder()`
     bar: bool = False  # show one while downloading
@@ -95,7 +96,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights that is here."""
+    """A file of weights on this machine."""
 
     path: Path
     sha256: str
@@ -103,19 +104,23 @@ class Weights:
 
 
 class MissingWeights(ValueError):
-    """Weights are not here; the message says how to get them."""
+    """Weights are not on this machine; the message has the command that gets them."""
 
 
 def find(file: WeightsFile, source: Source) -> Weights | None:
     """Return the weights from the source's path, the environment variable or the cache; None if all three have none.
 
-    The hash of a file named by path is taken as it is, that of one in the cache must be right. Raises ValueError for a
-    path without a file and for a wrong file in the cache.
+    A file named by path may have any hash, that of one in the cache must be right. Raises ValueError for a path without
+    a file and for a wrong file in the cache.
     """
     named = {"--detector": source.paths.get(file.key), f"${file.variable}": os.environ.get(file.variable)}
-    for origin, path in named.items():
-        if path:
-            return _named(file, Path(path).expanduser(), origin)
+    for origin, name in named.items():
+        if name:
+            path = user_path(name)
+            if not path.is_file():
+                raise ValueError(f"{origin}={path}: there is no such file; it should have the {file.what}")
+            found = file_sha256(path)
+            return Weights(path, found, is_published=found in (file.sha256, *file.other_sha256))
     path = source.cached(file)
     if not path.is_file():
         return None
@@ -168,13 +173,6 @@ def _download(file: WeightsFile, source: Source) -> list[str]:
         except (OSError, RuntimeError, http.client.HTTPException) as error:  # RuntimeError: of another content
             problems.append(f"{address}: {str(error) or type(error).__name__}")
     return problems
-
-
-def _named(file: WeightsFile, path: Path, origin: str) -> Weights:
-    if not path.is_file():
-        raise ValueError(f"{origin}={path}: there is no such file; it should have the {file.what}")
-    found = file_sha256(path)
-    return Weights(path, found, is_published=found in (file.sha256, *file.other_sha256))
 
 
 def _addresses(file: WeightsFile) -> tuple[str, ...]:

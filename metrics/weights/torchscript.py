@@ -20,6 +20,10 @@ _STORAGES = {
 }
 
 
+class ForbiddenName(pickle.UnpicklingError):
+    """A file asks for something that no archive of weights needs."""
+
+
 def is_torchscript(path: Path) -> bool:
     """Return whether a file is a TorchScript archive: a zip with a table of the program's constants."""
     if not zipfile.is_zipfile(path):
@@ -64,7 +68,7 @@ class _Reader(pickle.Unpickler):
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no archive of weights needs")
+            raise ForbiddenName(f"it asks for {module}.{name}, which no archive of weights needs")
         return _KNOWN[module, name]
 
     def persistent_load(self, identifier: Any) -> Tensor:

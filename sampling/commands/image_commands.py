@@ -1,169 +1,153 @@
 """The commands of generate.py that lay out images of seeds: tables and animations."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
-from sampling.commands.options import (
-    class_option,
-    command,
-    cutoff_option,
-    decimal_list,
-    drawing_options,
-    format_option,
-    load,
-    make_folder,
-    make_renderer,
-    make_request,
-    network_option,
-    number_list,
-    options,
-    outdir_option,
-    output_folder,
-    parse_grid,
-    seeds_option,
-    trunc_option,
-)
+from sampling.commands import options
+from sampling.commands.options import command, make_folder, make_request
 
 MAX_FRAMES = 10_000  # from one seed to the next; an animation is made in memory
-INTERPOLATION_PX = 256  # to which animations are enlarged unless --scale says otherwise
-
-
-def output_file(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The name of a file that can be written; looked at before any work."""
-    output_folder(context, parameter, str(Path(value).parent))
-    if Path(value).expanduser().is_dir():
-        raise click.BadParameter(f"{value} is a folder; name a file")
-    return value
+INTERPOLATION_PX = 256  # target size of the larger side of animations
 
 
 @command("mix")
-@network_option
-@click.option("--rows", required=True, callback=number_list, metavar="LIST", help="Seeds of the rows.")
-@click.option("--cols", required=True, callback=number_list, metavar="LIST", help="Seeds of the columns.")
+@options.network
+@click.option("--rows", required=True, callback=options.number_list, metavar="LIST", help="Seeds of the rows.")
+@click.option("--cols", required=True, callback=options.number_list, metavar="LIST", help="Seeds of the columns.")
 @click.option(
     "--col-styles",
     "--styles",
-    callback=number_list,
+    callback=options.number_list,
     metavar="LIST",
-    help="Styles that come from the column, such as 0-3.  [default: the first half, which decides coarse things]",
+    help="Styles taken from the column, such as 0-3.  [default: the first half, the coarse ones]",
 )
-@options(outdir_option, trunc_option, cutoff_option, class_option, format_option, drawing_options)
+@options.outdir
+@options.styles
+@options.image_format
+@options.drawing
 def mix_command(**chosen: Any) -> None:
-    """Mix the styles of seeds, as a table.
+    """Mix the styles of two lists of seeds: a table.
 
-    An image has its row's styles but for some, which are its column's.
+    An image has the styles of its row's seed, some of them replaced by those of its column's seed.
 
-    Writes the table mix.png, with the seeds' own pictures at its left and top, and single images: 85-55.png is row 85
-    with styles of column 55, 85-85.png is seed 85 itself.
+    Saves the table mix.png, with the seeds' own images at its left and top, and single images: 85-55.png is row 85 with
+    styles of column 55, 85-85.png is seed 85 itself.
 
     \b
     Examples:
       python generate.py mix --network=network-snapshot-000040.pkl --rows=85,100,75 --cols=55,821 --outdir=out
       python generate.py mix --network=network-snapshot-000040.pkl --rows=0-3 --cols=4-7 --col-styles=4-7 --outdir=out
     """
-    generator = load(chosen["network"])
-    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
-    from sampling.mixing import check_col_styles, write_mixing_table
-    from sampling.tables import table_path
+    from sampling.renderer import Renderer, load
+    from sampling.tables import check_col_styles, table_path, write_mixing_table
 
+    generator = load(chosen["network"])
+    request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     col_styles = check_col_styles(chosen["col_styles"], generator.num_ws)
     size = len(chosen["rows"]) + 1, len(chosen["cols"]) + 1
-    path = table_path(make_folder(chosen["outdir"]), f"mix.{chosen['extension']}", generator, *size)
+    path = table_path(make_folder(generator, chosen["outdir"]), f"mix.{chosen['extension']}", generator, *size)
     write_mixing_table(renderer, chosen["rows"], chosen["cols"], col_styles, request, path)
 
 
 @command("truncation")
-@options(network_option, seeds_option)
+@options.network
+@options.seeds
 @click.option(
     "--psi",
     "psis",
     default="-1,-0.5,0,0.5,0.7,1",
-    callback=decimal_list,
+    callback=options.decimal_list,
     metavar="LIST",
-    help="Truncations, one per column: 1 = as trained, 0 = the mean image, below 0 = the opposite.",
+    help="Truncation psi per column: 1 = as trained, 0 = the mean image, negative = the opposite.",
 )
-@options(outdir_option, cutoff_option, class_option, format_option, drawing_options)
+@options.outdir
+@options.cutoff
+@options.labels
+@options.image_format
+@options.drawing
 def truncation_command(**chosen: Any) -> None:
-    """Show what truncation does, as a table.
-
-    A row is a seed, a column a value of psi.
+    """Truncate the styles of seeds: a table with a row per seed and a column per psi.
 
     \b
     Example:
       python generate.py truncation --network=network-snapshot-000040.pkl --seeds=0-5 --psi=0,0.5,0.7,1 --outdir=out
     """
-    generator = load(chosen["network"])
-    request, renderer = make_request(generator, chosen | {"trunc_cutoff": None}), make_renderer(generator, chosen)
-    from sampling.styles import styles_in_batches
+    from sampling.renderer import Renderer, load
     from sampling.tables import draw, save_table, table_path, truncation_sweep
 
+    generator = load(chosen["network"])
+    request = make_request(generator, chosen | {"trunc_cutoff": None})
+    renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])
     size = len(chosen["seeds"]), len(chosen["psis"])
-    path = table_path(make_folder(chosen["outdir"]), f"truncation.{chosen['extension']}", generator, *size)
-    ws = styles_in_batches(generator, chosen["seeds"], request, renderer.batch)
+    path = table_path(make_folder(generator, chosen["outdir"]), f"truncation.{chosen['extension']}", generator, *size)
+    ws = renderer.styles(chosen["seeds"], request)
     table = truncation_sweep(generator, ws, chosen["psis"], chosen["trunc_cutoff"])
     save_table(path, draw(renderer, table, chosen["seeds"]))
 
 
 @command("classes")
-@options(network_option, seeds_option)
+@options.network
+@options.seeds
 @click.option("--classes", metavar="LIST", help="Classes by number or name, such as 0-3,7 or cat,dog.  [default: all]")
-@options(outdir_option, trunc_option, cutoff_option, format_option, drawing_options)
+@options.outdir
+@options.trunc
+@options.cutoff
+@options.image_format
+@options.drawing
 def classes_command(**chosen: Any) -> None:
-    """Show the classes, as a table.
-
-    A row is a seed, a column a class.
+    """Generate seeds in each class: a table with a row per seed and a column per class.
 
     \b
     Example:
       python generate.py classes --network=network-snapshot-000040.pkl --seeds=0-7 --outdir=out
     """
-    generator = load(chosen["network"])
-    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
-    from sampling.classes import find_classes
+    from sampling.labels import find_classes
+    from sampling.renderer import Renderer, Request, load
     from sampling.tables import class_grid, draw, save_table, table_path
 
+    generator = load(chosen["network"])
     classes = find_classes(generator, chosen["classes"])
+    request = Request(None, chosen["trunc"], chosen["trunc_cutoff"])
+    renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])
     size = len(chosen["seeds"]), len(classes)
-    path = table_path(make_folder(chosen["outdir"]), f"classes.{chosen['extension']}", generator, *size)
-    table = class_grid(generator, chosen["seeds"], classes, request, renderer.batch)
-    save_table(path, draw(renderer, table, chosen["seeds"]))
+    path = table_path(make_folder(generator, chosen["outdir"]), f"classes.{chosen['extension']}", generator, *size)
+    save_table(path, draw(renderer, class_grid(renderer, chosen["seeds"], classes, request), chosen["seeds"]))
 
 
 @command("interpolate")
-@options(network_option, seeds_option)
+@options.network
+@options.seeds
 @click.option(
     "--out",
     default="interpolation.webp",
-    callback=output_file,
+    callback=options.output_file,
     metavar="FILE",
-    help="The animation: .webp (lossless), .gif or .mp4 (ffmpeg).",
+    help="The animation: .webp (lossless), .gif or .mp4 (needs ffmpeg).",
 )
 @click.option(
     "--frames", default=24, type=click.IntRange(1, MAX_FRAMES), metavar="N", help="Frames from one seed to the next."
 )
-@click.option("--fps", default=24, type=click.IntRange(1), metavar="N", help="Frames a second.")
-@click.option("--loop", is_flag=True, help="Go from the last seed back to the first.")
+@click.option("--fps", default=24, type=click.IntRange(1, 1000), metavar="N", help="Frames per second.")
+@click.option("--loop", is_flag=True, help="Return from the last seed to the first.")
+@click.option("--space", default="z", type=click.Choice(["z", "w"]), help="z = spherical, latents; w = linear, styles.")
 @click.option(
-    "--space", default="z", type=click.Choice(["z", "w"]), help="z = latents, on the sphere; w = styles, straight."
-)
-@click.option(
-    "--grid", default="1x1", metavar="RxC", help="Several animations side by side, which share out the seeds."
+    "--grid", default="1x1", metavar="RxC", help="Several animations side by side; the seeds are split among them."
 )
 @click.option(
     "--scale",
-    type=click.IntRange(1),
+    type=click.IntRange(1, options.MAX_COUNT),
     metavar="N",
-    help=f"Show a pixel as NxN.  [default: so that the larger side is about {INTERPOLATION_PX}]",
+    help=f"Enlarge each pixel to NxN.  [default: to about {INTERPOLATION_PX} px]",
 )
-@options(trunc_option, cutoff_option, class_option, drawing_options)
+@options.styles
+@options.drawing
 def interpolate_command(**chosen: Any) -> None:
-    """Go from seed to seed, as an animation that repeats.
+    """Interpolate from seed to seed: an animation that repeats.
 
-    At each seed it shows the image of that seed. Where seeds have different classes, z blends the classes' embeddings
-    on the way, and w the styles; --class gives all the same.
+    The frame at each seed is the image of that seed. Between seeds of different classes, z interpolates the labels and w
+    the styles; --class sets one class for all.
 
     \b
     Examples:
@@ -171,19 +155,19 @@ def interpolate_command(**chosen: Any) -> None:
       python generate.py interpolate --network=network-snapshot-000040.pkl --seeds=0-23 --grid=2x3 --out=walks.mp4
     """
     from dnnlib.images.animation import check_animation, enlarged, write_animation
+    from sampling.interpolation import Way, frames, split_seeds, timeline
+    from sampling.renderer import Renderer, load
 
-    rows, columns = parse_grid(chosen["grid"])
+    rows, columns = options.parse_grid(chosen["grid"])
     generator = load(chosen["network"])
     height, width = generator.img_height * rows, generator.img_width * columns
     scale = chosen["scale"] or max(INTERPOLATION_PX // max(height, width), 1)
-    path = Path(chosen["out"]).expanduser()
+    path = chosen["out"]
     check_animation(path, chosen["fps"], width * scale, height * scale)
-    request, renderer = make_request(generator, chosen), make_renderer(generator, chosen)
-    from sampling.interpolation import Way, frames, split_seeds, timeline
-
+    request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     ways = [Way(generator, seeds, request, chosen["space"]) for seeds in split_seeds(chosen["seeds"], rows * columns)]
     moments = timeline(len(ways[0].z), chosen["frames"], chosen["loop"])
-    make_folder(str(path.parent))
+    make_folder(generator, path.parent, "--out")
     made = tqdm(frames(renderer, ways, moments, chosen["seeds"][0], columns), total=len(moments), disable=None)
     write_animation(path, (enlarged(pixels, scale) for pixels in made), chosen["fps"])
     print(f"{len(moments)} frames, {len(moments) / chosen['fps']:.1f} seconds: {path}")

@@ -1,6 +1,5 @@
-"""What the commands of generate.py share: their options, the network and what draws its images."""
+"""Options that several commands of generate.py share, and their values."""
 
-import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -9,20 +8,40 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dnnlib.command_line import SETTINGS, Command
+from dnnlib.command_line import SETTINGS, Command, one_line_errors
+from dnnlib.paths import require_outside, user_path
 from dnnlib.text import parse_int_list, parse_number_list
 
 if TYPE_CHECKING:
-    from sampling.renderer import Renderer
-    from sampling.styles import Request
+    from sampling.renderer import Request
     from training.networks.generator import Generator
 
-NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl."
-NOISE_MODES = ("const", "random", "none")
-MAX_SEED = 2**32 - 1  # of numpy's generator, which the published images come from
-COMPILE_FROM = 1000  # images; compiling takes longer than fewer
+NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl: file, https://... or hf://user/repo/file."
+MAX_SEED = 2**32 - 1  # of numpy.random.RandomState
+MAX_NUMBER = 1000  # of --trunc and the like
+MAX_COUNT = 2**16  # of --batch and the like
 Function = TypeVar("Function", bound=Callable[..., Any])
-command = partial(click.command, cls=Command, context_settings=SETTINGS)
+
+
+class NetworkCommand(Command):
+    """A command whose --network may be an address."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run it with a local file. Raises ClickException."""
+        with one_line_errors(bool(context.params["debug"])):
+            context.params["network"] = local_network(context.params["network"])
+        return super().invoke(context)
+
+
+def local_network(network: str) -> str:
+    """The local file of --network, downloaded if it is an address. Raises ValueError."""
+    from dnnlib.urls import local_file
+    from metrics.cache import default_folder
+
+    return local_file(network, default_folder())
+
+
+command = partial(click.command, cls=NetworkCommand, context_settings=SETTINGS)
 
 
 def number_list(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -39,58 +58,66 @@ def number_list(context: click.Context, parameter: click.Parameter, value: str |
 def decimal_list(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
     """Numbers such as -1,0,0.5."""
     try:
-        return parse_number_list(value)
+        numbers = parse_number_list(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    return [bounded(context, parameter, number) for number in numbers]
 
 
-def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """A number that is neither infinite nor not a number."""
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no finite number")
+def bounded(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A finite number of a size that makes sense."""
+    if not abs(value) <= MAX_NUMBER:
+        raise click.BadParameter(f"{value:g} is not in the range -{MAX_NUMBER}..{MAX_NUMBER}")
     return value
 
 
-def output_folder(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """The name of a folder that is there or can be made; looked at before any work."""
+def output_folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """A folder that exists or can be made; checked before any work."""
     try:
-        if value is not None:
-            check_folder(Path(value).expanduser())
+        return None if value is None else writable(user_path(value))
     except (ValueError, RuntimeError) as error:  # the latter of expanduser
         raise click.BadParameter(str(error)) from None
-    return value
 
 
-# What several commands take.
-network_option = click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP)
-seeds_option = click.option(
-    "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
-)
-outdir_option = click.option(
-    "--outdir", required=True, callback=output_folder, metavar="DIR", help="Where the results go."
-)
-trunc_option = click.option(
-    "--trunc", default=1.0, callback=finite, metavar="PSI", help="Truncation: 1 = full variety, 0 = the mean image."
-)
-class_option = click.option(
-    "--class", "class_name", metavar="CLASS", help="Class by number or name.  [default: seed modulo classes]"
-)
-noise_mode_option = click.option(
-    "--noise-mode", default="const", type=click.Choice(NOISE_MODES), help="Noise of the layers."
-)
-cutoff_option = click.option(
-    "--trunc-cutoff", type=click.IntRange(0), metavar="N", help="Truncate only the first N styles.  [default: all]"
-)
-format_option = click.option(
-    "--format", "extension", default="png", type=click.Choice(["png", "jpg", "webp"]), help="File type."
-)
-batch_option = click.option(
-    "--batch", default=32, type=click.IntRange(1), metavar="N", help="Images generated at once."
-)
-debug_option = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
+def output_file(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """A file that can be written; checked before any work."""
+    folder = output_folder(context, parameter, None if value is None else str(Path(value).parent))
+    if value is None or folder is None:
+        return None
+    path = folder / Path(value).name
+    if path.is_dir():
+        raise click.BadParameter(f"{value} is a folder; name a file")
+    return path
 
 
-def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
+def writable(folder: Path) -> Path:
+    """The folder; raises ValueError unless it exists or can be made, and files can be written in it."""
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    except OSError as error:  # a parent without permission, a name that is too long
+        raise ValueError(f"{folder} cannot be used ({error.strerror}); name another folder") from None
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} is not writable; name another folder")
+    return folder
+
+
+def make_folder(generator: "Generator", folder: Path, option: str = "--outdir") -> Path:
+    """The folder, made if it does not exist. Raises ValueError if it is inside the network's training set."""
+    config = generator.run_config
+    check_output(folder, option, config.data.path if config else "", "the training set")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_output(written: Path, option: str, images: str, source: str) -> None:
+    """Raise ValueError if a path to write is inside a folder of images, if that exists."""
+    if images and user_path(images).exists():
+        require_outside(written, option, images, source)
+
+
+def combined(*chosen: Callable[[Function], Function]) -> Callable[[Function], Function]:
     """Several options as one decorator; the help lists them in this order."""
 
     def decorate(function: Function) -> Function:
@@ -101,65 +128,62 @@ def options(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fun
     return decorate
 
 
-drawing_options = options(noise_mode_option, batch_option, debug_option)
+network = click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP)
+seeds = click.option(
+    "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
+)
+outdir = click.option(
+    "--outdir", required=True, callback=output_folder, metavar="DIR", help="Where to save the results."
+)
+trunc = click.option(
+    "--trunc",
+    default=1.0,
+    callback=bounded,
+    metavar="PSI",
+    help="Truncation psi: 1 = full variety, 0 = the mean image.",
+)
+labels = combined(
+    click.option(
+        "--class", "class_name", metavar="CLASS", help="Class by number or name.  [default: seed modulo classes]"
+    ),
+    click.option(
+        "--label",
+        metavar="LIST",
+        help="Label vector, such as 0.7,0,0.3.  [default: if trained on vectors, drawn from them]",
+    ),
+)
+noise_mode = click.option(
+    "--noise-mode", default="const", type=click.Choice(("const", "random", "none")), help="Noise of the layers."
+)
+cutoff = click.option(
+    "--trunc-cutoff",
+    type=click.IntRange(0, MAX_COUNT),
+    metavar="N",
+    help="Truncate only the first N styles.  [default: all]",
+)
+image_format = click.option(
+    "--format", "extension", default="png", type=click.Choice(["png", "jpg", "webp"]), help="File format."
+)
+batch = click.option("--batch", default=32, type=click.IntRange(1, MAX_COUNT), metavar="N", help="Images per batch.")
+debug = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 
 
-def load(network: str, ema: float | None = None) -> "Generator":
-    """The averaged generator of a snapshot, with this half-life or the first, on a GPU if there is one."""
-    import torch
-
-    from training.checkpoint.snapshot import load_generator
-
-    return load_generator(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"), ema)
+styles = combined(trunc, cutoff, labels)
+drawing = combined(noise_mode, batch, debug)
 
 
 def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
-    """How --class, --trunc and --trunc-cutoff have styles made of seeds."""
-    from sampling.classes import find_class
-    from sampling.styles import Request
+    """How --class, --label, --trunc and --trunc-cutoff turn seeds into styles."""
+    from sampling.labels import choose_labels
+    from sampling.renderer import Request
 
-    class_index = find_class(generator, chosen.get("class_name"))
-    return Request(class_index, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
-
-
-def make_renderer(generator: "Generator", chosen: dict[str, Any], count: int = 0) -> "Renderer":
-    """What makes `count` images of styles as --noise-mode, --batch, --precision and --compile say."""
-    from sampling.renderer import Renderer
-    from sampling.styles import device_of
-    from training.compilation import resolve_compile
-    from training.config import PerformanceConfig
-
-    compiling = chosen.get("compile", "0")
-    if compiling == "auto" and count < COMPILE_FROM:
-        compiling = "0"
-    if reason := resolve_compile(compiling, device_of(generator))[1]:
-        print(reason)
-    performance = PerformanceConfig(precision=chosen.get("precision", "fp32"), compile=compiling)
-    return Renderer(generator, chosen["noise_mode"], chosen["batch"], performance)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise ValueError unless a folder is there or can be made, and files written in it."""
-    try:
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-    except OSError as error:  # a folder above that may not be looked into, a name that is too long
-        raise ValueError(f"{folder} cannot be used ({error.strerror}); name another folder") from None
-    if not nearest.is_dir():
-        raise ValueError(f"{nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"nothing can be written in {nearest}; name another folder")
-
-
-def make_folder(outdir: str) -> Path:
-    """The folder of --outdir, which is made unless it is there."""
-    folder = Path(outdir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    labels = choose_labels(generator, chosen["class_name"], chosen["label"])
+    return Request(labels, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
 
 
 def parse_grid(text: str) -> tuple[int, int]:
     """Rows and columns of "RxC". Raises ValueError."""
     rows, x, columns = text.lower().partition("x")
     if not (x and rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns) >= 1):
-        raise ValueError(f"--grid={text}: write it as rows x columns, such as 4x10")
+        raise ValueError(f"--grid={text}: write rows x columns, such as 4x10")
     return int(rows), int(columns)

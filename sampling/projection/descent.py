@@ -1,4 +1,4 @@
-"""Projection: the styles whose image comes closest to a given one, found by descent from several starts at once."""
+"""Finds the styles whose image comes closest to a given one, by gradient descent from several starts in one batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,48 +8,41 @@ import torch
 from torch import Tensor
 
 from sampling.embeddings import Embedding, squared_distances
-from training.networks.generator import SynthesisNetwork
+from training.networks.generator import Generator
 
-_WARM_UP, _COOL_DOWN = 0.05, 0.5  # shares of the steps in which the learning rate rises and falls
-_FLOOR = 0.05  # of the mean spread: where random w hardly vary, the search still may
-_AT_ONCE_PX = 64 * 32 * 32  # pixels of the images that are compared at once
+PEAK_RATE = 0.1  # learning rate of Adam, in standard deviations of w
+_WARM_UP, _COOL_DOWN = 0.05, 0.5  # fractions of the steps in which the learning rate rises and falls
+_FLOOR = 0.05  # smallest spread along an axis, relative to the mean one
+_BATCH_PX = 64 * 32 * 32  # pixels of the images that are compared at once
 
 
 class Likeness:
-    """How far images are from a target: what a projection minimises.
+    """The loss of a projection: mean squared difference of the pixels plus distance of the embeddings.
 
-    An image file is clipped. So where the target is black or white, a generated value beyond that is no difference.
+    Image files are clipped, so values beyond the range do not count as a difference to black or white.
     """
 
-    def __init__(
-        self,
-        target: Tensor,  # [1, channels, height, width], -1..1
-        embed: Embedding,  # how different images look
-        pixel_weight: float = 1.0,  # of the mean squared difference of pixels, beside the distance of the embedding
-    ) -> None:
-        self.target, self.embed, self.pixel_weight = target, embed, pixel_weight
+    def __init__(self, target: Tensor, embed: Embedding) -> None:  # target: [1, channels, height, width], -1..1
+        self.target, self.embed = target, embed
         self._lowest = torch.where(target <= -1, -1.0, -torch.inf)
         self._highest = torch.where(target >= 1, 1.0, torch.inf)
         with torch.no_grad():
             self._embedded = embed(target)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The loss of each of some images, [n]."""
+        """The loss of each image, [n]."""
         images = images.maximum(self._lowest).minimum(self._highest)
         return self.of(images, self.embed(images))
 
     def of(self, images: Tensor, embedded: Sequence[Tensor]) -> Tensor:
-        """The same of clipped images whose embedding is known."""
+        """The loss of clipped images and their embedding, [n]."""
         pixels = (images - self.target).square().mean(dim=(1, 2, 3))
-        return self.pixel_weight * pixels + squared_distances(embedded, self._embedded)
+        return pixels + squared_distances(embedded, self._embedded)
 
 
 @dataclass(frozen=True)
 class Space:
-    """W in coordinates in which random w have mean 0 and much the same spread along all axes.
-
-    Steps of one size suit them all, which shortens a descent.
-    """
+    """W in coordinates in which random w have mean 0 and about unit variance along all axes; it speeds up the descent."""
 
     mean: Tensor  # [w_dim]
     axes: Tensor  # [w_dim, w_dim], orthogonal rows, each as long as the spread along it
@@ -74,86 +67,69 @@ def principal_space(samples: Tensor) -> Space:
 
 
 @torch.no_grad()
-def closest_samples(
-    synthesis: SynthesisNetwork, samples: Tensor, likenesses: Sequence[Likeness], count: int, noise_mode: str
-) -> list[Tensor]:
-    """For each target the random w whose images are most like it, [count, w_dim], the best first.
+def closest_samples(generator: Generator, samples: Tensor, likenesses: Sequence[Likeness], count: int) -> list[Tensor]:
+    """For each target the random w whose images are most like it, [count, w_dim], best first.
 
     Args:
-        synthesis: In eval mode.
-        samples: Random w, [samples, w_dim]; the image of each is made once for all targets.
-        likenesses: One a target, all by the same embedding.
-        count: How many for each.
-        noise_mode: const or none.
+        generator: In eval mode.
+        samples: Random w, [samples, w_dim]; each image is generated once for all targets.
+        likenesses: One per target, all with the same embedding.
+        count: Number of w per target.
     """
-    height, width = synthesis.sizes[-1]
     losses = []
-    for part in samples.split(max(_AT_ONCE_PX // (height * width), 1)):
-        images = synthesis(part.unsqueeze(1).expand(-1, synthesis.num_ws, -1), noise_mode=noise_mode).clamp(-1, 1)
+    for part in samples.split(max(_BATCH_PX // (generator.img_height * generator.img_width), 1)):
+        ws = part.unsqueeze(1).expand(-1, generator.num_ws, -1)
+        images = generator.synthesis(ws, noise_mode="const").clamp(-1, 1)
         embedded = likenesses[0].embed(images)
         losses.append(torch.stack([likeness.of(images, embedded) for likeness in likenesses]))
     order = torch.cat(losses, dim=1).argsort(dim=1)[:, :count]
     return [samples[chosen] for chosen in order]
 
 
-def learning_rate(step: int, num_steps: int, peak: float) -> float:
-    """The rate of a step: a linear rise, the peak, then half a cosine down to nothing."""
+def learning_rate(step: int, num_steps: int) -> float:
+    """The rate of a step: a linear rise to the peak, then half a cosine down to zero."""
     share = (step + 1) / num_steps
     rise = min(share / _WARM_UP, 1.0)
     fall = 0.5 - 0.5 * math.cos(math.pi * min((1 - share) / _COOL_DOWN, 1.0))
-    return peak * rise * fall
-
-
-@dataclass(frozen=True)
-class Projection:
-    """What a descent found from each start."""
-
-    ws: Tensor  # [starts, num_ws, w_dim]
-    losses: Tensor  # [starts]
-
-    @property
-    def best(self) -> int:
-        """The start whose result is most like the target."""
-        return int(self.losses.argmin())
+    return PEAK_RATE * rise * fall
 
 
 def descend(
-    synthesis: SynthesisNetwork,
+    generator: Generator,
     space: Space,
     ws: Tensor,
     likeness: Likeness,
     num_steps: int,
-    peak_rate: float,
-    noise_mode: str = "const",
     on_step: Callable[[Tensor], None] = lambda ws: None,
-) -> Projection:
-    """Move styles towards a target's likeness by Adam (Kingma & Ba, 2014); all starts are one batch.
+) -> tuple[Tensor, Tensor]:
+    """Minimise the loss of all starts by Adam (Kingma & Ba, 2014).
 
     Args:
-        synthesis: In eval mode, without gradients of its own.
-        space: In whose coordinates steps are taken.
-        ws: Where to begin, [starts, 1, w_dim] to search W or [starts, num_ws, w_dim] to search W+.
+        generator: In eval mode, its parameters without gradients.
+        space: The coordinates to descend in.
+        ws: Starts, [starts, 1, w_dim] to search W or [starts, num_ws, w_dim] to search W+.
         likeness: The loss.
-        num_steps: Of Adam.
-        peak_rate: Highest learning rate, in spreads of w.
-        noise_mode: const or none.
-        on_step: Gets the styles after each step, [starts, num_ws, w_dim].
+        num_steps: Steps of Adam.
+        on_step: Called with the styles after each step, [starts, num_ws, w_dim].
+
+    Returns:
+        The styles, [starts, num_ws, w_dim], and their losses, [starts].
     """
 
     def styles() -> Tensor:
-        return space.to_w(coordinates).expand(-1, synthesis.num_ws, -1)
+        return space.to_w(coordinates).expand(-1, generator.num_ws, -1)
 
     coordinates = space.from_w(ws).clone().requires_grad_()
     optimizer = torch.optim.Adam([coordinates], betas=(0.9, 0.99))
     for step in range(num_steps):
-        optimizer.param_groups[0]["lr"] = learning_rate(step, num_steps, peak_rate)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, num_steps)
         optimizer.zero_grad()
-        likeness(synthesis(styles(), noise_mode=noise_mode)).sum().backward()
+        likeness(generator.synthesis(styles(), noise_mode="const")).sum().backward()
         optimizer.step()
         on_step(styles().detach())
     with torch.no_grad():
         ws = styles().clone()
-        return Projection(ws, likeness(synthesis(ws, noise_mode=noise_mode)))
+        return ws, likeness(generator.synthesis(ws, noise_mode="const"))
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

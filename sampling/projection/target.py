@@ -1,4 +1,4 @@
-"""An image file as a network's target: of its size and colours, and told what was done to it."""
+"""Reads an image file as a projection target, with the network's size and channels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +9,30 @@ from PIL import Image
 from torch import Tensor
 
 from dnnlib.images.codec import decode
+from dnnlib.paths import user_path
 from training.networks.generator import Generator
 
-_BEHIND = (255, 255, 255)  # transparent images
+_BACKGROUND = (255, 255, 255)  # of transparent images
 
 
 def read_targets(paths: Sequence[str], generator: Generator) -> list[Tensor]:
-    """Images as `read_target` gives them; prints what was done to them."""
+    """The images of `read_target`; prints how they were changed."""
     targets = []
     for path in paths:
-        target, done = read_target(path, generator)
-        if done:
-            print(f"{path}: {done}")
+        target, changes = read_target(path, generator)
+        if changes:
+            print(f"{path}: {changes}")
         targets.append(target)
     return targets
 
 
 def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
-    """Return an image as a generator would make it, uint8 [channels, height, width], and what was done to it, or "".
+    """An image as uint8 [channels, height, width], and how it was changed to fit the network ("" = not at all).
 
-    The largest part in the middle of the network's proportions is resized. Colours become grey, and grey RGB, as the
-    network has it. Raises ValueError for what is not an image.
+    The centre crop of the network's aspect ratio is resized. Colour becomes grey, and grey RGB, as the network needs.
+    Raises ValueError for a file that is not an image.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise ValueError(f"--target={path}: there is no such file; give an image (PNG, JPEG, WebP, ...)")
     try:
@@ -39,31 +40,31 @@ def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
     except ValueError as error:
         raise ValueError(f"--target={path}: {error}") from error
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    done = ["transparency on white"] if is_transparent else []
+    changes = ["transparency on white"] if is_transparent else []
     size = (generator.img_width, generator.img_height)
     if image.size != size:
         is_cropped = image.width * size[1] != image.height * size[0]
         how = "cropped and resized" if is_cropped else "resized"
-        done.append(f"{how} from {image.width}x{image.height} to {size[0]}x{size[1]} px")
-        image = middle(image, size).resize(size, Image.Resampling.LANCZOS)
+        changes.append(f"{how} from {image.width}x{image.height} to {size[0]}x{size[1]} px")
+        image = centre(image, size).resize(size, Image.Resampling.LANCZOS)
     if pixels.shape[2] != generator.img_channels:
         image = image.convert("L" if generator.img_channels == 1 else "RGB")
-        done.append("turned grey" if generator.img_channels == 1 else "grey as RGB")
+        changes.append("turned grey" if generator.img_channels == 1 else "grey as RGB")
     result = np.asarray(image).reshape(size[1], size[0], generator.img_channels)
-    return torch.from_numpy(result.transpose(2, 0, 1).copy()), ", ".join(done)
+    return torch.from_numpy(result.transpose(2, 0, 1).copy()), ", ".join(changes)
 
 
 def opaque(data: bytes) -> tuple[np.ndarray, bool]:
-    """The pixels of an image file, on white where they are transparent, and whether they are. Raises ValueError."""
+    """The pixels of an image file, on white if transparent, and whether it is. Raises ValueError."""
     try:
         return decode(data), False
     except ValueError:  # transparent, among other things
-        return decode(data, background=_BEHIND), True
+        return decode(data, background=_BACKGROUND), True
 
 
-def middle(image: Image.Image, proportions: tuple[int, int]) -> Image.Image:
-    """The largest part in the middle of an image that has these proportions, width and height."""
-    scale = min(image.width / proportions[0], image.height / proportions[1])
-    width, height = (max(round(side * scale), 1) for side in proportions)
+def centre(image: Image.Image, aspect: tuple[int, int]) -> Image.Image:
+    """The largest centre crop of this aspect ratio, (width, height)."""
+    scale = min(image.width / aspect[0], image.height / aspect[1])
+    width, height = (max(round(side * scale), 1) for side in aspect)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))

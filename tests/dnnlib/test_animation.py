@@ -5,14 +5,13 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.images.animation import check_animation, durations, enlarged, write_animation
+from dnnlib.images.animation import check_animation, durations, write_animation
 
 SHAPES = [(24, 16, 3), (15, 9, 1)]
 
@@ -66,15 +65,6 @@ def test_durations_do_not_drift() -> None:
     times = durations(240, 24, 10)  # a GIF counts hundredths of a second
     assert set(times) == {40, 50}
     assert sum(times) == 10_000
-
-
-def test_pixels_become_squares() -> None:
-    pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    large = enlarged(pixels, 3)
-    assert large.shape == (3, 6, 3)
-    assert (large[:, :3] == pixels[0, 0]).all()
-    assert (large[:, 3:] == pixels[0, 1]).all()
-    assert enlarged(pixels, 1) is pixels
 
 
 @pytest.mark.parametrize(
@@ -149,14 +139,4 @@ def test_failure_of_ffmpeg_is_passed_on_and_leaves_nothing(tmp_path: Path, recor
     (recorder / "fail").touch()
     with pytest.raises(OSError, match=r"a\.mp4 cannot be written: ffmpeg failed \(Unknown encoder libx264\)"):
         write_animation(tmp_path / "a.mp4", iter(moving((64, 64, 3), 100)), 12)
-    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
-
-
-def test_interrupt_while_frames_are_made_leaves_nothing(tmp_path: Path, recorder: Path) -> None:
-    def interrupted() -> Iterator[np.ndarray]:
-        yield from moving((6, 8, 3), 2)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_animation(tmp_path / "a.mp4", interrupted(), 12)
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]

@@ -34,17 +34,6 @@ def test_folder_holds_the_same(tmp_path: Path) -> None:
     assert sum(path.is_file() for path in (tmp_path / "d").rglob("*")) == 4
 
 
-def test_zip_is_reproducible(tmp_path: Path) -> None:
-    _write(tmp_path / "a.zip", 5)
-    _write(tmp_path / "b.zip", 5)
-    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-
-
-def test_unlabelled(tmp_path: Path) -> None:
-    _write(tmp_path / "d", 1, labelled=False)
-    assert json.loads((tmp_path / "d" / "dataset.json").read_text()) == {"labels": None}
-
-
 @pytest.mark.parametrize("name", ["d.zip", "d"])
 def test_error_leaves_nothing(tmp_path: Path, name: str) -> None:
     with pytest.raises(RuntimeError), write_dataset(tmp_path / name) as writer:
@@ -71,12 +60,6 @@ def test_existing_dataset_needs_force(tmp_path: Path, name: str) -> None:
     assert os.listdir(tmp_path) == [name]
     if name == "d":
         assert os.listdir(tmp_path / "d" / "00000") == ["img00000000.png"]
-
-
-def test_empty_folder_is_filled(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    _write(tmp_path / "d", 1)
-    assert (tmp_path / "d" / "dataset.json").is_file()
 
 
 def test_force_never_removes_other_files(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def _open(source: Path, split: str | None = None, max_images: int | None = None)
 def _read(source: ImageSource) -> tuple[np.ndarray, list[object]]:
     images = list(source.images())
     assert len(images) == source.count
-    return np.stack([image.pixels(1, None) for image in images]), [image.label for image in images]
+    return np.stack([image.pixels(1, None) for image in images])[..., 0], [image.label for image in images]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -42,92 +42,62 @@ def test_images_and_labels_of_a_folder(tmp_path: Path, suffix: str) -> None:
     _write(tmp_path / "set", _idx(PIXELS[:2, ::-1]), _idx(LABELS[:2]), "t10k", suffix)
     source = _open(tmp_path / "set")
     pixels, labels = _read(source)
-    assert np.array_equal(pixels[..., 0], PIXELS)
-    assert labels == [3, 0, 9, 1, 1]
-    assert source.labelled
+    assert np.array_equal(pixels, PIXELS)
+    assert labels == LABELS.tolist() and source.labelled
     assert str(source.layout) == "20x28 grey"
     pixels, labels = _read(_open(tmp_path / "set", "test"))
-    assert np.array_equal(pixels[..., 0], PIXELS[:2, ::-1])
+    assert np.array_equal(pixels, PIXELS[:2, ::-1])
     assert labels == [3, 0]
     assert len(_read(_open(tmp_path / "set", "train", 2))[0]) == 2
 
 
-def test_file_that_is_named_directly_and_has_no_labels(tmp_path: Path) -> None:
+def test_file_without_labels_and_names_with_a_dot(tmp_path: Path) -> None:
     _write(tmp_path / "set", _idx(PIXELS))
-    source = _open(tmp_path / "set" / "train-source-idx3-ubyte")
-    assert np.array_equal(_read(source)[0][..., 0], PIXELS)
+    source = _open(tmp_path / "set" / "train-images-idx3-ubyte")
+    assert np.array_equal(_read(source)[0], PIXELS)
     assert not source.labelled
-    with pytest.raises(
-        ValueError, match=r"--split=test chooses a file in a folder; .* give the folder of train-images"
-    ):
+    with pytest.raises(ValueError, match=r"--split=test selects a file in a folder"):
         _open(tmp_path / "set" / "train-images-idx3-ubyte", "test")
-
-
-def test_names_with_a_dot_before_idx(tmp_path: Path) -> None:
     (tmp_path / "train-images.idx3-ubyte").write_bytes(_idx(PIXELS))
     (tmp_path / "train-labels.idx1-ubyte").write_bytes(_idx(LABELS))
     assert _read(_open(tmp_path))[1] == LABELS.tolist()
     assert _read(_open(tmp_path / "train-images.idx3-ubyte"))[1] == LABELS.tolist()
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (_idx(PIXELS, code=9), r"is no IDX file of bytes with 3 dimensions \(it begins with 00 00 09 03\)"),
-        (_idx(LABELS), r"is no IDX file of bytes with 3 dimensions \(it begins with 00 00 08 01\)"),
-        (b"", r"is no IDX file"),
-        (b"\0\0\x08\x03\0\0", r"is no IDX file"),
-        (_idx(PIXELS, shape=(2**32 - 1, 28, 28)), r"declares 3,367,254,359,296 bytes, but has"),
-        (_idx(PIXELS, shape=(1, 2**31, 2**31)), r"declares images of a size that cannot be"),
-        (_idx(PIXELS, shape=(0, 28, 20)), r"declares images of a size that cannot be"),
-        (_idx(PIXELS, shape=(5, 0, 20)), r"declares images of a size that cannot be"),
-    ],
-)
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_headers_that_cannot_be_are_refused_before_anything_is_read(
-    tmp_path: Path, images: bytes, message: str, suffix: str
-) -> None:
-    with pytest.raises(ValueError, match=rf"train-images-idx3-ubyte{suffix} {message}.*; download it again"):
+@pytest.mark.parametrize(
+    "images",
+    [
+        _idx(PIXELS, code=9),
+        _idx(LABELS),
+        b"",
+        _idx(PIXELS, shape=(2**32 - 1, 28, 28)),
+        _idx(PIXELS, shape=(0, 28, 20)),
+        _idx(PIXELS)[:-100],
+        _idx(PIXELS) + b"x",
+    ],
+    ids=["type", "labels", "empty", "huge", "no images", "cut off", "too long"],
+)
+def test_damaged_files_are_named(tmp_path: Path, images: bytes, suffix: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"train-images-idx3-ubyte{suffix} is damaged, or no IDX.*; download it again"
+    ):
         _open(_write(tmp_path / "set", images, suffix=suffix))
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [(_idx(PIXELS)[:-100], "declares 2,816 bytes, but has 2,716"), (_idx(PIXELS) + b"x", "but has 2,817")],
-)
-def test_file_of_another_size_than_declared_is_refused(tmp_path: Path, images: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _open(_write(tmp_path / "set", images))
+def test_damaged_gzip_and_wrong_labels_are_named(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "set", _idx(PIXELS), suffix=".gz")
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"idx3-ubyte.gz is damaged"):
+        _open(folder)
+    with pytest.raises(ValueError, match=r"idx1-ubyte.gz has 4 labels, but .*train-images-idx3-ubyte.gz 5 images"):
+        _open(_write(folder, _idx(PIXELS), _idx(LABELS[:4]), suffix=".gz"))
 
 
-def test_packed_files_are_counted_as_they_are_read(tmp_path: Path) -> None:
-    _write(tmp_path / "set", _idx(PIXELS)[:-100], suffix=".gz")
-    with pytest.raises(ValueError, match=r"idx3-ubyte.gz ends after 4 of its 5 items; download it again"):
-        _read(_open(tmp_path / "set"))
-    _write(tmp_path / "set", _idx(PIXELS) + b"x", suffix=".gz")
-    with pytest.raises(ValueError, match=r"idx3-ubyte.gz has more than the 5 items it declares"):
-        _read(_open(tmp_path / "set"))
-
-
-def test_damaged_gzip_is_named(tmp_path: Path) -> None:
-    path = _write(tmp_path / "set", _idx(PIXELS), suffix=".gz") / "train-images-idx3-ubyte.gz"
-    content = path.read_bytes()
-    path.write_bytes(content[:-50])
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is damaged"):
-        _read(_open(tmp_path / "set"))
-    path.write_bytes(content[:-8] + bytes(8))
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is damaged"):
-        _read(_open(tmp_path / "set"))
-
-
-def test_another_number_of_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte has 4 labels, but .*images-idx3-ubyte 5 images"):
-        _open(_write(tmp_path / "set", _idx(PIXELS), _idx(LABELS[:4])))
-
-
-def test_split_that_is_missing_or_unknown(tmp_path: Path) -> None:
+def test_unknown_or_missing_split(tmp_path: Path) -> None:
     _write(tmp_path / "set", _idx(PIXELS))
+    with pytest.raises(ValueError, match="--split=extra is unknown; a folder of IDX files has train, test"):
+        _open(tmp_path / "set", "extra")
     with pytest.raises(ValueError, match=r"set has no t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"):
         _open(tmp_path / "set", "test")
-    with pytest.raises(ValueError, match=r"--split=extra is unknown; a folder of IDX files has train, test"):
-        _open(tmp_path / "set", "extra")

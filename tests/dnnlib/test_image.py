@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from dnnlib.images.codec import Layout, check_layout, common_layout, decode, encode_png, parse_color, read_layout
+from dnnlib.images.codec import (
+    FORMATS,
+    SUFFIXES,
+    Layout,
+    check_layout,
+    common_layout,
+    decode,
+    encode_png,
+    parse_color,
+    read_layout,
+)
 
 RGB = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 
@@ -57,7 +67,7 @@ def _exif(orientation: int) -> Image.Exif:
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_rotation_is_applied(file_format: str) -> None:
     black_left = np.zeros((16, 32, 3), np.uint8)
-    black_left[:, 16:] = 255
+    black_left[:, 16:] = (255, 255, 235)
     data = _file(Image.fromarray(black_left), file_format, exif=_exif(6))  # to be turned clockwise
     assert decode(data).shape == (32, 16, 3)
     assert decode(data)[:12].max() < 40 < 215 < decode(data)[20:].min()  # black is at the top now
@@ -206,3 +216,75 @@ def test_decoding_to_a_layout() -> None:
         decode(data, 3, layout=Layout(6, 5, 3))
     with pytest.raises(ValueError, match="is 6x4 once decoded, not 4x6 RGB"):  # the same pixels, not turned
         decode(data, 3, layout=Layout(4, 6, 3))
+
+
+def test_every_format_is_read_by_its_suffixes() -> None:
+    blocks = (
+        np.array([[[255, 0, 0], [0, 0, 255]], [[0, 128, 0], [255, 255, 255]]], np.uint8).repeat(16, 0).repeat(16, 1)
+    )
+    for file_format, suffixes in FORMATS.items():
+        assert set(suffixes) <= set(SUFFIXES)
+        pixels = decode(_file(Image.fromarray(blocks), file_format, quality=95))
+        assert abs(pixels[4::16, 4::16].astype(int) - blocks[4::16, 4::16]).max() <= 16, file_format
+    assert {".jfif", ".jpe", ".avif", ".jp2"} <= set(SUFFIXES)
+
+
+def _png_with(*chunks: tuple[bytes, bytes], at: bytes = b"IDAT") -> bytes:
+    """Return a PNG of RGB with more chunks before its pixels or its end."""
+    made = b"".join(len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4) for kind, data in chunks)
+    png = encode_png(RGB)
+    return png.replace(png[png.index(at) - 4 :], made + png[png.index(at) - 4 :])
+
+
+LARGE_TEXT = zlib.compress(b"x" * (2**20 + 10))
+
+
+@pytest.mark.parametrize("at", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"zTXt", b"workflow\0\0" + LARGE_TEXT),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE_TEXT),
+        (b"tEXt", b"prompt\0" + b"x" * 70_000_000),
+        (b"iCCP", b"profile\0\0" + LARGE_TEXT),
+        (b"zTXt", b"Raw profile type exif\0\0damaged"),
+        (b"pHYs", b"short"),
+        (b"acTL", b"damaged"),
+    ],
+    ids=["zTXt", "XMP", "tEXt", "profile", "exif", "pHYs", "animation"],
+)
+def test_what_surrounds_the_pixels_of_a_png_decides_nothing(chunk: tuple[bytes, bytes], at: bytes) -> None:
+    data = _png_with(chunk, at=at)
+    assert read_layout(io.BytesIO(data)) == Layout(6, 4, 3)
+    assert np.array_equal(decode(data), RGB)
+
+
+@pytest.mark.parametrize("file_format", ["WEBP", "AVIF"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_formats_without_grey_are_grey_if_their_channels_are_equal(file_format: str, lossless: bool) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (32, 48), dtype=np.uint8)
+    data = _file(Image.fromarray(grey), file_format, lossless=lossless, quality=95)
+    assert read_layout(io.BytesIO(data)) == Layout(48, 32, 1)
+    pixels = decode(data)
+    assert pixels.shape == (32, 48, 1)
+    assert abs(pixels[..., 0].astype(int) - grey).mean() < 12
+    assert decode(data, 3).shape == (32, 48, 3)
+    colour = _file(Image.new("RGB", (48, 32), (128, 120, 128)), file_format, lossless=lossless)
+    assert read_layout(io.BytesIO(colour)) == Layout(48, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image; convert it to PNG or JPEG"),
+        (b"\n<!DOCTYPE HTML><title>404</title>", "a web page; download the file again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git-LFS pointer; fetch the file with git lfs pull"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'>", "an SVG image"),
+        (b"8BPS\0\1", "a Photoshop document"),
+        (b"%PDF-1.7", "a PDF document"),
+        (bytes(500), "zeros only"),
+    ],
+)
+def test_other_files_under_the_name_of_an_image_are_recognised(start: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=f"is not an image but {message}"):
+        decode(start)

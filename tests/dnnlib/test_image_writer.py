@@ -1,15 +1,12 @@
 """Images written by threads: whole, all of them, and never silently missing."""
 
 import os
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.images import writer as image_writer
 from dnnlib.images.writer import IMAGES_AHEAD, ImageWriter, write_image
 
 
@@ -38,14 +35,6 @@ def test_lossy_formats(tmp_path: Path, suffix: str, name: str) -> None:
         assert abs(np.asarray(image).astype(int) - flat).max() <= 2
 
 
-def test_older_file_is_replaced(tmp_path: Path) -> None:
-    for index in (1, 2):
-        write_image(tmp_path / "p.png", _pixels(index))
-    with Image.open(tmp_path / "p.png") as image:
-        assert np.array_equal(np.asarray(image), _pixels(2))
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_error_at_the_end_is_raised_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -61,35 +50,3 @@ def test_error_stops_whoever_makes_images(tmp_path: Path) -> None:
         for index in range(2 * IMAGES_AHEAD + 1):
             writer.add(tmp_path / "gone" / f"{index}.png", _pixels(0))
         pytest.fail("went on although nothing could be written")
-
-
-def test_no_more_than_a_few_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, may_go_on = [], threading.Event()
-    monkeypatch.setattr(image_writer, "write_image", lambda *given: (may_go_on.wait(), written.append(given)))
-    with ImageWriter(1) as writer:
-        for index in range(IMAGES_AHEAD):
-            writer.add(tmp_path / str(index), _pixels(0))
-        threading.Timer(0.2, may_go_on.set).start()
-        started_sec = time.monotonic()
-        writer.add(tmp_path / "one more", _pixels(0))
-        assert time.monotonic() - started_sec > 0.1
-    assert len(written) == IMAGES_AHEAD + 1
-
-
-def test_interrupt_drops_what_waits_and_finishes_what_has_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slow(path: Path, pixels: np.ndarray) -> None:
-        time.sleep(0.1)
-        write_image(path, pixels)
-
-    monkeypatch.setattr(image_writer, "write_image", slow)
-    with pytest.raises(KeyboardInterrupt), ImageWriter(1) as writer:
-        for index in range(IMAGES_AHEAD):
-            writer.add(tmp_path / f"{index}.png", _pixels(index))
-        time.sleep(0.15)
-        raise KeyboardInterrupt
-    assert 1 <= len(list(tmp_path.iterdir())) < 5
-    for path in tmp_path.iterdir():
-        with Image.open(path) as image:
-            assert np.array_equal(np.asarray(image), _pixels(int(path.stem)))

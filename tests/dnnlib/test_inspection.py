@@ -10,7 +10,7 @@ from dnnlib.images.grid import Column, draw_grid
 from dnnlib.packing.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect_source, sample_columns
 from dnnlib.packing.inspection_text import report
 from dnnlib.packing.packer import Result
-from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.image_sources import open_source
 from dnnlib.sources.source_images import ArrayImage, ImageSource
 
 RNG = np.random.default_rng(0)
@@ -72,14 +72,6 @@ def test_images_with_the_same_bytes_in_another_shape_are_not_alike() -> None:
     assert found.repeated == [["0", "3"]]
 
 
-def test_repeated_images_are_counted_in_full_and_named_in_part() -> None:
-    once = _arrays(4)
-    images = [*once, *once[:1] * 5, *once[1:]]
-    found = _inspect(_source(images))
-    assert found.num_repeated == 8
-    assert found.repeated == [["image 0"] * 3, ["image 1"] * 2, ["image 2"] * 2]
-
-
 def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
     images = [image for label in (2, 0) for image in _arrays(50, label)]
     found = _inspect(_source(images, labelled=True, names=("cat", "dog", "owl")))
@@ -105,16 +97,8 @@ def test_text_of_a_good_set() -> None:
     assert [line.split() for line in lines] == [
         ["5", "images"], ["format", "pixels", "5"], ["size", "8x8", "5"], ["colour", "colour", "5"],
         ["labels", "3", "classes"], ["0", "cat", "3"], ["1", "dog", "0"], ["2", "owl", "2"],
-        ["unusable", "none"], ["duplicates", "none"], ["train.py", "takes", "it", "as", "it", "is"],
+        ["unusable", "none"], ["duplicates", "none"], ["train.py", "can", "train", "on", "it", "as", "it", "is"],
     ]  # fmt: skip
-
-
-def test_text_about_labels_that_are_vectors_or_many() -> None:
-    assert "vectors of length 2" in _text(_source(_arrays(3, (0.5, 1.0)), True))
-    images = [image for label in range(30) for image in _arrays(1 + label % 2, label)]
-    text = _text(_source(images, True))
-    assert "30 classes" in text
-    assert "... and 10 more, of 1 to 2 images" in text
 
 
 @pytest.mark.parametrize(
@@ -146,8 +130,3 @@ def test_grid_keeps_shapes_and_enlarges_whole_pixels() -> None:
     assert mixed.shape == (20 + 2 * 130 + 2, 2 * 130 + 2, 3)
     assert (mixed[24:148, 132 + 64] == 90).all()
     assert (mixed[:20] < 255).any()
-
-
-def test_split_of_the_options_reaches_the_source() -> None:
-    found = _inspect(open_source("demo", SourceOptions(max_images=20, split="score")))
-    assert found.labels == dict.fromkeys(range(10), 2)

@@ -1,15 +1,16 @@
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from dnnlib.archive.file_tree import FileTree
+from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.label_table import LabelTable, labels_from_folders, read_label_table
 
 
 def _read(folder: Path, content: object) -> LabelTable | None:
     (folder / "dataset.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_label_table(FileTree(folder))
+    return read_label_table(ImageTree(folder))
 
 
 def test_class_indexes(tmp_path: Path) -> None:
@@ -19,19 +20,9 @@ def test_class_indexes(tmp_path: Path) -> None:
     assert table.labels_of(["2.png", "a/1.png"]) == [0, 1]
 
 
-def test_vectors(tmp_path: Path) -> None:
-    table = _read(tmp_path, {"labels": [["1.png", [0.5, 1]]]})
-    assert table is not None
-    assert table.labels_of(["1.png"]) == [(0.5, 1.0)]
-
-
 @pytest.mark.parametrize("content", [{}, {"labels": None}, {"labels": None, "class_names": []}])
 def test_unlabelled(tmp_path: Path, content: object) -> None:
     assert _read(tmp_path, content) is None
-
-
-def test_no_file(tmp_path: Path) -> None:
-    assert read_label_table(FileTree(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -42,7 +33,7 @@ def test_no_file(tmp_path: Path) -> None:
         ({"labels": {"1.png": 0}}, "must be a list"),
         ({"labels": [["1.png"]]}, r"\['1.png'\] is not a"),
         ({"labels": [["1.png", 0], ["1.png", 0]]}, "1.png is labelled twice"),
-        ({"labels": [["1.png", "cat"]]}, "label of 1.png is cat; write"),
+        ({"labels": [["1.png", "cat"]]}, "label of 1.png is 'cat'; write"),
         ({"labels": [["1.png", True]]}, "label of 1.png is True"),
         ({"labels": [["1.png", []]]}, "write a class index"),
         ('{"labels": [["1.png", [NaN]]]}', "write a class index"),
@@ -61,6 +52,57 @@ def test_bad_tables_are_refused(tmp_path: Path, content: object, message: str) -
     with pytest.raises(ValueError, match=message) as caught:
         _read(tmp_path, content)
     assert str(tmp_path) in str(caught.value)
+
+
+NAMES = ["00/1.png", "00/2.png", "01/é.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "labelled"),
+    [
+        (NAMES, [f"./{name}" for name in NAMES]),
+        (NAMES, [name.replace("/", "\\") for name in NAMES]),
+        (NAMES, ["00//1.png", "00/./2.png", "01/e\u0301.png"]),
+        (NAMES, [f"mydata/{name}" for name in NAMES]),  # a folder that was there when the labels were written
+        ([f"a/mydata/{name}" for name in NAMES], NAMES),  # a folder around the images
+        ([name.replace(".png", ".PNG") for name in NAMES], NAMES),
+        (["1.png", "2.png"], ["train/1.png", "train/2.png"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_names_of_labels_and_files_may_be_spelled_differently(
+    tmp_path: Path, kind: str, files: list[str], labelled: list[str]
+) -> None:
+    labels = [[name, index] for index, name in enumerate(labelled)]
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in files:
+            archive.writestr(name, b"")
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+        archive.extractall(tmp_path / "set")
+    tree = ImageTree(tmp_path / ("set.zip" if kind == "zip" else "set"))
+    table = read_label_table(tree)
+    assert table is not None
+    assert table.labels_of(tree.image_names()) == list(range(len(files)))
+
+
+def test_dataset_json_of_the_folder_around_all_images_is_used_and_others_are_not(tmp_path: Path) -> None:
+    (tmp_path / "mydata" / "00").mkdir(parents=True)
+    (tmp_path / "mydata" / "00" / "1.png").touch()
+    (tmp_path / "readme.txt").touch()
+    (tmp_path / "mydata" / "dataset.json").write_text(json.dumps({"labels": [["00/1.png", 4]]}))
+    tree = ImageTree(tmp_path)
+    table = read_label_table(tree)
+    assert table is not None and table.labels_of(tree.image_names()) == [4]
+    assert tree.left_out() == "1 .txt"
+    (tmp_path / "other.png").touch()
+    tree = ImageTree(tmp_path)
+    assert read_label_table(tree) is None
+    assert tree.left_out() == "1 .txt, 1 dataset.json in sub-folders"
+
+
+def test_names_that_become_one_label_are_an_error_that_shows_both(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'1.png is labelled twice, the second time as "./1.png"'):
+        _read(tmp_path, {"labels": [["1.png", 0], ["./1.png", 1]]})
 
 
 def test_labels_must_fit_the_files() -> None:

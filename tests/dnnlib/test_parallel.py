@@ -22,17 +22,9 @@ def _refuse_700(number: int) -> int:
     return number
 
 
-def _pid(_: int) -> int:
-    return os.getpid()
-
-
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_order_is_kept(workers: int) -> None:
     assert list(ordered_map(_square, range(1000), workers)) == [number * number for number in range(1000)]
-
-
-def test_other_processes_work() -> None:
-    assert os.getpid() not in set(ordered_map(_pid, range(200), 2))
 
 
 def test_endless_items_are_taken_as_needed() -> None:
@@ -55,11 +47,6 @@ def test_error_arrives_at_its_turn() -> None:
     assert list(itertools.islice(results, 640)) == list(range(640))
     with pytest.raises(ValueError, match="700 is refused"):
         list(results)
-
-
-@pytest.mark.parametrize("chunk_size", [1, 7])
-def test_chunk_size_changes_nothing(chunk_size: int) -> None:
-    assert list(ordered_map(_square, range(50), 2, chunk_size)) == [number * number for number in range(50)]
 
 
 def _die(_: int) -> None:

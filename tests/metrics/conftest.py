@@ -14,7 +14,8 @@ from inception_golden import NAMES, Evaluation, recorded_images
 from torch import Tensor
 
 from metrics import registry
-from metrics.families.inception import DETECTOR, InceptionDetector
+from metrics.detectors import Detector
+from metrics.families.inception import DETECTOR
 from metrics.features import Keep
 from metrics.metric import Inputs, Measurement, Metric, RealUse
 from metrics.networks.inception import InceptionV3
@@ -61,10 +62,9 @@ def weights_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """The recorded images "b" judged against "a", by all metrics at once: the only long pass of these tests."""
-    seen: list[tuple[InceptionDetector, Tensor, Tensor]] = []
+    seen: list[tuple[Detector, Tensor, Tensor]] = []
 
     def spy(inputs: Inputs) -> Measurement:
-        assert isinstance(inputs.detector, InceptionDetector)
         real, fake = inputs.both
         seen.append((inputs.detector, real.rows, fake.rows))
         return Measurement(0.0)

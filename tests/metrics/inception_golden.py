@@ -11,7 +11,7 @@ import torch
 from golden_data import DATA
 from torch import Tensor
 
-from metrics.families.inception import InceptionDetector
+from metrics.detectors import Detector
 from metrics.networks.inception import InceptionV3
 from metrics.results import MetricResult
 
@@ -28,8 +28,14 @@ class Evaluation:
     results: dict[str, MetricResult]
     real_rows: Tensor  # features, [64, 2048]
     fake_rows: Tensor
-    detector: InceptionDetector
+    detector: Detector
     passes: tuple[int, int]  # over the real and over the generated images
+
+
+def logits_of(evaluation: Evaluation) -> Tensor:
+    """Class scores of the generated images."""
+    assert isinstance(evaluation.detector.network, InceptionV3)
+    return evaluation.detector.network.logits(evaluation.fake_rows)
 
 
 def recorded_images(which: str) -> Tensor:

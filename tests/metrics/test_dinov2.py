@@ -1,7 +1,6 @@
 """DINOv2 against recordings of the published program with small random weights; reading its weights."""
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from golden_data import DATA
 from PIL import Image
 from torch import Tensor
 
-from metrics.detectors import full_precision
 from metrics.networks import dinov2
-from metrics.networks.dinov2 import VIT_L14, Dinov2, load_dinov2, normalise, read_dinov2
+from metrics.networks.dinov2 import VIT_L14, Dinov2, normalise, read_dinov2
 
 LAYER = "blocks.1.mlp.fc1.weight"
 
@@ -43,9 +41,7 @@ def deviation(found: Tensor, expected: np.ndarray) -> float:
     return np.abs(found.numpy() - expected).max() / np.abs(expected).max()
 
 
-def test_features_are_those_of_the_published_program(
-    case: str, network: Dinov2, recorded: dict[str, np.ndarray]
-) -> None:
+def test_features_are_those_of_the_published_program(case, network, recorded):
     assert "facebookresearch/dinov2" in str(recorded["origin"])
     features = network(images())
     assert features.shape == (3, 32) and features.dtype == torch.float32
@@ -54,22 +50,8 @@ def test_features_are_those_of_the_published_program(
 
 
 @pytest.mark.parametrize("case", ["resized"], indirect=True)
-def test_position_embedding_is_resized_as_in_the_published_program(
-    network: Dinov2, recorded: dict[str, np.ndarray]
-) -> None:
-    expected = recorded["position_embedding_resized"]
-    assert deviation(network.position_embedding(), expected) < 1e-6
-    grid = network.pos_embed[:, 1:].unflatten(1, (9, 9)).permute(0, 3, 1, 2)
-    for smooth in (False, True):  # to a size, as other programs do: their features differ
-        other = F.interpolate(grid, (4, 4), mode="bicubic", antialias=smooth).flatten(2).transpose(1, 2)
-        assert deviation(other, expected[:, 1:]) > 0.01
-
-
-@pytest.mark.parametrize("case", ["resized"], indirect=True)
 @pytest.mark.parametrize("mistake", ["offset", "activation", "smoothing", "colours"])
-def test_mistakes_show(
-    mistake: str, network: Dinov2, recorded: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_show(mistake, network, recorded, monkeypatch):
     if mistake == "offset":
         monkeypatch.setattr(dinov2, "_GRID_OFFSET", 0.0)
     elif mistake == "activation":
@@ -100,20 +82,10 @@ def test_the_large_network_has_the_published_tensors() -> None:
     with torch.device("meta"):
         state = Dinov2().state_dict()
     assert len(state) == 343 and sum(value.numel() for value in state.values()) == 304_368_640
-    shapes = {
-        "cls_token": [1, 1, 1024],
-        "mask_token": [1, 1024],
-        "pos_embed": [1, 1370, 1024],
-        "patch_embed.proj.weight": [1024, 3, 14, 14],
-        "blocks.0.norm1.bias": [1024],
-        "blocks.23.attn.qkv.weight": [3072, 1024],
-        "blocks.23.attn.proj.bias": [1024],
-        "blocks.11.ls1.gamma": [1024],
-        "blocks.5.mlp.fc1.weight": [4096, 1024],
-        "blocks.5.mlp.fc2.weight": [1024, 4096],
-        "norm.weight": [1024],
-    }
-    assert {name: list(state[name].shape) for name in shapes} == shapes
+    assert list(state["pos_embed"].shape) == [1, 1370, 1024] and list(state["blocks.23.attn.qkv.weight"].shape) == [
+        3072,
+        1024,
+    ]
     assert VIT_L14.grid == 16
 
 
@@ -122,53 +94,13 @@ def save(folder: Path, state: object) -> Path:
     return folder / "weights.pth"
 
 
-def test_loading_draws_no_random_numbers_and_needs_no_gradients(tmp_path: Path, case: str) -> None:
-    path = save(tmp_path, state_of(case))
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    network = load_dinov2(path, SIZES[case])
-    assert torch.equal(torch.rand(1), expected)
-    assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
-    with full_precision():
-        assert network(images()).isfinite().all()
-
-
 def test_other_networks_are_refused(tmp_path: Path) -> None:
     state = state_of("native")
     for wrong, message in {
         "lacking": ({k: v for k, v in state.items() if k != LAYER}, f"of 35 tensors expected it has 34; it lacks '{LAYER}'"),
         "registers": ({**state, "register_tokens": torch.zeros(1, 4, 32)}, "also has 'register_tokens'"),
         "another grid": (state_of("resized"), r"pos_embed is torch.float32 \[1, 82, 32\], not torch.float32 \[1, 17, 32\]"),
-        "half": ({**state, LAYER: state[LAYER].half()}, f"{LAYER} is torch.float16"),
-        "not finite": ({**state, LAYER: torch.full_like(state[LAYER], torch.inf)}, f"{LAYER} has values that are not finite"),
-        "no tensor": ({**state, LAYER: 5}, f"{LAYER} is int"),
-        "no tensors": ([1, 2], "has a list where named tensors are expected"),
         "another": ({"w": torch.zeros(2)}, r"is not DINOv2 with 2 blocks of width 32 and patches of 4 px: .* has 0"),
     }.values():  # fmt: skip
         with pytest.raises(ValueError, match=message):
             read_dinov2(save(tmp_path, wrong), SIZES["native"])
-
-
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    whole = save(tmp_path, state_of("native")).read_bytes()
-    for content in (whole[: len(whole) // 2], b"", b"<html>404</html>"):
-        path = tmp_path / "damaged.pth"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"damaged\.pth \({len(content):,} bytes\) is not a file of weights"):
-            read_dinov2(path, SIZES["native"])
-
-
-class Malicious:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.path),)
-
-
-def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
-    path = save(tmp_path, {**state_of("native"), "harm": Malicious(tmp_path / "harm")})
-    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
-        read_dinov2(path, SIZES["native"])
-    assert not (tmp_path / "harm").exists()

@@ -6,28 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dinov2_tiny import SIZES, images, state_of
+from dinov2_tiny import SIZES, state_of
 from image_sets import FixedImages, GeneratedImages
 from inception_golden import recorded_images
 
 from dnnlib.files import file_sha256
-from metrics import registry
-from metrics.detectors import BuildContext, full_precision
+from metrics.detectors import full_precision
 from metrics.distances.kernel import kernel_distance
 from metrics.families import dinov2 as dinov2_metrics
-from metrics.families.dinov2 import DETECTOR, DETECTORS, FAMILIES
-from metrics.images import no_progress
-from metrics.metric import Metric
-from metrics.networks.dinov2 import load_dinov2, read_dinov2
-from metrics.registry import evaluate
+from metrics.networks.dinov2 import load_dinov2
+from metrics.registry import evaluate, prepare
 from metrics.weights.published import DINOV2, MissingWeights, Source
 
 TINY = SIZES["resized"]
 NAMES = ["fd_dinov2_60_full", "kd_dinov2_60_full"]
-
-
-def find(name: str) -> Metric:
-    return next(metric for family in FAMILIES if (metric := family.find(name)))
 
 
 @pytest.fixture(autouse=True)
@@ -35,28 +27,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny network, and no other place to find weights in."""
     monkeypatch.delenv(DINOV2.variable, raising=False)
     monkeypatch.setattr(dinov2_metrics, "load_dinov2", partial(load_dinov2, size=TINY))
-    monkeypatch.setattr(dinov2_metrics, "read_dinov2", partial(read_dinov2, size=TINY))
-    monkeypatch.setitem(registry.DETECTORS, DETECTOR, DETECTORS[DETECTOR])
-    for name in NAMES:
-        monkeypatch.setitem(registry.METRICS, name, find(name))
 
 
 @pytest.fixture
 def weights_file(tmp_path: Path) -> Path:
     torch.save(state_of("resized"), tmp_path / "tiny.pth")
     return tmp_path / "tiny.pth"
-
-
-def test_names_and_definitions() -> None:
-    standard = dict(family.standard() for family in FAMILIES)
-    assert list(standard) == ["fd_dinov2_50k_full", "kd_dinov2_50k_full"]
-    for metric in standard.values():
-        assert "1,024 DINOv2 ViT-L/14 features" in metric.definition and "against 50,000" in metric.definition
-        assert "unverified against the published weights" in metric.definition
-        assert metric.real is not None and metric.real.max_count is None and not metric.real.as_trained
-    assert find("kd_dinov2_5k_full").num_gen == 5000
-    with pytest.raises(ValueError, match="at least 2"):
-        find("fd_dinov2_1_full")
 
 
 def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> None:
@@ -84,21 +60,8 @@ def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> 
         assert result.detector_digest == file_sha256(weights_file) and not result.comparable_to_published
 
 
-def test_prepare_reads_the_weights(weights_file: Path, tmp_path: Path) -> None:
-    prepare = DETECTORS[DETECTOR].prepare
-    prepare(Source({"dinov2": weights_file}))
-    with pytest.raises(
-        MissingWeights, match=r"(?s)the DINOv2 ViT-L/14 weights are not in .*--detector=dinov2=FILE"
-    ) as caught:
-        prepare(Source(offline=True, cache_folder=tmp_path))
+def test_missing_weights_are_asked_for(tmp_path: Path) -> None:
+    message = r"(?s)the DINOv2 ViT-L/14 weights are not in .*--detector=dinov2=FILE"
+    with pytest.raises(MissingWeights, match=message) as caught:
+        prepare(NAMES, Source(offline=True, cache_folder=tmp_path))
     assert DINOV2.sha256 in str(caught.value)
-    weights_file.write_bytes(b"<html>")
-    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
-        prepare(Source({"dinov2": weights_file}))
-
-
-def test_build_asks_for_weights(tmp_path: Path) -> None:
-    source = Source(offline=True, cache_folder=tmp_path)
-    context = BuildContext(FixedImages(images()), torch.device("cpu"), tmp_path, source, no_progress)
-    with pytest.raises(MissingWeights, match=r"dinov2_vitl14_pretrain\.pth, 1,217,586,395 bytes"):
-        DETECTORS[DETECTOR].build(context)

@@ -7,39 +7,36 @@ import torch
 from image_sets import FixedImages
 from torch import Tensor
 
+from metrics.detectors import Detector
 from metrics.features import FeatureRecord, Keep, Pass, RealRequest, Task, collect, keep_features, real_features
 from metrics.images import no_progress
 
 CPU = torch.device("cpu")
 
 
-class PixelMeans:
-    """Mean of each colour."""
+def pixel_means(digest: str = "none", factor: float = 1.0) -> tuple[Detector, list[int]]:
+    """A detector with the mean of each colour, and the sizes of the batches it was called with."""
+    calls: list[int] = []
 
-    name = "pixel_means"
-    digest = "none"
-    dim = 3
+    def network(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return images.float().mean(dim=(2, 3)) * factor
 
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.calls += 1
-        return images.float().mean(dim=(2, 3))
+    return Detector("pixel_means", network, 3, digest, resize="none"), calls
 
 
 def random_images(count: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, [count, 3, 8, 8], generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def records_of(detector: PixelMeans, real: FixedImages, folder: Path, *wanted: tuple[int, Keep]) -> list[FeatureRecord]:
+def records_of(detector: Detector, real: FixedImages, folder: Path, *wanted: tuple[int, Keep]) -> list[FeatureRecord]:
     requests = [RealRequest(detector, real, count, keep) for count, keep in wanted]
     found = real_features(requests, 7, CPU, folder, no_progress)
     keep_features(found, folder)
     return [features.record for features in found]
 
 
-def record_of(detector: PixelMeans, real: FixedImages, folder: Path) -> FeatureRecord:
+def record_of(detector: Detector, real: FixedImages, folder: Path) -> FeatureRecord:
     return records_of(detector, real, folder, (real.count, Keep.MOMENTS))[0]
 
 
@@ -63,13 +60,13 @@ def test_halves_part_a_sorted_and_an_alternating_set_evenly() -> None:
 
 
 def test_each_detector_runs_once_a_batch_and_only_as_long_as_needed() -> None:
-    short, long, images = PixelMeans(), PixelMeans(), random_images(40)
+    (short, short_calls), (long, long_calls), images = pixel_means(), pixel_means(), random_images(40)
     records = {name: FeatureRecord(3, count) for name, count in {"short": 15, "a": 40, "b": 25}.items()}
     tasks = [Task(short, [records["short"]]), Task(long, [records["a"], records["b"]])]
     seen = []
     of = Pass("images", 40, 10, CPU, lambda what, done, total: seen.append((what, done, total)))
     collect(tasks, lambda part: FixedImages(images).batches(part, 10), of)
-    assert (short.calls, long.calls) == (2, 4)
+    assert (len(short_calls), len(long_calls)) == (2, 4)
     assert [record.moments.count for record in records.values()] == [15, 40, 25]
     assert seen == [("images", done, 40) for done in (0, 10, 20, 30, 40)]
 
@@ -79,25 +76,11 @@ def test_too_few_images_are_an_error() -> None:
         collect([], lambda part: [(random_images(8), None)], Pass("real images", 9, 4, CPU, no_progress))
 
 
-def test_gradients_and_autocast_are_off() -> None:
-    class Linear(PixelMeans):
-        weight = torch.nn.Parameter(torch.eye(3) * 1.001)
-
-        def __call__(self, images: Tensor) -> Tensor:
-            features = super().__call__(images) @ self.weight
-            assert features.dtype == torch.float32 and not features.requires_grad
-            return features
-
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        task = Task(Linear(), [FeatureRecord(3, 8)])
-        collect([task], lambda part: [(random_images(8), None)], Pass("", 8, 8, CPU, no_progress))
-
-
 def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:
-    detector, images = PixelMeans(), random_images(20)
+    images = random_images(20)
 
-    def statistics(real: FixedImages) -> FeatureRecord:
-        return record_of(detector, real, tmp_path)
+    def statistics(real: FixedImages, digest: str = "none") -> FeatureRecord:
+        return record_of(pixel_means(digest)[0], real, tmp_path)
 
     first_set, same_set = FixedImages(images, content_hash="a"), FixedImages(images, content_hash="a")
     fresh, cached = statistics(first_set), statistics(same_set)
@@ -106,22 +89,21 @@ def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:
         assert a.count == b.count and torch.equal(a.outer, b.outer) and torch.equal(a.total, b.total)
     other_set = FixedImages(random_images(20, seed=1), content_hash="b")
     assert not torch.equal(statistics(other_set).moments.total, fresh.moments.total)
-    detector.digest = "other weights"
     again = FixedImages(images, content_hash="a")
-    statistics(again)
+    statistics(again, "other weights")
     assert again.passes == 1
 
 
 def test_damaged_cache_file_is_computed_again(tmp_path: Path) -> None:
     real = FixedImages(random_images(20))
-    expected = record_of(PixelMeans(), real, tmp_path).moments.total
+    expected = record_of(pixel_means()[0], real, tmp_path).moments.total
     (file,) = tmp_path.glob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
     with pytest.warns(UserWarning, match="computing its content again"):
-        record = record_of(PixelMeans(), real, tmp_path)
+        record = record_of(pixel_means()[0], real, tmp_path)
     assert torch.equal(record.moments.total, expected)
     assert real.passes == 2
-    record_of(PixelMeans(), real, tmp_path)
+    record_of(pixel_means()[0], real, tmp_path)
     assert real.passes == 2
 
 
@@ -129,12 +111,12 @@ def test_cache_folder_that_cannot_be_written_only_warns(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.warns(UserWarning, match="STYLEFORMER_CACHE_DIR"):
-        record = record_of(PixelMeans(), FixedImages(random_images(9)), blocker)
+        record = record_of(pixel_means()[0], FixedImages(random_images(9)), blocker)
     assert record.moments.count == 9
 
 
 def test_requests_share_a_pass_and_what_they_keep(tmp_path: Path) -> None:
-    detector, real = PixelMeans(), FixedImages(random_images(20))
+    detector, real = pixel_means()[0], FixedImages(random_images(20))
     wanted = [(20, Keep.MOMENTS), (20, Keep.ROWS), (10, Keep.ROWS)]
     for passes in (1, 1):  # the second time all comes from the cache
         both, same, short = records_of(detector, real, tmp_path, *wanted)
@@ -148,12 +130,6 @@ def test_requests_share_a_pass_and_what_they_keep(tmp_path: Path) -> None:
 
 
 def test_features_that_are_not_finite_are_an_error_and_are_not_kept(tmp_path: Path) -> None:
-    class Broken(PixelMeans):
-        def __call__(self, images: Tensor) -> Tensor:
-            return torch.full_like(super().__call__(images), float("nan"))
-
-    with pytest.raises(
-        ValueError, match="real images: the detector pixel_means answers with numbers that are not finite"
-    ):
-        record_of(Broken(), FixedImages(random_images(9)), tmp_path)
+    with pytest.raises(ValueError, match="real images: the features of detector pixel_means are not finite"):
+        record_of(pixel_means(factor=float("nan"))[0], FixedImages(random_images(9)), tmp_path)
     assert not list(tmp_path.iterdir())

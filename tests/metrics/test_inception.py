@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from inception_golden import Evaluation, recorded_images
+from inception_golden import Evaluation, logits_of, recorded_images
 from torch import Tensor
 
 from metrics.detectors import full_precision
@@ -66,7 +66,7 @@ def test_features_are_the_recorded_ones(evaluation: Evaluation, recorded: Record
 
 
 def test_logits_have_no_bias(evaluation: Evaluation, recorded: Recorded, random_state: dict[str, Tensor]) -> None:
-    logits = evaluation.detector.logits(evaluation.fake_rows)
+    logits = logits_of(evaluation)
     assert deviation(logits[:4], recorded["logits_unbiased_b_head"]) < 1e-5
     assert deviation(logits[:4], recorded["logits_b_head"]) > 1e-2
     assert deviation(logits[:4] + random_state["fc.bias"], recorded["logits_b_head"]) < 1e-5
@@ -79,9 +79,7 @@ def test_a_grey_image_counts_as_rgb(network: InceptionV3) -> None:
 
 
 @pytest.mark.parametrize("mistake", ["half a pixel", "padding counts", "average in the last block", "symmetric range"])
-def test_mistakes_of_other_programs_show(
-    mistake: str, network: InceptionV3, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_of_other_programs_show(mistake, network, recorded, monkeypatch):
     """Each recomputes one image with one detail as it often is; the tolerance of the features would catch it."""
     padded: Callable[[Tensor], Tensor] = lambda x: F.avg_pool2d(x, 3, stride=1, padding=1)  # noqa: E731
     swaps: dict[Any, Callable[[Tensor], Tensor]] = {

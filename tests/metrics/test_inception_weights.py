@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metrics.networks.inception_weights import load_inception, read_inception, torchscript_names
+from metrics.networks.inception_weights import read_inception, torchscript_names
 from metrics.weights.torchscript import is_torchscript, read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
@@ -34,64 +34,36 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_both_layouts_give_the_same_state(
-    weights_file: Path, archive_file: Path, random_state: dict[str, Tensor]
-) -> None:
+def test_both_layouts_give_the_same_state(weights_file, archive_file, random_state):
     assert not is_torchscript(weights_file) and is_torchscript(archive_file)
     assert same(read_inception(weights_file), random_state)
     assert same(read_inception(archive_file), random_state)
 
 
-def test_loading_draws_no_random_numbers_and_needs_no_gradients(weights_file: Path) -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    network = load_inception(weights_file)
-    assert torch.equal(torch.rand(1), expected)
-    assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
-
-
 def test_names_of_the_archive() -> None:
     names = torchscript_names()
     assert len(names) == len(set(names.values())) == 378
-    samples = {
-        "layers.conv.weight": "Conv2d_1a_3x3.conv.weight",
-        "layers.conv_4.var": "Conv2d_4a_3x3.bn.running_var",
-        "layers.mixed.tower_1.conv_2.beta": "Mixed_5b.branch3x3dbl_3.bn.bias",
-        "layers.mixed_3.conv.mean": "Mixed_6a.branch3x3.bn.running_mean",
-        "layers.mixed_7.tower_2.conv.weight": "Mixed_6e.branch_pool.conv.weight",
-        "layers.mixed_8.tower_1.conv_3.weight": "Mixed_7a.branch7x7x3_4.conv.weight",
-        "layers.mixed_10.tower_1_mixed_conv_1.weight": "Mixed_7c.branch3x3dbl_3b.conv.weight",
-        "output.weight": "fc.weight",
-    }
-    assert samples.items() <= names.items()
     digest = hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest()
     assert digest == "a01c391308b4db3572a84514af275357cf09d6fed361c624035b86c10225f08c"
 
 
 def test_other_networks_are_refused(small_state: dict[str, Tensor], tmp_path: Path) -> None:
     assert same(read_inception(save(tmp_path, small_state)), small_state)
-    lacking = {name: value for name, value in small_state.items() if name != SHAPES}
-    further = {**small_state, "AuxLogits.fc.bias": torch.zeros(2)}
-    misshapen = {**small_state, SHAPES: torch.zeros(128, 128, 7, 1)}
-    half = {**small_state, SHAPES: small_state[SHAPES].half()}
-    infinite = {**small_state, SHAPES: torch.full_like(small_state[SHAPES], float("nan"))}
-    for state, message in {
-        "lacking": (lacking, rf"of 566 tensors expected it has 565; it lacks '{SHAPES}'"),
-        "further": (further, r"also has 'AuxLogits.fc.bias'"),
-        "misshapen": (
-            misshapen,
-            rf"{SHAPES} is torch.float32 \[128, 128, 7, 1\], not torch.float32 \[128, 128, 1, 7\]",
+    nan = torch.full_like(small_state[SHAPES], float("nan"))
+    for state, message in (
+        (
+            {k: v for k, v in small_state.items() if k != SHAPES},
+            rf"of 566 tensors expected it has 565; it lacks '{SHAPES}'",
         ),
-        "half": (half, "is torch.float16"),
-        "not finite": (infinite, f"{SHAPES} has values that are not finite"),
-        "no tensors": ([1, 2], "has a list where named tensors are expected"),
-        "another": (
-            {"weight": torch.zeros(2)},
-            "is not the Inception network of 2015: of 566 tensors expected it has 0",
-        ),
-        "no names": ({**small_state, 5: torch.zeros(2)}, "also has 5"),
-    }.values():
+        ({**small_state, "AuxLogits.fc.bias": torch.zeros(2)}, "also has 'AuxLogits.fc.bias'"),
+        ({**small_state, 5: torch.zeros(2)}, "also has 5"),
+        ({**small_state, SHAPES: torch.zeros(128, 128, 7, 1)}, rf"{SHAPES} is torch.float32 \[128, 128, 7, 1\], not"),
+        ({**small_state, SHAPES: small_state[SHAPES].half()}, "is torch.float16"),
+        ({**small_state, SHAPES: nan}, f"{SHAPES} has values that are not finite"),
+        ({**small_state, SHAPES: "weights"}, f"{SHAPES} is str, not"),
+        ([1, 2], "has a list where named tensors are expected"),
+        ({"weight": torch.zeros(2)}, "is not the Inception network of 2015: of 566 tensors expected it has 0"),
+    ):
         with pytest.raises(ValueError, match=message):
             read_inception(save(tmp_path, state))
 
@@ -103,14 +75,6 @@ def test_truncated_files_are_refused(layout: str, weights_file: Path, archive_fi
     with open(whole, "rb") as file:
         path.write_bytes(file.read(1_000_000))
     with pytest.raises(ValueError, match=rf"{path.name} \(1,000,000 bytes\) is not a file of weights, or damaged"):
-        read_inception(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(100)])
-def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "file.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"file\.pth"):
         read_inception(path)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a file of weights is said in this program's words."""
+"""Files of weights that cannot be read, and the two layouts of torch.save."""
 
 import pickle
 import zipfile
@@ -29,10 +29,6 @@ def number(path: Path) -> None:
     path.write_bytes(pickle.dumps(5, protocol=2))
 
 
-def empty(path: Path) -> None:
-    path.touch()
-
-
 def cut(length: int, is_zip: bool) -> Callable[[Path], None]:
     """Writer of the first bytes of a file of weights, in the newer or the older layout."""
 
@@ -44,19 +40,9 @@ def cut(length: int, is_zip: bool) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("write", "reason"),
-    [
-        (image, "it holds no tensors as torch.save writes them"),
-        (other_zip, "it holds no tensors as torch.save writes them"),
-        (network, "it holds more than plain tensors"),
-        (number, "a part of it cannot be read"),
-        (empty, "it is empty"),
-        *[(cut(length, is_zip), "its end is missing") for length in (100, 40_000, 78_000) for is_zip in (True, False)],
-    ],
+    "write", [image, other_zip, network, number, Path.touch, cut(40_000, True), cut(40_000, False)]
 )
-def test_files_of_something_else_are_named_without_torchs_advice(
-    tmp_path: Path, write: Callable[[Path], None], reason: str
-) -> None:
+def test_other_files_are_refused_without_torchs_advice(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "weights.pth"
     write(path)
     with pytest.raises(
@@ -64,8 +50,7 @@ def test_files_of_something_else_are_named_without_torchs_advice(
     ) as caught:
         read_state(path)
     message = str(caught.value)
-    assert reason in message and "\n" not in message
-    assert "weights_only" not in message and "trust" not in message
+    assert "\n" not in message and "weights_only" not in message and "trust" not in message
 
 
 @pytest.mark.parametrize("is_zip", [True, False])

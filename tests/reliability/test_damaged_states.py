@@ -109,9 +109,7 @@ def test_damage(stopped: Run, tmp_path: Path, name: str) -> None:
     before = run.folder
     code, output = train(run, f"--kimg={good['cur_nimg'] / 1000}")  # reached already: nothing but the end is left to do
     assert code == 0, output
-    assert (
-        f"Warning: {latest}: " in output and f"Going back to {PREVIOUS} of {good['cur_nimg'] / 1000:g} kimg" in output
-    )
+    assert f"Warning: {latest}: " in output and f"Using {PREVIOUS} of {good['cur_nimg'] / 1000:g} kimg" in output
     assert run.folder == before
 
     DAMAGES[name](latest) if latest.is_file() else None

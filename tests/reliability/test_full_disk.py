@@ -48,7 +48,7 @@ def test_a_disk_of_two_and_a_half_states(digits: Path, whole: Run, tmp_path: Pat
     )  # fmt: skip
     output = places["log"].read_text()
     assert done.returncode == 0, done.stderr + output
-    assert "the disk is full" in output and "trying again in 1s, 60 times more" in output
+    assert "the disk is full" in output and "retrying in 1s, 60 more times" in output
     assert "Traceback" not in output
     kept = Run(digits, places["kept"])
     assert_same(kept.state(), whole.state())

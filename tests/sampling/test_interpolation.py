@@ -1,4 +1,4 @@
-"""Ways between seeds: they begin and end at the seeds' own pictures, and go straight or along the sphere."""
+"""Interpolation: exact at the seeds, spherical in z, linear in w."""
 
 import math
 
@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from sampling.interpolation import Moment, Way, frames, slerp, split_seeds, timeline
-from sampling.renderer import Renderer
-from sampling.styles import Request, styles
+from sampling.renderer import Renderer, Request, styles
 from training.networks.generator import Generator
 
 
@@ -19,19 +18,14 @@ def test_slerp_of_perpendicular_vectors_is_the_arc() -> None:
     assert torch.allclose(slerp(a, b, t), torch.stack([angle.cos(), angle.sin()], dim=1).float(), atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_slerp_is_exact_at_its_ends_and_keeps_the_length(seed: int) -> None:
-    torch.manual_seed(seed)
+def test_slerp_is_exact_at_its_ends_and_keeps_the_length() -> None:
+    torch.manual_seed(0)
     a, b = torch.nn.functional.normalize(torch.randn(2, 64), dim=1).split(1)
     assert torch.equal(slerp(a, b, torch.zeros(1, 1, dtype=torch.float64)), a)
     assert torch.equal(slerp(a, b, torch.ones(1, 1, dtype=torch.float64)), b)
     t = torch.rand(20, 1, dtype=torch.float64)
     assert torch.allclose(slerp(a.expand(20, -1), b.expand(20, -1), t).norm(dim=1), torch.ones(20), atol=1e-5)
-
-
-def test_slerp_between_equal_vectors_stays() -> None:
-    a = torch.randn(4, 8)
-    assert torch.allclose(slerp(a, a, torch.rand(4, 1, dtype=torch.float64)), a)
+    assert torch.allclose(slerp(a.expand(20, -1), a.expand(20, -1), t), a)
 
 
 def test_timeline_has_the_frames_asked_for_and_ends_at_the_last_seed() -> None:

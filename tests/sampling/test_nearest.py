@@ -1,53 +1,141 @@
-"""Nearest rows found in a stream equal those of a comparison with all."""
+"""Copies of training images are found; nearest rows in batches equal those of a full comparison."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from sampling.nearest import nearest
+from sampling.nearest import (
+    Description,
+    discriminator_description,
+    find_real_neighbours,
+    nearest,
+    open_real,
+    pixel_description,
+    read,
+)
+from training.config import DatasetSpec, RunConfig
+from training.data.stream import ImageDataset
+from training.networks.discriminator import Discriminator
+from training.networks.generator import Generator
+from training.run.preview import to_uint8
 
 
-def brute_force(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    differences = queries.double()[:, None] - rows.double()[None]
-    found = differences.square().sum(dim=2).sqrt().sort(dim=1, stable=True)
-    return found.values[:, :count], found.indices[:, :count]
-
-
-@pytest.mark.parametrize("batch", [1, 7, 50, 100])
-def test_stream_finds_what_a_comparison_with_all_finds(batch: int) -> None:
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_batches_give_the_result_of_a_full_comparison(batch: int) -> None:
     torch.manual_seed(0)
     rows = torch.randint(0, 256, (100, 12), dtype=torch.uint8)
     queries = torch.randint(0, 256, (5, 12), dtype=torch.uint8)
-    distances, indices = brute_force(queries, rows, 4)
-    found = nearest(queries, rows.split(batch), 4)
-    assert torch.equal(found.indices, indices)
-    torch.testing.assert_close(found.distances, distances, rtol=1e-12, atol=0)
+    expected = (queries.double()[:, None] - rows.double()[None]).square().sum(dim=2).sqrt().sort(dim=1, stable=True)
+    distances, indices = nearest(queries, rows.split(batch), 4)
+    assert torch.equal(indices, expected.indices[:, :4])
+    torch.testing.assert_close(distances, expected.values[:, :4], rtol=1e-12, atol=0)
 
 
-def test_a_row_of_the_set_is_found_at_distance_zero_even_among_large_numbers() -> None:
+def test_a_copy_has_distance_zero_even_among_large_numbers() -> None:
     rows = torch.randint(0, 256, (300, 3072), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     rows[200] = rows[100]
     rows[200, 5] ^= 1
-    found = nearest(rows[[100]], rows.split(64), 2)
-    assert found.distances.tolist() == [[0.0, 1.0]]
-    assert found.indices.tolist() == [[100, 200]]
+    distances, indices = nearest(rows[[100]], rows.split(64), 2)
+    assert distances.tolist() == [[0.0, 1.0]]
+    assert indices.tolist() == [[100, 200]]
 
 
-def test_excluded_rows_do_not_count() -> None:
+def test_excluded_rows_are_skipped() -> None:
     rows = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    found = nearest(rows[[0, 2]], rows.split(3), 2, excluded=torch.tensor([[0, 3], [2, 1]]))
-    assert found.indices.tolist() == [[1, 2], [0, 3]]
-    assert found.distances.tolist() == [[1, 3], [3, 4]]
-
-
-def test_equal_distances_come_in_the_order_of_the_set() -> None:
-    rows = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
-    assert nearest(torch.zeros(1, 1), rows.split(2), 4).indices.tolist() == [[0, 1, 2, 3]]
-
-
-def test_a_set_that_is_too_small_is_refused() -> None:
-    rows = torch.rand(4, 3)
-    with pytest.raises(ValueError, match="only 4 images"):
-        nearest(rows[:1], rows.split(2), 5)
+    distances, indices = nearest(rows[[0, 2]], rows.split(3), 2, excluded=torch.tensor([[0, 3], [2, 1]]))
+    assert indices.tolist() == [[1, 2], [0, 3]]
+    assert distances.tolist() == [[1, 3], [3, 4]]
     with pytest.raises(ValueError, match="only 4 images"):
         nearest(rows[:1], rows.split(2), 4, excluded=torch.tensor([[0]]))
+
+
+def save_images(folder: Path, images: Tensor) -> Path:
+    folder.mkdir()
+    for index, image in enumerate(images):
+        pixels = image.permute(1, 2, 0).numpy()
+        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(folder / f"img{index:08d}.png")
+    return folder
+
+
+def random_images(generator: Generator, count: int) -> Tensor:
+    rng = np.random.default_rng(0)
+    shape = (count, generator.img_channels, generator.img_height, generator.img_width)
+    return torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+
+
+def spec_of(generator: Generator) -> DatasetSpec:
+    return DatasetSpec(generator.img_height, generator.img_width, generator.img_channels, generator.c_dim)
+
+
+@pytest.fixture(params=["pixels", "features"])
+def description(request: pytest.FixtureRequest, tiny_config: RunConfig, generator: Generator) -> Description:
+    if request.param == "pixels":
+        return pixel_description(generator)
+    discriminator = Discriminator(tiny_config.discriminator, spec_of(generator)).eval().requires_grad_(False)
+    return discriminator_description(discriminator, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_copied_image_is_found_first_at_distance_zero(
+    generator: Generator, description: Description, tmp_path: Path, mirror: bool
+) -> None:
+    z, c = torch.randn(2, generator.z_dim), torch.zeros(2, generator.c_dim)
+    generated = to_uint8(generator(z, c, noise_mode="const"))
+    images = random_images(generator, 20)
+    images[13], images[4] = generated[0], generated[1].flip(2)
+    dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=mirror)
+    result = find_real_neighbours(generated, dataset, 3, description)
+    assert result.indices[0, 0] == 13
+    assert result.distances[0, 0] < 1e-6 and result.ratios[0] < 1e-3
+    if mirror:
+        assert result.indices[1, 0] == 24 and result.distances[1, 0] < 1e-6
+    else:
+        assert result.distances[1, 0] > 1e-3
+    assert (result.distances.diff(dim=1) >= 0).all()
+
+
+def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_path: Path) -> None:
+    images = random_images(generator, 12)
+    dataset = ImageDataset(save_images(tmp_path / "data", images))
+    generated = random_images(generator, 15)[12:]
+    result = find_real_neighbours(generated, dataset, 2, pixel_description(generator))
+    differences = generated.double()[:, None] - images.double()[None]
+    expected = differences.square().mean(dim=(2, 3, 4)).sqrt().sort(dim=1)
+    torch.testing.assert_close(result.distances, expected.values[:, :2])
+    assert torch.equal(result.indices, expected.indices[:, :2])
+    among = (images.double()[:, None] - images.double()[None]).square().mean(dim=(2, 3, 4)).sqrt()
+    among.fill_diagonal_(torch.inf)
+    torch.testing.assert_close(result.own, among.amin(dim=1)[result.indices])
+
+
+def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(
+    generator: Generator, description: Description, tmp_path: Path
+) -> None:
+    """Otherwise a near copy of an image that the data set has twice would look harmless."""
+    images = random_images(generator, 10)
+    images = torch.maximum(images, images.flip(3))
+    images[7] = images[3]
+    dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=True)
+    near = images[3:4].clone()
+    near[..., 0, 0] = 255 - near[..., 0, 0]
+    result = find_real_neighbours(near, dataset, 4, description)
+    assert set(result.indices[0].tolist()) == {3, 7, 13, 17}
+    assert result.own.min() > 2 * result.distances.max() and result.ratios[0] < 0.5
+
+
+def test_the_training_set_is_the_subset_used_in_training(
+    tiny_config: RunConfig, conditional: Generator, tmp_path: Path
+) -> None:
+    folder = save_images(tmp_path / "data", random_images(conditional, 20))
+    config = replace(tiny_config, data=replace(tiny_config.data, path=str(folder), subset=6, mirror=True))
+    conditional.run_config = config
+    trained = ImageDataset(folder, mirror=True, max_images=6, seed=config.schedule.seed)
+    found = open_real("network.pkl", conditional, None, None)
+    assert len(found) == 12
+    assert torch.equal(read(found, list(range(12))), read(trained, list(range(12))))
+    assert len(open_real("network.pkl", conditional, str(folder), False)) == 20

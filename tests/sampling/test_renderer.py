@@ -1,14 +1,16 @@
-"""Styles to images: the same alone, in batches and compiled."""
+"""An image of a seed is the same alone, in batches, compiled, and in its file."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sampling.renderer
-from sampling.renderer import Renderer
-from sampling.styles import Request, labels, latents, styles, styles_in_batches
+from sampling.renderer import Renderer, Request, labels, latents, styles, write_images
 from training.config import PerformanceConfig
 from training.networks.generator import Generator
 from training.run.preview import to_uint8
@@ -22,14 +24,6 @@ def test_images_of_seeds_are_those_of_the_generator(generator: Generator) -> Non
     made = list(Renderer(generator, batch=5).seed_batches(SEEDS, Request(None, 0.7, 2)))
     assert len(made) == 1
     assert torch.equal(made[0], expected)
-
-
-def test_without_compiling_nothing_differs(generator: Generator) -> None:
-    ws = styles(generator, SEEDS, Request())
-    plain = Renderer(generator, batch=2).images(ws, SEEDS)
-    chosen = Renderer(generator, batch=2, performance=PerformanceConfig(compile="0", precision="fp32"))
-    assert chosen.synthesis is generator.synthesis
-    assert torch.equal(chosen.images(ws, SEEDS), plain)
 
 
 def test_compiled_network_always_gets_a_whole_batch(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,18 +45,6 @@ def test_compiled_network_always_gets_a_whole_batch(generator: Generator, monkey
     assert torch.equal(made[:4], expected[:4])
 
 
-@pytest.mark.slow
-def test_traced_network_makes_the_same_images(conditional: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def traced(network: torch.nn.Module, *given: Any) -> Any:
-        return torch.compile(network, dynamic=False, backend="aot_eager")
-
-    ws = styles(conditional, SEEDS, Request())
-    expected = Renderer(conditional, batch=2).images(ws, SEEDS)
-    monkeypatch.setattr(sampling.renderer, "forward_pass", traced)
-    made = Renderer(conditional, batch=2).images(ws, SEEDS)
-    assert (made.int() - expected.int()).abs().max() <= 1
-
-
 def test_lower_precision_comes_close(generator: Generator) -> None:
     ws = styles(generator, SEEDS, Request())
     exact = Renderer(generator).images(ws, SEEDS).int()
@@ -79,6 +61,19 @@ def test_random_noise_follows_from_the_seed_alone(generator: Generator) -> None:
     together = torch.cat(list(renderer.seed_batches(SEEDS, Request())))
     alone = next(renderer.seed_batches([7], Request()))
     assert torch.equal(together[2], alone[0])
-    ws = styles_in_batches(generator, SEEDS, Request(), 1)
+    ws = renderer.styles(SEEDS, Request())
     assert torch.equal(renderer.images(ws, SEEDS), together)
     assert not torch.equal(renderer.images(ws, [0] * 5), together)
+
+
+@pytest.mark.parametrize("columns", [None, 4])
+def test_files_are_the_images_of_their_batches(generator: Generator, tmp_path: Path, columns: int | None) -> None:
+    seeds = [5, 3, 1, 4, 11, 9, 2, 6, 50, 35]
+    names = [f"seed{seed:04d}" for seed in seeds]
+    renderer, request = Renderer(generator, batch=4), Request(psi=0.9)
+    write_images(renderer.seed_batches(seeds, request), names, tmp_path, "png", columns)
+    images = renderer.images(renderer.styles(seeds, request), seeds)
+    for name, image in zip(names, images, strict=True):
+        with Image.open(tmp_path / f"{name}.png") as file:
+            assert np.array_equal(np.asarray(file), image.permute(1, 2, 0).squeeze(2).numpy())
+    assert len(list(tmp_path.iterdir())) == len(seeds) + bool(columns)

@@ -1,4 +1,4 @@
-"""Targets come in the size and the colours of the network."""
+"""Projection targets get the size and the channels of the network."""
 
 from pathlib import Path
 
@@ -12,52 +12,45 @@ from training.config import DatasetSpec, GeneratorConfig
 from training.networks.generator import Generator
 
 
-def network(height: int, width: int, channels: int) -> Generator:
+def read(tmp_path: Path, pixels: np.ndarray, channels: int = 3) -> tuple[torch.Tensor, str]:
+    """The target made of pixels for a network of 24x16 px."""
     config = GeneratorConfig(widths=(8, 8), layers=(1, 1), head_width=8, z_dim=4, w_dim=4)
-    return Generator(config, DatasetSpec(height, width, channels))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    return read_target(tmp_path / "a.png", Generator(config, DatasetSpec(16, 24, channels)))
 
 
-def save(path: Path, pixels: np.ndarray) -> Path:
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def test_a_image_of_the_right_kind_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_an_image_that_fits_is_not_changed(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-    target, done = read_target(save(tmp_path / "a.png", pixels), network(16, 24, 3))
+    target, changes = read(tmp_path, pixels)
     assert torch.equal(target, torch.from_numpy(pixels).permute(2, 0, 1))
-    assert done == ""
+    assert changes == ""
 
 
-def test_the_middle_is_cropped_and_resized(tmp_path: Path) -> None:
+def test_the_centre_is_cropped_and_resized(tmp_path: Path) -> None:
     pixels = np.zeros((64, 200, 3), np.uint8)
-    pixels[:, 52:148] = 200  # the middle of the network's proportions
-    target, done = read_target(save(tmp_path / "wide.png", pixels), network(16, 24, 3))
+    pixels[:, 52:148] = 200  # the centre with the network's aspect ratio
+    target, changes = read(tmp_path, pixels)
     assert target.shape == (3, 16, 24) and (target == 200).all()
-    assert done == "cropped and resized from 200x64 to 24x16 px"
+    assert changes == "cropped and resized from 200x64 to 24x16 px"
 
 
-def test_the_right_proportions_are_only_resized(tmp_path: Path) -> None:
-    _, done = read_target(save(tmp_path / "large.png", np.zeros((32, 48, 3), np.uint8)), network(16, 24, 3))
-    assert done == "resized from 48x32 to 24x16 px"
+@pytest.mark.parametrize(
+    ("pixels", "channels", "value", "changes"),
+    [
+        (np.full((32, 48, 3), 9, np.uint8), 3, 9, "resized from 48x32 to 24x16 px"),
+        (np.full((16, 24, 3), (255, 0, 0), np.uint8), 1, 76, "turned grey"),
+        (np.full((16, 24), 7, np.uint8), 3, 7, "grey as RGB"),
+        (np.zeros((16, 24, 4), np.uint8), 3, 255, "transparency on white"),
+    ],
+)
+def test_other_images_are_converted(
+    tmp_path: Path, pixels: np.ndarray, channels: int, value: int, changes: str
+) -> None:
+    target, described = read(tmp_path, pixels, channels)
+    assert target.shape == (channels, 16, 24) and (target == value).all() and described == changes
 
 
-def test_colours_follow_the_network(tmp_path: Path) -> None:
-    colour = np.full((16, 24, 3), (255, 0, 0), np.uint8)
-    target, done = read_target(save(tmp_path / "colour.png", colour), network(16, 24, 1))
-    assert target.shape == (1, 16, 24) and (target == 76).all() and done == "turned grey"
-    target, done = read_target(save(tmp_path / "grey.png", np.full((16, 24), 7, np.uint8)), network(16, 24, 3))
-    assert target.shape == (3, 16, 24) and (target == 7).all() and done == "grey as RGB"
-
-
-def test_transparent_parts_become_white(tmp_path: Path) -> None:
-    target, done = read_target(save(tmp_path / "clear.png", np.zeros((16, 24, 4), np.uint8)), network(16, 24, 3))
-    assert (target == 255).all() and done == "transparency on white"
-
-
-def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(ValueError, match=r"--target=.*text.png: is not an image"):
-        read_target(tmp_path / "text.png", network(16, 24, 3))
-    with pytest.raises(ValueError, match=r"--target=.*gone.png: there is no such file"):
-        read_target(tmp_path / "gone.png", network(16, 24, 3))
+        read_target(tmp_path / "text.png", None)

@@ -3,9 +3,9 @@
 import math
 
 import golden_data
-import numpy as np
 import pytest
 import torch
+from golden_data import relative_error
 from torch import Tensor
 
 from torch_utils.ops.bias_act import bias_act
@@ -13,12 +13,6 @@ from torch_utils.ops.bias_act_reference import ACTIVATIONS
 
 CONFIG, _, DATA = golden_data.load("bias_act")
 CASES = CONFIG["cases"]
-
-
-def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
-    expected = torch.from_numpy(recorded)
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("index", range(len(CASES)))
@@ -92,11 +86,6 @@ def test_negative_gain_turns_the_sign_after_the_activation():
     torch.testing.assert_close(bias_act(x, act="lrelu", gain=-1.0), torch.tensor([[0.2, -2.0]]))
 
 
-def test_negative_dim_counts_from_the_end():
-    x, bias = torch.zeros(2, 3, 4), torch.arange(4.0)
-    assert torch.equal(bias_act(x, bias, dim=-1), bias_act(x, bias, dim=2))
-
-
 def test_linear_without_anything_is_the_input_itself():
     x = torch.randn(2, 3)
     assert bias_act(x) is x
@@ -113,37 +102,20 @@ def test_noise_is_added_before_the_bias(batch):
 
 
 @pytest.mark.parametrize(
-    ("noise", "strength", "message"),
-    [
-        (torch.zeros(2, 1), None, "pass both or neither"),
-        (torch.zeros(2, 3), torch.zeros([]), r"need \(2, 1\), or 1 in front"),
-        (torch.zeros(2, 1), torch.zeros(1), r"one number, \[\]"),
-    ],
-)
-def test_noise_that_does_not_fit_is_named(noise, strength, message):
-    with pytest.raises(ValueError, match=message):
-        bias_act(torch.zeros(2, 3), noise=noise, noise_strength=strength)
-    with pytest.raises(ValueError, match="dim other than 0"):
-        bias_act(torch.zeros(2, 3), dim=0, noise=torch.zeros(1, 3), noise_strength=torch.zeros([]))
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"act": "gelu"}, "act='gelu'"),
         ({"bias": torch.zeros(4)}, r"needs \(3,\)"),
-        ({"bias": torch.zeros(3, 1)}, r"needs \(3,\)"),
         ({"bias": torch.zeros(3), "dim": 2}, "dim=2"),
         ({"act": "lrelu", "alpha": -0.1}, "alpha=-0.1"),
-        ({"clamp": -1.0}, "clamp=-1.0"),
         ({"clamp": math.nan}, "clamp=nan"),
+        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "float"),
+        ({"noise": torch.zeros(2, 1)}, "pass both or neither"),
+        ({"noise": torch.zeros(2, 3), "noise_strength": torch.zeros([])}, r"need \(2, 1\), or 1 in front"),
+        ({"noise": torch.zeros(2, 1), "noise_strength": torch.zeros(1)}, r"one number, \[\]"),
+        ({"noise": torch.zeros(1, 3), "noise_strength": torch.zeros([]), "dim": 0}, "dim other than 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        bias_act(torch.zeros(2, 3), **arguments)
-
-
-def test_integers_are_refused():
-    with pytest.raises(ValueError, match="float"):
-        bias_act(torch.zeros(2, 3, dtype=torch.int64))
+        bias_act(**{"x": torch.zeros(2, 3), **arguments})

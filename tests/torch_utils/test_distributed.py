@@ -1,6 +1,5 @@
 """The collectives, tried by two processes; and how an error of one of them reaches whoever started them."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,14 @@ import torch
 from torch_utils import distributed
 from torch_utils.distributed import (
     PeerError,
+    all_ranks_have,
     assert_equal_across_ranks,
-    broadcast_object_on_node,
+    broadcast_object,
     gather_rows,
     is_main,
     is_orphan,
-    share,
+    raise_on_all_ranks,
     spawn,
-    together,
 )
 
 
@@ -27,23 +26,17 @@ def try_collectives(folder: Path) -> None:
     gathered = gather_rows(rows)
     expected = [[0], [1], [2], [10], [11]] if rank == 0 else [[10], [11]]
     assert gathered.tolist() == expected and gather_rows(rows[:0]).shape == (0, 1)
-    with together():
-        pass
-    assert_equal_across_ranks("the weights", [1, 2])
-    assert (share(rank), broadcast_object_on_node(rank)) == (0, 0)
-    os.environ["LOCAL_RANK"] = "0"  # as if each had a machine of its own
-    assert (share(rank), broadcast_object_on_node(rank)) == (0, rank)
-    with pytest.raises(PeerError, match="the weights of process 1 differ from those of the first"):
-        assert_equal_across_ranks("the weights", [1, rank])
+    assert broadcast_object(rank) == 0 and all_ranks_have(True) and not all_ranks_have(rank == 0)
     assert is_main() == (rank == 0) and not is_orphan()
-    try:
-        with together():
-            if rank == 1:
-                raise OSError("the disk is gone")
-    except PeerError as error:
-        (folder / "seen").write_text(f"{rank}: {error}")
-    except OSError as error:
-        assert rank == 1 and str(error) == "the disk is gone"
+    assert_equal_across_ranks("the weights", [1, 2])
+    with pytest.raises(PeerError, match="the weights of process 1 differ from those of process 0"):
+        assert_equal_across_ranks("the weights", [1, rank])
+    with raise_on_all_ranks():
+        pass
+    with pytest.raises((PeerError, OSError)) as raised, raise_on_all_ranks():
+        if rank == 1:
+            raise OSError("the disk is gone")
+    (folder / str(rank)).write_text(str(raised.value))
     distributed.shutdown()
 
 
@@ -56,14 +49,7 @@ def fail_on_one(kind: type[Exception]) -> None:
 
 def test_two_processes(tmp_path: Path) -> None:
     spawn(try_collectives, 2, tmp_path)
-    assert (tmp_path / "seen").read_text() == "0: process 1: the disk is gone"
-
-
-def test_one_process_needs_no_others() -> None:
-    rows = torch.ones(2, 1)
-    assert gather_rows(rows) is rows
-    with pytest.raises(KeyError), together():
-        raise KeyError("x")
+    assert [(tmp_path / name).read_text() for name in "01"] == ["process 1: the disk is gone", "the disk is gone"]
 
 
 def test_the_failing_process_is_named_and_the_others_end() -> None:

@@ -1,16 +1,14 @@
-"""The doctor says the right thing about machines that are not at hand: each check gets the facts of one."""
+"""The verdicts of the doctor, on this machine and on others, of which each check gets the facts."""
 
 import ast
-import json
 import subprocess
 import sys
 import tomllib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dnnlib.dataclass_values import build
 from torch_utils.doctor import gpu, machine, packages, torch_facts
 from torch_utils.doctor.gpu import Driver
 from torch_utils.doctor.torch_facts import Gpu, TorchFacts
@@ -18,25 +16,16 @@ from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = "# comment\ntorch>=2.9\ntorchvision>=0.24\nnumpy>=1.26\npillow>=10.1\n"
-CONSTRAINTS = "torch==2.11.0\ntorchvision==0.26.0\nnumpy==2.4.6\npillow==13.0.0\nruff==1.0\n"
 GIB = 1 << 30
-T4 = Gpu("Tesla T4", 15 * GIB, 14 * GIB, (7, 5))
+T4 = Gpu("Tesla T4", 15 * GIB, 14 * GIB, (7, 5), is_supported=True)
 CPU = TorchFacts(version="2.11.0+cpu", torchvision="0.26.0+cpu")
-CUDA = TorchFacts(
-    version="2.11.0+cu130", cuda="13.0", torchvision="0.26.0+cu130", gpus=(T4,), operators="built, /cache/lib.so",
-    architectures=("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"),
-)  # fmt: skip
-BLIND = replace(CUDA, gpus=(), architectures=(), complaint="CUDA unknown error")
+CUDA = TorchFacts(version="2.11.0+cu130", cuda="13.0", torchvision="0.26.0+cu130", gpus=(T4,))
+BLIND = replace(CUDA, gpus=(), complaint="CUDA unknown error")
 DRIVER = Driver(version="580.95.05")
 
 
 def levels(verdicts: list[Verdict]) -> list[str]:
     return [verdict.level for verdict in verdicts]
-
-
-def only(verdicts: list[Verdict]) -> Verdict:
-    (verdict,) = verdicts
-    return verdict
 
 
 @pytest.mark.parametrize(
@@ -48,45 +37,30 @@ def only(verdicts: list[Verdict]) -> Verdict:
     ],
 )
 def test_missing_and_old_packages(versions: dict[str, str], expected: list[str]) -> None:
-    found = packages.check_packages(REQUIREMENTS, CONSTRAINTS, versions.get)
+    found = packages.check_packages(REQUIREMENTS, versions.get)
     assert levels(found) == expected
     assert all("constraints.txt" in verdict.remedy for verdict in found if verdict.level == FAIL)
-
-
-def test_a_version_other_than_the_tested_one_is_named_and_accepted() -> None:
-    versions = {"numpy": "2.5.0", "pillow": "13.0.0"}
-    found = only(packages.check_packages(REQUIREMENTS, CONSTRAINTS, versions.get))
-    assert found.text == "numpy 2.5.0 (tested: 2.4.6), pillow 13.0.0"
 
 
 @pytest.mark.parametrize(
     "facts, expected, words",
     [
         (CUDA, [OK, OK], "0.26.0"),
-        (TorchFacts(error="ModuleNotFoundError: No module named 'torch'"), [FAIL], "not installed"),
-        (TorchFacts(error="importing it ended Python with code -4 (it printed nothing)"), [FAIL], "code -4"),
+        (TorchFacts(error="ModuleNotFoundError: No module named 'torch'"), [FAIL], "cannot be imported (Module"),
         (replace(CPU, version="2.8.0"), [FAIL], "too old"),
         (replace(CUDA, torchvision="0.25.0+cu130"), [OK, WARN], "not built for"),
         (replace(CUDA, torchvision="0.26.0+cpu"), [OK, WARN], "not built for"),
-        (replace(CUDA, torchvision_error="ModuleNotFoundError: No module named 'torchvision'"), [OK, FAIL], "not inst"),
         (replace(CUDA, torchvision_error="RuntimeError: operator torchvision::nms does not exist"), [OK, FAIL], "nms"),
     ],
 )
 def test_pytorch_and_torchvision(facts: TorchFacts, expected: list[str], words: str) -> None:
-    found = packages.check_pytorch(facts, REQUIREMENTS, CONSTRAINTS)
+    found = packages.check_pytorch(facts, REQUIREMENTS)
     assert levels(found) == expected
     assert words in found[-1].text
 
 
-def test_the_rule_of_matching_versions_holds_for_our_own() -> None:
-    tested = packages.parse((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    least = packages.parse((ROOT / "requirements.txt").read_text(encoding="utf-8"))
-    assert tested["torchvision"].startswith(f"{packages.matching_torchvision(tested['torch'])}.")
-    assert least["torchvision"] == packages.matching_torchvision(least["torch"])
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="stands in for nvidia-smi by a shell script")
-def test_nvidia_smi_is_asked_and_its_answer_read(tmp_path: Path) -> None:
+def test_driver_version_from_nvidia_smi(tmp_path: Path) -> None:
     script = tmp_path / "nvidia-smi"
 
     def ask(lines: str) -> Driver:
@@ -103,66 +77,39 @@ def test_nvidia_smi_is_asked_and_its_answer_read(tmp_path: Path) -> None:
     "facts, driver, visible, is_wsl, text, remedy",
     [
         (BLIND, Driver("there is no nvidia-smi"), None, False, "training runs on the CPU", "docker run --gpus=all"),
-        (BLIND, Driver("NVML"), None, True, "NVML", "driver on Windows"),
-        (CPU, DRIVER, None, False, "for the CPU alone", "--force-reinstall"),
-        (BLIND, DRIVER, "-1", False, "hides it", "unset"),
+        (CPU, DRIVER, None, False, "for the CPU only", "--force-reinstall"),
         (BLIND, DRIVER, "", False, "hides it", "unset"),
         (BLIND, replace(DRIVER, version="579.9"), None, False, "579.9 is too old, PyTorch's CUDA 13.0 needs 580", "/cu126"),
         (BLIND, replace(DRIVER, version="537.13"), None, True, "too old", "driver on Windows"),
         (replace(BLIND, cuda="12.6"), replace(DRIVER, version="535.54"), None, False, "unknown error", "restart"),
-        (BLIND, DRIVER, "3", True, "CUDA unknown error", "unset CUDA_VISIBLE_DEVICES, which is 3"),
-        (BLIND, DRIVER, None, True, "CUDA unknown error", "wsl --update"),
+        (BLIND, DRIVER, None, True, "CUDA unknown error", "apt purge"),
         (TorchFacts(error="broken"), DRIVER, None, False, "cannot be imported", ""),
     ],
 )  # fmt: skip
 def test_why_pytorch_sees_no_gpu(
     facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool, text: str, remedy: str
 ) -> None:
-    verdict = only(gpu.check_gpus(facts, driver, visible, is_wsl, False))
+    (verdict,) = gpu.check_gpus(facts, driver, visible, is_wsl)
     assert verdict.level == WARN  # the CPU trains as well
-    assert text in verdict.text
-    assert remedy in verdict.remedy
+    assert text in verdict.text and remedy in verdict.remedy
 
 
-def test_a_driver_for_linux_in_wsl_hides_the_one_of_windows() -> None:
-    assert "apt purge" in only(gpu.check_gpus(BLIND, DRIVER, None, True, True)).remedy
-    assert levels(gpu.check_gpus(CUDA, DRIVER, None, True, True)) == [OK]
+def test_gpus_that_pytorch_has_no_kernels_for() -> None:
+    old = replace(T4, capability=(6, 1), is_supported=False)
+    first, second = gpu.check_gpus(replace(CUDA, gpus=(old, T4)), DRIVER, None, False)
+    assert (first.level, second.level) == (FAIL, OK) and "cu126" in first.remedy
+    assert "Tesla T4, 15.0 GiB, 14.0 GiB free, compute capability 6.1: this PyTorch has no kernels" in first.text
+    assert levels(gpu.check_gpus(replace(CUDA, gpus=(T4, old)), DRIVER, None, False)) == [OK, WARN]
 
 
-def test_an_older_cuda_is_offered_only_to_a_driver_that_runs_it() -> None:
-    verdict = only(gpu.check_gpus(BLIND, replace(DRIVER, version="470.82"), None, False, False))
-    assert verdict.remedy == "update NVIDIA's driver"
-
-
-@pytest.mark.parametrize(
-    "capability, expected, remedy",
-    [((6, 1), FAIL, "cu126"), ((7, 0), FAIL, "cu126"), ((7, 5), OK, ""), ((12, 1), OK, ""), ((13, 0), OK, "")],
-)
-def test_gpus_that_pytorch_has_no_kernels_for(capability: tuple[int, int], expected: str, remedy: str) -> None:
-    other = replace(T4, capability=capability)
-    first, second = gpu.check_gpus(replace(CUDA, gpus=(other, T4)), DRIVER, None, False, False)
-    assert (first.level, second.level) == (expected, OK)
-    assert remedy in first.remedy and "Tesla T4, 15.0 GiB, 14.0 GiB of them free" in first.text
-    beside = gpu.check_gpus(replace(CUDA, gpus=(T4, other)), DRIVER, None, False, False)
-    assert levels(beside) == [OK, OK if expected == OK else WARN]  # training takes the first one
-
-
-def test_the_state_of_the_compiled_operators() -> None:
-    assert gpu.check_operators(CPU) == []
-    assert only(gpu.check_operators(CUDA)).text == "built, /cache/lib.so"
-    missing = only(gpu.check_operators(replace(CUDA, operators="", operators_problem="there is no nvcc: install it")))
-    assert missing.level == WARN and "there is no nvcc" in missing.text
-
-
-def test_memory_is_bounded_by_the_container() -> None:
+def test_memory_is_limited_by_the_container() -> None:
     def check(total_gib: int, available_gib: int, limit: str = "max\n", is_wsl: bool = False) -> Verdict:
         sizes = f"MemTotal:  {total_gib << 20} kB\nMemFree: 100 kB\nMemAvailable:   {available_gib << 20} kB\nHuge: 0\n"
-        return only(machine.check_memory(sizes, ["", limit], is_wsl))
+        return machine.check_memory(sizes, ["", limit], is_wsl)[0]
 
-    assert check(16, 12) == Verdict(OK, "memory", "16.0 GiB, 12.0 GiB of them available")
+    assert check(16, 12) == Verdict(OK, "memory", "16.0 GiB, 12.0 GiB available")
     assert check(16, 12, f"{2 * GIB}\n").text.startswith("2.0 GiB, 2.0 GiB")
     assert ".wslconfig" in check(4, 2, is_wsl=True).remedy
-    assert check(16, 1, is_wsl=True).remedy == "close other programs"
     assert machine.check_memory("", [], False) == []
 
 
@@ -170,10 +117,8 @@ def test_memory_is_bounded_by_the_container() -> None:
     "folder, free_bytes, is_wsl, remedy",
     [
         ("/home/me", 100 * GIB, True, ""),
-        ("/home/me", GIB, False, "make room"),
+        ("/home/me", GIB, False, "free some space"),
         ("/mnt/c/Users/me/styleformer", 100 * GIB, True, "Linux home folder"),
-        ("/mnt/d", 100 * GIB, True, "Linux home folder"),
-        ("/mnt/data/images", 100 * GIB, True, ""),
         ("/mnt/c/images", 100 * GIB, False, ""),
     ],
 )
@@ -207,7 +152,7 @@ def test_without_pytorch_and_a_package_the_other_checks_go_on(tmp_path: Path, mo
     done = doctor(forget)
     assert done.returncode == 1 and not done.stderr
     assert f"FAIL scipy: not installed -> {packages.INSTALL}" in done.stdout.splitlines()
-    assert f"FAIL PyTorch: not installed -> {packages.INSTALL}" in done.stdout.splitlines()
+    assert "FAIL PyTorch: cannot be imported (ModuleNotFoundError: No module named 'torch')" in done.stdout
     assert " disk: " in done.stdout
     assert done.stdout.splitlines()[-1] == "Training is not possible yet: scipy, PyTorch."
 
@@ -217,15 +162,10 @@ def test_without_pytorch_and_a_package_the_other_checks_go_on(tmp_path: Path, mo
     [
         ("raise OSError('libcudart.so.13: cannot open shared object file')", "libcudart.so.13"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "code -4"),
-        ("import os; os.write(1, bytes([255, 10])); os._exit(1)", "code 1"),
         ("raise SystemExit(0)", "code 0 (it printed nothing)"),
-        (
-            "import atexit; print('hi', end=''); atexit.register(print, 'bye'); raise OSError('no libc')",
-            "OSError: no libc",
-        ),
     ],
 )
-def test_pytorch_that_cannot_be_imported_is_told(
+def test_pytorch_that_cannot_be_imported_is_reported(
     module: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text(module)
@@ -233,11 +173,7 @@ def test_pytorch_that_cannot_be_imported_is_told(
     assert words in torch_facts.ask().error
 
 
-def test_facts_survive_the_way_between_processes() -> None:
-    assert build(TorchFacts, json.loads(json.dumps(asdict(CUDA))), "facts") == CUDA
-
-
-def test_an_older_python_is_told_before_anything_it_cannot_read() -> None:
+def test_an_older_python_is_reported_before_imports_it_cannot_parse() -> None:
     """The first modules are plain enough for Python 3.8, and the version comes before every import of ours."""
     folder = ROOT / "torch_utils" / "doctor"
     for path in (folder / "__init__.py", folder.parent / "__init__.py", folder / "__main__.py"):

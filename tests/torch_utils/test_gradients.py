@@ -1,17 +1,13 @@
-"""Averaged gradients become finite, tensor by tensor on the CPU and through one flat tensor, as on every GPU."""
-
-from collections.abc import Callable
+"""Averaged gradients become finite, in few kernels."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_utils.distributed import average_flat_gradients, average_gradients
+from torch_utils.distributed import average_gradients
 
 NAN, INF = float("nan"), float("inf")
-Average = Callable[..., tuple[Tensor, Tensor]]
-BOTH = pytest.mark.parametrize("average", [average_gradients, average_flat_gradients])
 
 
 def parameters_with(*grads: list[float] | None) -> list[nn.Parameter]:
@@ -22,42 +18,39 @@ def parameters_with(*grads: list[float] | None) -> list[nn.Parameter]:
     return parameters
 
 
-@BOTH
-def test_gradients_become_finite_and_missing_ones_stay_missing(average: Average) -> None:
+def test_gradients_become_finite_and_missing_ones_stay_missing() -> None:
     parameters = parameters_with([1.0, NAN, INF, -INF], None, [7.0], [2.0, 3.0])
-    _, is_finite = average(parameters, torch.zeros([]))
+    _, is_finite = average_gradients(parameters, torch.zeros([]))
     grads = [None if p.grad is None else p.grad.tolist() for p in parameters]
     assert grads == [[[1.0, 0.0, 1e5, -1e5]], None, [[7.0]], [[2.0, 3.0]]]
     assert not is_finite
 
 
-@BOTH
-def test_left_as_they_are_for_a_scaler(average: Average) -> None:
+def test_left_as_they_are_for_a_scaler() -> None:
     parameters = parameters_with([1.0, INF], [NAN])
-    loss, is_finite = average(parameters, torch.tensor(5.0), replace=False)
+    loss, is_finite = average_gradients(parameters, torch.tensor(5.0), replace=False)
     assert parameters[0].grad is not None and parameters[0].grad.tolist() == [[1.0, INF]]
     assert parameters[1].grad is not None and parameters[1].grad.isnan().all()
     assert loss == 5 and not is_finite
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("grads", "loss", "expected"),
     [
-        ([[1.0, -3e38], [3e38]], 2.0, True),  # the largest numbers are finite, and so is what is said of them
+        ([[1.0, -3e38], [3e38]], 2.0, True),  # the largest numbers are finite
         ([[1.0, 2.0], [NAN]], 2.0, False),
         ([[1.0, -INF], [2.0]], 2.0, False),
         ([[1.0, 2.0], [3.0]], NAN, False),
         ([[1.0, 2.0], [3.0]], INF, False),
     ],
 )
-def test_what_is_finite(average: Average, grads: list[list[float]], loss: float, expected: bool) -> None:
+def test_what_is_finite(grads: list[list[float]], loss: float, expected: bool) -> None:
     parameters = parameters_with(*grads)
-    found = average(parameters, torch.tensor(loss))[1]
+    found = average_gradients(parameters, torch.tensor(loss))[1]
     assert found.shape == () and found.dtype == torch.bool and bool(found) is expected
 
 
-def test_the_flat_tensor_takes_few_kernels_however_many_gradients() -> None:
+def test_few_kernels_for_any_number_of_gradients() -> None:
     """One to copy, two to look, one to replace: no copy back, since the gradients become parts of it."""
     launched = []
 
@@ -74,7 +67,7 @@ def test_the_flat_tensor_takes_few_kernels_however_many_gradients() -> None:
     expected = [p.grad.clone() for p in parameters if p.grad is not None]
     loss = torch.zeros([])
     with Count():
-        average_flat_gradients(parameters, loss)
+        average_gradients(parameters, loss)
     assert len(launched) <= 4, launched
     grads = [p.grad for p in parameters if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(grads, expected, strict=True))

@@ -1,26 +1,29 @@
 """The compiled operators on GPUs: every dtype, layout and size, streams, several devices, graphs, and the sanitizer."""
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from torch_utils.ops import native
+from torch_utils.ops import kernels, native
 from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.bias_act_reference import bias_act_reference
+from torch_utils.ops.bias_act_reference import ACTIVATIONS, bias_act_reference
+from torch_utils.ops.kernels import find_kernel
 from torch_utils.ops.native import build, loading, toolchain
-from torch_utils.ops.native.selftest import compare
+from torch_utils.ops.native.selftest import compare, derivatives
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_reference
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU"),
-    pytest.mark.usefixtures("gpu_library"),
 ]
 
 ROOT = Path(__file__).parents[2]
@@ -36,20 +39,14 @@ def gpu_library() -> None:
         toolchain.find_nvcc(toolchain.present_architectures())
     except toolchain.OperatorsUnavailable as error:
         pytest.skip(str(error))
-    native.require("cuda")
+    loading.load_library("cuda")
 
 
 @pytest.fixture(autouse=True)
-def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_chosen", "native")
-    monkeypatch.setattr(native, "_ready", {})
-
-
-def derivatives(function, x: Tensor, weight: Tensor, again: Tensor) -> list[Tensor]:
-    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
-    y = function(x)
-    (dx,) = torch.autograd.grad(y, x, weight, create_graph=True)
-    return [y.detach(), dx.detach(), *torch.autograd.grad(dx, (weight, x), again, materialize_grads=True)]
+def compiled(gpu_library: None) -> Iterator[None]:
+    native.enable("cuda", "native")
+    yield
+    kernels.disable_all()
 
 
 def assert_near(actual: Tensor, expected: Tensor, units: float = 16) -> None:
@@ -73,21 +70,21 @@ def test_bias_act(dtype: torch.dtype, memory_format: torch.memory_format, size: 
     x = torch.randn(size, device="cuda").to(dtype).to(memory_format=memory_format)
     bias, noise = torch.randn(size[1], device="cuda").to(dtype), torch.randn(1, 1, *size[2:], device="cuda").to(dtype)
     strength = torch.tensor(0.25, device="cuda", dtype=torch.promote_types(dtype, torch.float32))
-    wide = (bias.double(), noise.double(), strength.double())
-    for act in ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"):
-        for clamp in (None, 1.0):
-            expected = bias_act_reference(x.double(), wide[0], 1, act, 0.2, 1.5, clamp, wide[1], wide[2])
-            away = (expected.abs() - (clamp or -1)).abs() > 0.02  # rounding decides at the bend
-            weight, again = torch.randn_like(x) * away, torch.randn_like(x) * away
-            results = derivatives(
-                lambda x, a=act, c=clamp: bias_act(x, bias, 1, a, 0.2, 1.5, c, noise, strength), x, weight, again
-            )
-            truth = derivatives(
-                lambda x, a=act, c=clamp: bias_act_reference(x, wide[0], 1, a, 0.2, 1.5, c, wide[1], wide[2]),
-                x.double(), weight.double(), again.double(),
-            )  # fmt: skip
-            for actual, one in zip(results, truth, strict=True):
-                assert_near(actual, one)
+    added, wide = (bias, noise, strength), (bias.double(), noise.double(), strength.double())
+    for act, clamp in itertools.product(ACTIVATIONS, (None, 1.0)):
+
+        def apply(
+            x: Tensor, added: tuple[Tensor, ...], operator: Callable[..., Tensor], act=act, clamp=clamp
+        ) -> Tensor:
+            return operator(x, added[0], 1, act, 0.2, 1.5, clamp, *added[1:])
+
+        expected = apply(x.double(), wide, bias_act_reference)
+        away = (expected.abs() - (clamp or -1)).abs() > 0.02  # close to the clamp, rounding decides whether it applies
+        weight, again = torch.randn_like(x) * away, torch.randn_like(x) * away
+        results = derivatives(partial(apply, added=added, operator=bias_act), weight, again, x)
+        truth = derivatives(partial(apply, added=wide, operator=bias_act_reference), weight, again, x.double())
+        for actual, one in zip(results, truth, strict=True):
+            assert_near(actual, one)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -97,20 +94,12 @@ def test_bias_act(dtype: torch.dtype, memory_format: torch.memory_format, size: 
 def test_upfirdn2d(dtype, memory_format, size, taps) -> None:
     torch.manual_seed(0)
     x, f = torch.randn(size, device="cuda").to(dtype).to(memory_format=memory_format), setup_filter(taps).cuda()
-    for up, down, padding in (
-        (1, 1, (7, 6, 5, 8)),
-        (2, 1, (9, 10, 8, 7)),
-        (1, 2, (12, 6, 9, 7)),
-        (3, 4, (15, 8, 9, 9)),
-    ):
-        factors = (up, up), (down, down)
-        expected = upfirdn2d_reference(x.double(), f, *factors, padding, True, 1.5)
-        weight, again = torch.randn_like(expected).to(dtype), torch.randn_like(x)
-        results = derivatives(lambda x, u=up, d=down, p=padding: upfirdn2d(x, f, u, d, p, True, 1.5), x, weight, again)
-        truth = derivatives(
-            lambda x, s=factors, p=padding: upfirdn2d_reference(x, f, *s, p, True, 1.5),
-            x.double(), weight.double(), again.double(),
-        )  # fmt: skip
+    geometries = ((1, 1, (7, 6, 5, 8)), (2, 1, (9, 10, 8, 7)), (1, 2, (12, 6, 9, 7)), (3, 4, (15, 8, 9, 9)))
+    for up, down, padding in geometries:
+        settings = (up, up), (down, down), padding, True, 1.5
+        weight, again = torch.randn_like(upfirdn2d_reference(x.double(), f, *settings)).to(dtype), torch.randn_like(x)
+        results = derivatives(lambda x, s=settings: upfirdn2d(x, f, *s), weight, again, x)
+        truth = derivatives(lambda x, s=settings: upfirdn2d_reference(x, f, *s), weight, again, x.double())
         for actual, one in zip(results, truth, strict=True):
             assert_near(actual, one, units=64)
 
@@ -190,11 +179,10 @@ def test_compiled_code_passes_through() -> None:
     assert_near(one, other)
 
 
-def test_auto_uses_them_after_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_chosen", "auto")
+def test_auto_uses_them_after_one_check() -> None:
+    native.prepare(torch.device("cuda"), "auto")
     for operator in ("bias_act", "upfirdn2d"):
-        assert native.should_use_native(torch.zeros(1, device="cuda"), operator)
-        assert not native.should_use_native(torch.zeros(1), operator)
+        assert find_kernel(operator, torch.zeros(1, device="cuda")) and not find_kernel(operator, torch.zeros(1))
     assert list(build.library_path(loading.target_for("cuda")).parent.glob("checked-*"))
 
 

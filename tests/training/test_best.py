@@ -10,8 +10,8 @@ from training.run.best import keep_best
 
 RESULT = MetricResult(
     metric="fid5k_full", value=0.0, floor=None, details={}, settings={}, num_real=50, num_gen=5000, seed=0,
-    snapshot="", snapshot_hash="", real_hash="a", real_cached=False, detector="inception_2015", detector_digest="d", resize="",
-    comparable_to_published=True, versions={}, seconds=1.0, timestamp=0.0,
+    snapshot="", snapshot_hash="", real_path="/a", real_hash="a", real_cached=False, detector="inception_2015",
+    detector_digest="d", resize="", comparable_to_published=True, versions={}, seconds=1.0, timestamp=0.0,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 import train as train_script
 from dnnlib.dataclass_values import ConfigError, override
-from training import compilation
+from training import compilation, launch
 from training.augment.pipe import AugmentPipe
 from training.compilation import (
     Compiled,
@@ -171,7 +171,7 @@ def test_graphs_can_be_forced_forbidden_or_left_to_the_program(text: str) -> Non
 
 def test_train_py_leaves_graphs_to_the_program(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[RunConfig] = []
-    monkeypatch.setattr(train_script, "dry_run", lambda config, *rest: seen.append(config))
+    monkeypatch.setattr(launch, "dry_run", lambda config, *rest: seen.append(config))
     options = [f"--data={tiny_data}", "--outdir=unused", "--metrics=none", "--dry-run"]
     for more in ([], ["--compile=0"], ["--set", "performance.cuda_graphs=false"]):
         train_script.main([*options, *more], standalone_mode=False)
@@ -242,5 +242,5 @@ def test_compiling_is_said_once_and_only_where_it_happens(
         run(torch.ones(1, 2))
     assert (
         capsys.readouterr().out
-        == f"Compiling the networks: minutes at the first start, less later (kept in {tmp_path}).\n"
+        == f"Compiling the networks: minutes at the first start, less later (cached in {tmp_path}).\n"
     )

@@ -20,13 +20,21 @@ def test_stage_sizes(height: int, width: int, sizes: list[tuple[int, int]]) -> N
     assert DatasetSpec(height, width, 3).stage_sizes == tuple(sizes)
 
 
-@pytest.mark.parametrize(("height", "width", "channels"), [(512, 512, 3), (97, 97, 3), (4, 4, 3), (32, 32, 4)])
+@pytest.mark.parametrize(("height", "width", "channels"), [(2048, 2048, 3), (97, 97, 3), (4, 4, 3), (32, 32, 4)])
 def test_images_that_cannot_be_used(height: int, width: int, channels: int) -> None:
     with pytest.raises(ConfigError):
         DatasetSpec(height, width, channels)
 
 
-SIZES = {"stl10": 48, "celeba64": 64, "church128": 128, "paper256": 256}
+SIZES = {
+    "stl10": 48,
+    "celeba64": 64,
+    "church128": 128,
+    "paper256": 256,
+    "hybrid256": 256,
+    "hybrid512": 512,
+    "hybrid1024": 1024,
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -117,3 +125,9 @@ def test_auto_follows_the_published_rules() -> None:
     assert config.ema.kimg == 20
     assert config.generator.widths == (1024, 256, 64, 64, 64)
     assert config.generator.layers == (1, 2, 1, 1, 1)
+
+
+def test_arithmetic_of_training() -> None:
+    """The numbers of the cifar preset: 137 GFLOP per image."""
+    assert LossConfig(r1_gamma=0.01).training_flops(17.5, 8.04) == pytest.approx(137, abs=1)
+    assert LossConfig(r1_gamma=0, pl_weight=2, pl_interval=4).training_flops(1.0, 0.0) == 4 + 6 / 8

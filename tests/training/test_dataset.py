@@ -1,18 +1,15 @@
 import itertools
 import json
-import pickle
 import shutil
-import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from image_sets import noise, write_images
 from torch import Tensor
 
-from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
 from training.config import DatasetSpec
 from training.data.stream import ImageDataset, order, stream
@@ -20,57 +17,38 @@ from training.data.stream import ImageDataset, order, stream
 COUNT = 10
 
 
-def _pixels(index: int, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (8, 16, channels), dtype=np.uint8)
-
-
-def _label(index: int) -> int:
-    return index % 3
-
-
-def _write(dest: Path, count: int = COUNT) -> Path:
-    with write_dataset(dest, ["a", "b", "c", "never seen"]) as writer:
-        for index in range(count):
-            writer.add(encode_png(_pixels(index)), _label(index))
-    return dest
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return _write(tmp_path / "data.zip")
+    return write_images(tmp_path / "data.zip", map(noise, range(COUNT)))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return _write(tmp_path / "data")
+    return write_images(tmp_path / "data", map(noise, range(COUNT)))
 
 
 def test_spec_images_and_labels(data: Path, folder: Path) -> None:
     for dataset in (ImageDataset(data, use_labels=True), ImageDataset(folder, use_labels=True)):
-        assert dataset.spec == DatasetSpec(8, 16, 3, 4, ("a", "b", "c", "never seen"))
+        assert dataset.spec == DatasetSpec(8, 16, 3, 3, ("0", "1", "2"))
         assert len(dataset) == dataset.num_files == COUNT
         for index in range(COUNT):
             image, label = dataset[index]
-            assert image.dtype == np.uint8
-            assert np.array_equal(image, _pixels(index).transpose(2, 0, 1))
-            assert label.dtype == np.float32
-            assert label.tolist() == [float(_label(index) == k) for k in range(4)]
-        assert np.array_equal(dataset.labels(), np.stack([dataset.label(index) for index in range(COUNT)]))
-
-
-def test_labels_are_empty_unless_asked_for(data: Path) -> None:
-    dataset = ImageDataset(data)
-    assert dataset.spec == DatasetSpec(8, 16, 3)
-    assert dataset.label(3).shape == (0,)
-    assert dataset.labels().shape == (COUNT, 0)
+            assert (image.dtype, label.dtype) == (np.uint8, np.float32)
+            assert np.array_equal(image, noise(index).transpose(2, 0, 1))
+            assert label.tolist() == dataset.labels()[index].tolist() == [float(index % 3 == k) for k in range(3)]
+    unlabelled = ImageDataset(data)
+    assert unlabelled.spec == DatasetSpec(8, 16, 3)
+    assert unlabelled.label(3).shape == (0,) and unlabelled.labels().shape == (COUNT, 0)
+    pairs = [[f"00000/img{index:08d}.png", [index, 0.5]] for index in range(COUNT)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    assert ImageDataset(folder, use_labels=True).label(7).tolist() == [7.0, 0.5]
 
 
 def test_mirror_doubles(data: Path) -> None:
     dataset = ImageDataset(data, use_labels=True, mirror=True)
     assert (len(dataset), dataset.num_files) == (2 * COUNT, COUNT)
     assert np.array_equal(dataset.image(COUNT + 3), dataset.image(3)[:, :, ::-1])
-    assert np.array_equal(dataset.label(COUNT + 4), dataset.label(4))
-    assert np.array_equal(dataset.labels()[COUNT + 4], dataset.label(4))
+    assert dataset.label(COUNT + 4).tolist() == dataset.labels()[COUNT + 4].tolist() == dataset.label(4).tolist()
     for index in (-1, 2 * COUNT):
         with pytest.raises(IndexError, match=r"only 0\.\.19"):
             dataset.image(index)
@@ -79,10 +57,10 @@ def test_mirror_doubles(data: Path) -> None:
 def test_subset_depends_on_the_seed_alone(data: Path) -> None:
     def chosen(max_images: int, seed: int) -> list[int]:
         dataset = ImageDataset(data, use_labels=True, max_images=max_images, seed=seed)
-        every = [_pixels(index).tobytes() for index in range(COUNT)]
+        every = [noise(index).tobytes() for index in range(COUNT)]
         indexes = [every.index(dataset.image(k).transpose(1, 2, 0).tobytes()) for k in range(len(dataset))]
-        assert dataset.labels().argmax(axis=1).tolist() == [_label(index) for index in indexes]
-        assert dataset.spec.label_dim == 4
+        assert dataset.labels().argmax(axis=1).tolist() == [index % 3 for index in indexes]
+        assert dataset.spec.label_dim == 3
         return indexes
 
     assert chosen(4, 1) == chosen(4, 1) == sorted(chosen(4, 1))
@@ -90,16 +68,8 @@ def test_subset_depends_on_the_seed_alone(data: Path) -> None:
     assert len({tuple(chosen(4, seed)) for seed in range(5)}) > 1
     assert chosen(COUNT, 1) == list(range(COUNT))
     for wrong in (0, COUNT + 1):
-        with pytest.raises(ValueError, match=rf"subset of {wrong} .* has 10"):
+        with pytest.raises(ValueError, match=rf"--subset={wrong}: .* has 10 images"):
             ImageDataset(data, max_images=wrong)
-
-
-def test_vector_labels(folder: Path) -> None:
-    pairs = [[f"00000/img{index:08d}.png", [index, 0.5]] for index in range(COUNT)]
-    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
-    dataset = ImageDataset(folder, use_labels=True)
-    assert dataset.spec.label_dim == 2
-    assert dataset.label(7).tolist() == [7.0, 0.5]
 
 
 def test_content_hash_follows_the_content_only(data: Path, folder: Path, tmp_path: Path) -> None:
@@ -114,22 +84,9 @@ def test_content_hash_follows_the_content_only(data: Path, folder: Path, tmp_pat
         ImageDataset(data, use_labels=True, max_images=5).content_hash(),
         expected,
     }
-    (folder / "00000" / "img00000003.png").write_bytes(encode_png(_pixels(99)))
+    (folder / "00000" / "img00000003.png").write_bytes(encode_png(noise(99)))
     others.add(ImageDataset(folder, use_labels=True).content_hash())
     assert len(others) == 5
-
-
-def test_pickled_dataset_reads_the_same(data: Path) -> None:
-    dataset = ImageDataset(data, use_labels=True)
-    dataset.image(0)
-    copy = pickle.loads(pickle.dumps(dataset))
-    assert np.array_equal(copy.image(5), dataset.image(5))
-
-
-def _rewrite_json(folder: Path, change: Callable[[dict[str, list[object]]], object]) -> None:
-    content = json.loads((folder / "dataset.json").read_text())
-    change(content)
-    (folder / "dataset.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -138,14 +95,16 @@ def _rewrite_json(folder: Path, change: Callable[[dict[str, list[object]]], obje
         (lambda content: content["labels"].pop(), r"no label for 00000/img00000009.png"),
         (lambda content: content["labels"].append(["x.png", 0]), r"do not exist: x.png"),
         (lambda content: content["labels"][2].__setitem__(1, [1.0]), r"img00000002.png is a vector"),
-        (lambda content: content["labels"][2].__setitem__(1, 4), r"img00000002.png is 4, outside 0..3"),
-        (lambda content: content.update(labels=None), r"no labels.*--labels-from-folders"),
+        (lambda content: content["labels"][2].__setitem__(1, 4), r"img00000002.png is 4, outside 0..2"),
+        (lambda content: content.update(labels=None), r"--cond needs labels.*--labels-from-folders"),
     ],
 )
 def test_labels_that_do_not_fit(
     folder: Path, change: Callable[[dict[str, list[object]]], object], message: str
 ) -> None:
-    _rewrite_json(folder, change)
+    content = json.loads((folder / "dataset.json").read_text())
+    change(content)
+    (folder / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         ImageDataset(folder, use_labels=True)
     assert len(ImageDataset(folder)) == COUNT  # they do not matter here
@@ -158,37 +117,24 @@ def test_bad_data_sets(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="empty contains no images"):
         ImageDataset(tmp_path / "empty")
     bad = folder / "00000" / "img00000009.png"
-    bad.write_bytes(encode_png(_pixels(0)[:, :8]))
+    bad.write_bytes(encode_png(noise(0)[:, :8]))
     with pytest.raises(ValueError, match=r"img00000000.png in .* is 16x8 and .*img00000009.png in .* is 8x8"):
         ImageDataset(folder)
-    alpha = np.concatenate([_pixels(0), _pixels(0)[:, :, :1]], axis=2)
+    alpha = np.concatenate([noise(0), noise(0)[:, :, :1]], axis=2)
     bad.write_bytes(encode_png(alpha))
     with pytest.raises(ValueError, match=r"img00000009.png in .* alpha channel"):
         ImageDataset(folder)
-    bad.write_bytes(encode_png(_pixels(0))[:60])  # seen only when it is read
+    bad.write_bytes(encode_png(noise(0))[:60])  # seen only when it is read
     with pytest.raises(ValueError, match=r"img00000009.png in .* is damaged"):
         ImageDataset(folder).image(9)
 
 
 def test_grey_and_mixed(tmp_path: Path) -> None:
-    with write_dataset(tmp_path / "d") as writer:
-        writer.add(encode_png(_pixels(0, 1)), None)
-        writer.add(encode_png(_pixels(1, 1)), None)
-    dataset = ImageDataset(tmp_path / "d")
+    dataset = ImageDataset(write_images(tmp_path / "d", (noise(index, channels=1) for index in range(2))))
     assert dataset.spec.channels == 1
     assert dataset.image(0).shape == (1, 8, 16)
-    (tmp_path / "d" / "00000" / "img00000001.png").write_bytes(encode_png(_pixels(1)))
+    (tmp_path / "d" / "00000" / "img00000001.png").write_bytes(encode_png(noise(1)))
     assert ImageDataset(tmp_path / "d").image(0).shape == (3, 8, 16)
-
-
-def test_large_zip_opens_fast(tmp_path: Path) -> None:
-    png = encode_png(np.zeros((32, 32, 3), np.uint8))
-    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
-        for index in range(12_000):
-            archive.writestr(f"{index // 1000:05d}/img{index:08d}.png", png)
-    start_sec = time.process_time()
-    assert len(ImageDataset(tmp_path / "d.zip")) == 12_000
-    assert time.process_time() - start_sec < 2
 
 
 def test_order_is_a_permutation_each_epoch_and_can_start_anywhere() -> None:
@@ -213,26 +159,21 @@ def test_stream_follows_the_order(data: Path) -> None:
     indices = order(3, 0, len(dataset))
     for images, labels in itertools.islice(batches, 10):
         assert (images.dtype, images.shape) == (torch.uint8, (3, 3, 8, 16))
-        assert (labels.dtype, labels.shape) == (torch.float32, (3, 4))
+        assert (labels.dtype, labels.shape) == (torch.float32, (3, 3))
         for image, label in zip(images, labels, strict=True):
             index = next(indices)
             assert np.array_equal(image, dataset.image(index))
             assert np.array_equal(label, dataset.label(index))
 
 
-def test_stream_resumes(data: Path) -> None:
+def test_stream_resumes_anywhere_on_any_number_of_ranks(data: Path) -> None:
     dataset = ImageDataset(data)
     full = _images(stream(dataset, seed=3, start_nimg=0, batch_size=4, micro_batch=2), 40)
     assert _images(stream(dataset, seed=3, start_nimg=12, batch_size=4, micro_batch=2), 28) == full[12:]
     assert _images(stream(dataset, seed=3, start_nimg=12, batch_size=8, micro_batch=8), 24) == full[12:36]
-
-
-def test_micro_batches_are_the_same_on_any_number_of_ranks(data: Path) -> None:
-    dataset = ImageDataset(data)
-    alone = _images(stream(dataset, seed=3, start_nimg=8, batch_size=8, micro_batch=2), 16)
     for rank in (0, 1):
         ours = stream(dataset, seed=3, start_nimg=8, batch_size=8, micro_batch=2, rank=rank, world_size=2)
-        parts = [alone[start : start + 2] for start in range(2 * rank, 16, 4)]
+        parts = [full[start : start + 2] for start in range(8 + 2 * rank, 24, 4)]
         assert _images(ours, 8) == list(itertools.chain.from_iterable(parts))
 
 
@@ -246,8 +187,3 @@ def test_worker_processes_change_nothing(data: Path, folder: Path) -> None:
         there = stream(dataset, seed=3, start_nimg=4, batch_size=4, micro_batch=2, num_workers=2)
         assert _images(there, 30) == here
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_batch_that_cannot_be_cut_is_refused(data: Path) -> None:
-    with pytest.raises(ValueError, match=r"batch of 8 .* micro-batches of 4 for 4 ranks.*--batch-gpu"):
-        stream(ImageDataset(data), seed=0, start_nimg=0, batch_size=8, micro_batch=4, world_size=4)

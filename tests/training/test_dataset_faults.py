@@ -1,29 +1,26 @@
-"""Images that break, data sets that vanish and processes that are killed while training reads."""
+"""Images that break, data sets that vanish and workers that are killed while training reads."""
 
 import itertools
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import time
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_sets import noise, write_images
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dnnlib.archive.file_tree import _opened
-from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
-from training.data.stream import MAX_BROKEN, DataError, ImageDataset, stream
-from training.data.workers import read_ahead
+from training.data.stream import MAX_BROKEN, DataError, ImageDataset, read_ahead, stream
 
 COUNT = 24
 EPOCH = 2 * COUNT  # flipped images too
@@ -31,19 +28,12 @@ Workers = Callable[[], list[BaseProcess]]
 Item = tuple[bytes, bytes]  # an image and its label
 
 
-def _pixels(index: int, height: int = 8) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (height, 16, 3), dtype=np.uint8)
-
-
 def _name(index: int) -> str:
     return f"00000/img{index:08d}.png"
 
 
 def _write(dest: Path, first: int = 0, force: bool = False) -> Path:
-    with write_dataset(dest, [str(index) for index in range(COUNT)], force) as writer:
-        for index in range(COUNT):
-            writer.add(encode_png(_pixels(first + index)), index)
-    return dest
+    return write_images(dest, map(noise, range(first, first + COUNT)), COUNT, force=force)
 
 
 @pytest.fixture
@@ -85,17 +75,22 @@ def _replaced(items: list[Item], pristine: list[Item], stand_ins: dict[int, int]
     return [pristine[stand_ins.get(index, index)] for index in map(pristine.index, items)]
 
 
+def _declare_huge_size(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[16:24] = (12_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    path.write_bytes(content)
+
+
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "vanished": (Path.unlink, "cannot be read: No such file"),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:100]), "has 100 bytes, not "),
-    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, not "),
-    "another size": (lambda path: path.write_bytes(encode_png(_pixels(0, 9))), "has "),
-    "another image": (lambda path: path.write_bytes(encode_png(_pixels(0) // 99)), "has "),
+    "another image": (lambda path: path.write_bytes(encode_png(noise(0) // 99)), "has "),
     "damaged": (
         lambda path: path.write_bytes(path.read_bytes()[:99] + bytes(path.stat().st_size - 99)),
         "is damaged (",
     ),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
+    "huge": (_declare_huge_size, "is 12000x12000, not 16x8 RGB"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is no ordinary file"),
 }
 
@@ -107,7 +102,10 @@ def test_file_that_breaks_is_named_and_replaced(folder: Path, kind: str) -> None
     expected = _take(_stream(dataset), EPOCH)
     break_it, problem = BREAKS[kind]
     break_it(folder / _name(5))
+    tracemalloc.start()
     found = _take(_stream(dataset, on_broken=lines.append), 2 * EPOCH)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
     assert found[:EPOCH] == _replaced(expected, pristine, {5: 6, COUNT + 5: COUNT + 6})
     (line,) = lines  # although it comes four times
     assert line.startswith(f"Warning: {_name(5)} in {folder} {problem}")
@@ -131,51 +129,23 @@ def test_order_of_all_other_images_stays(data: Path, workers: int) -> None:
     assert all(f"in {data} cannot be read: Bad CRC-32" in line for line in lines)
 
 
-def test_resumed_and_parallel_runs_see_the_same(data: Path) -> None:
-    _damage(data, 7, 8)
-    dataset = ImageDataset(data)
-    options = {"batch_size": 8, "on_broken": lambda line: None}
-    alone = _take(_stream(dataset, **options), 2 * EPOCH)
-    assert _take(_stream(dataset, start_nimg=16, **options), EPOCH) == alone[16 : 16 + EPOCH]
-    for rank in (0, 1):
-        ours = _take(_stream(dataset, rank=rank, world_size=2, **options), EPOCH)
-        assert ours == [item for nimg, item in enumerate(alone) if nimg // 2 % 2 == rank]
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_broken_images_are_an_end(data: Path, workers: int, workers_of: Workers) -> None:
-    broken = range(0, COUNT, 2)
-    assert len(broken) == MAX_BROKEN + 2
+def test_too_many_broken_images_end_the_stream(data: Path, workers: int, workers_of: Workers) -> None:
     dataset, lines = ImageDataset(data), list[str]()
-    _damage(data, *broken)
+    _damage(data, *range(0, COUNT, 2))
     with pytest.raises(DataError, match=rf"^more than {MAX_BROKEN} images are broken in .*data.zip: ") as caught:
         _take(_stream(dataset, num_workers=workers, micro_batch=1, on_broken=lines.append), EPOCH)
     assert not workers_of()
     message = str(caught.value)
     assert len(lines) == len(dataset.broken) == MAX_BROKEN + 1
     assert all(name in message for name in dataset.broken)
-    assert "Copy the data set again" in message
-    assert "dataset_tool.py --on-error=skip" in message
-    assert "\n" not in message
-
-
-@pytest.mark.parametrize(
-    ("broken", "limit", "message"),
-    [
-        ([3], 0, rf"more than 0 images are broken in .*: {_name(3)} \(the first: "),
-        (range(COUNT), MAX_BROKEN, "more than 10 images are broken"),
-        (range(COUNT), 99, "all images are broken"),
-    ],
-)
-def test_limit_may_be_another(data: Path, broken: Iterable[int], limit: int, message: str) -> None:
-    dataset = ImageDataset(data)
-    _damage(data, *broken)
-    with pytest.raises(DataError, match=message):
-        _take(_stream(dataset, max_broken=limit), COUNT)
+    assert "Copy the data set again" in message and "\n" not in message
+    with pytest.raises(DataError, match="more than 0 images are broken in "):
+        _take(_stream(dataset, max_broken=0), EPOCH)
 
 
 def test_data_set_with_few_damaged_images_can_be_opened(data: Path) -> None:
-    """Wherever the damage is: a run must be able to go on."""
+    """Wherever the damage is: a run must be able to resume."""
     whole = ImageDataset(data, use_labels=True)
     hashed = whole.content_hash()
     _damage(data, *range(MAX_BROKEN))
@@ -185,33 +155,11 @@ def test_data_set_with_few_damaged_images_can_be_opened(data: Path) -> None:
     dataset = ImageDataset(data, use_labels=True)
     assert (dataset.spec, len(dataset), dataset.content_hash()) == (whole.spec, len(whole), hashed)
     assert np.array_equal(dataset.load_or_substitute(0)[0], whole.image(MAX_BROKEN))
+    with pytest.raises(ValueError, match="Bad CRC"):
+        dataset.image(3)  # without a replacement
     _damage(data, MAX_BROKEN)
     with pytest.raises(ValueError, match=rf"more than 10 images are broken in .*{_name(0)}, .*Copy the data set again"):
         ImageDataset(data)
-
-
-def test_a_image_asked_for_by_itself_is_not_replaced(data: Path) -> None:
-    _damage(data, 3)
-    dataset = ImageDataset(data)
-    with pytest.raises(ValueError, match="Bad CRC"):
-        dataset.image(3)
-    image, _, broken = dataset.load_or_substitute(3)
-    assert np.array_equal(image, dataset.image(4))
-    assert [(name, stand_in) for name, _, stand_in in broken] == [(_name(3), _name(4))]
-
-
-def test_image_that_declares_a_huge_size_costs_no_memory(folder: Path) -> None:
-    dataset = ImageDataset(folder)
-    path = folder / _name(3)
-    content = bytearray(path.read_bytes())
-    content[16:24] = (12_000).to_bytes(4) * 2
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
-    path.write_bytes(content)
-    tracemalloc.start()
-    with pytest.raises(ValueError, match=r"is 12000x12000, not 16x8 RGB"):
-        dataset.image(3)
-    assert tracemalloc.get_traced_memory()[1] < 2**20
-    tracemalloc.stop()
 
 
 @pytest.fixture
@@ -245,31 +193,24 @@ def _lack_memory() -> None:
 @pytest.mark.parametrize(
     ("fail", "reason"), [(_die, "DataLoader worker .* exited"), (_lack_memory, "RuntimeError: unable to write")]
 )
-def test_failing_worker_is_an_end_in_one_line(fail: Callable[[], None], reason: str, workers_of: Workers) -> None:
+def test_failing_worker_is_an_error_in_one_line(fail: Callable[[], None], reason: str, workers_of: Workers) -> None:
     items = read_ahead(_Failing(fail), iter(range(9)), num_workers=1, pin_memory=False)
     assert next(items) == 0
-    time.sleep(0.3)  # what runs meanwhile, such as an optimizer step, is left alone
+    time.sleep(0.3)  # what runs meanwhile, such as an optimizer step, is not interrupted
     with pytest.raises(DataError, match=rf"^the processes that read images failed: {reason}.*--workers") as caught:
         assert list(items) == [1]
     assert "\n" not in str(caught.value)
     assert not workers_of()
 
 
-def test_ctrl_c_leaves_the_workers_alone(data: Path, workers_of: Workers) -> None:
+def test_ctrl_c_and_a_removed_zip_leave_the_workers_alone(data: Path, workers_of: Workers) -> None:
     dataset = ImageDataset(data)
     expected = _take(_stream(dataset), EPOCH)
     batches = _stream(dataset, num_workers=2)
-    first = _take(itertools.islice(batches, 1), 2)
+    first = _take(itertools.islice(batches, 4), 8)  # all workers have opened it
+    assert len(workers_of()) == 2
     for worker in workers_of():
         os.kill(worker.pid, signal.SIGINT)  # type: ignore[arg-type]
-    assert first + _take(batches, EPOCH - 2) == expected
-
-
-def test_zip_removed_while_it_is_open_goes_on(data: Path) -> None:
-    dataset = ImageDataset(data)
-    expected = _take(_stream(dataset), EPOCH)
-    batches = _stream(dataset, num_workers=2)
-    first = _take(itertools.islice(batches, 4), 8)  # all workers have it open
     data.unlink()
     assert first + _take(batches, EPOCH - 8) == expected
 
@@ -291,7 +232,7 @@ def _overwrite(data: Path) -> None:
         (lambda path: os.truncate(path, 999), 0, "data.zip is a damaged zip file .* It could be read before"),
     ],
 )
-def test_another_data_set_in_its_place_is_an_end(
+def test_another_data_set_in_its_place_ends_the_stream(
     data: Path, change: Callable[[Path], None], workers: int, message: str
 ) -> None:
     dataset = ImageDataset(data)
@@ -302,15 +243,25 @@ def test_another_data_set_in_its_place_is_an_end(
     assert not dataset.broken
 
 
-def test_change_under_running_workers_is_an_end(data: Path) -> None:
-    batches = _stream(ImageDataset(data), num_workers=2)
-    _take(itertools.islice(batches, 4), 8)
-    _overwrite(data)
-    with pytest.raises(DataError, match="has been replaced"):
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("data", lambda path: path.rename(path.parent / "elsewhere"), "data is gone; put it back"),
+        ("data.zip", _overwrite, "has been replaced"),
+    ],
+)
+def test_change_under_running_workers_ends_the_stream(
+    tmp_path: Path, name: str, change: Callable[[Path], object], message: str
+) -> None:
+    path = _write(tmp_path / name)
+    batches = _stream(ImageDataset(path), num_workers=2)
+    _take(itertools.islice(batches, 4), 8)  # all workers have opened it
+    change(path)
+    with pytest.raises(DataError, match=message):
         _take(batches, EPOCH)
 
 
-def test_touched_or_copied_data_set_goes_on(data: Path) -> None:
+def test_touched_or_copied_data_set_can_still_be_read(data: Path) -> None:
     dataset = ImageDataset(data)
     expected = _take(_stream(dataset), EPOCH)
     batches = _stream(dataset, num_workers=1)
@@ -320,28 +271,3 @@ def test_touched_or_copied_data_set_goes_on(data: Path) -> None:
     shutil.copy(data, data.parent / "copy.zip")
     os.replace(data.parent / "copy.zip", data)
     assert _take(_stream(dataset, num_workers=1), EPOCH) == expected
-
-
-def test_folder_that_is_gone_is_an_end(folder: Path) -> None:
-    dataset = ImageDataset(folder)
-    folder.rename(folder.parent / "elsewhere")
-    with pytest.raises(DataError, match="data is gone; put it back"):
-        _take(_stream(dataset, num_workers=1), EPOCH)
-
-
-def test_pickled_data_set_notices_too(data: Path) -> None:
-    """As processes get it where they are not forked."""
-    pickled = pickle.dumps(ImageDataset(data))
-    assert len(_take(_stream(pickle.loads(pickled)), 4)) == 4
-    _replace(data)
-    _opened.cache_clear()  # as in a new process
-    with pytest.raises(DataError, match="has been replaced"):
-        _take(_stream(pickle.loads(pickled)), EPOCH)
-
-
-def test_stream_that_is_dropped_ends_its_workers(data: Path, workers_of: Workers) -> None:
-    batches = _stream(ImageDataset(data), num_workers=2)
-    next(batches)
-    assert len(workers_of()) == 2
-    del batches
-    assert not workers_of()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.augment.pipe import AugmentPipe
-from training.augment.transforms import Affine, _margins, compose, recolor, reflect_pad, warp
+from training.augment.transforms import Affine, compose, recolor, reflect_pad, warp
 
 
 def inverse_map(
@@ -40,9 +40,7 @@ def test_what_comes_from_beyond_the_border_is_the_reflection():
 @pytest.mark.parametrize("shape", [(9, 3, 16, 16), (4, 1, 12, 20), (1, 3, 8, 8), (2, 3, 32, 24)])
 @pytest.mark.parametrize("size", [0.2, 1.0, 3.0])  # of the moves
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_bounded_margin_changes_no_bit(
-    shape: tuple[int, ...], size: float, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bounded_margin_changes_no_bit(shape, size, memory_format, monkeypatch):
     """Not of the images, nor of their derivatives; nor how these lie in memory, as sums over them follow from that."""
     torch.manual_seed(0)
     f, count = AugmentPipe().geometry_filter, shape[0]
@@ -60,31 +58,6 @@ def test_bounded_margin_changes_no_bit(
     for bounded, whole in zip(*results, strict=True):
         assert torch.equal(bounded, whole)
         assert bounded.stride() == whole.stride()
-
-
-@pytest.mark.parametrize(
-    ("shift", "scale", "expected"),
-    [
-        ((0.0, 0.0), 1.0, [8, 8]),  # both filters reach 3 pixels, and the samples another one
-        ((9.0, 0.0), 1.0, [20, 8]),
-        ((0.0, -100.0), 1.0, [8, 31]),
-        ((0.0, 0.0), 0.5, [0, 0]),
-        ((0.0, 0.0), 9.0, [31, 31]),
-    ],
-)
-def test_margin_follows_the_maps(shift: tuple[float, float], scale: float, expected: list[int]) -> None:
-    images = torch.zeros(1, 3, 32, 32)
-    inverse = inverse_map(1, torch.full([1, 2], scale), shift=torch.tensor([shift]))
-    assert _margins(images, inverse, AugmentPipe().geometry_filter).tolist() == [expected]
-
-
-def test_one_image_does_not_depend_on_the_others():
-    torch.manual_seed(0)
-    images, f = torch.rand(2, 3, 12, 12), AugmentPipe().geometry_filter
-    inverse = inverse_map(2, torch.tensor([[3.0, 3.0], [0.9, 0.9]]))
-    both = warp(images, inverse, f)
-    alone = warp(images[1:], Affine(inverse.linear[1:], inverse.offset[1:]), f)
-    torch.testing.assert_close(both[1:], alone, atol=1e-6, rtol=0)
 
 
 def test_maps_compose_from_the_right():

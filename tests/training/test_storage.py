@@ -32,7 +32,7 @@ def test_waits_until_there_is_space(tmp_path: Path) -> None:
 
     patience(said).write(write, tmp_path / "a")
     assert (tmp_path / "a").exists() and len(said) == 2
-    assert "the disk is full" in said[0] and "3 times more" in said[0] and "2 times more" in said[1]
+    assert "the disk is full" in said[0] and "3 more times" in said[0] and "2 more times" in said[1]
 
 
 def test_gives_up_after_the_stated_number(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Says what keeps Styleformer from training well on this machine: `python -m torch_utils.doctor`.
+"""Checks whether this machine can train, and how well: `python -m torch_utils.doctor`.
 
-Each check is a function of facts gathered elsewhere, so that a test can describe any machine. Nothing here needs more than
-Python's own library: PyTorch is imported in a process of its own, which may fail or crash.
+Each check is a function of facts gathered elsewhere, so that tests can describe any machine. It needs only Python's own
+library: PyTorch is imported by a separate process, which may fail or crash.
 """

@@ -1,8 +1,8 @@
-"""`python -m torch_utils.doctor`: one verdict per line on what training needs, each with its remedy."""
+"""`python -m torch_utils.doctor`: one verdict per line, each with its remedy."""
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - before anything that an older Python cannot read
+if sys.version_info < (3, 11):  # noqa: UP036 - before imports that an older Python cannot parse
     sys.exit(f"FAIL Python: {sys.version_info[0]}.{sys.version_info[1]} is too old -> install Python 3.11 or newer")
 
 import argparse
@@ -17,14 +17,15 @@ from torch_utils.doctor import gpu, machine, packages, torch_facts
 from torch_utils.doctor.torch_facts import ROOT
 from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict
 
-_LINUX_DRIVER = "/usr/lib/x86_64-linux-gnu/libcuda.so.1"  # in WSL it hides the driver of Windows
 _LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def main() -> int:
-    """Print all verdicts; return 1 if one of them makes training impossible, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m torch_utils.doctor", description="Say what training lacks here.")
-    parser.add_argument("--path", metavar="DIR", action="append", default=[], help="also look at this folder's disk")
+    """Print all verdicts; return 1 if training is impossible, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m torch_utils.doctor", description="Check what training needs on this machine."
+    )
+    parser.add_argument("--path", metavar="DIR", action="append", default=[], help="also check the disk of this folder")
     found = []
     for verdict in verdicts(parser.parse_args().path):  # argparse, because click may be what is missing
         print(verdict, flush=True)
@@ -34,16 +35,15 @@ def main() -> int:
 
 
 def verdicts(paths: list[str]) -> Iterator[Verdict]:
-    """Yield what all checks find here, the quick ones first."""
-    requirements, constraints = read(ROOT / "requirements.txt"), read(ROOT / "constraints.txt")
+    """Yield the verdicts of all checks, the quick ones first."""
+    requirements = read(ROOT / "requirements.txt")
     is_wsl = "microsoft" in platform.release().lower()
     yield Verdict(OK, "Python", platform.python_version())
-    yield from packages.check_packages(requirements, constraints, version_of)
+    yield from packages.check_packages(requirements, version_of)
     facts = torch_facts.ask()
-    yield from packages.check_pytorch(facts, requirements, constraints)
+    yield from packages.check_pytorch(facts, requirements)
     driver, visible = gpu.ask_driver(shutil.which), os.environ.get("CUDA_VISIBLE_DEVICES")
-    yield from gpu.check_gpus(facts, driver, visible, is_wsl, is_wsl and Path(_LINUX_DRIVER).exists())
-    yield from gpu.check_operators(facts)
+    yield from gpu.check_gpus(facts, driver, visible, is_wsl)
     yield from machine.check_memory(read("/proc/meminfo"), [read(path) for path in _LIMIT_FILES], is_wsl)
     for path in dict.fromkeys([".", *paths]):
         folder = machine.existing_folder(path)

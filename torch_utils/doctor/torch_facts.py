@@ -1,4 +1,4 @@
-"""Facts about the installed PyTorch, gathered by a process of its own: an import may fail, hang or crash."""
+"""Facts about the installed PyTorch, gathered by a separate process, because its import may fail, hang or crash."""
 
 import dataclasses
 import json
@@ -23,27 +23,25 @@ class Gpu:
     name: str
     total_bytes: int
     free_bytes: int
-    capability: tuple[int, int]  # 7, 5 of a T4
+    capability: tuple[int, int]  # (7, 5) for a T4
+    is_supported: bool  # PyTorch has kernels for it
 
 
 @dataclass(frozen=True)
 class TorchFacts:
-    """What PyTorch is and sees."""
+    """PyTorch's version and the GPUs it sees."""
 
     error: str = ""  # why it cannot be imported; "" = it can
     version: str = ""
-    cuda: str | None = None  # the CUDA it is built with; None = a build for the CPU alone
+    cuda: str | None = None  # the version it is built with; None = built for the CPU only
     torchvision: str = ""
     torchvision_error: str = ""
-    complaint: str = ""  # what it said when it looked for GPUs
-    architectures: tuple[str, ...] = ()  # sm_75, ...: what it has kernels for
+    complaint: str = ""  # its warning when it looked for GPUs
     gpus: tuple[Gpu, ...] = ()
-    operators: str = ""  # state of the compiled operators
-    operators_problem: str = ""  # why they cannot be built; "" = they can
 
 
 def ask() -> TorchFacts:
-    """Return the facts, from another process, which prints them in a line of JSON among what libraries print."""
+    """Return the facts from another process, which prints them as one line of JSON among the output of libraries."""
     command = [sys.executable, "-m", "torch_utils.doctor.torch_facts"]
     try:
         done = subprocess.run(
@@ -77,38 +75,23 @@ def gather() -> TorchFacts:
     facts["complaint"] = first_line(str(caught[0].message)) if caught else ""
     if has_gpu:
         try:
-            facts |= _gpu_facts()
+            facts["gpus"] = _gpus()
         except Exception as error:  # a GPU in exclusive mode, or one that fell off the bus
             facts["complaint"] = _message(error)
     return TorchFacts(**facts)
 
 
-def _gpu_facts() -> dict[str, Any]:
+def _gpus() -> tuple[Gpu, ...]:
     import torch
 
-    gpus = []
+    from torch_utils.ops.native.toolchain import present_gpus
+
+    supported, gpus = present_gpus(), []
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        gpus.append(Gpu(torch.cuda.get_device_name(index), total, free, torch.cuda.get_device_capability(index)))
-    return {"gpus": tuple(gpus), "architectures": tuple(torch.cuda.get_arch_list()), **_operators_facts()}
-
-
-def _operators_facts() -> dict[str, str]:
-    """Whether the compiled operators are built or could be; nothing is built here."""
-    from torch_utils.ops.native import toolchain
-    from torch_utils.ops.native.build import library_path
-    from torch_utils.ops.native.loading import target_for
-
-    try:
-        library = library_path(target_for("cuda"))
-        if library.exists():
-            return {"operators": f"built, {library}"}
-        toolchain.find_host_compiler()
-        toolchain.find_ninja()
-        nvcc = toolchain.find_nvcc(toolchain.present_architectures()).path
-        return {"operators": f"the first training builds them with {nvcc}, in about a minute"}
-    except (RuntimeError, ValueError, OSError) as error:
-        return {"operators_problem": first_line(str(error))}
+        capability = torch.cuda.get_device_capability(index)
+        gpus.append(Gpu(torch.cuda.get_device_name(index), total, free, capability, index in supported))
+    return tuple(gpus)
 
 
 def _message(error: Exception) -> str:

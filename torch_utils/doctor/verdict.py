@@ -1,4 +1,4 @@
-"""What a check finds: how bad it is, what was seen, and what to do about it."""
+"""The result of a check: how serious it is, what was found, and what to do."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL: training is impossible
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line of the doctor's."""
+    """One line of output."""
 
     level: str  # ok, warn or FAIL
-    subject: str  # what was looked at
-    text: str  # what was seen
+    subject: str  # what was checked
+    text: str  # what was found
     remedy: str = ""  # what to do; "" = nothing
 
     def __str__(self) -> str:

@@ -1,9 +1,9 @@
-"""Bias, activation, gain and clamp as one step, the non-linearity of every layer."""
+"""Noise, bias, activation, gain and clamp in one operation: the non-linearity of every layer."""
 
 from torch import Tensor
 
-from torch_utils.ops import native
 from torch_utils.ops.bias_act_reference import ACTIVATIONS, bias_act_reference
+from torch_utils.ops.kernels import find_kernel
 
 
 def bias_act(
@@ -18,7 +18,7 @@ def bias_act(
     noise_strength: Tensor | None = None,
     inplace: bool = False,
 ) -> Tensor:
-    """Add noise and a bias, apply an activation, multiply by a gain and limit the result, in this order.
+    """Add noise and bias, apply the activation, multiply by the gain and clamp, in this order.
 
     Differentiable any number of times with respect to `x`, `bias`, `noise` and `noise_strength`.
 
@@ -29,11 +29,11 @@ def bias_act(
         act: One of linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish.
         alpha: Slope of lrelu for negative inputs, at least 0; the others ignore it. None = 0.2.
         gain: Factor after the activation. None = sqrt(2) for relu, lrelu and swish, 1 for the others.
-        clamp: Limits the result to -clamp .. clamp. None = no limit.
+        clamp: The result is limited to [-clamp, clamp]. None = no limit.
         noise: Added before the bias, times `noise_strength`: the shape of `x` with 1 along `dim`, and 1 or the batch
             along dimension 0; cast to the dtype of `x`. None = no noise.
         noise_strength: One number, [].
-        inplace: Whether x may be overwritten, as nobody else needs it: then one tensor less is stored.
+        inplace: x may be overwritten, which saves one tensor.
 
     Raises:
         ValueError: An unknown activation, a bias or noise that does not fit, a negative slope or limit.
@@ -44,10 +44,9 @@ def bias_act(
     alpha = default.alpha if alpha is None else float(alpha)
     gain = default.gain if gain is None else float(gain)
     does_nothing = bias is None and noise is None and act == "linear" and gain == 1 and clamp is None
-    if not does_nothing and native.should_use_native(x, "bias_act"):
-        from torch_utils.ops.native.bias_act_op import bias_act_native
-
-        return bias_act_native(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength)
+    kernel = None if does_nothing else find_kernel("bias_act", x)
+    if kernel is not None:
+        return kernel(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength)
     return bias_act_reference(x, bias, dim, act, alpha, gain, clamp, noise, noise_strength, inplace)
 
 

@@ -1,4 +1,4 @@
-"""bias_act in plain PyTorch: the activations, and what the operator means on every device and in every dtype."""
+"""bias_act in plain PyTorch: the specification, for every device and dtype."""
 
 import math
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class Activation(NamedTuple):
-    """An activation and the slope and gain it takes where the caller names none."""
+    """An activation with its default slope and gain."""
 
     alpha: float
     gain: float
-    apply: Callable[[Tensor, float, bool], Tensor]  # (x, alpha, owned): an owned x may be overwritten
+    apply: Callable[[Tensor, float, bool], Tensor]  # (x, alpha, owned); owned: x may be overwritten
 
 
-# relu and lrelu work in place on a tensor of ours: they then store their result, which is what clamp stores too.
+# relu and lrelu overwrite x if they may: autograd then stores their result, which the clamp stores anyway.
 ACTIVATIONS: dict[str, Activation] = {
     "linear": Activation(0.0, 1.0, lambda x, alpha, owned: x),
     "relu": Activation(0.0, math.sqrt(2), lambda x, alpha, owned: F.relu(x, inplace=owned)),
@@ -43,7 +43,7 @@ def bias_act_reference(
     strength: Tensor | None,
     inplace: bool = False,
 ) -> Tensor:
-    """`bias_act` of checked arguments in plain PyTorch: what the operator means, on every device and in every dtype."""
+    """Return `bias_act` of checked arguments."""
     owned = inplace or bias is not None
     if noise is not None and strength is not None:
         x = torch.addcmul(x, noise.to(x.dtype), strength.to(x.dtype))
@@ -51,9 +51,9 @@ def bias_act_reference(
     if bias is not None:
         x = x + bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
     if act in ("relu", "lrelu") and gain > 0 and gain != 1:
-        x = x.mul_(gain) if owned else x * gain  # a positive factor commutes with both; done first, one tensor is kept
+        x = x.mul_(gain) if owned else x * gain  # a positive factor commutes with both; first, it saves a tensor
         owned, gain = True, 1.0
     x = ACTIVATIONS[act].apply(x, alpha, owned)
     if gain != 1:
         x = x * gain
-    return x if clamp is None else F.hardtanh(x, -clamp, clamp)  # one kernel backwards, where clamp has five
+    return x if clamp is None else F.hardtanh(x, -clamp, clamp)  # its backward is one kernel, that of clamp five

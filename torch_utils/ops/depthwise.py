@@ -1,6 +1,6 @@
-"""Depthwise convolution with a fixed kernel, differentiable any number of times at the cost of a convolution each.
+"""Depthwise convolution with a constant kernel, differentiable any number of times, one convolution per derivative.
 
-PyTorch's own second derivative works out what the kernel would get too, with a convolution of its own for every channel.
+PyTorch's second derivative would also compute the gradient of the kernel, with one convolution per channel.
 """
 
 from typing import Any
@@ -13,17 +13,17 @@ Pair = tuple[int, int]  # y, x
 
 
 def depthwise(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, transposed: bool = False) -> Tensor:
-    """Convolve every channel with the same kernel, as F.conv2d or F.conv_transpose2d; no gradient reaches the kernel.
+    """Convolve every channel with the same kernel; the kernel gets no gradient.
 
     Args:
-        x: [batch, channels, height, width].
-        kernel: [height, width], of the dtype of x.
-        stride: As of those functions.
-        padding: As of those functions.
-        transposed: True = F.conv_transpose2d.
+        x: Images, [batch, channels, height, width].
+        kernel: [height, width], with the dtype of x.
+        stride: (y, x), as in F.conv2d.
+        padding: (y, x), as in F.conv2d.
+        transposed: Compute F.conv_transpose2d instead of F.conv2d.
     """
     kernel = kernel.expand(x.shape[1], 1, *kernel.shape)
-    if torch.compiler.is_compiling():  # no second derivatives there
+    if torch.compiler.is_compiling():  # compiled code takes no second derivatives
         return _convolution(x, kernel, stride, padding, transposed)
     return _Depthwise.apply(x, kernel, stride, padding, transposed)
 
@@ -42,11 +42,11 @@ class _Depthwise(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         x, kernel = ctx.saved_tensors
-        return _Spread.apply(grad, x.detach(), kernel, *ctx.settings), *[None] * 4
+        return _DepthwiseBackward.apply(grad, x.detach(), kernel, *ctx.settings), *[None] * 4
 
 
-class _Spread(Function):
-    """The adjoint of _Depthwise."""
+class _DepthwiseBackward(Function):
+    """The adjoint of _Depthwise, whose derivative is _Depthwise again."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any) -> Tensor:
@@ -54,7 +54,7 @@ class _Spread(Function):
         ctx.settings = stride, padding, transposed = settings
         x_grad, _, _ = torch.ops.aten.convolution_backward(
             grad, x, kernel, None, stride, padding, (1, 1), transposed, (0, 0), len(kernel), (True, False, False)
-        )  # x says but where it would go
+        )  # of x only shape, dtype and device are used
         return x_grad
 
     @staticmethod

@@ -7,19 +7,19 @@ from torch import Tensor
 from torch.autograd import Function
 
 _BILINEAR, _ZEROS, _ALIGN_CORNERS = 0, 0, False
-HAS_SECOND_DERIVATIVE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)  # of PyTorch's own
+HAS_SECOND_DERIVATIVE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)  # PyTorch's grid_sample
 
 
 def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
-    """Sample images bilinearly at points, zero outside; -1 and 1 are the outer edges of the border pixels.
+    """Sample images bilinearly at points, with zeros outside; -1 and 1 are the outer edges of the border pixels.
 
-    Equal to torch.nn.functional.grid_sample(align_corners=False), which is used from PyTorch 2.12 on. Before, it lacks
-    the second derivative, and two autograd functions take its place: it is linear in the images, so they need not be
-    stored for backward, and every further derivative is sampling or its adjoint. No gradient reaches the grid.
+    Equal to torch.nn.functional.grid_sample(align_corners=False), which lacks the second derivative before PyTorch 2.12.
+    For older versions two autograd functions add it: sampling is linear in the images, so they need not be saved for
+    backward, and every derivative is sampling or its adjoint. The grid gets no gradient.
 
     Args:
         images: [batch, channels, height, width], any float dtype; the result has it too.
-        grid: Points (x, y), [batch, out height, out width, 2], float32 or float64, the precision computed in.
+        grid: Points (x, y), [batch, out height, out width, 2]; its dtype, float32 or float64, is the one computed in.
 
     Returns:
         [batch, channels, out height, out width].
@@ -37,34 +37,34 @@ def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
         raise ValueError(f"grid has dtype {grid.dtype}; sampling points need float32 or float64")
     if grid.requires_grad:
         raise ValueError("grid requires a gradient, which this function doesn't compute; pass grid.detach()")
-    sample = _native if HAS_SECOND_DERIVATIVE else _Sample.apply
+    sample = _bilinear if HAS_SECOND_DERIVATIVE else _GridSample.apply
     return sample(images.to(grid.dtype), grid).to(images.dtype)
 
 
-def _native(images: Tensor, grid: Tensor) -> Tensor:
+def _bilinear(images: Tensor, grid: Tensor) -> Tensor:
     return torch.grid_sampler_2d(images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS)
 
 
-class _Sample(Function):
+class _GridSample(Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, grid: Tensor) -> Tensor:
         ctx.save_for_backward(grid)
         ctx.size = images.shape
-        return _native(images, grid)
+        return _bilinear(images, grid)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
-        return _Spread.apply(grad, grid, ctx.size), None
+        return _GridSampleBackward.apply(grad, grid, ctx.size), None
 
 
-class _Spread(Function):
-    """The adjoint of _Sample: adds every value to the four pixels it would be sampled from."""
+class _GridSampleBackward(Function):
+    """The adjoint of _GridSample: adds every value to the four pixels it was sampled from."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
         ctx.save_for_backward(grid)
-        images = values.new_zeros([1]).expand(size)  # only the unwanted gradient of the grid depends on them
+        images = values.new_zeros([1]).expand(size)  # their values matter only for the gradient of the grid
         images_grad, _ = torch.ops.aten.grid_sampler_2d_backward(
             values, images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS, [True, False]
         )
@@ -73,4 +73,4 @@ class _Spread(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
-        return _Sample.apply(grad, grid), None, None
+        return _GridSample.apply(grad, grid), None, None

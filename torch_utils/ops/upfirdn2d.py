@@ -1,6 +1,6 @@
 """Up-sampling, filtering and down-sampling of images with small fixed filters.
 
-The order of the one underlying operation: insert zeros (up), pad or crop, convolve (fir), keep every n-th pixel (down).
+All are one operation: insert zeros (up), pad or crop, convolve (fir), keep every n-th pixel (dn).
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_utils.ops import native
 from torch_utils.ops.depthwise import depthwise
+from torch_utils.ops.kernels import find_kernel
 
 Padding = int | Sequence[int]  # p, [x, y] or [x0, x1, y0, y1]; negative values crop
 Factor = int | Sequence[int]  # n or [x, y]
 
-_SEPARABLE_TAPS = 8  # from here on two 1-D passes cost less than one 2-D pass
+_SEPARABLE_TAPS = 8  # from so many on, two 1-D passes cost less than one 2-D pass
 
 
 def setup_filter(
@@ -25,7 +25,7 @@ def setup_filter(
     gain: float = 1,
     separable: bool | None = None,
 ) -> Tensor:
-    """Return the filter the functions of this module take, float32, [height, width] or [taps] if separable.
+    """Return a filter for the functions of this module, float32, [height, width], or [taps] if separable.
 
     Args:
         taps: One number, a list of taps (used along both axes), or a matrix. None = the identity.
@@ -37,7 +37,7 @@ def setup_filter(
     Raises:
         ValueError: No taps, more than two dimensions, a matrix with `separable=True`, or taps summing to zero.
     """
-    device = taps.device if isinstance(taps, Tensor) else torch.device("cpu")  # the taps are looked at below
+    device = taps.device if isinstance(taps, Tensor) else torch.device("cpu")  # their sum is needed on the CPU
     f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32, device=device)
     if f.ndim > 2 or f.numel() == 0:
         raise ValueError(f"a filter is a number, a list or a matrix with at least one tap, not shape {tuple(f.shape)}")
@@ -83,7 +83,7 @@ def upfirdn2d(
         [batch, channels, out height, out width], out = (in * up + padding - taps) // down + 1 along each axis.
 
     Raises:
-        ValueError: Wrong ranks or types, factors below 1, or nothing left of the image.
+        ValueError: Wrong ranks or dtypes, factors below 1, or a padding that leaves no pixel.
     """
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}; float [batch, channels, height, width] is needed")
@@ -99,13 +99,8 @@ def upfirdn2d(
         raise ValueError(
             f"padding={padding} leaves nothing of a {x.shape[3]}x{x.shape[2]} image for a {taps_x}x{taps_y} filter"
         )
-    factors = (up_x, up_y), (down_x, down_y)
-    if native.should_use_native(x, "upfirdn2d"):
-        from torch_utils.ops.native import upfirdn2d_op
-
-        if upfirdn2d_op.supports(f, *factors):
-            return upfirdn2d_op.upfirdn2d_native(x, f, *factors, (x0, x1, y0, y1), flip_filter, gain)
-    return upfirdn2d_reference(x, f, *factors, (x0, x1, y0, y1), flip_filter, gain)
+    function = find_kernel("upfirdn2d", x) or upfirdn2d_reference
+    return function(x, f, (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1), flip_filter, gain)
 
 
 def filter2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: bool = False, gain: float = 1) -> Tensor:
@@ -159,10 +154,10 @@ def add_padding(a: Padding, b: Padding) -> tuple[int, int, int, int]:
 
 
 def parse_factor(name: str, value: Factor) -> tuple[int, int]:
-    """Return n or [x, y] as (x, y); ValueError under this name unless both are integers from 1 on."""
+    """Return n or [x, y] as (x, y); ValueError unless both are integers of at least 1."""
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
-        raise ValueError(f"{name}={value!r} must be an integer from 1 on, or two of them, [x, y]")
+        raise ValueError(f"{name}={value!r} must be an integer of at least 1, or two, [x, y]")
     return pair[0], pair[1]
 
 
@@ -185,7 +180,7 @@ def upfirdn2d_reference(
     flip_filter: bool,
     gain: float,
 ) -> Tensor:
-    """`upfirdn2d` of checked arguments in plain PyTorch: what the operator means; pairs are (x, y)."""
+    """Return `upfirdn2d` of checked arguments in plain PyTorch: the specification. Pairs are (x, y)."""
     f = torch.ones([1, 1], dtype=x.dtype, device=x.device) if f is None else f.detach().to(x.dtype)
     scaled = f if gain == 1 else f * gain
     if f.ndim == 2:
@@ -203,13 +198,13 @@ def _resample(
     padding: tuple[int, int, int, int],
     flip_filter: bool,
 ) -> Tensor:
-    """The operation for one filter matrix; the zeros of up-sampling are never stored nor multiplied."""
+    """Apply one filter matrix; the zeros of up-sampling are neither stored nor multiplied."""
     if up == (1, 1):
         x0, x1, y0, y1 = padding
-        inner = max(0, min(y0, y1)), max(0, min(x0, x1))  # the convolution itself can add what both sides share
+        inner = max(0, min(y0, y1)), max(0, min(x0, x1))  # the convolution adds what both sides share
         x = _pad_or_crop(x, (x0 - inner[1], x1 - inner[1], y0 - inner[0], y1 - inner[0]))
         return depthwise(x, f if flip_filter else f.flip([0, 1]), (down[1], down[0]), inner)
-    # A transposed convolution gives all the filter reaches, short of up - 1 trailing zeros: crop that to what is asked.
+    # A transposed convolution returns every pixel the filter reaches, short of up - 1 trailing zeros: crop it.
     f = f.flip([0, 1]) if flip_filter else f
     (taps_x, taps_y), (x0, x1, y0, y1) = filter_size(f), padding
     crop = (taps_x - 1 - x0, taps_x - up[0] - x1, taps_y - 1 - y0, taps_y - up[1] - y1)

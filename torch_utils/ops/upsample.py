@@ -1,7 +1,7 @@
-"""Up-sampling by 2 through the [1, 3, 3, 1] filter as slices and sums: deterministic, differentiable any number of times.
+"""Up-sampling by 2 with the [1, 3, 3, 1] filter as slices and sums: deterministic, differentiable any number of times.
 
-Along an axis every pixel becomes two, 0.75 of itself and 0.25 of the neighbour on that side. What gathers the gradient is
-the adjoint of that, made of slices and sums too, so neither direction scatters.
+Along each axis a pixel becomes two: 0.75 of itself and 0.25 of the neighbour on that side. The gradient is made of slices
+and sums too, so neither direction scatters.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ from torch.autograd import Function
 
 
 def upsample2x(x: Tensor) -> Tensor:
-    """Images [batch, height, width, channels] at twice the size, zeros beyond the border; any float dtype.
+    """Return images, [batch, height, width, channels], at twice the size, with zeros beyond the border.
 
-    Equal to `upfirdn2d.upsample2d` with the taps [1, 3, 3, 1] on the same image channels first.
+    Equal to `upfirdn2d.upsample2d` with the taps [1, 3, 3, 1] on channels-first images.
     """
     return _Upsample.apply(x)
 
@@ -33,7 +33,7 @@ def _upsample(x: Tensor) -> Tensor:
 def _adjoint(grad: Tensor) -> Tensor:
     grad = F.pad(grad, [0, 0, 1, 1, 1, 1])
     for dim in (1, 2):
-        pairs = grad.unflatten(dim, (-1, 2))  # of neighbours that do not come from the same pixel
+        pairs = grad.unflatten(dim, (-1, 2))  # neighbours that come from different pixels
         first, second = pairs.select(dim + 1, 0), pairs.select(dim + 1, 1)
         size = pairs.shape[dim] - 1
         near = second.narrow(dim, 0, size) + first.narrow(dim, 1, size)

@@ -1,4 +1,4 @@
-"""The augmentation pipe: random image transforms that hide from the generator, applied to all D sees.
+"""The augmentation pipe: random transforms of all images that the discriminator sees.
 
 Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data" (ADA), appendix B.
 """
@@ -24,23 +24,23 @@ SYM6 = (
     *(0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252),
     *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
 )
-BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected share of a natural image's power, lowest band first
+BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected fractions of a natural image's power, lowest band first
 
-SHIFT_INT_MAX = 0.125  # share of the image size, uniform in both directions
+SHIFT_INT_MAX = 0.125  # fraction of the image size, uniform in both directions
 SCALE_STD = 0.2  # log2
 ANISO_STD = 0.2  # log2
-SHIFT_STD = 0.125  # share of the image size
+SHIFT_STD = 0.125  # fraction of the image size
 BRIGHTNESS_STD = 0.2  # of the range -1..1
 CONTRAST_STD = 0.5  # log2
 SATURATION_STD = 1.0  # log2
 BAND_STD = 1.0  # log2
 NOISE_STD = 0.1  # of the range -1..1
-CUTOUT_SIZE = 0.5  # share of the image size
+CUTOUT_SIZE = 0.5  # fraction of the image size
 
 
 @dataclass(frozen=True)
 class Transforms:
-    """How often each transform happens: its probability as a share of the pipe's p, 0..1. 0 = it is left out."""
+    """Probability of each transform as a fraction of the pipe's p, 0..1; 0 = never."""
 
     xflip: float = 0.0
     rotate90: float = 0.0
@@ -94,36 +94,36 @@ PIPES: dict[str, Transforms] = {
 
 
 def band_filters() -> np.ndarray:
-    """Return filters that split a signal into four octaves and add up to the identity, lowest first, [4, 43]."""
+    """Return filters that split a signal into four octaves, lowest first, and add up to the identity, [4, 43]."""
     taps = np.array(SYM2)
     low = np.convolve(taps, taps[::-1]) / 2  # half-band and without delay: low + high is the identity
     high = low * (-1.0) ** np.arange(-3, 4)
     bands = [np.ones(1)]
-    for _ in range(3):  # the bands so far, an octave lower, below a new highest one
+    for _ in range(3):  # move the bands down by an octave and add a new highest one
         bands = [np.convolve(np.kron(band, [1, 0])[:-1], low) for band in bands]
         bands.append(np.pad(high, (len(bands[0]) - len(high)) // 2))
     return np.stack(bands)
 
 
 class Amount(NamedTuple):
-    """What decides how far a transform goes: `neutral + scale * number`, or `neutral` where its gate is closed."""
+    """A random parameter of a transform: `neutral + scale * number`, or `neutral` if its gate is closed."""
 
-    transform: str  # whose share of the pipe's p is the probability that the gate is open
+    transform: str  # field of `Transforms` that gives the probability of an open gate
     distribution: str  # of the number: uniform (-1..1), normal (standard), choice (0 .. options - 1) or certain (1)
     scale: float
     neutral: float = 0.0
-    columns: int = 1  # numbers per image, behind one gate
+    columns: int = 1  # numbers per image that share a gate
     options: int = 1
-    gates: int = 1  # of so many equal amounts one is let through with the transform's probability
+    gates: int = 1  # amounts of this transform; at least one of their gates is open with its probability
 
 
-# Of moved pixels the inverse is what is needed: shifts and scales are negated.
+# Geometric transforms are applied inverted, from output to input pixels: shifts and scales are negated.
 AMOUNTS: dict[str, Amount] = {
     "xflip": Amount("xflip", "choice", -2, neutral=1, options=2),  # factor on x
     "rotate90": Amount("rotate90", "choice", math.pi / 2, options=4),
     "xint": Amount("xint", "uniform", -SHIFT_INT_MAX, columns=2),
     "scale": Amount("scale", "normal", -SCALE_STD),
-    # Rotations before and after the stretch, each rarer, so that an image escapes both with probability 1 - p.
+    # Rotations before and after the stretch: neither happens with probability 1 - p.
     "rotate": Amount("rotate", "uniform", math.pi, gates=2),
     "aniso": Amount("aniso", "normal", ANISO_STD),
     "rotate_again": Amount("rotate", "uniform", math.pi, gates=2),
@@ -140,7 +140,7 @@ AMOUNTS: dict[str, Amount] = {
 
 
 class AugmentPipe(nn.Module):
-    """Changes each image by the transforms of a pipe, each with probability p and by a random amount."""
+    """Applies each transform of a pipe to each image with probability p and by a random amount."""
 
     geometry_filter: Tensor
     bank: Tensor
@@ -149,14 +149,11 @@ class AugmentPipe(nn.Module):
     stretched_axes: Tensor
 
     def __init__(self, pipe: str | Transforms = "bgc") -> None:
-        """Choose a pipe from `PIPES` by name, or give the transforms; ValueError on an unknown name."""
+        """Args: a name in `PIPES`, or the transforms."""
         super().__init__()
-        if isinstance(pipe, str):
-            if pipe not in PIPES:
-                raise ValueError(f"augmentation pipe {pipe!r} is not known; use one of {', '.join(PIPES)}")
-            pipe = PIPES[pipe]
-        self.transforms = pipe
-        self.runs = random_runs([name for name, amount in AMOUNTS.items() if getattr(pipe, amount.transform) > 0])
+        self.transforms = PIPES[pipe] if isinstance(pipe, str) else pipe
+        used = [name for name, amount in AMOUNTS.items() if getattr(self.transforms, amount.transform) > 0]
+        self.runs = random_runs(used)
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
@@ -164,34 +161,27 @@ class AugmentPipe(nn.Module):
         self.register_buffer("amount_table", self._amount_table(), persistent=False)
 
     def _amount_table(self) -> Tensor:
-        """A column for each number: what makes it of a random one, its scale and neutral value, and how its gate opens."""
+        """Return a column for each number: how it follows from a random one, and the probability of its gate."""
         spread = {"uniform": (2.0, -1.0), "normal": (1.0, 0.0), "certain": (1.0, 0.0)}  # factor and offset
         columns = []
         for amount in AMOUNTS.values():
             factor, offset = spread.get(amount.distribution, (float(amount.options), 0.0))
-            is_whole, strength = float(amount.distribution == "choice"), getattr(self.transforms, amount.transform)
-            column = [factor, offset, is_whole, amount.scale, amount.neutral, strength, 1 / amount.gates]
+            is_whole, probability = float(amount.distribution == "choice"), getattr(self.transforms, amount.transform)
+            column = [factor, offset, is_whole, amount.scale, amount.neutral, probability, 1 / amount.gates]
             columns += [column] * amount.columns
         return torch.tensor(columns).T.contiguous()
 
     def forward(self, images: Tensor, p: float | Tensor, percentile: float | None = None, copies: int = 1) -> Tensor:
-        """Return the images, changed; differentiable twice with respect to them.
+        """Return the augmented images; twice differentiable with respect to the images.
 
-        Takes its randomness from the default generator of the images' device and never waits for that device.
+        Draws from the default generator of the device, without waiting for the device.
 
         Args:
-            images: [batch, channels, height, width], float, -1..1; half precision is computed in float32.
-            p: Probability, 0..1; a tensor of one element stays on the device. The number 0 returns the images as is.
-            percentile: Draw every amount at this percentile, above 0, below 1, for tests. None = at random.
+            images: [batch, 1 or 3, height, width], float, -1..1; half precision is computed in float32.
+            p: Probability, 0..1, a number or a tensor of one element; the number 0 returns the images as they are.
+            percentile: Draw every amount at this percentile, for tests; None = at random.
             copies: The batch is so many parts of equal length; image i of every part is changed in the same way.
-
-        Raises:
-            ValueError: p or percentile out of range, a batch that does not divide into its copies, or colour transforms on
-                other than 1 or 3 channels.
         """
-        self._check(images, p, percentile)
-        if len(images) % copies:
-            raise ValueError(f"a batch of {len(images)} images does not divide into {copies} copies")
         if not isinstance(p, Tensor) and p == 0:
             return images
         use = self.transforms
@@ -199,7 +189,7 @@ class AugmentPipe(nn.Module):
             x = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
             part = x[: len(x) // copies]
             amounts = {name: repeated(amount, copies) for name, amount in self._draw(part, p, percentile).items()}
-            x = self._move(x, amounts) if use.geometric else x
+            x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if use.geometric else x
             x = self._recolor(x, amounts) if use.chromatic else x
             x = self._filter(x, amounts) if use.imgfilter else x
             if use.noise:
@@ -208,36 +198,21 @@ class AugmentPipe(nn.Module):
                 x = cut_out(x, repeated(self._center(part, percentile), copies), amounts["cutout"])
             return x.to(images.dtype)
 
-    def _check(self, images: Tensor, p: float | Tensor, percentile: float | None) -> None:
-        if images.ndim != 4 or not images.is_floating_point():
-            raise ValueError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; "
-                "float [batch, channels, height, width] is needed"
-            )
-        if isinstance(p, Tensor) and p.numel() != 1:
-            raise ValueError(f"p has shape {tuple(p.shape)}; one probability for all images is needed")
-        if not isinstance(p, Tensor) and not 0 <= p <= 1:
-            raise ValueError(f"p={p} must lie in 0..1")
-        if percentile is not None and not 0 < percentile < 1:
-            raise ValueError(f"percentile={percentile} must lie between 0 and 1")
-        if self.transforms.chromatic and images.shape[1] not in (1, 3):
-            raise ValueError(f"images have {images.shape[1]} channels; colour transforms need 1 or 3")
-
     def _draw(self, images: Tensor, p: float | Tensor, percentile: float | None) -> dict[str, Tensor]:
-        """The amounts of all transforms by name, [batch, columns]; those that the pipe lacks are neutral."""
-        factor, offset, is_whole, scale, neutral, strength, exponent = self.amount_table.to(images.dtype).unbind()
+        """Return all amounts by name, [batch, columns]; those of unused transforms are neutral."""
+        factor, offset, is_whole, scale, neutral, share, exponent = self.amount_table.to(images.dtype).unbind()
         numbers, gates = self._random_numbers(images, percentile)
         values = torch.addcmul(offset, torch.cat(numbers, dim=1), factor)
         values = torch.addcmul(values, values.frac(), is_whole, value=-1)
-        probability = 1 - (1 - strength * p).pow(exponent)
+        probability = 1 - (1 - share * p).pow(exponent)
         values = torch.addcmul(neutral, values, (torch.cat(gates, dim=1) < probability) * scale)
         parts = values.split([amount.columns for amount in AMOUNTS.values()], dim=1)
         return dict(zip(AMOUNTS, parts, strict=True))
 
     def _random_numbers(self, images: Tensor, percentile: float | None) -> tuple[list[Tensor], list[Tensor]]:
-        """A random number for each column and one for its gate, as lists of [batch, columns]; 0 where the pipe has no use.
+        """Return a random number for each column and one for its gate, as lists of [batch, columns]; 0 where unused.
 
-        Each number is drawn before its gate; what follows one another from one distribution is drawn at once.
+        Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`).
         """
         batch, zero = len(images), images.new_zeros([len(images), 1])
         found: dict[tuple[str, bool], Tensor] = {}
@@ -254,11 +229,8 @@ class AugmentPipe(nn.Module):
             gates.append(found.get((name, True), zero).expand(-1, amount.columns))
         return numbers, gates
 
-    def _move(self, images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
-        return warp(images, self._inverse_map(images, amounts), self.geometry_filter.to(images.dtype))
-
     def _inverse_map(self, images: Tensor, amounts: dict[str, Tensor]) -> Affine:
-        """From output to input pixels, so every transform enters inverted and the first of them acts last."""
+        """Return the map from output to input pixels: every transform is inverted, and the first one acts last."""
         size_px = per_axis(images.shape[3], images.shape[2], images)
         return compose(
             flip=amounts["xflip"],
@@ -279,14 +251,14 @@ class AugmentPipe(nn.Module):
         bands = len(BAND_POWER)
         gains = torch.ones_like(images[:, 0, 0, :1])
         band_power = self.band_power.to(images.dtype)
-        for band in range(bands):  # each change of a band keeps the expected power of the whole
+        for band in range(bands):  # each change of a band preserves the expected power of the image
             change = torch.exp2(amounts[f"band{band}"])
             changes = torch.cat([change if i == band else torch.ones_like(change) for i in range(bands)], dim=1)
             gains = gains * changes * (changes.square() * band_power).sum(dim=1, keepdim=True).rsqrt()
         return filter_bands(images, gains, self.bank.to(images.dtype))
 
     def _center(self, images: Tensor, percentile: float | None) -> Tensor:
-        """Where the cut-out rectangle lies, as shares of width and height, [batch, 2]."""
+        """Return the centres of the rectangles to cut out, as fractions of width and height, [batch, 2]."""
         size = [len(images), 2]
         return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
 
@@ -297,10 +269,10 @@ def repeated(x: Tensor, copies: int) -> Tensor:
 
 
 def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
-    """In which order random numbers are drawn: of each amount that is used its numbers, then one for its gate.
+    """Return the order of random draws: for each amount in use its numbers, then one for its gate.
 
-    Those that follow one another from one distribution make one run: its name, (amount, whether it is the gate) of each
-    draw, and the numbers per image of each.
+    Consecutive draws from one distribution make one run: the distribution, (amount, is it the gate) of each draw, and the
+    numbers per image of each.
     """
     draws = [(name, is_gate) for name in AMOUNTS if name in names for is_gate in (False, True)]
     runs = groupby(draws, lambda draw: "uniform" if draw[1] else source(AMOUNTS[draw[0]]))
@@ -309,25 +281,25 @@ def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]
 
 
 def source(amount: Amount) -> str:
-    """What an amount's number is made of: uniform in 0..1, normal, or nothing random."""
+    """Return the distribution that the number of an amount is made from: uniform, normal or certain."""
     return amount.distribution if amount.distribution in ("normal", "certain") else "uniform"
 
 
 def random_numbers(distribution: str, count: int, like: Tensor) -> Tensor:
-    """Uniform in 0..1, standard normal, or ones, [count]."""
+    """Return numbers that are uniform in 0..1, standard normal, or 1, [count]."""
     function = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}[distribution]
     return function(count, dtype=like.dtype, device=like.device)
 
 
 def number_at(percentile: float, name: str, amount: Amount) -> float:
-    """What stands for a random number in tests."""
+    """Return the number to use in place of a random one."""
     if name == "rotate_again":  # the recordings have the first rotation only
         return 0.5
-    if name == "noise":  # its magnitude is what has a percentile
+    if name == "noise":  # the percentile is that of its magnitude
         return _erfinv(percentile)
     return {"normal": _erfinv(2 * percentile - 1), "certain": 1.0}.get(source(amount), percentile)
 
 
 def _erfinv(x: float) -> float:
-    """The recorded percentiles of a normal lack the factor sqrt(2), and so this inverse error function has to do."""
+    """Return the inverse error function: percentiles of a normal distribution without the factor sqrt(2), as recorded."""
     return NormalDist().inv_cdf((x + 1) / 2) / math.sqrt(2)

@@ -1,7 +1,7 @@
-"""Differentiable changes to a batch of images, each image by its own amount: pure functions of tensors.
+"""Differentiable transforms of a batch of images, each image by its own amount: pure functions of tensors.
 
-All are linear in the images up to an offset, so R1 and its second derivative pass through them. None waits for a
-value from the device. Products of small matrices are written out: they must not be rounded to TF32 or bfloat16.
+All are affine in the images, so R1 and its second derivative pass through them. None waits for the GPU. Products of small
+matrices are written out, so that they are not rounded to TF32 or bfloat16.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch import Tensor
 from torch_utils.ops.grid_sample import grid_sample
 from torch_utils.ops.upfirdn2d import downsample2d, upsample2d
 
-STEPS = 8  # sizes that the margin of moved images can have
-CACHE_BYTES = 2**20  # of a processor core, for the canvas of images that are moved together
+STEPS = 8  # number of different margins of warped images
+CACHE_BYTES = 2**20  # of a CPU core; bounds the canvas of images that are warped together
 
 
 class Affine(NamedTuple):
-    """One map of the plane an image, point -> linear @ point + offset; x to the right, y down, origin in the centre."""
+    """A map of the plane per image, point -> linear @ point + offset; x to the right, y down, origin in the centre."""
 
     linear: Tensor  # [batch, 2, 2]
     offset: Tensor  # [batch, 2], pixels
@@ -35,31 +35,31 @@ def compose(
     rotation_again: Tensor,
     shift_again_px: Tensor,
 ) -> Affine:
-    """Return the map of points that does all this, the last argument first.
+    """Return the composition of these maps; the last argument acts first.
 
     Args:
         flip: Factor on x, [batch, 1].
-        turn: Angle from x towards y, [batch, 1], radians; like the other two angles.
+        turn: Angle from x towards y, radians, [batch, 1].
         shift_px: [batch, 2].
-        rotation: [batch, 1].
+        rotation: Angle, [batch, 1].
         stretch: Factors on x and y, [batch, 2].
-        rotation_again: [batch, 1].
+        rotation_again: Angle, [batch, 1].
         shift_again_px: [batch, 2].
     """
     angles = torch.cat([turn, turn + rotation, rotation_again], dim=1)
     cos, sin = angles.cos(), angles.sin()
     turns = torch.stack([cos, -sin, sin, cos], dim=2).unflatten(2, (2, 2))  # [batch, 3, 2, 2]
     flipped = turns[:, :2] * F.pad(flip, [0, 1], value=1.0)[:, None, :, None]
-    columns = flipped[:, 1] * stretch.unsqueeze(1)  # a turn and a rotation that only a shift stands between
+    columns = flipped[:, 1] * stretch.unsqueeze(1)  # by turn + rotation: only a shift lies between them
     linear = (columns.unsqueeze(3) * turns[:, 2:]).sum(dim=2)
     offset = (flipped[:, 0] * shift_px.unsqueeze(1) + linear * shift_again_px.unsqueeze(1)).sum(dim=2)
     return Affine(linear, offset)
 
 
 def reflect_pad(images: Tensor, x_px: int, y_px: int) -> Tensor:
-    """Extend images, [batch, channels, height, width], by reflection on all sides, as often as the margin needs.
+    """Extend images, [batch, channels, height, width], by (repeated) reflection on all sides.
 
-    Made of copies alone, so unlike torch.nn.functional.pad it has no size limit and its gradient is deterministic.
+    Unlike torch.nn.functional.pad, it has no size limit and a deterministic gradient.
     """
     for dim, margin in ((2, y_px), (3, x_px)):
         while margin > 0:
@@ -75,23 +75,22 @@ def reflect_pad(images: Tensor, x_px: int, y_px: int) -> Tensor:
 
 
 def warp(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
-    """Move the pixels of images without aliasing; what comes from beyond the border is the image's reflection.
+    """Warp images without aliasing; beyond the border they continue by reflection.
 
-    Twice the resolution, bilinear sampling, then back (Karras et al. 2020, "Training Generative Adversarial Networks
-    with Limited Data", appendix B). The canvas always has the largest margin possible, a whole image less one pixel. On
-    the CPU only the part of it that the maps reach is filled, which gives the same bits; on a GPU all of it is, as
-    finding that part would mean to wait for the device.
+    Upsamples by 2, samples bilinearly and downsamples (Karras et al. 2020, "Training Generative Adversarial Networks with
+    Limited Data", appendix B). The margin of the canvas is a whole image less one pixel. On the CPU only the part that the
+    maps reach is computed, with the same bits; on a GPU finding that part would mean waiting for the device.
 
     Args:
         images: [batch, channels, height, width], any size.
-        inverse: Where each output pixel comes from, in input pixels.
+        inverse: Map from output to input pixels.
         f: Low-pass filter with an even number of taps, [taps].
 
     Returns:
-        [batch, channels, height, width]; zero where even the reflection ends.
+        [batch, channels, height, width]; 0 beyond the canvas.
     """
     height, width = images.shape[2:]
-    border = len(f) // 4  # output pixels beyond the border that the down-sampling filter reaches
+    border = len(f) // 4  # output pixels beyond the border that the downsampling filter reaches
     points = _sampling_points(inverse, width, height, border)
     if images.device.type == "cpu" and not torch.compiler.is_compiling():
         sampled = _sample_parts(images, inverse, points, f)
@@ -101,7 +100,7 @@ def warp(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
 
 
 def _sampling_points(inverse: Affine, width: int, height: int, border: int) -> Tensor:
-    """Where the pixels of the result at twice its size lie on the canvas, from -1 to 1 across it, [batch, y, x, 2]."""
+    """Return where the pixels of the result at twice its size lie on the canvas, -1..1, [batch, y, x, 2]."""
     like = inverse.linear
     x = _delayed_pixels(width + 2 * border, like)
     y = x if height == width else _delayed_pixels(height + 2 * border, like)
@@ -113,26 +112,26 @@ def _sampling_points(inverse: Affine, width: int, height: int, border: int) -> T
 
 
 def _delayed_pixels(size: int, like: Tensor) -> Tensor:
-    """Pixel centres at twice the resolution from the middle of the image, half a pixel later, as the filter delays."""
+    """Return pixel centres at twice the resolution from the image centre, shifted by the filter's delay of half a pixel."""
     return torch.arange(1 - size, 1 + size, dtype=like.dtype, device=like.device)
 
 
 def per_axis(x: float, y: float, like: Tensor) -> Tensor | float:
-    """Return values for x and y that multiply the last dimension, [2], or the number where they are the same."""
+    """Return factors for the last dimension, [2], or a number if both are equal."""
     return x if x == y else torch.cat([like.new_full([1], value) for value in (x, y)])
 
 
 def _canvas(images: Tensor, x_px: int, y_px: int, f: Tensor) -> Tensor:
-    """Images at twice their size with their reflection up to a margin, and zeros from there to the largest margin."""
+    """Return images at twice their size with their reflection up to a margin, and zeros up to the largest margin."""
     height, width = images.shape[2:]
     x_rest, y_rest = 2 * (width - 1 - x_px), 2 * (height - 1 - y_px)
     return F.pad(upsample2d(reflect_pad(images, x_px, y_px), f), [x_rest, x_rest, y_rest, y_rest])
 
 
 def _sample_parts(images: Tensor, inverse: Affine, points: Tensor, f: Tensor) -> Tensor:
-    """Sample so many images at a time that their canvas stays in the processor's cache, with the margin that they need.
+    """Sample as many images at a time as fit the cache of the CPU, with the margin that they need.
 
-    Never one by itself: some convolutions of one image are rounded otherwise.
+    At least two at a time: some convolutions of a single image are rounded differently.
     """
     margins = _margins(images, inverse, f)
     x_px, y_px = margins.max(axis=0).tolist()
@@ -147,7 +146,7 @@ def _sample_parts(images: Tensor, inverse: Affine, points: Tensor, f: Tensor) ->
 
 
 def _margins(images: Tensor, inverse: Affine, f: Tensor) -> np.ndarray:
-    """Pixels (x, y) beyond the border that sampling and both filters reach, rounded up so that few sizes occur."""
+    """Return the pixels (x, y) beyond the border that sampling and filters reach, rounded up to few sizes."""
     linear, offset = inverse.linear.numpy(), inverse.offset.numpy()
     size_px = np.array([images.shape[3], images.shape[2]])
     corner = size_px + 2 * (len(f) // 4)  # of the sampled points, at twice the resolution
@@ -158,18 +157,18 @@ def _margins(images: Tensor, inverse: Affine, f: Tensor) -> np.ndarray:
 
 
 def _centred(size: int, like: Tensor) -> Tensor:
-    """Pixel centres along one axis, measured from the middle of the image."""
+    """Return pixel centres along one axis, measured from the image centre."""
     return torch.arange(size, dtype=like.dtype, device=like.device) + (0.5 - size / 2)
 
 
 def recolor(images: Tensor, shift: Tensor, luma_gain: Tensor, chroma_gain: Tensor, hue: Tensor) -> Tensor:
-    """Split colours into grey axis and colour plane: shift and scale the one, scale and rotate the other.
+    """Shift and scale the luma, scale and rotate the chroma.
 
     Args:
         images: [batch, 1 or 3, height, width]; with one channel only shift and luma gain apply.
         shift: Added to the luma before scaling, [batch, 1].
         luma_gain: Factor on the luma, [batch, 1].
-        chroma_gain: Factor on what differs from the luma, [batch, 1].
+        chroma_gain: Factor on the difference from the luma, [batch, 1].
         hue: Angle about the axis (1, 1, 1) by the right-hand rule, [batch, 1].
     """
     shift, luma_gain, chroma_gain, hue = (value[:, :, None, None] for value in (shift, luma_gain, chroma_gain, hue))
@@ -183,12 +182,12 @@ def recolor(images: Tensor, shift: Tensor, luma_gain: Tensor, chroma_gain: Tenso
 
 
 def filter_bands(images: Tensor, gains: Tensor, bank: Tensor) -> Tensor:
-    """Amplify frequency bands, along rows and along columns; the image continues by reflection.
+    """Amplify frequency bands, along rows and columns; images continue by reflection.
 
     Args:
         images: [batch, channels, height, width], any size from 2 x 2.
         gains: Factor of each band, [batch, bands].
-        bank: Filter of each band, together the identity, [bands, taps]; odd and symmetric.
+        bank: Symmetric filter of each band, which add up to the identity, [bands, taps], taps odd.
     """
     batch, channels, height, width = images.shape
     reach = bank.shape[1] // 2
@@ -200,12 +199,12 @@ def filter_bands(images: Tensor, gains: Tensor, bank: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, center: Tensor, size: Tensor) -> Tensor:
-    """Blacken (set to 0) a rectangle in each image.
+    """Set a rectangle in each image to 0.
 
     Args:
         images: [batch, channels, height, width].
-        center: Centre (x, y) as a share of width and height, 0..1, [batch, 2].
-        size: Width and height of the rectangle as a share of the image's, 0..1, [batch, 1].
+        center: Centre (x, y) as a fraction of width and height, 0..1, [batch, 2].
+        size: Width and height of the rectangle as a fraction of those of the image, 0..1, [batch, 1].
     """
     height, width = images.shape[2:]
     x = _centred(width, images) / width + 0.5

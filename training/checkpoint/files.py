@@ -1,7 +1,6 @@
 """Files of plain data: written whole, checked and read without running code."""
 
 import pickle
-import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 import torch
 
 from dnnlib.dataclass_values import to_plain
+from dnnlib.file_kinds import foreign_folder, foreign_kind
 from dnnlib.files import atomic_write
+from dnnlib.paths import user_path
 from training.config import DatasetSpec, RunConfig
 
 SNAPSHOT_FORMAT = "styleformer-snapshot"
@@ -36,17 +37,18 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 
 def existing_file(path: str | Path) -> Path:
-    """The path of a file that is there. Raises CheckpointError."""
-    path = Path(path).expanduser()
-    if path.is_file():
-        return path
+    """The path of a file that may be a network or state. Raises CheckpointError."""
+    path = user_path(path)
     if path.is_dir():
         snapshots = sorted(path.glob("network-snapshot-[0-9]*.pkl"))
+        kind = None if snapshots else foreign_folder(path)
         example = f", such as {snapshots[-1]}" if snapshots else ""
-        raise CheckpointError(f"{path}: this is a folder; name a file in it{example}")
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
-        raise CheckpointError(f"{path}: this is an address, and networks are read from files; download it first")
-    raise CheckpointError(f"{path}: there is no such file")
+        raise CheckpointError(f"{path}: this is {kind or f'a folder; name a file in it{example}'}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    if kind := foreign_kind(path):
+        raise CheckpointError(f"{path}: this is {kind}")
+    return path
 
 
 def on_cpu(value: Any) -> Any:
@@ -82,7 +84,10 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
         raise CheckpointError(f"{path}: not a file of this program, or damaged ({reason})") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != expected_format:
-        what = {SNAPSHOT_FORMAT: "a network snapshot (network-snapshot-*.pkl)", STATE_FORMAT: "a training state"}
+        what = {
+            SNAPSHOT_FORMAT: "a network snapshot (network-snapshot-*.pkl)",
+            STATE_FORMAT: "a training state, from which train.py resumes",
+        }
         raise CheckpointError(
             f"{path}: this is not {what[expected_format]}; it is {what.get(str(found), 'something else')}"
         )

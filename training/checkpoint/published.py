@@ -1,4 +1,4 @@
-"""Networks of the published program as ours: their configuration from the constructor arguments, their weights by name."""
+"""Imports networks of the published program: configuration from constructor arguments, weights by name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ from torch import Tensor
 from training.checkpoint.published_pickle import PublishedFileError, PublishedModule, read_published
 from training.config import DataConfig, DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig
 
-_MAX_PATH = 4096  # characters; what is longer names no file, and would fill the screen
+_MAX_PATH = 4096  # characters; longer text is not a path
 
 
 def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
-    """Configuration, image format and state dicts by network of a published checkpoint, as `read_snapshot` gives them.
+    """Configuration, image format and state dicts of a published checkpoint, as `read_snapshot` returns them.
 
-    Raises PublishedFileError, also for networks that are not Styleformer's.
+    Raises PublishedFileError, also for networks that are not Styleformers.
     """
     content = read_published(path)
     try:
@@ -35,7 +35,7 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
     except PublishedFileError as error:
         raise PublishedFileError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise PublishedFileError(f"{path}: its networks cannot be read as Styleformer's ({error})") from error
+        raise PublishedFileError(f"{path}: its networks cannot be read as a Styleformer ({error})") from error
     return config, spec, values
 
 
@@ -47,9 +47,9 @@ def image_format(generator: PublishedModule) -> DatasetSpec:
 
 
 def data_config(kwargs: Any) -> DataConfig:
-    """Which images it was trained on, as far as the arguments of its data set say so in plain values.
+    """The training set, from the plain values among the arguments of its data set.
 
-    Of a subset nothing is known: it was drawn in another way than ours.
+    A subset is not taken over: it was drawn differently.
     """
     known = kwargs if isinstance(kwargs, dict) else {}
     path = known.get("path")
@@ -64,8 +64,8 @@ def generator_config(module: PublishedModule) -> GeneratorConfig:
     synthesis = kwargs.get("synthesis_kwargs", {})
     if "G_dict" not in synthesis:
         raise PublishedFileError(
-            f"its generator ({module.class_name} with {', '.join(synthesis) or 'no synthesis arguments'}) is not a Styleformer "
-            f"but a network of another program, such as StyleGAN2"
+            f"its generator ({module.class_name} with {', '.join(synthesis) or 'no synthesis arguments'}) is not a "
+            f"Styleformer, but a network of another program, such as StyleGAN2"
         )
     mapping = kwargs.get("mapping_kwargs", {})
     return GeneratorConfig(
@@ -95,7 +95,7 @@ def discriminator_config(module: PublishedModule) -> DiscriminatorConfig:
 
 
 def generator_weights(published: Mapping[str, Tensor], config: GeneratorConfig, spec: DatasetSpec) -> dict[str, Tensor]:
-    """The state dict of our Generator from the published one's tensors by name."""
+    """The state dict of our Generator from the published tensors."""
     weights = {f"mapping_network.{a}": b for a, b in mapping_weights(published, config.mapping_layers).items()}
     weights["mapping_network.w_avg"] = published["mapping.w_avg"]
     for index, (size, num_layers) in enumerate(zip(spec.stage_sizes, config.layers, strict=True)):
@@ -124,7 +124,7 @@ def generator_weights(published: Mapping[str, Tensor], config: GeneratorConfig, 
 def discriminator_weights(
     published: Mapping[str, Tensor], config: DiscriminatorConfig, spec: DatasetSpec
 ) -> dict[str, Tensor]:
-    """The state dict of our Discriminator from the published one's tensors by name."""
+    """The state dict of our Discriminator from the published tensors."""
     names = {"fromrgb": "from_rgb", "conv0": "conv0", "conv1": "conv1", "skip": "skip"}
     places = [
         (f"b{max(size)}.{theirs}", f"blocks.{index}.{ours}")

@@ -1,8 +1,7 @@
-"""Reads the published program's pickles as plain data: no class is looked up, no program text in them is run.
+"""Reads the published program's pickles as plain data, without importing or running anything they name.
 
-A network there is an object that a function rebuilds from its class name, its program text and its attributes. Here that
-becomes a `PublishedModule` of names and tensors. The pickle may name only what stands in `HARMLESS`, and each of those is a
-function of ours; everything else is refused by name.
+In the pickle, a network is rebuilt from its class name, its source code and its attributes. Here it becomes a
+`PublishedModule` of names and tensors. Only the names in `HARMLESS` are accepted, each replaced by a function of ours.
 """
 
 import collections
@@ -25,7 +24,7 @@ class PublishedFileError(ValueError):
 
 @dataclass
 class PublishedModule:
-    """A network or a part of one: its class name and what its attributes were."""
+    """A network or a part of one: its class name and its attributes."""
 
     class_name: str
     state: dict[str, Any] = field(default_factory=dict)
@@ -35,11 +34,11 @@ class PublishedModule:
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
-        """The arguments it was constructed with."""
+        """Its constructor arguments."""
         return dict(self.state.get("_init_kwargs", {}))
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers by dotted name, those of its parts too."""
+        """Yield parameters and buffers by dotted name, including those of its parts."""
         for group in ("_parameters", "_buffers"):
             for name, value in self.state.get(group, {}).items():
                 if isinstance(value, Tensor):
@@ -50,21 +49,21 @@ class PublishedModule:
 
 
 class PlainDict(dict[str, Any]):
-    """A dictionary whose class had a name of its own."""
+    """In place of a subclass of dict."""
 
 
 @dataclass
 class Scalar:
-    """Stands for a NumPy number type while one is read."""
+    """In place of a NumPy number type."""
 
     code: str
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like; plain numbers are little-endian in these files."""
+        """Ignore byte order and the like; numbers are little-endian in these files."""
 
 
 def module_of(meta: dict[str, Any]) -> PublishedModule:
-    """A network from its description; the program text in it is ignored."""
+    """A network from its description; the source code in it is ignored."""
     return PublishedModule(str(meta["class_name"]), dict(meta["state"]))
 
 
@@ -81,7 +80,7 @@ def scalar_value(kind: Scalar, data: bytes) -> float:
 
 
 def storage(data: bytes) -> Tensor:
-    """The numbers of a tensor, one-dimensional, from the torch archive inside the pickle, read weights-only."""
+    """The numbers of a tensor, one-dimensional, from the torch archive inside the pickle."""
     check_storage_size(data)
     loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if isinstance(loaded, torch.storage.TypedStorage):
@@ -116,9 +115,9 @@ HARMLESS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc, name-defined]
-    """Knows only HARMLESS and placeholders for plain torch modules.
+    """Accepts only HARMLESS and torch modules, as placeholders.
 
-    The pure Python implementation allocates what it reads, where the C one would trust declared sizes.
+    The pure Python implementation allocates only what it has read; the C one trusts declared sizes.
     """
 
     def find_class(self, module: str, name: str) -> Any:

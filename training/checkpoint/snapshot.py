@@ -108,6 +108,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: fl
         )
     network: Generator = create("generator", config.generator.kind, config.generator, spec).to(device)
     load_weights(network, values["G_ema" if ema is None else averages[ema]], path)
+    network.run_config = config
     return network.eval().requires_grad_(False)
 
 

@@ -11,17 +11,17 @@ from training.state import TrainState
 
 STATE_LATEST = "training-state-latest.pt"
 STATE_PREVIOUS = "training-state-previous.pt"
-STATE_NEW = "training-state-new.pt"  # whole, but not yet called the latest: what a kill between two renamings may leave
+STATE_NEW = "training-state-new.pt"  # complete, not yet renamed: a kill between two renamings leaves it
 
 
 def state_values(state: TrainState, content_hash: str = "") -> dict[str, Any]:
-    """What a state file holds, and which images it was trained on; call it on every rank."""
+    """Contents of a state file, with the hash of the data set; call it on every rank."""
     head = header(STATE_FORMAT, state.config, state.spec, state.cur_nimg)
     return head | {"content_hash": content_hash, "state": state.state_dict()}
 
 
 def write_state(run_dir: Path, values: dict[str, Any]) -> None:
-    """Write `state_values` as the latest state, keeping the one before it; at no moment is there none. Raises OSError."""
+    """Write the latest state and keep the previous one; a complete state exists at every moment. Raises OSError."""
     latest, previous, new = (run_dir / name for name in (STATE_LATEST, STATE_PREVIOUS, STATE_NEW))
     try:
         write(new, values)
@@ -34,7 +34,7 @@ def write_state(run_dir: Path, values: dict[str, Any]) -> None:
 
 
 def keep_as(latest: Path, previous: Path) -> None:
-    """Give a file a second name, or another one where the file system knows no second names."""
+    """Hard-link a file to a second name, or rename it where the file system has no links."""
     link = temporary_name(previous)
     try:
         os.link(latest, link)
@@ -45,7 +45,7 @@ def keep_as(latest: Path, previous: Path) -> None:
         link.unlink(missing_ok=True)
 
 
-def find_state(run_dir: Path, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+def find_state(run_dir: Path, log: Callable[[str], None] = print) -> dict[str, Any] | None:
     """The newest readable training state of a run folder, with its header; None where there is no state file at all.
 
     Raises CheckpointError if there are some, but all damaged.
@@ -58,10 +58,10 @@ def find_state(run_dir: Path, say: Callable[[str], None] = print) -> dict[str, A
             values = read(run_dir / name, STATE_FORMAT)
         except CheckpointError as error:
             problem = error
-            say(f"Warning: {error}; looking for an older state")
+            log(f"Warning: {error}; looking for an older state")
             continue
         if problem is not None:
-            say(f"Going back to {name} of {values['cur_nimg'] / 1000:g} kimg")
+            log(f"Using {name} of {values['cur_nimg'] / 1000:g} kimg")
         return values
     if problem is not None:
         raise CheckpointError(
@@ -71,7 +71,7 @@ def find_state(run_dir: Path, say: Callable[[str], None] = print) -> dict[str, A
 
 
 def restore(state: TrainState, values: dict[str, Any], path: Path) -> None:
-    """Go on from what `find_state` returned; raises CheckpointError where it is not of such networks."""
+    """Load what `find_state` returned; raises CheckpointError where it does not fit the networks."""
     try:
         state.load_state_dict(values["state"])
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:

@@ -2,19 +2,19 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from torch_utils.transfer import to_device_async
 from training.data.dataset import BrokenImage, ImageDataset
-from training.data.decoded import CacheLocation, send
 from training.data.files import MAX_BROKEN, too_many_broken_error
-from training.data.order import micro_batches, order
-from training.data.workers import DataError as DataError  # part of what `stream` offers
-from training.data.workers import read_ahead
+from training.data.files import DataError as DataError  # part of what `stream` offers
 
 
 def stream(
@@ -31,46 +31,71 @@ def stream(
     max_broken: int = MAX_BROKEN,
     on_broken: Callable[[str], None] = print,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the endless micro-batches of one rank: uint8 [micro_batch, channels, height, width] and float labels.
+    """Yield the micro-batches of one rank: uint8 [micro_batch, channels, height, width] and float labels, without end.
 
-    A step takes the next `batch_size` images of `order` and cuts them into micro-batches; micro-batch k goes to rank
-    k % world_size. So it holds the same images however many ranks there are, and wherever the run was resumed. The
-    image that stands in for a broken one follows from the data set alone, see `ImageDataset.readable`.
+    Each step takes the next `batch_size` images of `order`; its micro-batch k goes to rank k % world_size. So a step has the
+    same images on any number of ranks and after a resume.
 
     Args:
-        dataset: Where the images are; its `broken` is filled.
+        dataset: Source of the images; broken ones are replaced (`load_or_substitute`) and added to its `broken`.
         seed: Of the order.
-        start_nimg: Images that the run has seen so far, over all ranks.
-        batch_size: Images per step, over all ranks.
-        micro_batch: Images a rank handles at once.
-        rank: This process's place among the `world_size` ones.
+        start_nimg: Images seen so far by all ranks.
+        batch_size: Images per step on all ranks, a multiple of micro_batch * world_size.
+        micro_batch: Images per micro-batch.
+        rank: Of this process.
         world_size: Number of ranks.
-        num_workers: Processes that read ahead; 0 = read in this one, as is done with images kept on the device.
+        num_workers: Processes that read ahead; 0 = read in this one, as is done with images cached on the GPU.
         device: Where the tensors go.
         max_broken: Different images that may be broken.
-        on_broken: Gets a line for people, here, when an image is found broken for the first time.
+        on_broken: Called with a line for people when an image is found broken for the first time.
 
     Raises:
-        DataError: Too many images are broken, the zip or folder is gone or another one, or a worker was killed. Comes
-            from the iterator, between two micro-batches.
+        DataError: Too many images are broken, the zip or folder is gone or has been replaced, or a worker was killed.
     """
-    if micro_batch < 1 or batch_size < 1 or batch_size % (micro_batch * world_size):
-        raise ValueError(
-            f"a batch of {batch_size} cannot be cut into micro-batches of {micro_batch} for {world_size} ranks; "
-            f"--batch must be a multiple of --batch-gpu times --gpus"
-        )
     device = torch.device(device)
     indices = micro_batches(order(seed, start_nimg, len(dataset)), batch_size, micro_batch, rank, world_size)
-    is_at_hand = dataset.cache is not None and dataset.cache.place is CacheLocation.DEVICE
-    pin_memory = device.type == "cuda" and not is_at_hand
-    reads = read_ahead(_MicroBatchReader(dataset, max_broken), indices, 0 if is_at_hand else num_workers, pin_memory)
-    return _checked(reads, dataset, max_broken, on_broken, device)
+    if dataset.cache is not None and (num_workers == 0 or dataset.cache.pixels.is_cuda):
+        for images, labels in map(dataset.cached_batch, indices):
+            yield to_device_async(images, device), to_device_async(labels, device)
+    reader = _MicroBatchReader(dataset, max_broken)
+    with contextlib.closing(read_ahead(reader, indices, num_workers, pin_memory=device.type == "cuda")) as reads:
+        for images, labels, broken in reads:
+            for name, problem, stand_in in broken:
+                if name not in dataset.broken:
+                    dataset.broken[name] = problem
+                    on_broken(f"Warning: {problem}; {stand_in} is used in its place")
+            if len(dataset.broken) > max_broken:
+                raise too_many_broken_error(dataset.path, dataset.broken, max_broken)
+            yield to_device_async(images, device), to_device_async(labels, device)
+
+
+def order(seed: int, start_nimg: int, length: int) -> Iterator[int]:
+    """Yield image indices, 0..length-1, from global position `start_nimg` on, without end.
+
+    Each epoch is a permutation that depends on (seed, epoch) alone.
+    """
+    epoch, position = divmod(start_nimg, length)
+    while True:
+        permutation = np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(length)
+        yield from permutation[position:].tolist()
+        epoch, position = epoch + 1, 0
+
+
+def micro_batches(
+    indices: Iterator[int], batch_size: int, micro_batch: int, rank: int, world_size: int
+) -> Iterator[list[int]]:
+    """Yield the micro-batches of one rank: micro-batch k of each batch goes to rank k % world_size."""
+    while True:
+        batch = list(itertools.islice(indices, batch_size))
+        for start in range(rank * micro_batch, batch_size, world_size * micro_batch):
+            yield batch[start : start + micro_batch]
 
 
 class _Read(NamedTuple):
-    """A micro-batch, in a form that comes through from another process."""
+    """A micro-batch as a worker returns it."""
 
-    tensors: list[Tensor]  # images and labels
+    images: Tensor
+    labels: Tensor
     broken: list[BrokenImage]
 
 
@@ -81,35 +106,58 @@ class _MicroBatchReader(Dataset[_Read]):
         self._dataset, self._max_broken = dataset, max_broken
 
     def __getitem__(self, indices: list[int]) -> _Read:
-        kept = self._dataset.kept_batch(indices)
-        if kept is not None:
-            return _Read([_handed_over(tensor) for tensor in kept], [])
-        images, labels, broken = zip(
-            *(self._dataset.load_or_substitute(index, self._max_broken) for index in indices), strict=True
-        )
-        return _Read([default_collate(images), default_collate(labels)], list(itertools.chain(*broken)))
+        items = [self._dataset.load_or_substitute(index, self._max_broken) for index in indices]
+        images, labels, broken = zip(*items, strict=True)
+        return _Read(default_collate(images), default_collate(labels), list(itertools.chain(*broken)))
 
 
-def _handed_over(tensor: Tensor) -> Tensor:
-    """Return a tensor that comes through from another process; moved later, a lack of memory would go unnoticed."""
-    return tensor if get_worker_info() is None else tensor.share_memory_()
+def read_ahead(
+    dataset: Dataset[Any], keys: Iterable[Any], num_workers: int, pin_memory: bool
+) -> Generator[Any, None, None]:
+    """Yield dataset[key] for each key, in order, read by worker processes; 0 = by this one.
+
+    Raises:
+        DataError: The data set raised one, or a worker was killed or could not be started or reached.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=keys,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # otherwise starting the workers would draw from the global one
+    )
+    iterator: Any = None
+    try:
+        iterator = _start(loader)
+        yield from iterator
+    except DataError as error:  # of a worker, it has a traceback in its text
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
+    except (RuntimeError, OSError, EOFError, MemoryError) as error:
+        if not num_workers or "pin memory" in str(error):  # a matter of this process or its GPU
+            raise
+        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+        raise DataError(
+            f"the processes that read images failed: {reason}. If memory ran out, use fewer (--workers, 0 = none); if "
+            f"shared memory did, make more of it (docker run --shm-size=8g)"
+        ) from error
+    finally:
+        if num_workers and iterator is not None:
+            iterator._shutdown_workers()  # the garbage collector may wait for them in vain
 
 
-def _checked(
-    reads: Generator[_Read, None, None],
-    dataset: ImageDataset,
-    max_broken: int,
-    on_broken: Callable[[str], None],
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the micro-batches; tell of broken images, and raise DataError when they are too many or there is no more."""
-    with contextlib.closing(reads):
-        for tensors, broken in reads:
-            for name, problem, stand_in in broken:
-                if name not in dataset.broken:
-                    dataset.broken[name] = problem
-                    on_broken(f"Warning: {problem}; {stand_in} is used in its place")
-            if len(dataset.broken) > max_broken:
-                raise too_many_broken_error(dataset.path, dataset.broken, max_broken)
-            images, labels = (send(tensor, device) for tensor in tensors)
-            yield images, labels
+def _start(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Return the iterator of a loader. Its workers have Ctrl-C blocked from the start: a terminal sends it to them too.
+
+    PyTorch's handler of SIGCHLD is undone: it would raise in the middle of a training step when a worker dies.
+    """
+    if not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if signal.getsignal(signal.SIGCHLD) is not handler:  # so this is the main thread
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)

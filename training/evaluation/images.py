@@ -1,4 +1,4 @@
-"""What metrics are computed of: images of a data set, of a generator, or of one data set against another."""
+"""The images that metrics are computed from: of a data set or of a generator."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from dnnlib.parallel import available_cpus
 from metrics.images import EPSILON, ImageBatch, Sample
-from metrics.registry import see_training
+from metrics.registry import uses_flipped
 from torch_utils import distributed
 from torch_utils.rng import derive_seed
 from training.data.files import ImageFiles
@@ -20,19 +20,20 @@ from training.data.stream import ImageDataset
 from training.networks.generator import Generator
 from training.run.preview import to_uint8
 
-_LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # tell the draws of a seed apart
+_LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # make the draws of one seed independent
 _CHUNK = 50  # images of up to 64 px generated at once
 _CHUNK_PIXELS = _CHUNK * 64 * 64
-_MAX_WORKERS = 8  # processes that read images ahead
+_MAX_WORKERS = 8
 
 
 class RealSet:
-    """All images of a data set as `metrics.images.RealImages`."""
+    """All images of a data set, as `metrics.images.RealImages`."""
 
     def __init__(self, dataset: ImageDataset, workers: int = 0) -> None:
         self.dataset = dataset
-        self.workers = workers  # processes that read images ahead; 0 = read them in this one
+        self.workers = workers  # processes that read ahead; 0 = read in this one
         self.name = dataset.path.name
+        self.location = str(dataset.path.resolve())
         self.count = len(dataset)
         spec = dataset.spec
         self.image_shape = (spec.channels, spec.height, spec.width)
@@ -41,20 +42,20 @@ class RealSet:
 
     @cached_property
     def content_hash(self) -> str:
-        """A SHA-256 over the images; of a folder every file is read for it, once."""
+        """The SHA-256 of the data set, for which a folder is read completely."""
         return self.dataset.content_hash()
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices in the order of the data set."""
+        """Yield the images of these indices."""
         loader = DataLoader(
             Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
-        for start, (images, _) in zip(chosen[::batch_size], loader, strict=True):
-            yield images, None if self._classes is None else self._classes[start : start + len(images)]
+        for first, (images, _) in zip(range(0, len(chosen), batch_size), loader, strict=True):
+            yield images, None if self._classes is None else self._classes[list(chosen[first : first + batch_size])]
 
 
 class FakeSet:
-    """The images of a folder or zip as `metrics.images.FakeImages`: those of any generator, saved as files."""
+    """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`."""
 
     def __init__(self, real: RealSet) -> None:
         self.images = real
@@ -62,67 +63,67 @@ class FakeSet:
 
     @property
     def content_hash(self) -> str:
-        """That of the images."""
+        """The SHA-256 of the images."""
         return self.images.content_hash
 
     def check(self, sample: Sample, count: int) -> None:
-        """Raise ValueError where there are fewer images, and for pairs, which only a generator makes."""
+        """Raise ValueError if there are fewer images, and for pairs, which only a generator can make."""
         path = self.images.dataset.path
         if sample is Sample.PAIRS:
             raise ValueError(f"path length moves through the latents of a generator: it takes --network, not {path}")
         if count > self.images.count:
             raise ValueError(
-                f"{path} has {self.images.count} images, but the metrics look at {count} generated ones; name metrics "
-                f"of a smaller number, such as fid{self.images.count}_full"
+                f"{path} has {self.images.count} images, but the metrics take {count} generated ones; choose metrics "
+                f"of fewer, such as fid{self.images.count}_full"
             )
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices, whatever the seed."""
+        """Yield the images of these indices; the seed is ignored."""
         return self.images.batches(chosen, batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Raise ValueError: there are none."""
-        raise ValueError(f"{self.name} has no pairs of images")
+        """Not available; `check` refuses pairs."""
+        raise NotImplementedError
 
 
 class FakeSampler:
-    """A generator as `metrics.images.FakeImages`: psi 1, random noise, labels drawn from those of the data set.
+    """A generator as `metrics.images.FakeImages`: psi = 1, random noise, labels drawn from those of the data set.
 
-    Image i follows from (seed, i): its latent and label by its own generator, its noise because images are made in
-    chunks of a fixed size, each with a seed of its own, whatever the batch size.
+    Image i depends on (seed, i) alone: its latent and label have their own random generator, and noise is drawn for chunks
+    of a fixed size, whatever the batch size.
     """
 
     def __init__(
         self,
         G: Generator,  # in eval mode
-        dataset: ImageDataset,  # what the images will be compared with, and whose labels they get
-        device: torch.device | str,  # where G is
-        name: str = "",  # such as the snapshot's file name
-        content_hash: str = "",  # such as the snapshot's sha256
+        dataset: ImageDataset,  # the real images, whose labels are drawn from
+        device: torch.device | str,  # of G
+        name: str = "",  # of the snapshot
+        content_hash: str = "",  # of the snapshot
     ) -> None:
         if G.training:
-            raise ValueError("the generator is in training mode, in which sampling changes it; call eval() before")
+            raise ValueError("the generator is in training mode, which sampling would change; call eval() first")
         _check_match(G, dataset)
         self.G, self.device = G, torch.device(device)
         self.name, self.content_hash = name, content_hash
         self._labels = dataset.labels() if G.c_dim else np.zeros((1, 0), np.float32)
         self._classes = class_indices(self._labels)
-        # Larger images in smaller chunks, by their size alone: what fits a small GPU must not change the value.
+        # Depends on the image size alone: the values of metrics must not depend on the memory of the GPU.
         self._chunk = min(max(_CHUNK_PIXELS // G.img_resolution**2, 4), _CHUNK)
 
     def check(self, sample: Sample, count: int) -> None:
-        """Accept everything: there is no end of images and pairs."""
+        """Accept any number of images and pairs."""
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
         """Yield the images of these indices."""
         return self._rebatch(chosen, batch_size, lambda start: self._images(start, seed))
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the pairs of these indices; the two images of a pair have the same noise."""
+        """Yield pairs of images with the same noise and a small distance in w."""
         return self._rebatch(chosen, batch_size, lambda start: self._pairs(start, seed))
 
     def _rebatch(self, chosen: range, batch_size: int, chunk: Callable[[int], ImageBatch]) -> Iterator[ImageBatch]:
-        """Yield what `chunk(start)` returns for the chunk that begins at `start`, cut into the batches asked for."""
+        """Yield batches of the chunks that `chunk(start)` returns."""
         made_start = -1
         for first in range(chosen.start, chosen.stop, batch_size):
             stop, parts = min(first + batch_size, chosen.stop), []
@@ -136,18 +137,19 @@ class FakeSampler:
 
     @torch.no_grad()
     def _images(self, start: int, seed: int) -> ImageBatch:
-        """Return the whole chunk that begins at image `start`."""
-        z, chosen = self._draw(_LATENT_STREAM, seed, start)
+        """Return the chunk of images from index `start` on."""
+        z, c, chosen = self._draw(_LATENT_STREAM, seed, start)
         with self._noise_of(seed, start):
-            images = self.G(z, self._labels_of(chosen), truncation_psi=1.0, noise_mode="random")
+            images = self.G(z, c, truncation_psi=1.0, noise_mode="random")
         return to_uint8(images), None if self._classes is None else self._classes[chosen]
 
     @torch.no_grad()
     def _pairs(self, start: int, seed: int) -> ImageBatch:
-        """Return the whole chunk that begins at pair `start`."""
-        (z, chosen), (other_z, _) = (self._draw(stream, seed, start) for stream in (_LATENT_STREAM, _OTHER_STREAM))
-        c, images = self._labels_of(chosen), []
-        ws, other_ws = self.G.mapping(z, c), self.G.mapping(other_z, c)
+        """Return the chunk of pairs from index `start` on."""
+        z, c, _ = self._draw(_LATENT_STREAM, seed, start)
+        ws = self.G.mapping(z, c)
+        other_ws = self.G.mapping(self._draw(_OTHER_STREAM, seed, start)[0], c)
+        images = []
         for point in (ws, ws.lerp(other_ws, EPSILON)):
             with self._noise_of(seed, start):
                 images.append(self.G.synthesis(point, noise_mode="random"))
@@ -155,32 +157,30 @@ class FakeSampler:
 
     @contextlib.contextmanager
     def _noise_of(self, seed: int, start: int) -> Iterator[None]:
-        """Make the generator draw the noise of the chunk that begins at `start`."""
+        """Seed the noise of the chunk that begins at `start`."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(seed, _NOISE_STREAM, start))
             yield
 
-    def _draw(self, stream: int, seed: int, start: int) -> tuple[Tensor, list[int]]:
-        """Return the latents of a chunk, [chunk, z_dim], and whose label each gets."""
+    def _draw(self, stream: int, seed: int, start: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Return the latents of a chunk, [chunk, z_dim], its labels, [chunk, c_dim], and the indices of these."""
         latents, chosen = [], []
         for index in range(start, start + self._chunk):
             rng = np.random.default_rng(derive_seed(seed, stream, index))
             latents.append(rng.standard_normal(self.G.z_dim, dtype=np.float32))
             chosen.append(int(rng.integers(len(self._labels))))
-        return torch.from_numpy(np.stack(latents)).to(self.device), chosen
-
-    def _labels_of(self, chosen: list[int]) -> Tensor:
-        return torch.from_numpy(self._labels[chosen]).to(self.device)
+        z, c = torch.from_numpy(np.stack(latents)), torch.from_numpy(self._labels[chosen])
+        return z.to(self.device), c.to(self.device), chosen
 
 
 def _check_match(G: Generator, dataset: ImageDataset) -> None:
-    """Raise ValueError unless the generator makes images of the data set's size and kind from labels like its."""
+    """Raise ValueError unless image size, channels and label length of a generator are those of the data set."""
     spec = dataset.spec
     if (G.img_width, G.img_height, G.img_channels) != (spec.width, spec.height, spec.channels):
         raise ValueError(
             f"the network makes images of {G.img_width}x{G.img_height} px with {G.img_channels} channels, but those "
-            f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set it was "
-            f"trained on"
+            f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set that it "
+            f"was trained on"
         )
     if G.c_dim and G.c_dim != spec.label_dim:
         raise ValueError(
@@ -198,23 +198,21 @@ def class_indices(labels: np.ndarray) -> Tensor | None:
 def reference_dataset(
     source: str | Path | ImageFiles, mirror: bool = False, left_out: Collection[str] = ()
 ) -> ImageDataset:
-    """Return the data set that metrics compare with: all its images, unflipped unless asked for, with labels if any.
+    """Return the real images that metrics compare with: all of a data set, with its labels if there are any.
 
-    It is the same for conditional and unconditional training, on a subset and on all images. Its source is a path, or
-    the files of a data set that is open already.
+    They do not depend on the --cond and --subset of the training.
     """
     files = source if isinstance(source, ImageFiles) else ImageFiles(source)
-    has_labels = files.label_table is not None
-    return ImageDataset(files, use_labels=has_labels, mirror=mirror, left_out=left_out)
+    return ImageDataset(files, use_labels=files.label_table is not None, mirror=mirror, left_out=left_out)
 
 
 def flipped_set(
     names: Sequence[str], source: str | Path | ImageFiles, mirror: bool, workers: int = 0
 ) -> RealSet | None:
-    """Return the images of a data set as training sees them if it flips them and a metric asks for that; else None."""
-    return RealSet(reference_dataset(source, mirror=True), workers) if mirror and see_training(names) else None
+    """Return the images and their flipped copies if training flips (`mirror`) and one of the metrics needs that."""
+    return RealSet(reference_dataset(source, mirror=True), workers) if mirror and uses_flipped(names) else None
 
 
 def reading_workers(device: torch.device) -> int:
-    """Return how many processes read images ahead while a device of this kind looks at others."""
+    """Return the number of processes that read ahead for a device: none on the CPU, which they would share."""
     return min(available_cpus() // distributed.local_world_size(), _MAX_WORKERS) if device.type == "cuda" else 0

@@ -1,13 +1,15 @@
-"""What calc_metrics.py judges, a network's images or those of a folder, and the real ones to compare them with."""
+"""The images that calc_metrics.py measures, of a network or a folder, and the real ones it compares them with."""
 
 import os
-from pathlib import Path
 
 import torch
 
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.files import file_sha256
+from dnnlib.paths import user_path
+from training.checkpoint.files import CheckpointError
 from training.checkpoint.snapshot import load_generator, read_snapshot
+from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.dataset import ImageDataset
 from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_dataset
@@ -15,17 +17,40 @@ from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_
 GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its images
 
 
-def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool]:
-    """The path of the real images, and whether training flips them; from the snapshot unless given.
+def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool, RunConfig]:
+    """Return the path of the real images and whether training flips them, from the snapshot unless given; its settings.
 
-    Raises ValueError where those that it was trained on are not here.
+    Raises ValueError if the images that it was trained on are not found.
     """
     config, _, _ = read_snapshot(network)
-    return data or training_set(network, config), config.data.mirror if mirror is None else mirror
+    return data or training_set(network, config), config.data.mirror if mirror is None else mirror, config
+
+
+def is_training_set(network: str, config: RunConfig, dataset: ImageDataset) -> bool | None:
+    """Return whether a network was trained on these images, by content; None where that is not known.
+
+    The training state beside the snapshot records the content; without one, `dataset` is compared with the data set that
+    the settings name.
+    """
+    try:
+        saved = find_state(user_path(network).parent, log=lambda line: None)
+    except CheckpointError:
+        saved = None
+    recorded = saved["content_hash"] if saved and saved["config"]["data"] == config.to_dict()["data"] else ""
+    trained_on, data = config.data.path, config.data
+    try:
+        if recorded:
+            same_use = ImageDataset(dataset.files, data.cond, data.mirror, data.subset, seed=config.schedule.seed)
+            return same_use.content_hash() == recorded
+        if trained_on and user_path(trained_on).exists():
+            return ImageDataset(trained_on).content_hash() == ImageDataset(dataset.files).content_hash()
+    except ValueError:  # such as no labels where it was trained on labels
+        return False
+    return None
 
 
 def training_set(network: str, config: RunConfig) -> str:
-    """The path of the images that a snapshot of this configuration was trained on; ValueError where they are not here."""
+    """Return the path of the images that a snapshot was trained on; ValueError if they are not found."""
     path = config.data.path
     if path and os.path.exists(os.path.expanduser(path)):  # an empty path is not the current folder
         return path
@@ -36,13 +61,13 @@ def training_set(network: str, config: RunConfig) -> str:
 def open_network(
     network: str, dataset: ImageDataset, device: torch.device | str, ema: float | None = None
 ) -> FakeSampler:
-    """A snapshot's averaged generator, with this half-life or the first, as a source of images."""
-    path = Path(network).expanduser()
+    """Return the averaged generator of a snapshot, with this half-life or the first, as a source of images."""
+    path = user_path(network)
     return FakeSampler(load_generator(path, device, ema), dataset, device, path.name, file_sha256(path))
 
 
 def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
-    """A folder or zip as a source of images, without grids of them; ValueError unless they are as those of `dataset`."""
+    """Return a folder or zip, without grids, as a source of images; ValueError unless their size is that of `dataset`."""
     images = reference_dataset(path, left_out=grids_in(path))
     ours, theirs = images.spec, dataset.spec
     if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
@@ -54,20 +79,12 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
 
 
 def grids_in(path: str) -> list[str]:
-    """The grids of generate.py among images: those of their names that are of another size than the others."""
+    """Return the grids of generate.py among images: those of GRIDS whose size differs from that of the other images."""
     tree = ImageTree(path)
     names = tree.image_names()
-    others = [name for name in names if name not in GRIDS]
-    if not others or len(others) == len(names):
+    grids = [name for name in names if name in GRIDS]
+    if not grids or len(grids) == len(names):
         return []
-    size = next((size for name in others if (size := size_of(tree, name))), None)
-    return [name for name in GRIDS if name in names and size_of(tree, name) not in (size, None)]
-
-
-def size_of(tree: ImageTree, name: str) -> tuple[int, int] | None:
-    """Width and height of an image; None where that cannot be read."""
-    try:
-        layout = tree.layout(name)
-    except ValueError:  # whoever reads it will say what is wrong
-        return None
-    return layout.width, layout.height
+    layout = tree.layout(next(name for name in names if name not in GRIDS))
+    layouts = {name: tree.layout(name) for name in grids}
+    return [name for name in grids if (layouts[name].width, layouts[name].height) != (layout.width, layout.height)]

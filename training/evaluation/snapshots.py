@@ -1,4 +1,4 @@
-"""The metrics of a snapshot while training: which ones, computing them, writing them down."""
+"""The metrics of snapshots during training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from training.networks.generator import Generator
 
 
 def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
-    """Raise ValueError if a metric cannot judge the images of this data set or lacks its weights.
+    """Raise ValueError if a metric does not suit this data set or lacks its weights.
 
-    Missing weights are downloaded, by the first process of a machine: call it on every rank or outside of runs.
+    The first process of each machine downloads missing weights: call it on every rank.
     """
     if names:
         check_suitable(names, RealSet(reference_dataset(dataset.files)))
@@ -27,9 +27,9 @@ def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
 
 
 def default_metrics() -> tuple[tuple[str, ...], str]:
-    """Return the metrics to compute where none are named, and a line for people; downloads nothing.
+    """Return the metrics of --metrics=auto: FID if the weights of its detector are present; else none, and a line that tells why.
 
-    FID where the weights of its detector are in place, without a line; else none, and how to get the weights.
+    Downloads nothing.
     """
     try:
         if find(INCEPTION, Source()) is not None:
@@ -43,10 +43,10 @@ def default_metrics() -> tuple[tuple[str, ...], str]:
 def evaluate_snapshot(
     names: Sequence[str], G: Generator, dataset: ImageDataset, snapshot: Path, seed: int, folder: str = ""
 ) -> list[MetricResult]:
-    """Compute metrics of a run's averaged generator, print them and record them beside its snapshot.
+    """Compute, print and record metrics of the averaged generator of a snapshot; the seed is that of the run.
 
-    Call it on every process: each looks at its part of the images. The first one returns the results, the others none.
-    The seed is that of the run; `folder` beside the snapshot is where the rows of a further average go.
+    Call it on every rank: each computes its part of the images. The first one returns the results, the others none.
+    `folder` beside the snapshot is where the results of a further average are recorded.
     """
     reference, device = reference_dataset(dataset.files), next(G.parameters()).device
     with distributed.raise_on_all_ranks():
@@ -70,12 +70,12 @@ def evaluate_snapshot(
 
 
 def average_folder(ema: EmaConfig, name: str) -> str:
-    """The folder beside the snapshots where the rows of an average go: "" for G_ema, ema-500 for another."""
+    """Return the folder beside the snapshots for the results of an average: "" for G_ema, ema-500 for another."""
     return "" if name == "G_ema" else f"ema-{ema.averages[name]:g}"
 
 
 def missed_metrics(names: Sequence[str], snapshot: Path, cur_nimg: int, folder: str = "") -> tuple[str, ...]:
-    """Return those of the metrics that no row beside a snapshot is about; none where it is not of so many images seen."""
+    """Return those of the metrics that are not recorded for a snapshot yet; none if it is not of `cur_nimg` images."""
     try:
         if not names or not cur_nimg or read_snapshot(snapshot)[2]["cur_nimg"] != cur_nimg:
             return ()

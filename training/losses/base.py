@@ -57,7 +57,7 @@ class AdversarialLoss:
         return self.phase(name, stream, interval=interval, allow_tf32=self.precision.regularizer_tf32, **settings)
 
     def phase(self, name: str, stream: int, **settings: Any) -> Phase:
-        """The phase called G_... or D_..., after the network that it updates; it ends with `update_w_avg` unless told else."""
+        """The phase called G_... or D_..., after the network that it updates; it ends with `update_w_avg` by default."""
         state = self.state
         settings.setdefault("finish", self.update_w_avg)
         trained, frozen = (state.g, state.D) if name.startswith("G") else (state.d, state.G)

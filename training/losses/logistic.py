@@ -105,9 +105,10 @@ class LogisticLoss(AdversarialLoss):
     def d_r1(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The gradient of D's logits by real images is small (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
-        logits = self.differentiable_logits(images, batch.labels)
+        with sdpa_kernel(SDPBackend.MATH):  # of a discriminator with attention
+            logits = self.differentiable_logits(images, batch.labels)
+            penalty = r1_penalty(images, logits)
         self.report_logits("real", logits)
-        penalty = r1_penalty(images, logits)
         loss = penalty * (self.state.now(self.config.r1_gamma) / 2)
         self.state.stats.report("Loss/r1_penalty", penalty)
         self.state.stats.report("Loss/D/reg", loss)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.config import AnyGenerator, DatasetSpec
+from training.config import AnyGenerator, DatasetSpec, RunConfig
 from training.networks.layers import EqualizedLinear
 from training.networks.mapping import MappingNetwork, truncate
 
@@ -16,13 +16,14 @@ class StyleGenerator(nn.Module):
     """
 
     synthesis: Any
+    run_config: RunConfig | None = None  # of the snapshot that it was loaded from
 
     def __init__(self, config: AnyGenerator, spec: DatasetSpec, num_ws: int) -> None:
         super().__init__()
         config.check(spec)
         self.z_dim, self.w_dim, self.c_dim = config.z_dim, config.w_dim, spec.label_dim
         self.num_ws = num_ws
-        self.class_names = spec.class_names
+        self.class_names, self.labels_are_vectors = spec.class_names, spec.labels_are_vectors
         self.img_channels = spec.channels
         self.img_height, self.img_width = spec.height, spec.width
         self.img_resolution = max(spec.height, spec.width)

@@ -80,7 +80,7 @@ class Stage(nn.Module):
 
     @property
     def encoder_layers(self) -> list[EncoderLayer]:
-        """The layers in their order."""
+        """The encoder layers, in order."""
         return cast("list[EncoderLayer]", list(self.layers))
 
     def forward(
@@ -100,12 +100,16 @@ class Stage(nn.Module):
 class SynthesisNetwork(nn.Module):
     """Styles to image: every stage adds its colours to the enlarged image of the stage before."""
 
-    def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
+    def __init__(
+        self, config: GeneratorConfig, spec: DatasetSpec, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        """Make the stages of these (height, width), smallest first; None = all stages of the images."""
         super().__init__()
-        config.check(spec)
+        if sizes is None:
+            config.check(spec)
         self.num_ws = config.num_ws
         self.num_layers = config.layers
-        self.sizes = spec.stage_sizes
+        self.sizes = tuple(sizes or spec.stage_sizes)
         self.const = nn.Parameter(torch.randn(self.sizes[0][0] * self.sizes[0][1], config.widths[0]))
         out_widths = [*config.widths[1:], config.widths[-1]]
         self.stages = nn.ModuleList(
@@ -129,6 +133,12 @@ class SynthesisNetwork(nn.Module):
         Returns:
             [batch, img_channels, height, width], about -1..1.
         """
+        return self.run_stages(ws, noise_mode, dtype, recomputed_stages)[1]
+
+    def run_stages(
+        self, ws: Tensor, noise_mode: str, dtype: torch.dtype | None, recomputed_stages: int
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens [batch, tokens, width] after the last stage, and the image."""
         x = self.const.to(dtype or self.const.dtype).expand(len(ws), -1, -1)
         stages = cast("list[Stage]", list(self.stages))
         factors, rgb = self.modulate(stages, ws, x.dtype)
@@ -140,7 +150,7 @@ class SynthesisNetwork(nn.Module):
             if i < len(stages) - 1:
                 x = image_to_tokens(upsample(tokens_to_image(x, stage.size)))
         assert image is not None
-        return image
+        return x, image
 
     def modulate(
         self, stages: Sequence[Stage], ws: Tensor, dtype: torch.dtype
@@ -152,6 +162,17 @@ class SynthesisNetwork(nn.Module):
         rgb_ws = [each_w[index] for index in accumulate(self.num_layers)]  # that of the next stage's first layer
         return factors, rgb_weights([stage.to_rgb for stage in stages], rgb_ws)
 
+    def style_layers(self) -> list[list[EqualizedLinear]]:
+        """The linear maps that read each style: the encoder layer of that number, and the ToRGB of the stage before."""
+        readers: list[list[EqualizedLinear]] = [[] for _ in range(sum(self.num_layers) + 1)]
+        index = 0
+        for stage in cast("list[Stage]", list(self.stages)):
+            for layer in stage.encoder_layers:
+                readers[index].append(layer.affine)
+                index += 1
+            readers[index].append(stage.to_rgb.affine)
+        return readers
+
 
 class Generator(StyleGenerator):
     """Mapping network and synthesis network of Styleformer."""
@@ -161,13 +182,6 @@ class Generator(StyleGenerator):
         self.synthesis = SynthesisNetwork(config, spec)
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
-        """The linear maps that read each style: the encoder layer of that number, and the ToRGB of the stage before."""
-        readers: list[list[EqualizedLinear]] = [[] for _ in range(self.num_ws)]
-        index = 0
-        for stage in self.synthesis.stages:
-            assert isinstance(stage, Stage)
-            for layer in stage.encoder_layers:
-                readers[index].append(layer.affine)
-                index += 1
-            readers[index].append(stage.to_rgb.affine)
+        """The linear maps that read each style."""
+        readers: list[list[EqualizedLinear]] = self.synthesis.style_layers()
         return readers

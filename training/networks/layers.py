@@ -101,7 +101,7 @@ class EqualizedConv2d(nn.Module):
 def scaled_convolutions(layers: Sequence[EqualizedConv2d]) -> list[tuple[Tensor, Tensor | None]]:
     """The weight and bias of each layer, times the gains of weight, activation and output, by one operation for all.
 
-    Leaky ReLU commutes with a positive factor, so its gain needs no operation of its own.
+    Leaky ReLU commutes with a positive factor, so its gain needs no separate operation.
     """
     parameters, factors = [], []
     for layer in layers:

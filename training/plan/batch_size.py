@@ -1,9 +1,8 @@
-"""How many images a forward pass may have, and how many of them fit into the memory (--batch-gpu=auto)."""
+"""How many images a forward pass may have, and how many of them fit into GPU memory (--batch-gpu=auto)."""
 
 import contextlib
 import gc
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,13 +16,20 @@ from training.plan.probe import Probe
 from training.run.folder import with_batch_gpu_of_newest
 
 FITTING_SHARE = 0.9  # of the free memory that a step may take; the rest is for what varies
-_PASSES = 2  # the second one finds gradients to add to
+_PASSES = 2  # the second one adds to existing gradients
+
+
+@dataclass(frozen=True)
+class MemoryProbe:
+    """The search of `search_batch_gpu`, which remains to be done on the GPU."""
+
+    num_processes: int
 
 
 def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) -> list[int]:
-    """Return how many images a forward pass may have, largest first.
+    """Return the valid numbers of images per forward pass, largest first.
 
-    None of them cuts a minibatch-std group: a GPU with little memory trains by the same algorithm as a large one.
+    None is smaller than the minibatch-std group, so that the algorithm does not depend on the memory of the GPU.
 
     Raises:
         ConfigError: No number divides the batch and suits the other settings.
@@ -41,116 +47,62 @@ def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) 
 
 
 def with_micro_batch(config: RunConfig, count: int | None) -> RunConfig:
-    """Return the configuration with so many images per forward pass; None = all of a process."""
+    """Return the configuration with `count` images per forward pass; None = the whole share of a process."""
     return replace(config, schedule=replace(config.schedule, batch_gpu=count))
-
-
-@dataclass(frozen=True)
-class MemoryProbe:
-    """What is to be tried on the GPU before the images per forward pass are settled."""
-
-    num_processes: int
-    is_continued: bool  # the run to go on with has a number, which only may be too large here
 
 
 def initial_batch_gpu(
     config: RunConfig, dataset: ImageDataset, num_processes: int, outdir: Path | None
 ) -> tuple[RunConfig, MemoryProbe | None]:
-    """Return the settings with the most images per forward pass that suit them, and what must be tried; None = nothing.
+    """Return the configuration with its largest valid micro-batch, and the search that must follow on a GPU.
 
-    The number is that of the run to go on with, where `outdir` has it.
+    A run to resume from `outdir` keeps the number it has, without a search.
     """
-    continued = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
-    trial = MemoryProbe(num_processes, continued is not None) if torch.cuda.is_available() else None
-    if continued is not None:
-        return continued, trial
-    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), trial
+    resumed = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
+    if resumed is not None:
+        return resumed, None
+    probe = MemoryProbe(num_processes) if torch.cuda.is_available() else None
+    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), probe
 
 
-def search_batch_gpu(config: RunConfig, dataset: ImageDataset, trial: MemoryProbe, device: torch.device) -> RunConfig:
-    """Return the settings with the most images per forward pass that fit into the memory of a device.
+def search_batch_gpu(config: RunConfig, dataset: ImageDataset, probe: MemoryProbe, device: torch.device) -> RunConfig:
+    """Return the configuration with the largest micro-batch that fits into the memory of a GPU; ValueError if none does."""
+    choices = micro_batches(config, dataset, probe.num_processes)
+    for count in choices:
+        candidate = with_micro_batch(config, count)
+        if _fits(candidate, dataset, probe.num_processes, device):
+            print(f"--batch-gpu=auto: {count} images per forward pass fit into the memory of {device}")
+            return candidate
+    raise ValueError(
+        f"--batch-gpu=auto: not even {choices[-1]} images per forward pass fit into the memory of {device}; end other "
+        f"programs that use it, or choose a smaller network (--g_dict, --num_layers, --linformer=1)"
+    )
 
-    Raises:
-        ValueError: None fits, or not as many as the run to go on with has.
-    """
-    reserved_bytes = device_bytes(dataset, config.data.cache, device)
-    search = MemorySearch(config, dataset, device, trial.num_processes, reserved_bytes)
-    if not trial.is_continued:
-        return with_micro_batch(config, search.largest())
-    search.check(config.schedule.micro_batch(trial.num_processes))
-    return config
+
+def _fits(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> bool:
+    """Return whether steps of a configuration leave some memory free."""
+    _free_memory()
+    limit = FITTING_SHARE * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+    cache_bytes = device_bytes(dataset, config.data.cache, device)
+    shares = 2 if resolve_graphs(config.performance, device) else 1  # graphs keep memory that other phases cannot use
+    peak_bytes = _peak_bytes(config, dataset, num_processes, device)
+    _free_memory()
+    return shares * peak_bytes + cache_bytes <= limit
 
 
-@dataclass(frozen=True)
-class MemorySearch:
-    """Looks for the most images per forward pass that fit into the memory of a device."""
+def _peak_bytes(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> float:
+    """Return the memory that two steps take; infinity if there is not enough."""
+    eager = replace(config.performance, compile="0", cuda_graphs=False)  # compiling would take minutes
+    try:
+        torch.cuda.reset_peak_memory_stats(device)
+        probe = Probe(replace(config, performance=eager), dataset, device, num_processes, _PASSES)
+        for _ in range(2):  # the first one allocates the moments of the optimizers
+            probe.step()
+        return torch.cuda.max_memory_reserved(device)
+    except torch.OutOfMemoryError:
+        return math.inf
 
-    config: RunConfig
-    dataset: ImageDataset
-    device: torch.device
-    num_processes: int
-    reserved_bytes: int = 0  # that other things will take
 
-    def largest(self, say: Callable[[str], None] = print) -> int:
-        """Return the largest number that fits; on the CPU, the largest that suits the settings.
-
-        Raises:
-            ValueError: None fits.
-        """
-        choices = micro_batches(self.config, self.dataset, self.num_processes)
-        if self.device.type != "cuda":
-            return choices[0]
-        for count in choices:
-            if self.fits(count):
-                say(f"--batch-gpu=auto: {count} images per forward pass fit into the memory of {self.device}")
-                return count
-        raise ValueError(
-            f"--batch-gpu=auto: not even {choices[-1]} images per forward pass fit into the memory of {self.device}; end other "
-            f"programs that use it, or choose a smaller network (--g_dict, --num_layers, --linformer=1)"
-        )
-
-    def check(self, count: int) -> None:
-        """Raise ValueError where the images per forward pass of a run do not fit here, with the number that does."""
-        if self.device.type != "cuda" or self.runs(count):
-            return
-        choices = micro_batches(self.config, self.dataset, self.num_processes)
-        fewer = next((choice for choice in choices if choice < count and self.fits(choice)), None)
-        advice = f", or go on with fewer: --batch-gpu={fewer} --force" if fewer else "; no smaller number fits either"
-        raise ValueError(
-            f"--batch-gpu=auto: the run to go on with has {count} images per forward pass, too many for the memory of "
-            f"{self.device}; end other programs that use it{advice}"
-        )
-
-    def runs(self, count: int) -> bool:
-        """Return whether steps of so many images per forward pass end, however little memory is left."""
-        self._clean_up()
-        has_run = math.isfinite(self._peak_bytes(count))
-        self._clean_up()
-        return has_run
-
-    def fits(self, count: int) -> bool:
-        """Return whether steps of so many images per forward pass leave some memory free."""
-        self._clean_up()
-        limit = FITTING_SHARE * (torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
-        has_graphs = resolve_graphs(self.config.performance, self.device)
-        shares = 2 if has_graphs else 1  # graphs keep memory that other phases cannot use
-        is_small = shares * self._peak_bytes(count) + self.reserved_bytes <= limit
-        self._clean_up()
-        return is_small
-
-    def _peak_bytes(self, count: int) -> float:
-        """Return the memory that steps take; infinity if there is not enough."""
-        try:
-            torch.cuda.reset_peak_memory_stats(self.device)
-            eager = replace(self.config.performance, compile="0", cuda_graphs=False)  # the compiler would take minutes
-            config = with_micro_batch(replace(self.config, performance=eager), count)
-            probe = Probe(config, self.dataset, self.device, self.num_processes, _PASSES)
-            for _ in range(2):  # the optimizers have their moments from the first one on
-                probe.step()
-            return torch.cuda.max_memory_reserved(self.device)
-        except torch.OutOfMemoryError:
-            return float("inf")
-
-    def _clean_up(self) -> None:
-        gc.collect()
-        torch.cuda.empty_cache()
+def _free_memory() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()

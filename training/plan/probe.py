@@ -1,4 +1,4 @@
-"""Steps of training without a run, to see what they take."""
+"""A few training steps without a run, to measure their time and memory."""
 
 import contextlib
 import itertools
@@ -14,14 +14,14 @@ from training.losses import build_phases
 from training.phases import MicroBatch
 from training.state import TrainState
 
-CPU_SEC = 15.0  # after which no other step is begun on the CPU
-_WARM_UP_STEPS = 3  # on a GPU, where algorithms are tried out
+CPU_SEC = 15.0  # after which no further step is started on the CPU
+_WARM_UP_STEPS = 3  # on a GPU, where cuDNN tries out its algorithms
 
 
 class Probe:
     """New networks and optimizers of a configuration, and the first images of its data set, used in every step.
 
-    It is for one process that has not joined others yet.
+    Runs in a single process, before it joins any others.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Probe:
         config: RunConfig,
         dataset: ImageDataset,
         device: torch.device,
-        num_processes: int = 1,  # that would share the batch
-        passes: int | None = None,  # forward passes of a phase; None = all that fall to a process
+        num_processes: int = 1,  # that share the batch in training
+        passes: int | None = None,  # forward passes per phase; None = the share of a process
     ) -> None:
         schedule = config.schedule
         micro_batch = schedule.micro_batch(num_processes)
-        self.passes = passes or schedule.batch // (micro_batch * num_processes)
-        self.device, batch = device, self.passes * micro_batch
+        passes = passes or schedule.batch // (micro_batch * num_processes)
+        self.device, batch = device, passes * micro_batch
         self.state = TrainState(config, dataset.spec, device)
         self.phases = build_phases(self.state)
         source = LatentSource(
@@ -55,12 +55,12 @@ class Probe:
             self.batches = [
                 MicroBatch(images.float() / 127.5 - 1, labels, latents)
                 for (images, labels), latents in zip(
-                    itertools.islice(reals, self.passes), source.draw(0, 0, device), strict=True
+                    itertools.islice(reals, passes), source.draw(0, 0, device), strict=True
                 )
             ]
 
     def step(self) -> dict[str, float]:
-        """Run every phase once; returns the seconds that each took."""
+        """Run every phase once and return the seconds that each took."""
         seed_step(0, 0, 0)
         seconds = {}
         for phase in self.phases:
@@ -70,9 +70,9 @@ class Probe:
         return seconds
 
     def iteration_sec(self, steps: int) -> tuple[float, int]:
-        """Return the mean time of an iteration, with each phase as often as it is due, and over how many steps.
+        """Return the mean time of an iteration, phases weighted by how often they are due, and over how many steps.
 
-        Steps that warm up come before: they are not counted. On the CPU steps are left out that would take too long.
+        Warm-up steps come first. On the CPU fewer steps are run if they would take too long.
         """
         is_cuda = self.device.type == "cuda"
         end_sec = time.monotonic() + CPU_SEC

@@ -1,4 +1,4 @@
-"""What a configuration computes: parameters and arithmetic of its networks, counted without training or data."""
+"""Parameters and FLOPs of the networks of a configuration, counted without training or data."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from training.registry import create
 
 
 def summary(config: RunConfig, spec: DatasetSpec) -> str:
-    """Two lines of text: parameters of both networks and FLOPs of their forward passes per image."""
+    """Return two lines of text: parameters of both networks and FLOPs of their forward passes per image."""
     networks = meta_networks(config, spec)
     lines = []
     for network, flops in zip(networks, forward_flops(*networks, spec), strict=True):
@@ -24,14 +24,14 @@ def summary(config: RunConfig, spec: DatasetSpec) -> str:
 
 
 def meta_networks(config: RunConfig, spec: DatasetSpec) -> tuple[Generator, Discriminator]:
-    """Both networks without memory for their weights."""
+    """Return both networks on the meta device, without memory for their weights."""
     with torch.device("meta"):
         G = create("generator", config.generator.kind, config.generator, spec)
         return G, create("discriminator", config.discriminator.kind, config.discriminator, spec).to("meta")
 
 
 def forward_flops(G: Generator, D: Discriminator, spec: DatasetSpec) -> tuple[float, float]:
-    """Floating-point operations per image in the forward pass of two networks on the meta device."""
+    """Return the FLOPs per image in the forward pass of two networks on the meta device."""
     with torch.device("meta"):
         z, c = torch.empty(1, G.z_dim), torch.empty(1, spec.label_dim)
         image = torch.empty(1, spec.channels, spec.height, spec.width)
@@ -39,7 +39,7 @@ def forward_flops(G: Generator, D: Discriminator, spec: DatasetSpec) -> tuple[fl
 
 
 def count_flops(run: Callable[[], Tensor]) -> int:
-    """Floating-point operations of a call; a multiplication with its addition counts as two."""
+    """Return the FLOPs of a call; a multiplication with its addition counts as two."""
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()

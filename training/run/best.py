@@ -1,4 +1,4 @@
-"""Keeps a copy of the best snapshot of a run by each metric that is computed meanwhile."""
+"""Copies the best snapshot of a run, per metric."""
 
 import math
 import shutil
@@ -40,4 +40,4 @@ def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
         for other in recorded
         if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in _SAME)
     ]
-    return all(sign * result.value > sign * value for value in others if math.isfinite(value))
+    return all(sign * result.value > sign * value for value in others if value is not None and math.isfinite(value))

@@ -1,4 +1,4 @@
-"""Writing to a disk that may be full: say so, wait, try again."""
+"""Writes to a disk that may be full: warn, wait, retry."""
 
 import errno
 import shutil
@@ -13,22 +13,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(OSError):
-    """There is no space, and none was made in time; the message says where."""
+    """The disk stayed full; the message names the path."""
 
 
 @dataclass(frozen=True)
 class DiskFullRetry:
-    """How a run behaves where a file cannot be written for lack of space."""
+    """Retries a write while the disk is full."""
 
     retries: int  # after the first attempt
     wait_sec: float  # before each
-    say: Callable[[str], None]  # tells people
-    is_asked_to_stop: Callable[[], bool]  # looked at while waiting
+    log: Callable[[str], None]
+    is_asked_to_stop: Callable[[], bool]  # polled while waiting
 
     def write(self, write: Callable[[], None], path: Path) -> None:
         """Call `write`, which makes a file of this name; again where the disk is full.
 
-        Raises DiskFullError after the last attempt, or when asked to stop meanwhile.
+        Raises DiskFullError after the last attempt, or when asked to stop while waiting.
         """
         for attempt in range(self.retries + 1):
             try:
@@ -42,11 +42,11 @@ class DiskFullRetry:
                 )
                 if attempt == self.retries:
                     raise DiskFullError(
-                        error.errno, f"{problem}. Free some space and type the same command with --resume=latest"
+                        error.errno, f"{problem}. Free some space and run the same command with --resume=latest"
                     ) from error
-                self.say(
-                    f"Warning: {problem}. Free some space: trying again in {format_duration(self.wait_sec)}, "
-                    f"{self.retries - attempt} times more."
+                self.log(
+                    f"Warning: {problem}. Free some space: retrying in {format_duration(self.wait_sec)}, "
+                    f"{self.retries - attempt} more times."
                 )
                 if self._wait():
                     raise DiskFullError(error.errno, f"{problem}. Stopped while waiting for space") from error
@@ -62,5 +62,5 @@ class DiskFullRetry:
 
 
 def free_space(path: Path) -> str:
-    """The free space where a file lies or will lie, for people."""
+    """Free space on the disk of a path, such as 1.2 GiB."""
     return format_bytes(shutil.disk_usage(path.parent).free)

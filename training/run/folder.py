@@ -1,4 +1,4 @@
-"""Run folders: what they are called, and which one a resumed run goes on in."""
+"""Run folders: how they are named, and which one --resume=latest resumes."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIO
 from training.config import DatasetSpec, RunConfig
 from training.run.names import OPTIONS_FILE
 
-FREE_TO_CHANGE = {  # settings that a run may go on with although they differ
+FREE_TO_CHANGE = {  # settings that may change on resume
     "data": ("workers", "cache"),
     "schedule": (
         "kimg", "tick_kimg", "snap_ticks", "state_kimg", "keep", "metrics", "disk_retries", "disk_wait_sec", "max_nonfinite",
@@ -19,7 +19,7 @@ FREE_TO_CHANGE = {  # settings that a run may go on with although they differ
     ),
     "performance": ("compile", "cuda_graphs", "recomputed_stages"),
 }  # fmt: skip
-KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a run that goes on keeps its own
+KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a resumed run keeps its values
 
 
 def new_run(outdir: Path, config: RunConfig) -> Path:
@@ -57,10 +57,10 @@ def describe(config: RunConfig) -> str:
 def newest_matching_run(
     outdir: Path, config: RunConfig, spec: DatasetSpec, content_hash: str = "", force: bool = False
 ) -> tuple[Path, RunConfig] | None:
-    """The newest run folder with these settings and images and a saved state, and the settings to go on with.
+    """The newest run folder with these settings and images and a saved state, and the settings to resume with.
 
-    With `force`, the newest one with a saved state whatever its settings. None where no run was begun there that could be
-    meant. Raises ConfigError, which lists the differences, if there are only runs with others.
+    With `force`, the newest one with a saved state whatever its settings. None where
+    no run with a state exists. Raises ConfigError, which lists the differences, if there are only runs with others.
     """
     others = []
     for run_dir in reversed(run_dirs(outdir)):
@@ -70,13 +70,13 @@ def newest_matching_run(
         different = differences(theirs, config) or image_differences(run_dir, spec, content_hash)
         if not different or force:
             if different:
-                print(f"--force: going on in {run_dir} although it differs in {'; '.join(different)}")
+                print(f"--force: resuming {run_dir} although it differs in {'; '.join(different)}")
             return run_dir, continued(theirs, config)
         others.append(f"{run_dir.name} differs in {'; '.join(different)}")
     require(
         not others,
-        f"--resume=latest: no run in {outdir} has these settings: {others[0] if others else ''}. Type the options of that run, "
-        f"or go on with it and the new ones (--force), or start a new run (without --resume=latest, or in another --outdir)",
+        f"--resume=latest: no run in {outdir} has these settings: {others[0] if others else ''}. Use the options of that run, "
+        f"or resume it with the new ones (--force), or start a new run (without --resume=latest, or in another --outdir)",
     )
     return None
 
@@ -93,7 +93,7 @@ def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | Non
 
 
 def has_state(run_dir: Path) -> bool:
-    """Whether a run saved something to go on from, readable or not."""
+    """Whether a run has a state file, readable or not."""
     return any((run_dir / name).exists() for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS))
 
 
@@ -112,7 +112,7 @@ def image_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> li
 
 
 def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:
-    """The settings that keep a run from going on, as text; the folder of the data set may change, not its name."""
+    """The settings that prevent resuming, as text; the folder of the data set may change, not its name."""
     found = []
     for group, values in comparable(ours).items():
         for name, value in values.items():
@@ -123,7 +123,7 @@ def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:
 
 
 def comparable(config: RunConfig) -> dict[str, dict[str, object]]:
-    """The settings by group that must be equal for a run to go on."""
+    """The settings, by group, that must be equal for a run to be resumed."""
     values = config.to_dict()
     values["preset"] = {"name": values["preset"]}
     values["data"]["path"] = Path(values["data"]["path"]).name
@@ -135,7 +135,7 @@ def comparable(config: RunConfig) -> dict[str, dict[str, object]]:
 
 
 def continued(theirs: RunConfig, ours: RunConfig) -> RunConfig:
-    """Our configuration with what a run keeps of its own."""
+    """The new configuration with the settings that a resumed run keeps."""
     for group, names in KEPT.items():
         kept = {name: getattr(getattr(theirs, group), name) for name in names}
         ours = replace(ours, **{group: replace(getattr(ours, group), **kept)})

@@ -1,4 +1,4 @@
-"""What a run tells people: the status line, the progress bar and stats.jsonl."""
+"""Logs a run: status line, progress bar, stats.jsonl, TensorBoard."""
 
 import contextlib
 import json
@@ -40,7 +40,7 @@ def open_tensorboard(run_dir: Path) -> Any:
 
 
 class Reporter:
-    """Writes for people to the console and for programs to stats.jsonl."""
+    """Writes the status line to the console and statistics to stats.jsonl and TensorBoard."""
 
     def __init__(self, run_dir: Path, device: torch.device, cur_nimg: int, total_nimg: int, is_quiet: bool) -> None:
         self.run_dir, self.device, self.total_nimg = run_dir, device, total_nimg
@@ -63,7 +63,7 @@ class Reporter:
             self.tensorboard = open_tensorboard(run_dir)
 
     def advance(self, nimg: int) -> None:
-        """Move the progress bar by so many images."""
+        """Move the progress bar by a number of images."""
         self.bar.update(nimg)
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Reporter:
         self.maintenance_sec += time.monotonic() - started_sec
 
     def rewind(self, cur_nimg: int) -> None:
-        """Go back to a number of images: what was reported of later ones is forgotten."""
+        """Return to a number of images: drop the rows after it."""
         if not self.is_quiet:
             forget_later_rows(self.run_dir / STATS_FILE, cur_nimg)
         self.tick_sec, self.tick_nimg, self.maintenance_sec = time.monotonic(), cur_nimg, 0.0
@@ -141,7 +141,7 @@ LOSSES = {"Loss/G/loss": "G", "Loss/D/loss": "D", "Loss/r1_penalty": "r1"}  # sh
 
 
 def plain(scalar: Scalar) -> dict[str, float | None]:
-    """A statistic as JSON has it: null where it is not finite, because JSON knows neither NaN nor infinity."""
+    """A statistic for JSON, with null for NaN and infinity, which JSON lacks."""
     mean, std = (value if math.isfinite(value) else None for value in (scalar.mean, scalar.std))
     return {"num": scalar.num, "mean": mean, "std": std}
 

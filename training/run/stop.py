@@ -21,11 +21,11 @@ class Stop(enum.IntEnum):
     TERMINATED = 3
     INTERRUPTED = 4
     ORPHANED = 5  # torchrun, or the program that started the processes, is gone
-    FAILED = 6  # one of the processes cannot go on
+    FAILED = 6  # one of the processes cannot continue
 
     @property
     def text(self) -> str:
-        """The reason for people."""
+        """The reason, for the log."""
         return {
             Stop.TIME: "the time of --stop-after is over",
             Stop.HUNG_UP: "SIGHUP, the terminal or session was closed",
@@ -39,7 +39,7 @@ SIGNALS = {signal.SIGINT: Stop.INTERRUPTED, signal.SIGTERM: Stop.TERMINATED, sig
 
 
 class Stopped(Exception):
-    """A rank was asked to stop or cannot go on: raised on every rank, between two steps."""
+    """A rank was asked to stop or cannot continue: raised on every rank, between two steps."""
 
     def __init__(self, reason: Stop, failure: Exception | None = None) -> None:
         super().__init__(reason.name)

@@ -47,7 +47,7 @@ class TrainingRun:
         saved: dict[str, Any] | None = None,  # what `find_state` returned, to resume from
         init_from: str | None = None,  # snapshot to start the networks from
         stop: StopRequest | None = None,  # asks to end early
-        command: str = "",  # that resumes this run, for people
+        command: str = "",  # that resumes this run
     ) -> None:
         check_metrics(config.schedule.metrics, dataset)
         self.config, self.schedule = config, config.schedule
@@ -68,14 +68,14 @@ class TrainingRun:
         self.output = RunOutput(run_dir, self.schedule, preview, content_hash(dataset), self.log, self.stop)
         facts = partial(gather, self.state, dataset, self.world_size, command)
         self.run_report = RunReport(run_dir, facts, self.log, is_on=self.rank == 0)
-        cache_decoded(dataset, config.data.cache, device, config.data.workers, self.log)
+        cache_decoded(dataset, config.data.cache, device, self.log)
         self.state_sec = time.monotonic()  # when the last state file was due
         self.done_nimg = None if saved is None else self.state.cur_nimg  # what is due there was done before the restart
         self.snapshot_nimg: int | None = None  # of the last snapshot written
         self.start_streams()
 
     def start_streams(self) -> None:
-        """Draw real images and latents from where the state stands."""
+        """Start the streams of real images and latents at the current number of images."""
         self.latents = LatentSource(
             seed=self.state.seed,
             z_dim=self.state.G.z_dim,
@@ -101,7 +101,7 @@ class TrainingRun:
         )
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Return to a saved state, as what is saved in it is not done again."""
+        """Return to a saved state, without repeating what was due there."""
         restore(self.state, saved, self.run_dir)
         self.done_nimg = self.state.cur_nimg
         self.reporter.rewind(self.state.cur_nimg)
@@ -125,7 +125,7 @@ class TrainingRun:
         return reals
 
     def micro_batches(self, reals: RealBatch, phase: Phase) -> Iterator[MicroBatch]:
-        """The micro-batches of a phase, with latents of its own."""
+        """The micro-batches of a phase: real images, and latents drawn for this phase."""
         latents = self.latents.draw(self.state.cur_nimg, phase.stream, self.device)
         for (images, labels), drawn in zip(reals, latents, strict=True):
             yield MicroBatch(images, labels, drawn)
@@ -145,7 +145,7 @@ class TrainingRun:
         return self.state.cur_nimg >= self.total_nimg
 
     def is_due(self, event: str) -> bool:
-        """Whether a tick, snapshot or state is due: at the start, at the end, and every so many images.
+        """Whether a tick, snapshot or state is due: at the start, at the end, and at fixed intervals of images.
 
         State files are due by images where --state-kimg is given, else with snapshots and by the clock.
         """

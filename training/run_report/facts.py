@@ -1,31 +1,37 @@
-"""What a report tells of a run beside its curves: networks, images, machine, versions, and how the run ended."""
+"""Facts of a run for its report: networks, images, machine, versions, and how the run ended."""
 
+import contextlib
 import json
 import platform
+import re
 import time
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from dnnlib.files import atomic_write
+from training.data.dataset import ImageDataset
 from training.run.names import FACTS_FILE
-
-if TYPE_CHECKING:
-    import torch
-
-    from training.data.dataset import ImageDataset
-    from training.state import TrainState
+from training.state import TrainState
 
 
-def gather(state: "TrainState", dataset: "ImageDataset", world_size: int, command: str) -> dict[str, Any]:
-    """Return the facts of a run that is about to train, as plain values; the command is the one that goes on with it."""
+def gather(state: TrainState, dataset: ImageDataset, world_size: int, command: str) -> dict[str, Any]:
+    """Return the facts of a run as plain values; `command` resumes it."""
     spec = dataset.spec
     return {
         "command": command,
         "device": device_name(state.device),
         "processes": world_size,
-        "versions": versions(),
-        "parameters": {"G": count_parameters(state.G), "D": count_parameters(state.D)},
+        "versions": {
+            "Styleformer": program_version(),
+            "Python": platform.python_version(),
+            "PyTorch": str(torch.__version__),
+        },
+        "parameters": {
+            name: sum(p.numel() for p in network.parameters()) for name, network in (("G", state.G), ("D", state.D))
+        },
         "data": {
             "name": dataset.path.name,
             "pictures": len(dataset),
@@ -40,40 +46,24 @@ def gather(state: "TrainState", dataset: "ImageDataset", world_size: int, comman
 
 
 def write_facts(run_dir: Path, facts: dict[str, Any], status: str, reason: str = "") -> None:
-    """Write run_facts.json: the status is running, done, stopped or failed, and why. Raises OSError."""
+    """Write run_facts.json; the status is running, done, stopped or failed. Raises OSError."""
     whole = facts | {"status": status, "reason": reason, "timestamp": time.time()}
     with atomic_write(run_dir / FACTS_FILE, "w") as file:
         file.write(json.dumps(whole, indent=2) + "\n")
 
 
-def count_parameters(network: "torch.nn.Module") -> int:
-    """Return how many numbers a network learns or could learn."""
-    return sum(p.numel() for p in network.parameters())
-
-
-def device_name(device: "torch.device") -> str:
-    """Return the model of a GPU, or of the processor where training runs on the CPU."""
+def device_name(device: torch.device) -> str:
+    """Return the model of a GPU, or of the CPU."""
     if device.type == "cuda":
-        import torch
-
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"CPU ({models[0] if models else platform.machine()})"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of this program, Python and PyTorch."""
-    import torch
-
-    return {"Styleformer": program_version(), "Python": platform.python_version(), "PyTorch": str(torch.__version__)}
+    model = None
+    with contextlib.suppress(OSError):
+        model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return f"CPU ({model[1] if model else platform.machine()})"
 
 
 def program_version() -> str:
-    """Return the version that pyproject.toml states; "unknown" where it is not beside the program."""
+    """Return the version in pyproject.toml; "unknown" without that file."""
     try:
         project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
         return str(project["project"]["version"])

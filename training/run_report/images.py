@@ -1,4 +1,4 @@
-"""The grids of images of a run as data URLs: few and small enough for a file of bounded size."""
+"""The image grids of a run as data URLs, few and small enough for a file of bounded size."""
 
 import base64
 import functools
@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 MAX_FRAMES = 64
-BUDGET_BYTES = 3_000_000  # of all images together; base64 makes them a third larger
+BUDGET_BYTES = 3_000_000  # of all images together, about; base64 makes them a third larger
 QUALITIES = ((90, 1280), (85, 1024), (75, 896), (65, 768), (55, 640), (45, 512))  # of WebP, and px of the longer side
 _FAKES = re.compile(r"fakes(\d+)\.png")
 
@@ -40,47 +40,31 @@ class Grids:
 
 
 def read_grids(run_dir: Path) -> Grids:
-    """Return the grids of a run, thinned out and compressed until they fit; unreadable ones are left out."""
+    """Return the grids of a run, at most MAX_FRAMES, compressed to fit the budget; unreadable ones are left out."""
     files = fake_files(run_dir)
-    reals = run_dir / "reals.png"
+    chosen = thinned(files, MAX_FRAMES)
     for quality, max_px in QUALITIES:
-        newest = next((p for _, path in reversed(files) if (p := encoded(path, quality, max_px))), None)
-        count = len(thinned(files, MAX_FRAMES)) + 1
-        if newest is None or count * len(newest.webp) <= BUDGET_BYTES:
+        newest = next((grid for _, path in reversed(files) if (grid := encoded(path, quality, max_px))), None)
+        if newest is None or (len(chosen) + 1) * len(newest.webp) <= BUDGET_BYTES:
             break
-    real = encoded(reals, quality, max_px)
-    left = BUDGET_BYTES - (len(real.webp) if real else 0)
-    limit = MAX_FRAMES
-    while True:
-        chosen = thinned(files, limit)
-        found = [(kimg, encoded(path, quality, max_px)) for kimg, path in chosen]
-        fakes = [Grid(kimg, p.webp, p.width, p.height) for kimg, p in found if p]
-        if sum(len(image.webp) for image in fakes) <= left or limit <= 2:
-            return Grids(fakes, real, len(files))
-        limit //= 2
+    found = [(kimg, encoded(path, quality, max_px)) for kimg, path in chosen]
+    fakes = [Grid(kimg, grid.webp, grid.width, grid.height) for kimg, grid in found if grid]
+    return Grids(fakes, encoded(run_dir / "reals.png", quality, max_px), len(files))
 
 
 def fake_files(run_dir: Path) -> list[tuple[float, Path]]:
-    """Return kimg and path of every grid of generated images, in order; the one before the first step is the first."""
+    """Return kimg and path of every grid of generated images, in order."""
     found = [(float(match[1]), path) for path in run_dir.glob("fakes*.png") if (match := _FAKES.fullmatch(path.name))]
     files, first = sorted(found), run_dir / "fakes_init.png"
-    if first.is_file() and not (files and is_same(first, files[0][1])):
+    if first.is_file() and not (files and files[0][0] == 0):
         files.insert(0, (0.0, first))
     return files
 
 
-def is_same(path: Path, other: Path) -> bool:
-    """Whether two files have the same content."""
-    try:
-        return path.stat().st_size == other.stat().st_size and path.read_bytes() == other.read_bytes()
-    except OSError:
-        return False
-
-
 def thinned(files: list[tuple[float, Path]], limit: int) -> list[tuple[float, Path]]:
-    """Return at most `limit` of the files, evenly, the first and the last among them.
+    """Return at most `limit` of the files, evenly spaced, including the first and the last.
 
-    The distance is a power of two, so that a growing run goes on showing what it showed, and nothing is encoded anew.
+    The spacing is a power of two, so that a growing run shows mostly the same ones, which are encoded already.
     """
     step = 1
     while len(files) > 2 and -(-(len(files) - 1) // step) + 1 > max(limit, 2):
@@ -89,7 +73,7 @@ def thinned(files: list[tuple[float, Path]], limit: int) -> list[tuple[float, Pa
 
 
 def encoded(path: Path, quality: int, max_px: int) -> Grid | None:
-    """Return an image as WebP, no larger than `max_px`; None where it cannot be read. What was encoded is kept."""
+    """Return an image as WebP, no larger than `max_px`; None if it cannot be read."""
     try:
         status = path.stat()
         return _encoded(path, (status.st_mtime_ns, status.st_size), quality, max_px)

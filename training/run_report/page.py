@@ -1,6 +1,5 @@
-"""The report of a run as one HTML file, made of what its folder holds."""
+"""The report of a run folder as one HTML file."""
 
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -8,74 +7,55 @@ from typing import Any
 from dnnlib.text import format_duration
 from training.run_report import settings
 from training.run_report.curves import Chart, statistics_charts
-from training.run_report.document import document, embedded, escaped, table
-from training.run_report.images import Grid, Grids, read_grids
+from training.run_report.document import render
+from training.run_report.images import read_grids
 from training.run_report.measurements import metric_charts
 from training.run_report.run_folder import RunFolder, mean, read_run
 
 _LOG_LINES = 60
-_STATUS = {"running": "Running", "done": "Done", "stopped": "Stopped", "failed": "Failed"}
+_STATUSES = ("running", "done", "stopped", "failed")
 
 
 def make_page(run_dir: Path, is_served: bool = False) -> str:
-    """Return the report of a run folder, whatever is missing there; `is_served` = beside the index of all runs."""
-    run, images = read_run(run_dir), read_grids(run_dir)
+    """Return the report of a run folder; `is_served` = with a link to the index of runs."""
+    run = read_run(run_dir)
     metrics = metric_charts(run.metrics)
-    charts = metrics + statistics_charts(run.rows)
-    data = {"charts": [chart.plain() for chart in charts], "written": time.time()}
-    parts = [
-        header_part(run, metrics, is_served),
-        "<main>",
-        images_part(images),
-        charts_part(charts),
-        settings_part(run),
-        log_part(run),
-        "</main>",
-        f"<footer>Written by Styleformer at {time.strftime('%Y-%m-%d %H:%M')}, <span id=age></span>. This file needs no "
-        f"network and no other file.</footer>",
-        f'<script type="application/json" id="data">{embedded(data)}</script>',
-    ]
-    return document(f"{run_dir.resolve().name} – Styleformer", "\n".join(part for part in parts if part))
-
-
-def header_part(run: RunFolder, metrics: list[Chart], is_served: bool) -> str:
-    """The name of the run, how it stands, and its key figures."""
-    back = '<nav class="back"><a href="/">All runs</a></nav>' if is_served else ""
+    charts = [chart.plain() for chart in metrics + statistics_charts(run.rows)]
     word, reason = status(run)
-    pill = f'<span class="pill {escaped(run.facts.get("status", ""))}">{escaped(word)}</span>' if word else ""
-    total, figures = run.total_kimg, ""
-    if total:
-        share = min(run.cur_kimg / total, 1)
-        figures += f'<progress value="{share:.4f}" max="1" aria-label="Trained">{share:.0%}</progress>'
-    figures += '<dl class="tiles">' + "".join(tile(*figure) for figure in key_figures(run, metrics)) + "</dl>"
-    said = f'<span class="soft">{escaped(reason)}</span>' if reason else ""
-    name = escaped(run.path.resolve().name)
-    return f'<header>{back}<h1>{name}</h1><p class="state">{pill}{said}</p>{figures}</header>'
-
-
-def tile(name: str, value: str, remark: str = "") -> str:
-    """One key figure."""
-    small = f"<small>{escaped(remark)}</small>" if remark else ""
-    return f"<div><dt>{breakable(name)}</dt><dd>{escaped(value)}{small}</dd></div>"
-
-
-def breakable(name: str) -> str:
-    """A name that may be broken after its underscores."""
-    return escaped(name).replace("_", "_<wbr>")
+    preset = run.preset_options()
+    return render(
+        "run.html",
+        has_script=True,
+        name=run_dir.resolve().name,
+        is_served=is_served,
+        status=word,
+        reason=reason,
+        share=min(run.cur_kimg / run.total_kimg, 1) if run.total_kimg else None,
+        figures=key_figures(run, metrics),
+        grids=read_grids(run_dir),
+        data={"charts": charts, "written": time.time()},
+        settings=settings.lines(run.options),
+        preset=run.options.get("preset", ""),
+        changed=None if preset is None else settings.differences(run.options, preset),
+        facts=facts_rows(run.facts),
+        command=run.facts.get("command"),
+        warnings=[line for line in run.log if line.startswith("Warning:")][-_LOG_LINES:],
+        log=run.log[-_LOG_LINES:],
+    )
 
 
 def status(run: RunFolder) -> tuple[str, str]:
-    """How a run stands, in a word, and why or since when; "" = unknown."""
+    """Return the status of a run in a word ("" = unknown), and the reason or the time of its last row."""
     state = str(run.facts.get("status", ""))
     reason = str(run.facts.get("reason") or "")
     if state == "running" and run.rows:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(run.rows[-1].get("timestamp") or 0)))
-        reason = f"last heard of at {when}"
-    return _STATUS.get(state, ""), reason
+        reason = f"last update {when}"
+    return state.capitalize() if state in _STATUSES else "", reason
 
 
 def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, str]]:
-    """The figures at the top: name, value, remark."""
+    """Return the figures at the top: name, value, remark."""
     total = run.total_kimg
     figures = [("Trained", f"{run.cur_kimg:,.6g} kimg", f"of {total:,.6g}" if total else "")]
     if run.rows:
@@ -84,101 +64,24 @@ def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, st
     if speeds:
         left = max((total or 0) - run.cur_kimg, 0) * speeds[-1]
         figures.append(("Speed", f"{speeds[-1]:.4g} s/kimg", f"about {format_duration(left)} left" if left else ""))
-    for chart in metrics:
-        values = chart.curves["value"]
-        assert chart.best is not None  # a metric has one
-        figures.append((chart.title, f"{values[chart.best]:.4g}", f"best, at {chart.x[chart.best]:g} kimg"))
-    return figures
+    return figures + [
+        (chart.title, best_value(chart), f"best, at {chart.x[chart.best or 0]:g} kimg") for chart in metrics
+    ]
 
 
-def images_part(grids: Grids) -> str:
-    """The grids with the controls that move through time."""
-    if not grids.fakes and grids.reals is None:
-        return ""
-    fakes = [image_element(image, index == len(grids.fakes) - 1) for index, image in enumerate(grids.fakes)]
-    shown = "".join(fakes)
-    controls = ""
-    if fakes:
-        few = len(fakes) < grids.num_fakes
-        note = f" {len(fakes)} of {grids.num_fakes} grids are in this file." if few else ""
-        controls = (
-            f'<div class="player"><label for="slider">Generated at <span id="shown"></span></label>'
-            f'<button type="button" id="back" aria-label="Earlier image">◀︎</button>'
-            f'<input type="range" id="slider" min="0" max="{len(fakes) - 1}" step="1" value="{len(fakes) - 1}">'
-            f'<button type="button" id="forth" aria-label="Later image">▶︎</button>'
-            f'<button type="button" id="play">Play</button></div>'
-        )
-        shown = f"<figure><figcaption>Generated, from the same latents throughout.{note}</figcaption>{shown}</figure>"
-    if grids.reals:
-        shown += f"<figure><figcaption>Real, for comparison.</figcaption>{image_element(grids.reals, True)}</figure>"
-    return (
-        f'<section aria-labelledby="images"><h2 id="images">Images</h2><div class="card">{controls}'
-        f'<div class="grids">{shown}</div></div></section>'
-    )
-
-
-def image_element(grid: Grid, is_shown: bool) -> str:
-    """An image element; the script shows one of the generated grids at a time."""
-    what = "Real images" if grid.kimg is None else f"Images generated at {grid.kimg:g} kimg"
-    kimg = "" if grid.kimg is None else f' data-kimg="{grid.kimg:g}"'
-    hidden = "" if is_shown else " hidden"
-    return f'<img src="{grid.url}" width="{grid.width}" height="{grid.height}" alt="{what}"{kimg}{hidden}>'
-
-
-def charts_part(charts: list[Chart]) -> str:
-    """Places for the charts, which the script draws."""
-    if not charts:
-        return ""
-    figures = "".join(
-        f'<figure class="card" id="chart-{index}"><figcaption><h3>{breakable(chart.title)}</h3>'
-        f'<p class="note">{escaped(chart.note)}</p></figcaption></figure>'
-        for index, chart in enumerate(charts)
-    )
-    return (
-        f'<section aria-labelledby="curves"><h2 id="curves">Curves</h2><noscript><p>The curves and the slider need '
-        f'JavaScript, which is part of this file.</p></noscript><div class="charts">{figures}</div></section>'
-    )
-
-
-def settings_part(run: RunFolder) -> str:
-    """Differences to the preset, the whole configuration, and the facts."""
-    cards = []
-    if run.options:
-        lines = settings.lines(run.options)
-        cards.append(f'<div class="card"><h3>Settings</h3>{differences_part(run)}<details><summary>All settings '
-                     f"({len(lines)})</summary>{table(lines.items())}</details></div>")  # fmt: skip
-    facts = facts_rows(run.facts)
-    if facts:
-        command = str(run.facts.get("command") or "")
-        line = f"<details open><summary>To go on with this run</summary><pre>{escaped(folded(command))}</pre></details>"
-        cards.append(f'<div class="card"><h3>This run</h3>{table(facts)}{line if command else ""}</div>')
-    if not cards:
-        return ""
-    return (
-        f'<section aria-labelledby="settings"><h2 id="settings">Settings and facts</h2><div class="columns">'
-        f"{''.join(cards)}</div></section>"
-    )
-
-
-def differences_part(run: RunFolder) -> str:
-    """How the settings differ from those of the preset."""
-    name, theirs = str(run.options.get("preset", "")), run.preset_options()
-    if theirs is None:
-        return '<p class="note">What the preset would have set is not known for this run.</p>'
-    changed = settings.differences(run.options, theirs)
-    if not changed:
-        return f"<p>As the preset “{escaped(name)}” has them.</p>"
-    return table(changed, head=("Changed", "here", f"preset “{name}”"))
+def best_value(chart: Chart) -> str:
+    """Return the best value of a metric."""
+    return f"{chart.curves['value'][chart.best or 0]:.4g}"
 
 
 def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is known of images, networks, machine and versions."""
+    """Return facts of images, networks, machine and versions: name, value."""
     groups = {name: value for name in ("data", "parameters", "versions") if isinstance(value := facts.get(name), dict)}
     data, parameters = groups.get("data", {}), groups.get("parameters", {})
     rows: list[tuple[str, str]] = []
     if "pictures" in data:
         flipped = data["pictures"] != data.get("files", data["pictures"])
-        rows.append(("Images", f"{counted(data['pictures'])}{' with the flipped ones' if flipped else ''}"))
+        rows.append(("Images", f"{counted(data['pictures'])}{', flipped ones included' if flipped else ''}"))
         channels = {"1": ", grey", "3": ", RGB"}.get(str(data.get("channels")), "")
         rows.append(("Size", f"{data.get('width')} x {data.get('height')} px{channels}"))
         names = ", ".join(map(str, list(data.get("class_names") or [])[:20]))
@@ -189,28 +92,6 @@ def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + [(str(name), str(version)) for name, version in groups.get("versions", {}).items()]
 
 
-def folded(command: str) -> str:
-    """A command with one option a line, as a shell takes it."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return command
-    return "".join((" \\\n    " if word.startswith("--") else " ") + shlex.quote(word) for word in words).strip()
-
-
 def counted(value: object) -> str:
-    """A count with its thousands set apart."""
+    """Return a count with thousands separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def log_part(run: RunFolder) -> str:
-    """The warnings of the log, and its last lines."""
-    if not run.log:
-        return ""
-    warnings = [line for line in run.log if line.startswith("Warning:")][-_LOG_LINES:]
-    said = f"<h3>Warnings</h3><pre>{escaped(chr(10).join(warnings))}</pre>" if warnings else ""
-    lines = escaped("\n".join(run.log[-_LOG_LINES:]))
-    return (
-        f'<section aria-labelledby="log"><h2 id="log">Log</h2><div class="card">{said}<details><summary>Last lines'
-        f"</summary><pre>{lines}</pre></details></div></section>"
-    )

@@ -1,4 +1,4 @@
-"""Renews report.html while a run goes on; nothing that goes wrong with it ends the run."""
+"""Updates report.html during a run; an error there does not end the run."""
 
 import functools
 from collections.abc import Callable
@@ -15,25 +15,25 @@ class RunReport:
     """The report of a run in progress, written by its first process."""
 
     def __init__(
-        self, run_dir: Path, gather: Callable[[], dict[str, Any]], say: Callable[[str], None], is_on: bool = True
+        self, run_dir: Path, gather: Callable[[], dict[str, Any]], log: Callable[[str], None], is_on: bool = True
     ) -> None:
-        self.run_dir, self.say, self.is_on = run_dir, say, is_on
+        self.run_dir, self.log, self.is_on = run_dir, log, is_on
         self.facts = functools.cache(gather)
 
     def write(self, status: str = "running", reason: str = "") -> None:
-        """Write the report anew; the status is running, done, stopped or failed. Says so where that is impossible."""
+        """Write the report, or a warning; the status is running, done, stopped or failed."""
         if not self.is_on:
             return
         try:
             write_facts(self.run_dir, self.facts(), status, reason)
             write_report(self.run_dir)
-        except Exception as error:  # a page about the run is never worth the run
-            going_on = ", training goes on" if status == "running" else ""
-            self.say(f"Warning: {REPORT_FILE} was not renewed{going_on}: {error}")
+        except Exception as error:  # never end the run for its report
+            effect = ", training continues" if status == "running" else ""
+            self.log(f"Warning: {REPORT_FILE} was not updated{effect}: {error}")
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html of a run folder, whoever made it, and return its path; raises OSError."""
+    """Write report.html of a run folder and return its path; raises OSError."""
     page = make_page(run_dir)
     with atomic_write(run_dir / REPORT_FILE, "w") as file:
         file.write(page)

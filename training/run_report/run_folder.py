@@ -1,7 +1,6 @@
-"""Reads a run folder for its report: whatever is missing or damaged is left out, since a report is better than none."""
+"""Reads a run folder for its report; missing and damaged files are left out."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,18 @@ from training.config import DatasetSpec, RunConfig
 from training.presets import preset
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 
-_LOG_BYTES = 1_000_000  # of the end of a log that are looked at
-_LOGGED_DATA = re.compile(r": ([\d,]+) (?:images|pictures) of (\d+)x(\d+) px(?:, (\d+) classes)?, ")
+_LOG_BYTES = 1_000_000  # read from the end of a log
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What the files of a run folder say."""
+    """The content of the files of a run folder."""
 
     path: Path
     rows: list[dict[str, Any]]  # of stats.jsonl, by images seen
     metrics: dict[str, list[dict[str, Any]]]  # rows of metric-*.jsonl by name of the metric
     options: dict[str, Any]  # the configuration; {} = unknown
-    facts: dict[str, Any]  # what `training.run_report.facts` recorded; of an older run what the log says
+    facts: dict[str, Any]  # recorded by `training.run_report.facts`
     log: list[str]  # its last lines
 
     @property
@@ -39,16 +37,16 @@ class RunFolder:
 
     @property
     def training_sec(self) -> float:
-        """Time spent over all restarts: training, images and metrics."""
+        """Time spent on training, images and metrics, over all restarts."""
         total, last_nimg = 0.0, 0
         for row in self.rows:
-            per_kimg, upkeep = (mean(row, f"Timing/{name}") or 0.0 for name in ("sec_per_kimg", "maintenance_sec"))
-            total += per_kimg * (row["cur_nimg"] - last_nimg) / 1000 + upkeep
+            per_kimg, others = (mean(row, f"Timing/{name}") or 0.0 for name in ("sec_per_kimg", "maintenance_sec"))
+            total += per_kimg * (row["cur_nimg"] - last_nimg) / 1000 + others
             last_nimg = row["cur_nimg"]
         return total
 
     def preset_options(self) -> dict[str, Any] | None:
-        """The configuration of the run's preset for its images and processes; None where that cannot be told."""
+        """Return the configuration of the run's preset for its images and processes; None if unknown."""
         try:
             data = self.facts["data"]
             spec = DatasetSpec(data["height"], data["width"], data.get("channels", 3), data.get("classes", 0))
@@ -58,21 +56,20 @@ class RunFolder:
 
 
 def read_run(path: Path) -> RunFolder:
-    """Return what the files of a run folder say; none of them need exist."""
-    log = tail(path / LOG_FILE)
+    """Return the content of a run folder; no file needs to exist."""
     rows = {row["cur_nimg"]: row for row in read_rows(path / STATS_FILE) if number(row.get("cur_nimg")) is not None}
     return RunFolder(
         path=path,
         rows=[rows[nimg] for nimg in sorted(rows)],
         metrics={file.stem.removeprefix("metric-"): read_rows(file) for file in sorted(path.glob("metric-*.jsonl"))},
         options=with_defaults(read_object(path / OPTIONS_FILE)),
-        facts=read_object(path / FACTS_FILE) or facts_of_log(log),
-        log=log,
+        facts=read_object(path / FACTS_FILE),
+        log=tail(path / LOG_FILE),
     )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines; a line that is not one, such as a half-written last one, is left out."""
+    """Return the objects of a file of JSON lines, without damaged ones."""
     rows = []
     for line in read_text(path).splitlines():
         try:
@@ -85,7 +82,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; {} where there is none."""
+    """Return the object in a JSON file; {} if there is none."""
     try:
         value = json.loads(read_text(path))
     except (ValueError, RecursionError):
@@ -94,7 +91,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; "" where it cannot be read, and signs in place of what is not UTF-8."""
+    """Return the text of a file; "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -112,33 +109,15 @@ def tail(path: Path) -> list[str]:
 
 
 def with_defaults(options: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the defaults of fields that an older version did not have; as it is if it is not ours."""
+    """Return a configuration with defaults for fields that an older version lacks."""
     try:
         return RunConfig.from_dict(options).to_dict() if options else {}
     except (ConfigError, TypeError, ValueError):
         return options
 
 
-def facts_of_log(lines: list[str]) -> dict[str, Any]:
-    """Return what the log of a run tells that has no file of facts."""
-    facts: dict[str, Any] = {}
-    for line in lines:
-        if found := _LOGGED_DATA.search(line):
-            images, width, height, classes = (int((text or "0").replace(",", "")) for text in found.groups())
-            facts["data"] = {"pictures": images, "width": width, "height": height, "classes": classes}
-            facts["status"] = "running"
-        elif line.startswith("Done."):
-            facts["status"] = "done"
-        elif line.startswith("Stopped at"):
-            facts |= {
-                "status": "stopped",
-                "reason": line.partition(": ")[2].removesuffix(". To resume:").removesuffix(". To go on:"),
-            }
-    return facts
-
-
 def mean(row: dict[str, Any], name: str) -> float | None:
-    """Return the mean of a statistic in a row of stats.jsonl; None where it is missing or not finite."""
+    """Return the mean of a statistic in a row of stats.jsonl; None if missing or not finite."""
     entry = row.get(name)
     return number(entry.get("mean")) if isinstance(entry, dict) else None
 

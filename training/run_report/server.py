@@ -1,4 +1,4 @@
-"""Shows the runs of a folder to a browser on this machine: their index and their reports, and nothing else."""
+"""A local HTTP server for the index and the reports of the runs in a folder, and nothing else."""
 
 import contextlib
 import re
@@ -12,7 +12,7 @@ from dnnlib.rundir import run_dirs
 from training.run_report.index import make_index
 from training.run_report.page import make_page
 
-ADDRESS = "127.0.0.1"  # reached from this machine only
+ADDRESS = "127.0.0.1"  # not reachable from other machines
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 _HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",  # beside the policy of each page
@@ -24,14 +24,14 @@ _HEADERS = {
 
 
 class ReportServer(ThreadingHTTPServer):
-    """Serves the runs of a folder on a port of this machine; 0 = any free one. Raises ValueError where it cannot."""
+    """Serves the runs of a folder on a local port; 0 = any free one. Raises ValueError if the folder or port is unusable."""
 
     daemon_threads = True
 
     def __init__(self, outdir: Path, port: int) -> None:
         self.outdir = outdir
         if not outdir.is_dir():
-            raise ValueError(f"--outdir={outdir}: there is no such folder; name the one with the numbered run folders")
+            raise ValueError(f"--outdir={outdir}: no such folder; give the one with the numbered run folders")
         try:
             super().__init__((ADDRESS, port), Handler)
         except OSError as error:
@@ -42,21 +42,21 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """Address for a browser."""
         return f"http://{ADDRESS}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a browser that went away is no fault of ours, and the handler answers for all others."""
+        """Ignore errors of a connection, such as a browser that went away."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD for the index and for the run folders that there are."""
+    """Answers GET and HEAD for the index and the run folders."""
 
     server: ReportServer
-    timeout = 30  # seconds that a client may be silent
+    timeout = 30  # seconds
 
     def do_GET(self) -> None:
-        """Answer with a page, or with a line that says why there is none."""
+        """Answer with a page or an error line."""
         status, text, kind = self.answer()
         body = text.encode()
         self.send_response(status)
@@ -73,10 +73,12 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET
 
     def answer(self) -> tuple[HTTPStatus, str, str]:
-        """The status, the text and its media type."""
+        """Return the status, the text and its media type."""
         if self.command not in ("GET", "HEAD"):
             return HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.\n", "text/plain"
-        if not _OWN_HOST.fullmatch(self.headers.get("Host", "").lower()):  # a foreign name that was made to point here
+        if not _OWN_HOST.fullmatch(
+            self.headers.get("Host", "").lower()
+        ):  # a foreign name that resolves to this machine
             return HTTPStatus.FORBIDDEN, f"Ask for {self.server.url}\n", "text/plain"
         try:
             page = self.page(unquote(urlsplit(self.path).path))
@@ -87,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         return HTTPStatus.OK, page, "text/html"
 
     def page(self, path: str) -> str | None:
-        """The page at a path; None where there is none. A path is only compared with names, never opened."""
+        """Return the page at a path, or None. A path is only compared with names, never opened."""
         if path == "/":
             return make_index(self.server.outdir)
         runs = {f"/{run_dir.name}/": run_dir for run_dir in run_dirs(self.server.outdir)}
@@ -95,15 +97,15 @@ class Handler(BaseHTTPRequestHandler):
         return None if run_dir is None else make_page(run_dir, is_served=True)
 
     def version_string(self) -> str:
-        """The name of the program, without a list of what it runs on."""
+        """Return the name of the program, without its environment."""
         return "Styleformer"
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing of each request."""
+        """Log no requests."""
 
 
 def serve(outdir: Path, port: int) -> None:
-    """Show the runs of a folder until Ctrl-C; raises ValueError where the folder or the port cannot be used."""
+    """Serve the runs of a folder until Ctrl-C; raises ValueError if the folder or port is unusable."""
     with ReportServer(outdir, port) as server:
         print(f"The runs in {outdir}: {server.url} (only from this machine; Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

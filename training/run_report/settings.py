@@ -1,12 +1,12 @@
-"""The settings of a run as lines: all of them, and how they differ from the preset."""
+"""The settings of a run as text, and how they differ from the preset."""
 
 from typing import Any
 
-OWN = ("preset", "data.path")  # always a run's own
+OWN = ("preset", "data.path")  # always differ
 
 
 def lines(options: dict[str, Any]) -> dict[str, str]:
-    """Return the value of every setting as text, by its name as --set takes it."""
+    """Return the value of every setting as text, by its name for --set."""
     found: dict[str, str] = {}
     for group, values in options.items():
         if isinstance(values, dict):
@@ -17,7 +17,7 @@ def lines(options: dict[str, Any]) -> dict[str, str]:
 
 
 def differences(options: dict[str, Any], preset_options: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (name, value here, value of the preset) of each setting that is not the preset's."""
+    """Return (name, value, value of the preset) of each setting that differs."""
     ours, theirs = lines(options), lines(preset_options)
     return [
         (name, value, theirs.get(name, "none"))
@@ -27,7 +27,7 @@ def differences(options: dict[str, Any], preset_options: dict[str, Any]) -> list
 
 
 def text(value: Any) -> str:
-    """Return a setting as people type it."""
+    """Return a setting as --set takes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -10,16 +10,15 @@ import pytest
 from run_folders import FACTS, make_run
 
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
-from training.run_report.document import digest, embedded, read_part
-from training.run_report.page import folded, make_page
+from training.run_report.document import digest, read_part
+from training.run_report.page import make_page
 from training.run_report.run_folder import read_run
 
 NASTY = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(1)>&<!--"
-LIMIT_BYTES = 5_000_000
 
 
 class Elements(HTMLParser):
-    """The elements of a page, and the text of those that interest."""
+    """The elements of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -56,15 +55,7 @@ def test_a_whole_run(run_dir: Path) -> None:
     assert not elements.open
     titles = [chart["title"] for chart in data_of(page)["charts"]]
     assert titles[:3] == ["fid50k_full", "is50k", "Losses"]
-    assert {
-        "Scores",
-        "Signs of the scores",
-        "Augmentation",
-        "Gradient penalties",
-        "Path length",
-        "Speed",
-        "Memory",
-    } <= set(titles)
+    assert {"Scores", "Augmentation", "Gradient penalties", "Path length", "Speed", "Memory"} <= set(titles)
     images = elements.named("img")
     assert [image["alt"] for image in images][-2:] == ["Images generated at 1000 kimg", "Real images"]
     assert ["hidden" in image for image in images] == [True] * 5 + [False, False]
@@ -76,27 +67,20 @@ def test_a_whole_run(run_dir: Path) -> None:
 
 
 def test_fifty_snapshots_and_thousands_of_ticks_make_a_file_of_bounded_size(tmp_path: Path) -> None:
-    run_dir = make_run(
-        tmp_path / "00000-run", num_snapshots=50, num_rows=5000, metrics=("fid50k_full", "is50k", "kid50k")
-    )
-    page = make_page(run_dir)
+    page = make_page(make_run(tmp_path / "00000-run", num_snapshots=50, num_rows=5000))
     assert len(Elements(page).named("img")) == 51
-    assert len(page.encode()) < LIMIT_BYTES
+    assert len(page.encode()) < 5_000_000
 
 
 def test_nothing_can_be_loaded_and_only_our_script_runs(run_dir: Path) -> None:
     page = make_page(run_dir)
     elements = Elements(page)
-    (policy,) = [
-        meta["content"] for meta in elements.named("meta") if meta.get("http-equiv") == "Content-Security-Policy"
-    ]
-    assert policy is not None and policy.startswith("default-src 'none'; ")
+    (policy,) = [str(meta["content"]) for meta in elements.named("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none'; ")
     assert f"script-src '{digest(read_part('page.js'))}'" in policy
     assert f"style-src '{digest(read_part('page.css'))}'" in policy
     assert "unsafe" not in policy and "http" not in policy
-    assert all(str(image["src"]).startswith("data:image/webp;base64,") for image in elements.named("img"))
     assert all("style" not in attributes for _, attributes in elements.found)
-    assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
     urls = set(re.findall(r"https?://[^\s\"'<>]+", re.sub(r"base64,[^\"]+", "", page)))
     assert urls == {"http://www.w3.org/2000/svg"}  # the name of a kind of element
 
@@ -107,43 +91,25 @@ def test_text_from_files_is_only_text(tmp_path: Path) -> None:
     options["data"]["path"] = options["preset"] = NASTY
     (run_dir / OPTIONS_FILE).write_text(json.dumps(options), encoding="utf-8")
     data = FACTS["data"] | {"class_names": [NASTY], "name": NASTY}  # type: ignore[operator]
-    facts = FACTS | {
-        "device": NASTY,
-        "command": NASTY,
-        "reason": NASTY,
-        "status": NASTY,
-        "data": data,
-        "versions": {NASTY: NASTY},
-    }
+    facts = FACTS | dict.fromkeys(("device", "command", "reason", "status"), NASTY)
+    facts |= {"data": data, "versions": {NASTY: NASTY}}
     (run_dir / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
     (run_dir / LOG_FILE).write_text(f"Warning: {NASTY}\n", encoding="utf-8")
     (run_dir / "metric-<script>alert(1)<|script>.jsonl").write_text(
         json.dumps({"snapshot": "network-snapshot-000001.pkl", "value": 1.0}), encoding="utf-8"
     )
-    elements = Elements(make_page(run_dir))
+    page = make_page(run_dir)
+    elements = Elements(page)
+    assert "<script>alert(1)<|script>" in [chart["title"] for chart in data_of(page)["charts"]]
     assert len(elements.named("script")) == 2
     assert all(str(image["src"]).startswith("data:") for image in elements.named("img"))
     assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
 
 
-def test_embedded_data_cannot_leave_its_element() -> None:
-    text = embedded({"name": NASTY})
-    assert not set("<>&") & set(text)
-    assert json.loads(text) == {"name": NASTY}
-
-
-def test_a_folder_without_anything(tmp_path: Path) -> None:
-    page = make_page(tmp_path)
-    assert data_of(page)["charts"] == []
-    assert not Elements(page).open
-
-
 @pytest.mark.parametrize(
     "name", [STATS_FILE, OPTIONS_FILE, FACTS_FILE, LOG_FILE, "metric-fid50k_full.jsonl", "reals.png"]
 )
-@pytest.mark.parametrize(
-    "content", [None, b"", b"\xff\x00\xfe", b"[1, 2]\n{\n", b'{"cur_nimg": "many"}\n{"cur_nimg": 4']
-)
+@pytest.mark.parametrize("content", [None, b"\xff\x00\xfe", b"[1, 2]\n{\n", b'{"cur_nimg": "many"}\n{"cur_nimg": 4'])
 def test_missing_and_damaged_files_are_left_out(tmp_path: Path, name: str, content: bytes | None) -> None:
     run_dir = make_run(tmp_path / "00000-run", num_snapshots=2, num_rows=5)
     if content is None:
@@ -153,20 +119,7 @@ def test_missing_and_damaged_files_are_left_out(tmp_path: Path, name: str, conte
     page = make_page(run_dir)
     assert "00000-run" in page
     assert not Elements(page).open
-
-
-def test_an_older_run_is_told_from_its_log(tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path / "00000-run", num_snapshots=1, num_rows=3)
-    (run_dir / FACTS_FILE).unlink()
-    begin = "New run runs/00000-run: 6,000 images of 32x24 px, 10 classes, 36 kimg, batch 8 in passes of 8\n"
-    (run_dir / LOG_FILE).write_text(f"{begin}Stopped at 12 kimg: Ctrl-C. To go on:\n", encoding="utf-8")
-    facts = read_run(run_dir).facts
-    assert facts["data"] == {"pictures": 6000, "width": 32, "height": 24, "classes": 10}
-    assert (facts["status"], facts["reason"]) == ("stopped", "Ctrl-C")
-    page = make_page(run_dir)
-    assert "32 x 24 px" in page and "loss.r1_gamma" in page.partition("All settings")[0]
-    (run_dir / LOG_FILE).write_text(f"{begin}Done. Images and networks are in runs\n", encoding="utf-8")
-    assert read_run(run_dir).facts["status"] == "done"
+    assert data_of(make_page(tmp_path))["charts"] == []  # of a folder without a run
 
 
 def test_time_is_that_of_all_restarts(tmp_path: Path) -> None:
@@ -176,11 +129,3 @@ def test_time_is_that_of_all_restarts(tmp_path: Path) -> None:
     ]
     (tmp_path / STATS_FILE).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert read_run(tmp_path).training_sec == pytest.approx(6 * 2 + 5 + 1 + 2)
-
-
-def test_a_command_is_folded_as_a_shell_takes_it() -> None:
-    assert (
-        folded("python train.py --data='a b.zip' -n --x=1")
-        == "python train.py \\\n    '--data=a b.zip' -n \\\n    --x=1"
-    )
-    assert folded("a 'b") == "a 'b"

@@ -1,4 +1,4 @@
-"""The reports over HTTP, as a browser and as somebody who means harm ask for them."""
+"""The reports over HTTP, requested by a browser and by an attacker."""
 
 import http.client
 import os
@@ -38,9 +38,7 @@ def server(outdir: Path) -> Iterator[ReportServer]:
         thread.join()
 
 
-def ask(
-    server: ReportServer, path: str, method: str = "GET", host: str | None = "localhost"
-) -> tuple[int, str, dict[str, str]]:
+def ask(server, path, method="GET", host="localhost") -> tuple[int, str, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
     connection.putrequest(method, path, skip_host=True)
     if host is not None:
@@ -54,69 +52,47 @@ def ask(
 
 def test_the_index_lists_the_runs_newest_first(server: ReportServer) -> None:
     status, page, headers = ask(server, "/")
-    assert status == 200
-    assert headers["Content-Type"] == "text/html; charset=utf-8"
-    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert status == 200 and headers["X-Content-Type-Options"] == "nosniff"
     assert page.index('href="/00001-digits/"') < page.index('href="/00000-digits/"')
     assert "9 of 9 kimg" in page and "fid50k_full" in page and "data:image/webp" in page
     assert "notes" not in page
 
 
 @pytest.mark.parametrize("path", ["/00000-digits/", "/00000-digits", "/00000%2Ddigits/?x=1"])
-def test_a_report_is_made_anew(server: ReportServer, outdir: Path, path: str) -> None:
-    status, page, _ = ask(server, path)
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "LOCALHOST", "[::1]:8000"])
+def test_a_report_is_made_anew(server: ReportServer, outdir: Path, path: str, host: str) -> None:
+    status, page, _ = ask(server, path, host=host)
     assert status == 200
     assert "Losses" in page and 'href="/"' in page
     assert not (outdir / "00000-digits" / "report.html").exists()
+    status, body, headers = ask(server, path, "HEAD")
+    assert (status, body) == (200, "") and int(headers["Content-Length"]) > 10_000
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "//etc/passwd", "/etc/passwd", "/notes/", "/.", "/..",
-        "/00000-digits/../../secret.txt", "/00000-digits/stats.jsonl", "/00000-digits/training_options.json", "/00002-digits/",
-        "/00000-digits/..", "/00000-digits%00/", "/favicon.ico", "/page.css", "http://localhost/../secret.txt",
-    ],
-)  # fmt: skip
-def test_nothing_else_is_to_be_had(server: ReportServer, path: str) -> None:
-    status, body, _ = ask(server, path)
-    assert status == 404
-    assert "secret" not in body
-
-
-@pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "10.0.0.1", None]
-)
-def test_foreign_names_are_refused(server: ReportServer, host: str | None) -> None:
-    status, body, _ = ask(server, "/", host=host)
-    assert status == 403
-    assert "digits" not in body
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1:8000", "LOCALHOST", "localhost:1234", "[::1]:8000"])
-def test_names_of_this_machine_are_accepted(server: ReportServer, host: str) -> None:
-    assert ask(server, "/", host=host)[0] == 200
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_only_reading_is_answered(server: ReportServer, method: str) -> None:
     status, _, headers = ask(server, "/", method)
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_head_has_no_body(server: ReportServer) -> None:
-    status, body, headers = ask(server, "/00000-digits/", "HEAD")
-    assert (status, body) == (200, "")
-    assert int(headers["Content-Length"]) > 10_000
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", None]
+)
+def test_foreign_names_are_refused(server: ReportServer, host: str | None) -> None:
+    status, body, _ = ask(server, "/", host=host)
+    assert status == 403 and "digits" not in body
 
 
-def test_only_this_machine_can_reach_it(server: ReportServer) -> None:
-    assert server.server_address[0] == "127.0.0.1"
-
-
-def train(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "//etc/passwd", "/notes/", "/..", "/00002-digits/",
+        "/00000-digits/../../secret.txt", "/00000-digits/stats.jsonl", "/00000-digits%00/", "http://localhost/../secret.txt",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_to_be_had(server: ReportServer, path: str) -> None:
+    status, body, _ = ask(server, path)
+    assert status == 404 and "secret" not in body
 
 
 def test_a_port_in_use_and_a_missing_folder_get_one_clear_line(tmp_path: Path) -> None:
@@ -124,19 +100,12 @@ def test_a_port_in_use_and_a_missing_folder_get_one_clear_line(tmp_path: Path) -
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = train(f"--outdir={tmp_path}", f"--serve={port}")
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: --serve={port}: ")
-    assert "in use" in done.stderr and "another one: --serve=" in done.stderr and done.stderr.count("\n") == 1
-    done = train(f"--outdir={tmp_path / 'missing'}", "--serve=0")
-    assert done.returncode == 1
-    assert "no such folder" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_training_still_needs_data(tmp_path: Path) -> None:
-    done = train(f"--outdir={tmp_path}")
-    assert done.returncode == 2
-    assert "Missing option '--data'." in done.stderr
+        command = [sys.executable, str(ROOT / "train.py"), f"--outdir={tmp_path}", f"--serve={port}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"Error: --serve={port}: ") and "in use" in done.stderr
+    with pytest.raises(ValueError, match="no such folder"):
+        ReportServer(tmp_path / "missing", 0)
 
 
 def test_serving_needs_no_torch_and_ends_with_ctrl_c(outdir: Path) -> None:

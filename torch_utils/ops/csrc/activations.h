@@ -1,4 +1,4 @@
-// The arithmetic of bias_act: nine activations, their first and second derivatives, gain and clamp.
+// The arithmetic of bias_act: nine activations with first and second derivatives, gain and clamp.
 #pragma once
 
 #include <cmath>
@@ -8,12 +8,12 @@
 
 namespace styleformer {
 
-// The order of ACTIVATIONS in torch_utils/ops/bias_act_reference.py. The first three are straight on either side of zero.
+// The order of ACTIVATIONS in torch_utils/ops/bias_act_reference.py. The first three are linear on either side of zero.
 enum Act { kLinear, kRelu, kLrelu, kTanh, kSigmoid, kElu, kSelu, kSoftplus, kSwish, kNumActs };
 
-constexpr double kSoftplusStraight = 20;  // beyond it PyTorch takes softplus(v) for v
+constexpr double kSoftplusStraight = 20;  // above it PyTorch computes softplus(v) as v
 
-// Both forms for the host and the device: std:: names are not all there for a GPU.
+// For host and device, as GPUs lack some functions of std::.
 HD float exp_of(float v) { return expf(v); }
 HD double exp_of(double v) { return exp(v); }
 HD float expm1_of(float v) { return expm1f(v); }
@@ -23,7 +23,7 @@ HD double log1p_of(double v) { return log1p(v); }
 HD float abs_of(float v) { return fabsf(v); }
 HD double abs_of(double v) { return fabs(v); }
 
-// selu's two numbers, 1.05070098735548049342 and that times 1.67326324235437728482, in twice the digits of a double.
+// The constants of selu, 1.05070098735548049342 and that times 1.67326324235437728482, in twice the digits of a double.
 template <class M>
 HD Wide<M> selu_above() {
     return wide<M>(1.0507009873554805, 3.9874847667154144e-17);
@@ -45,7 +45,7 @@ HD M straight(M v, M slope) {  // not v * slope throughout: relu of minus infini
     return v > 0 ? v : slope > 0 ? v * slope : v < 0 ? M(0) : v;
 }
 
-// 1 / (1 + exp(-v)). Of exp(-|v|) = e and 1 + e it takes one that neither overflows nor loses digits.
+// 1 / (1 + exp(-v)), from e = exp(-|v|), which neither overflows nor loses digits.
 template <class M>
 HD Wide<M> sigmoid(M v) {
     M e = exp_of(-abs_of(v));
@@ -104,12 +104,12 @@ HD Wide<M> curved_second(M v) {
 }
 
 template <class M>
-HD M clamped(M v, M limit) {  // a negative limit is none; not-a-number stays
+HD M clamped(M v, M limit) {  // a negative limit = no limit; NaN stays NaN
     return limit < 0 ? v : v < -limit ? -limit : v > limit ? limit : v;
 }
 
-// The factor from the gradient of y to that of the input, read off y = clamp(gain * straight(v)): no input is stored.
-// As y was rounded when it was stored, so has the limit to be; a saturated y may else lie below it.
+// The derivative of y = clamp(gain * straight(v)), from y itself, so the input need not be stored.
+// The limit has to be rounded to the dtype of y, or a saturated y may lie below it.
 template <class M>
 HD M straight_factor(M y, M slope, M gain, M limit) {
     bool above = gain > 0 ? y > 0 : y < 0;
@@ -138,7 +138,7 @@ HD Wide<M> curved_second_factor(M v, M gain, M limit) {
 }
 
 template <class M>
-HD M scaled(M grad, M factor) {  // where nothing passes, an infinite gradient doesn't either
+HD M scaled(M grad, M factor) {  // a factor of 0 also stops an infinite gradient
     return factor == 0 ? M(0) : grad * factor;
 }
 

@@ -1,12 +1,12 @@
 // bias_act and its first and second derivative: y = clamp(gain * act(x + noise * strength + bias)).
-// A tensor is seen as [outer, channels, inner], densely in this order; the bias belongs to the middle, noise to the rest.
+// A tensor is [outer, channels, inner], dense in this order; the bias is indexed by channels, the noise by the others.
 
 #include "activations.h"
 #include "launch.h"
 
 namespace styleformer {
 
-// What the caller passes; torch_utils/ops/native/library.py declares the same.
+// The arguments; the same structure as in torch_utils/ops/native/library.py.
 struct BiasActCall {
     const void *input;      // x; for the first derivative of the straight activations the result y
     const void *grad;       // of y, for order 1 and 2
@@ -14,7 +14,7 @@ struct BiasActCall {
     const void *bias, *noise, *strength;  // null = none; strength: one number of type Math
     void *result;
     void *stream;
-    double alpha, gain, clamp;  // a negative clamp is none
+    double alpha, gain, clamp;  // a negative clamp = no clamp
     int64_t outer, channels, inner, noise_outer;  // noise is [noise_outer, inner]; its rows repeat over outer
     int32_t act, dtype, order;
 };
@@ -25,16 +25,16 @@ struct BiasActParams {
     Divider by_inner, by_channels, by_noise;
 };
 
-// How the elements of a pack find their bias: one channel for all (and neighbouring noise), neighbouring channels (and
-// one noise for all), or packs of one element.
+// How the elements of a pack find bias and noise: one channel and neighbouring noise, neighbouring channels and one noise
+// value, or packs of one element.
 enum Access { kOneChannel, kManyChannels, kSingle };
 
 template <class T, int ORDER, bool CURVED, Access ACCESS>
 struct BiasActBody {
     using M = typename T::Math;
     static constexpr int kPack = ACCESS == kSingle ? 1 : kPackOf<T>;
-    static constexpr int kUnroll = CURVED ? 1 : ACCESS == kSingle ? 4 : 2;  // packs under way at once
-    static constexpr bool kShifted = ORDER == 0 || CURVED;                  // is the input added to?
+    static constexpr int kUnroll = CURVED ? 1 : ACCESS == kSingle ? 4 : 2;  // packs in flight per thread
+    static constexpr bool kShifted = ORDER == 0 || CURVED;                  // are bias and noise added to the input?
     using Values = Pack<T, kPack>;
     struct Inputs {
         Values input, grad, grad_grad;
@@ -54,7 +54,7 @@ struct BiasActBody {
                 if (pack < packs) write_pack<T, kPack>(p.call.result, pack * kPack, compute(p, pack * kPack, inputs[u]));
             }
         }
-        if constexpr (kPack > 1) {  // a remainder exists only where there is nothing to add
+        if constexpr (kPack > 1) {  // a remainder exists only if nothing is added
             int64_t at = packs * kPack + thread.block * thread.count + thread.index;
             if (at < p.size) {
                 using One = BiasActBody<T, ORDER, CURVED, kSingle>;
@@ -152,7 +152,7 @@ int with_access(const BiasActParams& p) {
     using Single = BiasActBody<T, ORDER, CURVED, kSingle>;
     const Access access = access_of(p.call, kPackOf<T>, Single::kShifted);
     if (access == kOneChannel) return launch_bias_act<BiasActBody<T, ORDER, CURVED, kOneChannel>>(p);
-    if constexpr (Single::kShifted)  // else no channel differs from the others
+    if constexpr (Single::kShifted)  // else all channels are alike
         if (access == kManyChannels) return launch_bias_act<BiasActBody<T, ORDER, CURVED, kManyChannels>>(p);
     return launch_bias_act<Single>(p);
 }
@@ -162,14 +162,14 @@ int with_order(const BiasActParams& p) {
     bool is_curved = p.call.act > kLrelu;
     if (p.call.order == 0) return is_curved ? with_access<T, 0, true>(p) : with_access<T, 0, false>(p);
     if (p.call.order == 1) return is_curved ? with_access<T, 1, true>(p) : with_access<T, 1, false>(p);
-    return is_curved ? with_access<T, 2, true>(p) : -1;  // the straight ones have none
+    return is_curved ? with_access<T, 2, true>(p) : -1;  // 0 for the straight ones
 }
 
 }  // namespace styleformer
 
 EXPORT int64_t styleformer_bias_act_call_size() { return sizeof(styleformer::BiasActCall); }
 
-// Returns 0, a CUDA error number, or -1 for a call that makes no sense.
+// Returns 0, a CUDA error number, or -1 for invalid arguments.
 EXPORT int styleformer_bias_act(const styleformer::BiasActCall* call) {
     using namespace styleformer;
     if (call->act < 0 || call->act >= kNumActs || call->order < 0 || call->order > 2) return -1;

@@ -1,5 +1,5 @@
-// Runs one function for every thread of every block: on a GPU at once, by a host compiler one after the other.
-// So the host build executes what the kernels do, index by index.
+// Runs a function for every thread of every block: on a GPU in parallel, in the host build one after the other.
+// So the host build executes the indexing of the kernels.
 #pragma once
 
 #include <atomic>
@@ -9,14 +9,14 @@
 namespace styleformer {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMaxBlocks = 1 << 20;  // more work than this is done in further rounds by the same blocks
+constexpr int64_t kMaxBlocks = 1 << 20;  // for more work the same blocks take further rounds
 
 struct Thread {
     int64_t block, blocks;
     int index, count;  // in the block
 };
 
-// One kernel of the library. All are listed when it is loaded, so that the self-test can tell which ones it has run.
+// A kernel of the library. All are listed when it is loaded, so that the self-test knows which ones it launched.
 struct Kernel {
     const char* name;
     Kernel* next;
@@ -43,7 +43,7 @@ void count_launch() {
     KernelOf<Body>::kernel.launches.fetch_add(1, std::memory_order_relaxed);
 }
 
-// Body::run(p, thread): threads that know nothing of each other. `blocks` may be any number from 1 on.
+// Body::run(p, thread): independent threads, in any number of blocks.
 // Body::fetch, ::first_pass and ::last_pass(p, place, shared, thread index): threads that share the memory of a block.
 #ifdef __CUDACC__
 
@@ -88,7 +88,7 @@ int launch_tiled(const P& p, int shared_bytes, void* stream) {
 template <class Body, class P>
 int launch_elementwise(const P& p, int64_t blocks, void*) {
     count_launch<Body>();
-    constexpr int kHostBlocks = 3;  // fewer than the work asks for, so that the further rounds are run too
+    constexpr int kHostBlocks = 3;  // fewer than the work needs, so that the further rounds are tested too
     blocks = blocks < kHostBlocks ? blocks : kHostBlocks;
     for (int64_t block = 0; block < blocks; block++)
         for (int thread = 0; thread < kThreads; thread++) Body::run(p, Thread{block, blocks, thread, kThreads});

@@ -59,7 +59,7 @@ HD uint16_t half_of_float(float value) {  // to nearest, ties to even
     uint32_t bits = bits_of_float(value), sign = (bits >> 16) & 0x8000;
     bits &= 0x7fffffffu;
     if (bits > 0x7f800000u) return uint16_t(sign | 0x7e00);  // not a number
-    if (bits >= 0x477ff000u) return uint16_t(sign | 0x7c00);  // from 65520 on: infinity
+    if (bits >= 0x477ff000u) return uint16_t(sign | 0x7c00);  // 65520 and above: infinity
     if (bits >= 0x38800000u) return uint16_t(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1)) >> 13));
     // subnormal: adding 0.5 leaves exactly the ten bits wanted, rounded by the addition itself
     return uint16_t(sign | (bits_of_float(float_of_bits(bits) + 0.5f) - 0x3f000000u));
@@ -72,7 +72,7 @@ HD uint16_t bfloat16_of_float(float value) {  // to nearest, ties to even
     return uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
-// A number as it lies in memory (T) is computed with as T::Math.
+// Types of numbers in memory; each is computed with as its type Math.
 struct Float32 {
     using Math = float;
     float stored;
@@ -101,7 +101,7 @@ struct Bfloat16 {
     HD void set(Math value) { stored = bfloat16_of_float(value); }
 };
 
-// What is left of a number that is stored as a T.
+// The value rounded to type T.
 template <class T>
 HD typename T::Math stored(typename T::Math value) {
     T rounded;
@@ -109,7 +109,7 @@ HD typename T::Math stored(typename T::Math value) {
     return rounded.get();
 }
 
-// N neighbours that are read and written in one access; N = kPackOf<T> makes it 16 bytes.
+// N neighbours, read and written in one access; N = kPackOf<T> is 16 bytes.
 template <class T>
 constexpr int kPackOf = 16 / int(sizeof(T));
 
@@ -144,7 +144,7 @@ HD void write_pack(void* base, int64_t index, const Pack<T, N>& pack) {
     *reinterpret_cast<Pack<T, N>*>(reinterpret_cast<T*>(base) + index) = pack;
 }
 
-// The same for the memory of a block; left to itself, the compiler makes four accesses of one now and then.
+// The same for shared memory, where the compiler sometimes splits the access into four.
 template <class T, int N>
 HD void write_shared_pack(T* base, int index, const Pack<T, N>& pack) {
 #ifdef __CUDA_ARCH__

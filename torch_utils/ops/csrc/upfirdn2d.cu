@@ -1,24 +1,24 @@
 // upfirdn2d: insert zeros (up), pad or crop, filter, keep every n-th pixel (down), in one pass over memory.
 //
-// A block makes a tile of the result: it fetches the pixels the tile depends on into shared memory, then filters them.
-// Both memory layouts are one: an image is rows of pixels, a pixel is `lanes` neighbouring channels (1 in the contiguous
-// layout, where every channel is a plane of its own).
+// A block computes a tile of the result: it copies the pixels the tile depends on to shared memory, then filters them.
+// One indexing serves both memory layouts: an image is rows of pixels, a pixel is `lanes` neighbouring channels (1 in the
+// contiguous layout, where every channel is a separate plane).
 
 #include "launch.h"
 #include "upfirdn2d_plan.h"
 
 namespace styleformer {
 
-// UP, DOWN, TAPS (along both axes) and LANES (of a tile): known when compiling; LANES = 0: none is known.
+// UP, DOWN, TAPS (along both axes) and LANES (of a tile) are compile-time constants; LANES = 0: none of them is.
 template <class T, int UP, int DOWN, int TAPS, bool SEPARABLE, int LANES>
 struct UpfirdnBody {
     using M = typename T::Math;
     static constexpr bool kKnown = LANES > 0;
     static constexpr int kPasses = SEPARABLE ? 2 : 1;
-    static constexpr int kFetches = 2;  // packs a thread has under way at once
-    static constexpr int kStrip = kKnown ? kStripOutputs : 1;  // results in a column that one thread makes
-    static constexpr int kPhaseTaps = kKnown ? TAPS / UP : 1;  // taps that meet a pixel and not an inserted zero
-    static constexpr int kRows = phase_start(kStrip - 1, UP, DOWN) + kPhaseTaps;  // of the input, that a strip needs
+    static constexpr int kFetches = 2;  // packs in flight per thread
+    static constexpr int kStrip = kKnown ? kStripOutputs : 1;  // results in a column that one thread computes
+    static constexpr int kPhaseTaps = kKnown ? TAPS / UP : 1;  // taps on a pixel, not on an inserted zero
+    static constexpr int kRows = phase_start(kStrip - 1, UP, DOWN) + kPhaseTaps;  // of the input for a strip
 
     HD static int lanes_of(const UpfirdnPlan& p) { return kKnown ? LANES : p.tile_lanes; }
     HD static bool is_whole(const UpfirdnPlan& p) { return kKnown ? LANES == 1 : p.is_whole; }
@@ -39,14 +39,14 @@ struct UpfirdnBody {
 
     HD static void fetch(const UpfirdnPlan& p, const Place& place, unsigned char* shared, int thread) {
         const int taps = SEPARABLE ? p.x.taps : p.x.taps * p.y.taps;
-        DO_NOT_UNROLL for (int k = thread; k < taps; k += kThreads) {  // in the order in which they meet the pixels
+        DO_NOT_UNROLL for (int k = thread; k < taps; k += kThreads) {  // in the order of the pixels
             M tap = static_cast<const M*>(p.call.f)[p.call.flip ? k : taps - 1 - k];
             filter(shared)[k] = SEPARABLE ? tap : tap * M(p.call.gain);
         }
         p.pack > 1 ? fetch_pixels<kPackOf<T>>(p, place, shared, thread) : fetch_pixels<1>(p, place, shared, thread);
     }
 
-    // A line is what lies together in memory: a row of pixels, or the tile's channels of one pixel.
+    // A line is contiguous in memory: a row of pixels, or the tile's channels of one pixel.
     template <int PACK>
     HD static void fetch_pixels(const UpfirdnPlan& p, const Place& place, unsigned char* shared, int thread) {
         const int packs_per_line = p.line_length / PACK, packs = p.lines * packs_per_line;
@@ -136,7 +136,7 @@ struct UpfirdnBody {
         UNROLL for (int r = 0; r < kStrip; r++) sums[r] *= M(p.call.gain);
     }
 
-    // A filter matrix: pixels -> a strip of results. Every pixel is read once for all the results it belongs to.
+    // A filter matrix: pixels -> a strip of results. Every pixel is read once for all its results.
     HD static void over_matrix(const UpfirdnPlan& p, const Place& place, unsigned char* shared, int first_row,
                                int column, int lane, int y, M* sums) {
         Phase along_x = phase_of<UP, DOWN, kKnown>(p.x, column, place.rest_x);
@@ -145,7 +145,7 @@ struct UpfirdnBody {
                         along_x.input * lanes_of(p) + lane;
         const M* taps = filter(shared) + along_x.tap;
         if constexpr (kKnown) {
-            M own_taps[TAPS][kPhaseTaps];  // those of this column
+            M own_taps[TAPS][kPhaseTaps];  // for this column
             UNROLL for (int k = 0; k < TAPS; k++)
                 UNROLL for (int j = 0; j < kPhaseTaps; j++) own_taps[k][j] = taps[k * TAPS + j * UP];
             UNROLL for (int row = 0; row < kRows; row++, from += p.pitch) {
@@ -190,13 +190,13 @@ template <class T, int TAPS, bool SEPARABLE>
 int with_lanes(const UpfirdnCall& call) {
     if constexpr (sizeof(typename T::Math) == 4) {
         if (!call.channels_last) return with_factors<T, TAPS, SEPARABLE, 1>(call);
-        if constexpr (!SEPARABLE)  // the augmentation's pictures have few channels
+        if constexpr (!SEPARABLE)  // separable filters come from the augmentation, whose images have few channels
             if (call.channels >= kTileLanes) return with_factors<T, TAPS, SEPARABLE, kTileLanes>(call);
     }
     return launch_upfirdn<T, 1, 1, 1, SEPARABLE, 0>(call);
 }
 
-// [1, 3, 3, 1] comes as a matrix of 4 x 4, the wavelets of the augmentation as 12 separable taps.
+// [1, 3, 3, 1] is a matrix of 4 x 4; the wavelets of the augmentation are 12 separable taps.
 template <class T>
 int with_filter(const UpfirdnCall& call) {
     return call.separable ? with_lanes<T, 12, true>(call) : with_lanes<T, 4, false>(call);
@@ -206,7 +206,7 @@ int with_filter(const UpfirdnCall& call) {
 
 EXPORT int64_t styleformer_upfirdn2d_call_size() { return sizeof(styleformer::UpfirdnCall); }
 
-// Returns 0, a CUDA error number, or -1 for a call that makes no sense.
+// Returns 0, a CUDA error number, or -1 for invalid arguments.
 EXPORT int styleformer_upfirdn2d(const styleformer::UpfirdnCall* call) {
     using namespace styleformer;
     if (call->batch * call->channels == 0 || call->out_height <= 0 || call->out_width <= 0) return 0;

@@ -1,11 +1,11 @@
-// The geometry of upfirdn2d: which pixels and taps a result is made of, and how the work is cut into tiles.
+// The geometry of upfirdn2d: the pixels and taps of a result, and the tiles of the work.
 #pragma once
 
 #include "scalar.h"
 
 namespace styleformer {
 
-// What the caller passes; torch_utils/ops/native/library.py declares the same.
+// The arguments; the same structure as in torch_utils/ops/native/library.py.
 struct UpfirdnCall {
     const void* x;
     const void* f;  // type Math: [taps_y, taps_x], or [taps_x] if separable
@@ -17,18 +17,18 @@ struct UpfirdnCall {
     int32_t separable, flip, channels_last, dtype;
 };
 
-constexpr int kStripOutputs = 8;      // results in a column that one thread makes where the factors are known
+constexpr int kStripOutputs = 8;      // results in a column that one thread computes if the factors are compile-time constants
 constexpr int kTileOutputs = 4096;    // at most
-constexpr int kFewOutputs = 1024;     // a tile with no more is not made smaller for the sake of more tiles
+constexpr int kFewOutputs = 1024;     // a tile of this size is not halved to get more tiles
 constexpr int kTileWidth = 64;        // at most
 constexpr int kTileLanes = 32;        // channels of a pixel that a tile takes, at most
-constexpr int kEnoughTiles = 512;     // for the largest GPUs; where there are fewer, tiles are made smaller
-constexpr int kSectorBytes = 32;      // what a GPU reads from memory at least
-constexpr int kSharedBytes = 24576;   // of a block, where possible: six of them fit into a multiprocessor with 164 KB
-constexpr int kSharedLimit = 49152;   // what every GPU grants
+constexpr int kEnoughTiles = 512;     // for the largest GPUs; with fewer, tiles are halved
+constexpr int kSectorBytes = 32;      // the least a GPU reads from memory
+constexpr int kSharedBytes = 24576;   // per block, if possible: six fit into a multiprocessor with 164 KB
+constexpr int kSharedLimit = 49152;   // available on every GPU
 
-// Of result number `index`, where number 0 starts at a pixel: the first tap that meets a pixel, and the number of that
-// pixel. Result i lies at i * down on the axis with zeros inserted; pixels lie at the multiples of up.
+// For result `index`, where result 0 starts at a pixel: the first tap on a pixel, and the index of that pixel.
+// Result i starts at i * down on the axis with zeros inserted; pixels are at the multiples of up.
 HD constexpr int phase_tap(int index, int up, int down) { return (up - index * down % up) % up; }
 HD constexpr int phase_start(int index, int up, int down) { return (index * down + up - 1) / up; }
 
@@ -49,7 +49,7 @@ struct SmallDivider {
 struct TileAxis {
     int up, down, taps;
     int outputs, inputs;  // of a tile
-    int64_t pad, shift;   // shift: by how much the first tile starts before the first result, to start at a pixel
+    int64_t pad, shift;   // shift: the first tile starts that much before the first result, at a pixel
     int64_t tiles;
 };
 
@@ -59,8 +59,8 @@ struct UpfirdnPlan {
     int64_t planes, lanes;            // of the tensor
     int tile_planes, tile_lanes;      // of a tile
     int64_t lane_tiles, tiles;
-    bool is_whole;                    // is a line a row of pixels with all channels, or some channels of one pixel?
-    int pack;                         // elements of a line fetched at once: 16 bytes of them, or 1
+    bool is_whole;                    // a line is a row of pixels with all channels; else some channels of one pixel
+    int pack;                         // elements of a line read at once: 16 bytes, or 1 element
     int lines, line_length, pitch;    // pitch: elements of a row of the tile's input
     int64_t line_limit;               // elements of a line of memory
     int between_offset, pixels_offset, shared_bytes;
@@ -75,17 +75,17 @@ struct Range {
     HD bool has(int i) const { return unsigned(i - from) < unsigned(to - from); }
 };
 
-// Where a tile lies. rest: zeros between the tile's first result and the pixel its input starts with.
+// The position of a tile. rest: zeros between the tile's first result and the first pixel of its input.
 struct TilePlace {
     int64_t input, output;               // offset of the tile's first element in either tensor
     Range in_rows, in_columns, in_line;  // in_line: of a line, in elements
     Range out_rows, out_columns;
     int planes, lanes, rest_x, rest_y;
-    int shift;  // elements fetched before the first pixel, to start at a multiple of 16 bytes
+    int shift;  // elements read before the first pixel, to start at a multiple of 16 bytes
 };
 
 struct Phase {
-    int tap, input;  // the first tap of a result that meets a pixel, and that pixel, both counted in the tile
+    int tap, input;  // the first tap of a result on a pixel, and that pixel, both relative to the tile
 };
 
 HD int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
@@ -102,7 +102,7 @@ HD Phase phase_of(const TileAxis& axis, int index, int rest) {
 
 HD int at_most(int64_t n, int limit) { return int(n < limit ? n : limit); }
 
-// The part of `count` places from `start` on that lies in 0 .. size - 1.
+// The part of start .. start + count - 1 inside 0 .. size - 1.
 HD Range range_of(int64_t start, int count, int64_t size) {
     return Range{start >= 0 ? 0 : at_most(-start, count), size <= start ? 0 : at_most(size - start, count)};
 }
@@ -146,7 +146,7 @@ inline int power_of_two_from(int64_t n, int limit) {
     return power;
 }
 
-// Everything that follows from the size of a tile, except how to divide by it.
+// Everything that follows from the size of a tile, except the dividers.
 inline void lay_out(UpfirdnPlan& p, int size, int math_size) {
     const UpfirdnCall& call = p.call;
     p.x.inputs = ((p.x.outputs - 1) * p.x.down + p.x.taps - 1) / p.x.up + 1;
@@ -171,7 +171,7 @@ inline void lay_out(UpfirdnPlan& p, int size, int math_size) {
     p.tiles = p.x.tiles * p.y.tiles * p.lane_tiles * ceil_div(p.planes, p.tile_planes);
 }
 
-// How many rows of results a tile of this width and so many lanes can have within `limit` bytes; 0 if not even a strip.
+// The most rows of results of a tile of this width and number of lanes within `limit` bytes; 0 if not even a strip fits.
 inline int tallest(const UpfirdnPlan& p, int size, int math_size, int strip, int limit) {
     int row_bytes = p.pitch * size + (p.call.separable ? p.x.outputs * p.tile_lanes * math_size : 0);
     int64_t rows = (limit - p.between_offset - 32) / row_bytes;  // 32: what rounding to 16 bytes may add
@@ -182,15 +182,15 @@ inline int tallest(const UpfirdnPlan& p, int size, int math_size, int strip, int
     return int(outputs < all ? outputs / strip * strip : all);
 }
 
-// Bytes fetched for a result, in whole sectors of memory.
+// Bytes read per result, in whole sectors of memory.
 inline double fetch_cost(const UpfirdnPlan& p, int size) {
     int64_t pixel = round_up(p.tile_lanes * size, kSectorBytes);
     int64_t line = p.is_whole ? p.line_length * size + kSectorBytes : p.x.inputs * pixel;
     return double(line * p.y.inputs) / (double(p.x.outputs) * p.y.outputs * p.tile_lanes);
 }
 
-// Chooses the tile that fetches the least among all widths, and all numbers of lanes where they are free, whose input fits
-// into `limit` bytes. False if none does.
+// Chooses the tile that reads the least, over all widths and free numbers of lanes, whose input fits into `limit` bytes.
+// False if none does.
 inline bool choose_tile(UpfirdnPlan& p, int size, int math_size, int strip, int limit) {
     const int sector = kSectorBytes / size, least = strip > 1 ? 4 : 1;  // 4: a multiple of the factors that are known
     double least_cost = -1;
@@ -218,7 +218,7 @@ inline bool choose_tile(UpfirdnPlan& p, int size, int math_size, int strip, int 
     return least_cost >= 0;
 }
 
-// Several planes where those are small.
+// Several planes per tile if they are small.
 inline void take_planes(UpfirdnPlan& p, int limit) {
     int64_t planes = kTileOutputs / (int64_t(p.x.outputs) * p.y.outputs * p.tile_lanes);
     int64_t fitting = (limit - p.between_offset) / (p.shared_bytes - p.between_offset);
@@ -241,7 +241,7 @@ inline bool make_smaller(UpfirdnPlan& p, int strip) {
     return true;
 }
 
-// `known`: are factors, taps and lanes known to the compiler? Then a thread makes strips of kStripOutputs.
+// `known`: factors, taps and lanes are compile-time constants. Then a thread computes strips of kStripOutputs.
 inline UpfirdnPlan make_plan(const UpfirdnCall& call, int size, int math_size, bool known) {
     const int strip = known ? kStripOutputs : 1;
     UpfirdnPlan p = {};

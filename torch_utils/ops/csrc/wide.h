@@ -1,4 +1,4 @@
-// Numbers of about twice the digits, as sums of two: a chain of factors then costs one rounding, not one a factor.
+// Numbers of about twice the digits, as sums of two: a product of many factors is then rounded once, not once per factor.
 // (T. J. Dekker, "A floating-point technique for extending the available precision", 1971.)
 #pragma once
 
@@ -16,7 +16,7 @@ struct Wide {
 HD float fma_of(float a, float b, float c) { return fmaf(a, b, c); }
 HD double fma_of(double a, double b, double c) { return fma(a, b, c); }
 
-// A product that is rounded before anything is added to it, whatever the compiler may merge.
+// A product that the compiler cannot merge with a following addition.
 #ifdef __CUDA_ARCH__
 HD float times(float a, float b) { return __fmul_rn(a, b); }
 HD double times(double a, double b) { return __dmul_rn(a, b); }
@@ -36,7 +36,7 @@ HD Wide<M> exactly(M value) {
     return {value, M(0)};
 }
 
-// A number and a much smaller one. Infinities and not-a-number, whose errors mean nothing, stay what they are.
+// The sum of a number and a much smaller one. Infinities and NaN stay unchanged.
 template <class M>
 HD Wide<M> normalized(M high, M low) {
     M sum = high + low;

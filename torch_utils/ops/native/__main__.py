@@ -1,26 +1,23 @@
-"""`python -m torch_utils.ops.native`: looks for what the compiled operators need, builds and checks them."""
+"""`python -m torch_utils.ops.native`: shows what the compiled operators need, builds them and checks them."""
 
-import os
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import click
 import torch
 
-from torch_utils.ops import native
-from torch_utils.ops.native import build, toolchain
+from torch_utils.ops.native import build, chosen_mode, enable, toolchain
 from torch_utils.ops.native.loading import target_for
 from torch_utils.ops.native.selftest import compare
+from torch_utils.ops.native.toolchain import OperatorsUnavailable
 
 
 @click.command()
-@click.option("--compile-only", is_flag=True, help="Compile for the GPUs of --arch, which need not be there, and stop.")
+@click.option("--compile-only", is_flag=True, help="Only compile, for the GPUs of --arch, which need not be present.")
 @click.option("--arch", metavar="LIST", help="Compute capabilities, such as 7.5,9.0.  [default: the GPUs present]")
 @click.option("--self-test", type=click.Choice(["cpu", "cuda"]), help="Only compare with the reference on this device.")
 def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
-    """Say whether the compiled operators can be used here, or why not."""
+    """Print whether the compiled operators can be used here, or why not."""
     try:
         if self_test:
             check(self_test)
@@ -29,7 +26,7 @@ def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
             raise click.UsageError("--arch goes with --compile-only")
         architectures = toolchain.parse_architectures(arch) if arch else toolchain.present_architectures()
         if compile_only and not architectures:
-            raise click.UsageError("PyTorch sees no GPU: say what to compile for, --compile-only --arch=7.5,9.0")
+            raise click.UsageError("PyTorch sees no GPU: name the GPUs to compile for, --compile-only --arch=7.5,9.0")
         describe(architectures)
         if compile_only:
             compile_for(build.Target(tuple(architectures)))
@@ -46,48 +43,39 @@ def describe(architectures: list[int]) -> None:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     report("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}")
     report("GPUs", ", ".join(gpus) or "none")
-    report("mode", f"{native.mode()} (--ops, or STYLEFORMER_OPS={os.environ.get('STYLEFORMER_OPS') or 'unset'})")
-    report("compiler", attempt(toolchain.find_host_compiler))
+    report("mode", chosen_mode())
+    report("compiler", toolchain.find_host_compiler())
     for origin, path in toolchain.nvcc_places():
         if path.exists():
-            report("nvcc", f"{path} ({origin}): " + attempt(partial(nvcc_version, origin, path)))
+            report("nvcc", f"{path} ({origin}): {nvcc_version(path)}")
     if architectures:
-        report("nvcc used", attempt(lambda: str(toolchain.find_nvcc(architectures).path)))
-    report("ninja", attempt(lambda: " ".join(toolchain.find_ninja())))
+        report("nvcc used", str(toolchain.find_nvcc(architectures).path))
     report("cache", str(build.cache_folder()))
 
 
+def nvcc_version(path: Path) -> str:
+    """Return "CUDA 13.0", or why this nvcc does not work."""
+    try:
+        return "CUDA {}.{}".format(*toolchain.inspect_nvcc(path).version)
+    except OperatorsUnavailable as error:
+        return str(error)
+
+
 def compile_for(target: build.Target) -> None:
-    """Build a library and say where it is."""
+    """Build a library and print where it is."""
     is_cached = build.library_path(target).exists()
     start = time.perf_counter()
-    path = build.build(target)
-    report("library", str(path))
+    report("library", str(build.build(target)))
     report("built", "before" if is_cached else f"in {time.perf_counter() - start:.0f} seconds")
     report("build log", str(build.log_path(target)))
 
 
 def check(device_type: str) -> None:
-    """Compare with the reference on every device of this kind."""
-    native.set_mode("native")
-    native.require(device_type)
+    """Compare with the reference on every device of this type."""
+    enable(device_type, "native")
     for index in toolchain.present_gpus() if device_type == "cuda" else (0,):
         device = torch.device(device_type, index)
         report("self-test", f"{compare(device)} results agree with the reference on {device}")
-
-
-def nvcc_version(origin: str, path: Path) -> str:
-    """The version of an nvcc, for people."""
-    major, minor = toolchain.inspect_nvcc(origin, path).version
-    return f"CUDA {major}.{minor}"
-
-
-def attempt(question: Callable[[], str]) -> str:
-    """The answer, or why there is none."""
-    try:
-        return question()
-    except RuntimeError as error:
-        return str(error)
 
 
 def report(what: str, text: str) -> None:

@@ -1,31 +1,26 @@
-"""Registers styleformer::bias_act and its derivatives with PyTorch: what torch.compile and autograd need to know.
+"""Registers styleformer::bias_act and its derivatives with PyTorch, for autograd and torch.compile.
 
-The straight activations (linear, relu, lrelu) keep the result, which the next layer keeps anyway, and read their
-derivative off its sign; they have no second one. The curved ones keep the input. The derivative is an operator of its
-own, whose gradient is itself and, for curved activations, a third operator, the second derivative. What comes after
-that, the reference computes.
-
-Each operator exists twice over the same functions: registered, for torch.compile, and as a torch.autograd.Function,
-which eager code calls because it costs the processor a third of the time: what small tensors take is that alone.
+linear, relu and lrelu ("straight") save the result, which the next layer saves anyway, and derive the slope from its
+sign; their second derivative is 0. The other activations save the input. The first derivative is an operator, whose
+gradient is itself and, for the others, the second derivative, a third operator. Higher derivatives use the reference.
 """
 
+import itertools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from torch_utils.ops.bias_act_reference import ACTIVATIONS, bias_act_reference
 from torch_utils.ops.native.library import (
-    DEVICES,
     DTYPES,
     BiasActCall,
     address,
     in_memory_order_of,
-    is_eager,
     library_of,
     math_dtype,
+    register,
 )
 
 STRAIGHT = ("linear", "relu", "lrelu")
@@ -34,15 +29,6 @@ _ACT_NUMBERS = {name: number for number, name in enumerate(ACTIVATIONS)}
 # noise: x.shape with 1 along dim, and 1 or the batch in front; strength: 0-dim, of math_dtype(x.dtype)
 _ADDED = "Tensor? bias, Tensor? noise, Tensor? strength"
 _SETTINGS = "int dim, str act, float alpha, float gain, float? clamp"
-_SCHEMAS = {
-    "bias_act": f"(Tensor x, {_ADDED}, {_SETTINGS}) -> Tensor",
-    "bias_act_grad": f"(Tensor grad, Tensor kept, {_ADDED}, {_SETTINGS}) -> Tensor",
-    "bias_act_grad2": f"(Tensor grad, Tensor grad_grad, Tensor x, {_ADDED}, {_SETTINGS}) -> Tensor",
-}
-for _name, _schema in _SCHEMAS.items():
-    torch.library.define(f"styleformer::{_name}", _schema, tags=(torch.Tag.pt2_compliant_tag,))
-OPS = torch.ops.styleformer
-
 Added = tuple[Tensor | None, Tensor | None, Tensor | None]  # bias, noise, strength
 Settings = tuple[int, str, float, float, float | None]  # dim, act, alpha, gain, clamp
 
@@ -58,56 +44,29 @@ def bias_act_native(
     noise: Tensor | None,
     strength: Tensor | None,
 ) -> Tensor:
-    """`bias_act` of checked arguments, compiled."""
+    """Return `bias_act` of checked arguments by a kernel."""
     bias = None if bias is None else bias.to(x.dtype)
     noise = None if noise is None else noise.to(x.dtype)
     strength = None if strength is None else strength.to(x.device, math_dtype(x.dtype))
     return _value(x, bias, noise, strength, dim, act, alpha, gain, clamp)
 
 
-def _value(x: Tensor, *arguments: Any) -> Tensor:
-    return _Value.apply(x, *arguments) if is_eager(x) else OPS.bias_act(x, *arguments)
-
-
-def _grad(grad: Tensor, *arguments: Any) -> Tensor:
-    return _Grad.apply(grad, *arguments) if is_eager(grad) else OPS.bias_act_grad(grad, *arguments)
-
-
-def _grad2(grad: Tensor, *arguments: Any) -> Tensor:
-    return _Grad2.apply(grad, *arguments) if is_eager(grad) else OPS.bias_act_grad2(grad, *arguments)
-
-
 def _launch_value(x: Tensor, *arguments: Any) -> Tensor:
     return _launch(0, x, None, None, arguments[:3], arguments[3:])
 
 
-def _launch_grad(grad: Tensor, kept: Tensor, *arguments: Any) -> Tensor:
-    return _launch(1, kept, grad, None, arguments[:3], arguments[3:])
+def _launch_grad(grad: Tensor, saved: Tensor, *arguments: Any) -> Tensor:
+    return _launch(1, saved, grad, None, arguments[:3], arguments[3:])
 
 
 def _launch_grad2(grad: Tensor, grad_grad: Tensor, x: Tensor, *arguments: Any) -> Tensor:
     return _launch(2, x, grad, grad_grad, arguments[:3], arguments[3:])
 
 
-@torch.library.register_fake("styleformer::bias_act")
-def _fake_value(x: Tensor, *arguments: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-@torch.library.register_fake("styleformer::bias_act_grad")
-def _fake_grad(grad: Tensor, kept: Tensor, *arguments: Any) -> Tensor:
-    return torch.empty_like(kept)
-
-
-@torch.library.register_fake("styleformer::bias_act_grad2")
-def _fake_grad2(grad: Tensor, grad_grad: Tensor, x: Tensor, *arguments: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
 def _launch(
     order: int, x: Tensor, grad: Tensor | None, grad_grad: Tensor | None, added: Added, settings: Settings
 ) -> Tensor:
-    """The derivative of this order, dense and in the memory order of x."""
+    """Return the derivative of this order, dense, with the memory layout of x."""
     bias, noise, strength = added
     dim, act, alpha, gain, clamp = settings
     result, device = torch.empty_like(x), x.device
@@ -133,7 +92,7 @@ def _launch(
 def _in_three(
     dense: Tensor, dim: int, bias: Tensor | None, noise: Tensor | None
 ) -> tuple[int, int, int, Tensor | None]:
-    """A dense tensor as [outer, channels, inner] in its memory order, and the noise in the same order."""
+    """Return (outer, channels, inner) of a dense tensor in its memory order, and the noise in that order."""
     if bias is None and noise is None:
         return 1, 1, dense.numel(), None
     shape, dim = dense.shape, dim % dense.ndim
@@ -149,73 +108,65 @@ def _in_three(
     return dense.numel() // (inner * shape[dim]), shape[dim], inner, noise
 
 
-def _keep_for_value(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_for_value(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, bias, noise, strength, *ctx.settings = inputs
     _, act, _, _, clamp = ctx.settings
     ctx.is_straight = act in STRAIGHT
-    kept = x if not ctx.is_straight else None if act == "linear" and clamp is None else output
-    ctx.save_for_backward(kept, None if ctx.is_straight else bias, noise, strength)
+    saved = x if not ctx.is_straight else None if act == "linear" and clamp is None else output
+    ctx.save_for_backward(saved, None if ctx.is_straight else bias, noise, strength)
 
 
 def _value_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    kept, *added = ctx.saved_tensors
+    saved, *added = ctx.saved_tensors
     dim, _, _, gain, _ = ctx.settings
-    if kept is not None:
-        grad = _grad(grad, kept, *(_NOTHING if ctx.is_straight else added), *ctx.settings)
+    if saved is not None:
+        grad = _grad(grad, saved, *(_NOTHING if ctx.is_straight else added), *ctx.settings)
     elif gain != 1:
         grad = _value(grad, *_NOTHING, dim, "linear", 0.0, gain, None)
-    return (*_spread(ctx.needs_input_grad[:4], grad, added, dim), *[None] * 5)
+    return (*_input_gradients(ctx.needs_input_grad[:4], grad, added, dim), *[None] * 5)
 
 
-def _keep_for_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, kept, bias, noise, strength, *ctx.settings = inputs
+def _save_for_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, saved, bias, noise, strength, *ctx.settings = inputs
     ctx.is_straight = ctx.settings[1] in STRAIGHT
-    ctx.save_for_backward(None if ctx.is_straight else grad, kept, bias, noise, strength)
+    ctx.save_for_backward(None if ctx.is_straight else grad, saved, bias, noise, strength)
 
 
 def _grad_backward(ctx: Any, grad_grad: Tensor) -> tuple[Any, ...]:
-    grad, kept, *added = ctx.saved_tensors
-    again = _grad(grad_grad, kept, *added, *ctx.settings)
+    grad, saved, *added = ctx.saved_tensors
+    grad_of_grad = _grad(grad_grad, saved, *added, *ctx.settings)
     if ctx.is_straight or not any(ctx.needs_input_grad[1:5]):
-        return (again, *[None] * 9)
-    bent = _grad2(grad, grad_grad, kept, *added, *ctx.settings)
-    return (again, *_spread(ctx.needs_input_grad[1:5], bent, added, ctx.settings[0]), *[None] * 5)
+        return (grad_of_grad, *[None] * 9)
+    curvature = _grad2(grad, grad_grad, saved, *added, *ctx.settings)
+    return (grad_of_grad, *_input_gradients(ctx.needs_input_grad[1:5], curvature, added, ctx.settings[0]), *[None] * 5)
 
 
-def _keep_for_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_for_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, _, _, _, _, _ = inputs
     ctx.settings = inputs[6:]
     ctx.save_for_backward(*tensors)
 
 
 def _grad2_backward(ctx: Any, grad3: Tensor) -> tuple[Any, ...]:
-    grad, grad_grad, x, *added = ctx.saved_tensors
-    first = _grad2(grad3, grad_grad, x, *added, *ctx.settings)
-    second = _grad2(grad, grad3, x, *added, *ctx.settings)
-    if not any(ctx.needs_input_grad[2:6]):
-        return (first, second, *[None] * 9)
-    third = _third_derivative(grad, grad_grad, grad3, x, added, ctx.settings)
-    return (first, second, *_spread(ctx.needs_input_grad[2:6], third, added, ctx.settings[0]), *[None] * 5)
-
-
-def _third_derivative(
-    grad: Tensor, grad_grad: Tensor, grad3: Tensor, x: Tensor, added: list[Tensor | None], settings: Settings
-) -> Tensor:
-    """By the reference and autograd, which go on to any order."""
-    dim, act, alpha, gain, clamp = settings
-    goes_on = torch.is_grad_enabled()
+    """Return the third derivative by autograd of the reference, itself differentiable any number of times."""
+    dim, act, alpha, gain, clamp = ctx.settings
+    is_differentiable, is_needed = torch.is_grad_enabled(), ctx.needs_input_grad[:6]
     with torch.enable_grad():
-        v = bias_act_reference(x, added[0], dim, "linear", 0.0, 1.0, None, added[1], added[2])
-        v = v if goes_on and v.requires_grad else v.detach().requires_grad_()
-        y = bias_act_reference(v, None, dim, act, alpha, gain, clamp, None, None)
+        inputs = [
+            t if t is None or (is_differentiable and t.requires_grad) else t.detach().requires_grad_()
+            for t in ctx.saved_tensors
+        ]
+        grad, grad_grad, x, bias, noise, strength = inputs
+        y = bias_act_reference(x, bias, dim, act, alpha, gain, clamp, noise, strength)
         for weight in (grad, grad_grad):
-            (y,) = torch.autograd.grad(y, v, weight, create_graph=True)
-        (y,) = torch.autograd.grad(y, v, grad3, create_graph=goes_on)
-    return y
+            (y,) = torch.autograd.grad(y, x, weight, create_graph=True)
+        wanted = list(itertools.compress(inputs, is_needed))
+        found = iter(torch.autograd.grad(y, wanted, grad3, create_graph=is_differentiable))
+    return (*(next(found) if needed else None for needed in is_needed), *[None] * 5)
 
 
-def _spread(needed: tuple[bool, ...], grad: Tensor, added: list[Tensor | None], dim: int) -> tuple[Any, ...]:
-    """From the gradient of what the activation sees to those of x, bias, noise and strength, as far as they are needed."""
+def _input_gradients(needed: tuple[bool, ...], grad: Tensor, added: list[Tensor | None], dim: int) -> tuple[Any, ...]:
+    """Return the gradients of x, bias, noise and strength, as needed, from that of the activation's input."""
     _, noise, strength = added
     others = [i for i in range(grad.ndim) if i != dim % grad.ndim]
     d_bias = d_noise = d_strength = None
@@ -228,40 +179,16 @@ def _spread(needed: tuple[bool, ...], grad: Tensor, added: list[Tensor | None], 
     return grad, d_bias, d_noise, d_strength
 
 
-class _Value(Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        result = _launch_value(*arguments)
-        _keep_for_value(ctx, arguments, result)
-        return result
-
-    backward = staticmethod(_value_backward)
-
-
-class _Grad(Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        result = _launch_grad(*arguments)
-        _keep_for_grad(ctx, arguments, result)
-        return result
-
-    backward = staticmethod(_grad_backward)
-
-
-class _Grad2(Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        result = _launch_grad2(*arguments)
-        _keep_for_grad2(ctx, arguments, result)
-        return result
-
-    backward = staticmethod(_grad2_backward)
-
-
 _NOTHING: Added = (None, None, None)
-torch.library.impl("styleformer::bias_act", DEVICES, _launch_value)
-torch.library.impl("styleformer::bias_act_grad", DEVICES, _launch_grad)
-torch.library.impl("styleformer::bias_act_grad2", DEVICES, _launch_grad2)
-torch.library.register_autograd("styleformer::bias_act", _value_backward, setup_context=_keep_for_value)
-torch.library.register_autograd("styleformer::bias_act_grad", _grad_backward, setup_context=_keep_for_grad)
-torch.library.register_autograd("styleformer::bias_act_grad2", _grad2_backward, setup_context=_keep_for_grad2)
+_value = register(
+    "bias_act", f"(Tensor x, {_ADDED}, {_SETTINGS}) -> Tensor",
+    _launch_value, lambda x, *_: torch.empty_like(x), _save_for_value, _value_backward,
+)  # fmt: skip
+_grad = register(
+    "bias_act_grad", f"(Tensor grad, Tensor saved, {_ADDED}, {_SETTINGS}) -> Tensor",
+    _launch_grad, lambda grad, saved, *_: torch.empty_like(saved), _save_for_grad, _grad_backward,
+)  # fmt: skip
+_grad2 = register(
+    "bias_act_grad2", f"(Tensor grad, Tensor grad_grad, Tensor x, {_ADDED}, {_SETTINGS}) -> Tensor",
+    _launch_grad2, lambda grad, grad_grad, x, *_: torch.empty_like(x), _save_for_grad2, _grad2_backward,
+)  # fmt: skip

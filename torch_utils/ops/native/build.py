@@ -1,73 +1,67 @@
-"""Compiles the native operators once and keeps the library in the cache folder.
+"""Compiles the operators once and keeps the library in the cache folder.
 
-The library has a plain C interface: it needs no headers of PyTorch or Python, compiles in about a minute and outlives their
-upgrades. It is built in a temporary folder that takes its name when complete, under a lock that the operating system
-releases with the process that holds it: killing a build at any moment leaves nothing that a later one would trip over.
+The library has a plain C interface: it includes no header of PyTorch or Python, compiles in about a minute and outlives
+their upgrades. It is built in a temporary folder that gets its final name when complete, under a file lock that the
+operating system releases when the process ends, so a killed build leaves nothing that disturbs the next one.
 """
 
 import contextlib
 import hashlib
 import os
 import platform
-import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from dnnlib.files import atomic_folder
-from torch_utils.distributed import print0
+from dnnlib.paths import user_path
 from torch_utils.ops.native.toolchain import (
     OperatorsUnavailable,
     extra_flags,
     find_host_compiler,
-    find_ninja,
     find_nvcc,
     first_error,
 )
-
-if sys.platform != "win32":
-    import fcntl
 
 SOURCE_DIR = Path(__file__).parents[1] / "csrc"
 UNITS = ("bias_act", "upfirdn2d")
 LIBRARY_NAME = "libstyleformer_ops.so"
 _CXX_FLAGS = "-std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra"
 _NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
-TIMEOUT_SEC = 1200  # with that of the check, less than processes wait for one that is late to join them
+# The runtime is linked in with its names hidden, as PyTorch's own copy may be of another version.
+_NVCC_LINK_FLAGS = "-cudart static -Xlinker --exclude-libs,ALL"
+TIMEOUT_SEC = 1200  # of a compiler; with the check, less than other processes wait in a collective
 
 
 @dataclass(frozen=True)
 class Target:
-    """What to build for: GPUs of these architectures, or the CPU where there are none."""
+    """What to build for: GPUs of these architectures (75, 90, ...), or the CPU if empty."""
 
     architectures: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
-        """A folder name that differs wherever the library does."""
-        return f"{self._machine}-{_sources_hash()}"
-
-    @property
-    def _machine(self) -> str:
+        """A folder name that depends on everything the library depends on."""
         parts = [platform.machine(), *platform.libc_ver()]
         if self.architectures:
             parts += [f"cuda{torch.version.cuda}", *(f"sm{a}" for a in self.architectures)]
-        return "-".join(part for part in parts if part)
+        return "-".join([*filter(None, parts), _sources_hash()])
 
 
 def cache_folder() -> Path:
     """Return $STYLEFORMER_CACHE_DIR/ops, or ~/.cache/styleformer/ops."""
-    return Path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer").expanduser() / "ops"
+    return user_path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer") / "ops"
 
 
 def library_path(target: Target) -> Path:
-    """Return where the library of a target lies once it is built."""
+    """Return where the library of a target is once it is built."""
     return cache_folder() / target.name / LIBRARY_NAME
 
 
@@ -77,9 +71,7 @@ def log_path(target: Target) -> Path:
 
 
 def build(target: Target) -> Path:
-    """Return the library of a target, built unless it is in the cache.
-
-    Several processes may ask at once: one builds, the others wait for it.
+    """Return the library of a target, built unless it is in the cache; concurrent processes wait for the first one.
 
     Raises:
         OperatorsUnavailable: No compiler, a failed build or a cache folder that cannot be written.
@@ -97,65 +89,63 @@ def build(target: Target) -> Path:
                     _compile(target, folder)
     except OSError as error:
         raise OperatorsUnavailable(
-            f"{cache_folder()} cannot be written ({error.strerror or error}): "
-            "set STYLEFORMER_CACHE_DIR to a folder of yours"
+            f"{cache_folder()} cannot be written ({error.strerror or error}): set STYLEFORMER_CACHE_DIR to another folder"
         ) from error
     return library
 
 
-def forget(target: Target) -> None:
-    """Remove the library of a target from the cache, as far as that is allowed."""
-    shutil.rmtree(library_path(target).parent, ignore_errors=True)
-
-
 def _compile(target: Target, folder: Path) -> None:
-    text = _cuda_rules(list(target.architectures)) if target.architectures else _cpu_rules()
-    sources = re.sub(r"[$ :]", r"$\g<0>", str(SOURCE_DIR))
-    text += "".join(f"build {unit}.o: compile {sources}/{unit}.cu\n" for unit in UNITS)
-    text += f"build {LIBRARY_NAME}: link " + " ".join(f"{unit}.o" for unit in UNITS) + "\n"
-    (folder / "build.ninja").write_text(text, encoding="utf-8")
-    command = [*find_ninja(), "-v", "-C", str(folder)]
-    if jobs := os.environ.get("MAX_JOBS"):
-        command += ["-j", jobs]
-    log = log_path(target)
     if target.architectures:
-        print0(f"Operators: compiling them for this kind of GPU, once, in about a minute; output in {log}")
-    with open(log, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        try:
-            code = subprocess.run(command, stdout=file, stderr=file, timeout=TIMEOUT_SEC).returncode
-        except subprocess.TimeoutExpired:
-            raise OperatorsUnavailable(f"compiling took more than {TIMEOUT_SEC // 60} minutes: see {log}") from None
-    if code != 0:
-        message = first_error(log.read_text(encoding="utf-8", errors="replace"))
-        raise OperatorsUnavailable(f"compiling failed ({message}): see {log}")
-    for unit in UNITS:
-        (folder / f"{unit}.o").unlink()
+        compiler, link_flags = _nvcc_command(list(target.architectures)), _NVCC_LINK_FLAGS.split()
+        compile_flags = ["-Xptxas", "-v"]
+        print(
+            f"Operators: compiling for this kind of GPU, once, in about a minute; output in {log_path(target)}",
+            flush=True,
+        )
+    else:
+        compiler, link_flags = [find_host_compiler(), *_CXX_FLAGS.split()], []
+        compile_flags = ["-x", "c++"]
+    objects = [str(folder / f"{unit}.o") for unit in UNITS]
+    with open(log_path(target), "w", encoding="utf-8") as log:
+        sources = zip(UNITS, objects, strict=True)
+        _run(
+            [[*compiler, *compile_flags, "-c", str(SOURCE_DIR / f"{unit}.cu"), "-o", path] for unit, path in sources],
+            log,
+        )
+        _run([[*compiler, "-shared", *link_flags, *objects, "-o", str(folder / LIBRARY_NAME)]], log)
+    for path in objects:
+        os.unlink(path)
 
 
-def _cuda_rules(architectures: list[int]) -> str:
+def _nvcc_command(architectures: list[int]) -> list[str]:
     nvcc = find_nvcc(architectures)
-    codes = sorted({code for a in architectures if (code := nvcc.code_for(a))})
-    compiler = [str(nvcc.path), *_NVCC_FLAGS.split(), *extra_flags(nvcc), "-Xptxas", "-v"]
-    for code in codes:
-        compiler += ["-gencode", f"arch=compute_{code},code=sm_{code}"]
-    # The runtime is linked in, its names hidden: PyTorch's own copy may be of another version.
-    link = ["-shared", "-cudart", "static", "-Xlinker", "--exclude-libs,ALL"]
-    return _rules(compiler, [], link)
+    command = [str(nvcc.path), *_NVCC_FLAGS.split(), *extra_flags(nvcc)]
+    for code in sorted({code for a in architectures if (code := nvcc.code_for(a))}):
+        command += ["-gencode", f"arch=compute_{code},code=sm_{code}"]
+    return command
 
 
-def _cpu_rules() -> str:
-    return _rules([find_host_compiler(), *_CXX_FLAGS.split()], ["-x", "c++"], ["-shared"])
+def _run(commands: list[list[str]], log: IO[str]) -> None:
+    """Run commands in parallel; OperatorsUnavailable if one fails."""
 
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT_SEC
+        )
 
-def _rules(compiler: list[str], language: list[str], link: list[str]) -> str:
-    compiling, linking = (shlex.join(command).replace("$", "$$") for command in (compiler + language, compiler + link))
-    return f"rule compile\n  command = {compiling} -c $in -o $out\nrule link\n  command = {linking} $in -o $out\n"
+    with ThreadPoolExecutor() as pool:
+        try:
+            finished = list(pool.map(run, commands))
+        except subprocess.TimeoutExpired:
+            raise OperatorsUnavailable(f"compiling took more than {TIMEOUT_SEC // 60} minutes") from None
+    for done in finished:
+        log.write(f"{shlex.join(done.args)}\n{done.stdout}")
+    if failed := next((done for done in finished if done.returncode != 0), None):
+        raise OperatorsUnavailable(f"compiling failed ({first_error(failed.stdout)}): see {log.name}")
 
 
 def _sources_hash() -> str:
-    digest = hashlib.sha256((_CXX_FLAGS + _NVCC_FLAGS).encode())
+    digest = hashlib.sha256((_CXX_FLAGS + _NVCC_FLAGS + _NVCC_LINK_FLAGS).encode())
     for path in sorted(SOURCE_DIR.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -163,7 +153,9 @@ def _sources_hash() -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; where the file system has none, two builds at once cost only time."""
+    """Hold an exclusive lock on a file; on a file system without locks, two processes may build at the same time."""
+    import fcntl  # Windows has none
+
     with open(path, "a", encoding="utf-8") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

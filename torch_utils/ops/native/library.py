@@ -1,22 +1,20 @@
-"""Loads the compiled library and calls it: the same structures as in csrc/bias_act.cu and csrc/upfirdn2d_plan.h."""
+"""Calls the compiled library by ctypes. The structures are those of csrc/bias_act.cu and csrc/upfirdn2d_plan.h."""
 
 import contextlib
 import ctypes
 from collections.abc import Callable
 from ctypes import c_char_p, c_double, c_int32, c_int64, c_void_p
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
 
 DEVICES = ("cpu", "cuda")
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
-
-
-class Unloadable(OperatorsUnavailable):
-    """A compiled library does not load here; the message names it."""
 
 
 class BiasActCall(ctypes.Structure):
@@ -54,15 +52,17 @@ class Library:
                 size.restype = c_int64
                 getattr(functions, f"styleformer_{name}").argtypes = [ctypes.POINTER(call)]
                 if size() != ctypes.sizeof(call):
-                    raise Unloadable(f"{path} is of another version")
+                    raise AttributeError(f"{name} takes other arguments")
             self._kernel = functions.styleformer_kernel
         except (OSError, AttributeError) as error:
-            raise Unloadable(f"{path} cannot be loaded ({error})") from error
+            raise OperatorsUnavailable(
+                f"{path} cannot be loaded ({error}): delete its folder to build it again"
+            ) from error
         self._bias_act, self._upfirdn2d = functions.styleformer_bias_act, functions.styleformer_upfirdn2d
         self._kernel.argtypes, self._kernel.restype = [c_int32, ctypes.POINTER(c_int64)], c_char_p
 
     def launches(self) -> dict[str, int]:
-        """Return the names of all kernels of the library and how often each was launched."""
+        """Return how often each kernel of the library was launched, by name."""
         found: dict[str, int] = {}
         launches = c_int64()
         while name := self._kernel(len(found), launches):
@@ -70,11 +70,11 @@ class Library:
         return found
 
     def bias_act(self, call: BiasActCall, device: torch.device) -> None:
-        """Run it on the current stream of the device."""
+        """Run bias_act on the current stream of the device."""
         self._run(self._bias_act, call, device)
 
     def upfirdn2d(self, call: UpfirdnCall, device: torch.device) -> None:
-        """Run it on the current stream of the device."""
+        """Run upfirdn2d on the current stream of the device."""
         self._run(self._upfirdn2d, call, device)
 
     def _run(self, function: Callable[..., int], call: BiasActCall | UpfirdnCall, device: torch.device) -> None:
@@ -84,46 +84,80 @@ class Library:
                 call.stream = torch.cuda.current_stream(device).cuda_stream
             code = function(call)
         if code != 0:
-            name = type(call).__name__.removesuffix("Call")
-            raise RuntimeError(f"native operator {name}: CUDA error {code}" if code > 0 else f"{name}: impossible call")
+            problem = f"CUDA error {code}" if code > 0 else "invalid call"
+            raise RuntimeError(f"native operator {type(call).__name__.removesuffix('Call')}: {problem}")
 
 
-_loaded: dict[str, Library] = {}  # by device type
-
-
-def use_library(device_type: str, path: Path) -> None:
-    """Let the operators of this kind of device run with the library at `path`."""
-    _loaded[device_type] = Library(path)
+loaded: dict[str, Library] = {}  # by device type; filled by `loading.load_library`
 
 
 def library_of(device: torch.device) -> Library:
     """Return the loaded library for a device."""
-    if device.type not in _loaded:
-        raise RuntimeError(f"native operators for {device.type} are not loaded; call torch_utils.ops.native.require()")
-    return _loaded[device.type]
+    if device.type not in loaded:
+        raise RuntimeError(f"native operators for {device.type} are not loaded; call torch_utils.ops.native.prepare()")
+    return loaded[device.type]
 
 
-def is_eager(x: Tensor) -> bool:
-    """Whether `x` is a tensor with values, not one that stands for it while torch.compile traces."""
-    return type(x) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+def register(
+    name: str,
+    schema: str,
+    launch: Callable[..., Tensor],
+    empty_result: Callable[..., Tensor],
+    save: Callable[[Any, tuple[Any, ...], Tensor], None],
+    derivative: Callable[..., tuple[Any, ...]],
+) -> Callable[..., Tensor]:
+    """Register styleformer::NAME with PyTorch and return the function to call.
+
+    torch.compile sees the registered operator. Eager code calls a torch.autograd.Function instead, which takes a third of
+    the CPU time, all that a small tensor costs.
+
+    Args:
+        name: Of the operator.
+        schema: Its arguments and result in the language of torch.library.
+        launch: Computes the result.
+        empty_result: Returns a tensor with the shape and layout of the result.
+        save: Saves what `derivative` needs, called with (ctx, inputs, output).
+        derivative: Returns the gradients of all arguments for (ctx, grad).
+    """
+    qualified = f"styleformer::{name}"
+    torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(qualified, DEVICES, launch)
+    torch.library.register_fake(qualified, empty_result)
+    torch.library.register_autograd(qualified, derivative, setup_context=save)
+    registered = getattr(torch.ops.styleformer, name)
+
+    class Eager(Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Tensor:
+            result = launch(*arguments)
+            save(ctx, arguments, result)
+            return result
+
+        backward = staticmethod(derivative)
+
+    def call(x: Tensor, *arguments: Any) -> Tensor:
+        is_eager = type(x) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+        return Eager.apply(x, *arguments) if is_eager else registered(x, *arguments)
+
+    return call
 
 
 def math_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that the operators compute in, and take filters and the noise strength in."""
+    """Return the dtype the operators compute in, and take filters and the noise strength in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def address(x: Tensor | None, device: torch.device) -> int | None:
-    """The address of a tensor's first element; None where there is no tensor. ValueError if it is not on the device."""
+    """Return the address of a tensor's first element; None for no tensor. ValueError if it is not on the device."""
     if x is None:
         return None
-    if x.device != device:  # a kernel that follows such an address ends the process, or worse, does not
-        raise ValueError(f"a tensor on {x.device} goes with one on {device}; move it there first")
+    if x.device != device:  # a kernel that follows such an address crashes, or reads other data
+        raise ValueError(f"one tensor is on {x.device}, another on {device}; move it there first")
     return x.data_ptr()
 
 
 def in_memory_order_of(x: Tensor, like: Tensor) -> Tensor:
-    """`x` itself, or a copy of it, laid out in memory as the dense tensor `like` of equal shape."""
+    """Return `x`, or a copy of it, with the memory layout of `like`, a dense tensor of the same shape."""
     if x.stride() == like.stride() or (x.is_contiguous() and like.is_contiguous()):
         return x
     return torch.empty_like(like).copy_(x)

@@ -14,7 +14,7 @@ from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_referen
 
 _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 _SHAPES = ((2, 3, 5, 7), (2, 16, 8, 8), (1, 40, 33, 17))
-_SHIFTED_SHAPE = _SHAPES[1]  # also tried at addresses that allow no access of 16 bytes
+_SHIFTED_SHAPE = _SHAPES[1]  # also tried at addresses that are not aligned to 16 bytes
 _ACTS = ("linear", "lrelu", "swish")
 _ALPHA, _GAIN, _CLAMP = 0.2, 1.3, 1.5
 
@@ -31,9 +31,10 @@ _GEOMETRIES = (
 
 
 def compare(device: torch.device) -> int:
-    """Return how many cases agreed; OperatorsUnavailable names the first that does not, or kernels that none has run.
+    """Return how many results agree. Call `native.enable` for the device in mode native first.
 
-    The operators have to be loaded and the mode native.
+    Raises:
+        OperatorsUnavailable: A result differs from the reference, or a kernel of the library was not launched.
     """
     before = library_of(device).launches()
     count = 0
@@ -44,12 +45,12 @@ def compare(device: torch.device) -> int:
             raise OperatorsUnavailable(f"{name} differs from the reference by {error:.3g}, over {tolerance:.3g}")
     idle = [name for name, launches in library_of(device).launches().items() if launches == before[name]]
     if idle:
-        raise OperatorsUnavailable(f"the self-test has not run {len(idle)} kernels, among them {idle[0]}")
+        raise OperatorsUnavailable(f"the self-test did not launch {len(idle)} kernels, such as {idle[0]}")
     return count
 
 
 def _cases(device: torch.device) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """What it is, the operator's tensor, the reference's in float64."""
+    """Yield (name, result of the operator, result of the reference in float64)."""
     generator = torch.Generator().manual_seed(0)
     for shape, dtype, layout in itertools.product(_SHAPES, DTYPES, _LAYOUTS):
         x = torch.randn(shape, generator=generator).to(device, dtype, memory_format=layout)
@@ -81,10 +82,10 @@ def _bias_act_pair(x: Tensor, act: str) -> tuple[list[Tensor], list[Tensor]]:
         return bias_act_reference(x, bias, 1, act, _ALPHA, _GAIN, _CLAMP, noise, strength)
 
     y = expected(*wide)
-    weight = _slope(y) * ((y.abs() - _CLAMP).abs() > 0.02)  # at the bend, rounding decides which side a result is on
+    weight = _slope(y) * ((y.abs() - _CLAMP).abs() > 0.02)  # close to the clamp, rounding decides whether it applies
     return (
-        _derivatives(value, weight, weight, x, bias, noise, strength),
-        _derivatives(expected, weight, weight, *wide),
+        derivatives(value, weight, weight, x, bias, noise, strength),
+        derivatives(expected, weight, weight, *wide),
     )
 
 
@@ -96,27 +97,27 @@ def _upfirdn2d_pair(
 
     weight, again = _slope(expected(x.double())), _slope(x)
     return (
-        _derivatives(lambda x: upfirdn2d(x, f, up, down, padding, gain=1.5), weight, again, x),
-        _derivatives(expected, weight, again, x.double()),
+        derivatives(lambda x: upfirdn2d(x, f, up, down, padding, gain=1.5), weight, again, x),
+        derivatives(expected, weight, again, x.double()),
     )
 
 
 def _slope(like: Tensor) -> Tensor:
-    """-1 .. 1, in numbers that every dtype can hold."""
+    """Return numbers from -1 to 1 that every dtype represents exactly."""
     return torch.linspace(-1, 1, like.numel(), device=like.device).bfloat16().double().reshape(like.shape)
 
 
 def _shifted(x: Tensor) -> Tensor:
-    """The same numbers in the same order, an element further on in memory."""
+    """Return a copy whose address is one element past an aligned one."""
     memory = x.new_empty(x.numel() + 1)[1:]
     return memory.as_strided(x.shape, x.stride(), memory.storage_offset()).copy_(x)
 
 
-def _derivatives(
+def derivatives(
     function: Callable[..., Tensor], weight: Tensor, again: Tensor, x: Tensor, *others: Tensor
 ) -> list[Tensor]:
-    """The value, its gradient for `weight` and the gradients of that for `again`."""
-    x, weight = x.detach().requires_grad_(), weight.to(x.dtype)
+    """Return the value, its gradient (cotangent `weight`), and the gradients of that (cotangent `again`)."""
+    x, weight = x.detach().requires_grad_(), weight.detach().to(x.dtype)
     weight = (_shifted(weight) if x.storage_offset() else weight).requires_grad_()
     y = function(x, *others)
     (dx,) = torch.autograd.grad(y, x, weight, create_graph=True)

@@ -1,4 +1,4 @@
-"""Finds the compilers of the native operators: nvcc wherever it may have been installed, and the one of the host."""
+"""Finds the compilers: nvcc, wherever it is installed, and the C++ compiler of the host."""
 
 import importlib.metadata
 import os
@@ -6,7 +6,6 @@ import re
 import shutil
 import site
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,24 +13,21 @@ from pathlib import Path
 
 import torch
 
-from torch_utils.architectures import has_kernels
-
 
 class OperatorsUnavailable(RuntimeError):
-    """The native operators cannot be used; the message says why in one line and what to do."""
+    """The compiled operators cannot be used; the message is one line with the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Nvcc:
-    """A CUDA compiler: where it is, where it was found, what it can make."""
+    """A CUDA compiler and what it can compile for."""
 
     path: Path
-    origin: str  # for people
     version: tuple[int, int]
     architectures: frozenset[int]  # 75, 90, ...
 
     def code_for(self, architecture: int) -> int | None:
-        """The newest code this compiler makes that a GPU of this architecture runs: same generation, not newer."""
+        """Return the newest architecture it compiles for that this GPU runs: the same generation, not newer."""
         return max((a for a in self.architectures if a // 10 == architecture // 10 and a <= architecture), default=None)
 
 
@@ -45,10 +41,21 @@ def parse_architectures(text: str) -> list[int]:
 
 
 def present_gpus() -> dict[int, int]:
-    """Return the architectures of the GPUs that PyTorch sees and has code for, by their indices, such as {0: 90}."""
+    """Return the architectures of the GPUs that PyTorch sees and has code for by index, such as {0: 90}."""
     known = tuple(torch.cuda.get_arch_list())
     found = {index: torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
-    return {index: pair[0] * 10 + pair[1] for index, pair in found.items() if has_kernels(pair, known)}
+    return {index: major * 10 + minor for index, (major, minor) in found.items() if has_code((major, minor), known)}
+
+
+def has_code(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
+    """Return whether a PyTorch built for `architectures` (sm_75, compute_120, ...) runs on a GPU of this capability."""
+    own = capability[0] * 10 + capability[1]
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        code = int(re.sub(r"\D", "", digits) or 0)
+        if code <= own and (kind == "compute" or code // 10 == capability[0]):
+            return True
+    return not architectures
 
 
 def present_architectures() -> list[int]:
@@ -57,7 +64,7 @@ def present_architectures() -> list[int]:
 
 
 def nvcc_places() -> Iterator[tuple[str, Path]]:
-    """Where nvcc may be, in the order of preference: (how to call the place, path)."""
+    """Yield where nvcc may be as (name of the place, path), the preferred one first."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(variable):
             yield f"${variable}", Path(os.environ[variable], "bin", "nvcc")
@@ -71,32 +78,28 @@ def nvcc_places() -> Iterator[tuple[str, Path]]:
     yield "default folder", Path("/usr/local/cuda/bin/nvcc")
 
 
-def inspect_nvcc(origin: str, path: Path) -> Nvcc:
-    """Return what this nvcc can do; OperatorsUnavailable if it does not run."""
+def inspect_nvcc(path: Path) -> Nvcc:
+    """Return version and architectures of an nvcc; OperatorsUnavailable if it does not run."""
     version = re.search(r"release (\d+)\.(\d+)", _output([str(path), "--version"]))
     codes = re.findall(r"sm_(\d+)\b", _output([str(path), "--list-gpu-code"]))
     if version is None or not codes:
-        raise OperatorsUnavailable(f"{path} does not work: it does not tell its version")
-    return Nvcc(path, origin, (int(version[1]), int(version[2])), frozenset(map(int, codes)))
+        raise OperatorsUnavailable(f"{path} does not work: it does not print its version")
+    return Nvcc(path, (int(version[1]), int(version[2])), frozenset(map(int, codes)))
 
 
 def find_nvcc(architectures: list[int]) -> Nvcc:
-    """Return the first nvcc that can build for these architectures; OperatorsUnavailable says why none can."""
+    """Return the first nvcc that compiles for these architectures; OperatorsUnavailable with what each one lacks."""
     rejected = []
     for origin, path in nvcc_places():
-        if not path.exists():
-            if origin.startswith("$"):
-                rejected.append(f"{origin} has no bin/nvcc")
-            continue
-        try:
-            nvcc = inspect_nvcc(origin, path)
-        except OperatorsUnavailable as error:
-            rejected.append(str(error))
-            continue
-        if objection := _objection(nvcc, architectures) or _failed_trial(nvcc, architectures):
-            rejected.append(objection)
-        else:
-            return nvcc
+        if path.exists():
+            try:
+                nvcc = inspect_nvcc(path)
+                _check_nvcc(nvcc, architectures)
+                return nvcc
+            except OperatorsUnavailable as error:
+                rejected.append(str(error))
+        elif origin.startswith("$"):
+            rejected.append(f"{origin} has no bin/nvcc")
     reasons = "; ".join(dict.fromkeys(rejected)) or "there is no nvcc"
     raise OperatorsUnavailable(f"{reasons}: {_nvcc_remedy()}")
 
@@ -109,20 +112,8 @@ def find_host_compiler() -> str:
     raise OperatorsUnavailable("there is no C++ compiler: install g++, or name one in $CXX")
 
 
-def find_ninja() -> list[str]:
-    """Return the command that runs ninja."""
-    try:
-        import ninja
-    except ImportError:
-        if path := shutil.which("ninja"):
-            return [path]
-        raise OperatorsUnavailable("ninja is missing: pip install ninja") from None
-    del ninja
-    return [sys.executable, "-m", "ninja"]
-
-
 def extra_flags(nvcc: Nvcc) -> list[str]:
-    """Flags for the host compiler that $CXX names, and for what nvcc's own settings miss in a toolkit from pip."""
+    """Return the flags for the host compiler in $CXX, and for folders that nvcc does not find in a toolkit from pip."""
     root = nvcc.path.resolve().parents[1]
     host = shutil.which(os.environ.get("CXX", ""))
     flags = ["-allow-unsupported-compiler", *(["-ccbin", host] if host else [])]
@@ -133,20 +124,15 @@ def extra_flags(nvcc: Nvcc) -> list[str]:
     return flags
 
 
-def _objection(nvcc: Nvcc, architectures: list[int]) -> str | None:
-    supported = torch.version.cuda and int(torch.version.cuda.split(".")[0])  # what the driver surely knows
+def _check_nvcc(nvcc: Nvcc, architectures: list[int]) -> None:
+    """Raise OperatorsUnavailable unless it fits PyTorch and the GPUs, and compiles an empty kernel."""
+    name = f"{nvcc.path} of CUDA {nvcc.version[0]}.{nvcc.version[1]}"
+    supported = torch.version.cuda and int(torch.version.cuda.split(".")[0])  # what the driver surely supports
     if supported and nvcc.version[0] > supported:
-        return f"{nvcc.path} is of CUDA {nvcc.version[0]}.{nvcc.version[1]}, newer than PyTorch's {torch.version.cuda}"
-    missing = [a for a in architectures if nvcc.code_for(a) is None]
-    if missing:
-        names = ", ".join(f"{a // 10}.{a % 10}" for a in missing)
-        return f"{nvcc.path} of CUDA {nvcc.version[0]}.{nvcc.version[1]} does not know GPUs of {names}"
-    return None
-
-
-def _failed_trial(nvcc: Nvcc, architectures: list[int]) -> str | None:
-    """Compile an empty kernel: parts of different versions or a host compiler too new show here."""
-    with tempfile.TemporaryDirectory() as folder:
+        raise OperatorsUnavailable(f"{name} is newer than PyTorch's {torch.version.cuda}")
+    if missing := [f"{a // 10}.{a % 10}" for a in architectures if nvcc.code_for(a) is None]:
+        raise OperatorsUnavailable(f"{name} does not know GPUs of {', '.join(missing)}")
+    with tempfile.TemporaryDirectory() as folder:  # parts of different versions or a host compiler too new fail here
         source = Path(folder, "trial.cu")
         source.write_text("__global__ void trial() {}\n", encoding="utf-8")
         code = nvcc.code_for(architectures[0])
@@ -154,21 +140,20 @@ def _failed_trial(nvcc: Nvcc, architectures: list[int]) -> str | None:
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
         except (OSError, subprocess.SubprocessError) as error:
-            return f"{nvcc.path} does not work ({type(error).__name__})"
-    if done.returncode == 0:
-        return None
-    return f"{nvcc.path} does not compile ({first_error(done.stderr + done.stdout)})"
+            raise OperatorsUnavailable(f"{nvcc.path} does not work ({type(error).__name__})") from error
+    if done.returncode != 0:
+        raise OperatorsUnavailable(f"{nvcc.path} does not compile ({first_error(done.stderr + done.stdout)})")
 
 
 def first_error(text: str) -> str:
-    """The line of a compiler's output that says what went wrong, as well as can be guessed."""
+    """Return the line of a compiler's output that most likely names the error."""
     lines = text.splitlines()
     found = next((line for line in lines if re.search(r"\b(error|fatal|not found|No such file)\b", line)), None)
     return (found or next((line for line in reversed(lines) if line.strip()), "no message")).strip()[:200]
 
 
 def _nvcc_remedy() -> str:
-    try:  # the compiler's parts have to be of one version, which is that of what PyTorch's wheel brought along
+    try:  # all parts of the compiler need the version of the toolkit that PyTorch's wheel depends on
         pip = f"`pip install 'cuda-toolkit[nvcc,nvvm,crt]=={importlib.metadata.version('cuda-toolkit')}'`, or "
     except importlib.metadata.PackageNotFoundError:
         pip = ""

@@ -1,31 +1,16 @@
-"""Registers styleformer::upfirdn2d with PyTorch. Its gradient is itself: up and down swapped, the filter reversed.
-
-Beside the registered operator, which torch.compile sees, stands a torch.autograd.Function, which eager code calls.
-"""
+"""Registers styleformer::upfirdn2d with PyTorch. Its gradient is upfirdn2d with up and down swapped and the filter reversed."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from torch_utils.ops.native.library import DEVICES, DTYPES, UpfirdnCall, address, is_eager, library_of, math_dtype
+from torch_utils.ops.native.library import DTYPES, UpfirdnCall, address, library_of, math_dtype, register
+from torch_utils.ops.upfirdn2d import upfirdn2d_reference
 
 MAX_TAPS = 32
 MAX_FACTOR = 256
-
-# Pairs are (x, y); padding is (x0, x1, y0, y1); f is [taps_y, taps_x] or [taps], of math_dtype(x.dtype).
-torch.library.define(
-    "styleformer::upfirdn2d",
-    "(Tensor x, Tensor f, int[] up, int[] down, SymInt[] padding, bool flip, float gain) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-
-
-def supports(f: Tensor | None, up: tuple[int, int], down: tuple[int, int]) -> bool:
-    """Whether the operator takes filters and factors as large as these."""
-    return (f is None or max(f.shape) <= MAX_TAPS) and max(*up, *down) <= MAX_FACTOR
 
 
 def upfirdn2d_native(
@@ -37,17 +22,14 @@ def upfirdn2d_native(
     flip: bool,
     gain: float,
 ) -> Tensor:
-    """`upfirdn2d` of checked arguments, compiled."""
+    """Return `upfirdn2d` of checked arguments by a kernel, or by the reference for very large filters or factors."""
+    if max(*up, *down) > MAX_FACTOR or (f is not None and max(f.shape) > MAX_TAPS):
+        return upfirdn2d_reference(x, f, up, down, padding, flip, gain)
     dtype = math_dtype(x.dtype)
     f = torch.ones([1, 1], dtype=dtype, device=x.device) if f is None else f.detach().to(dtype)
     return _apply(x, f, up, down, padding, flip, gain)
 
 
-def _apply(x: Tensor, *arguments: Any) -> Tensor:
-    return _Upfirdn2d.apply(x, *arguments) if is_eager(x) else torch.ops.styleformer.upfirdn2d(x, *arguments)
-
-
-@torch.library.register_fake("styleformer::upfirdn2d")
 def _empty_result(
     x: Tensor, f: Tensor, up: Sequence[int], down: Sequence[int], padding: Sequence[int], flip: bool, gain: float
 ) -> Tensor:
@@ -79,7 +61,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if is_channels_last else torch.contiguous_format
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, f, *ctx.settings = inputs
     ctx.in_size, ctx.out_size = (x.shape[3], x.shape[2]), (output.shape[3], output.shape[2])
     ctx.save_for_backward(f)
@@ -97,15 +79,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return d_x, *[None] * 6
 
 
-class _Upfirdn2d(Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        result = _launch(*arguments)
-        _keep(ctx, arguments, result)
-        return result
-
-    backward = staticmethod(_backward)
-
-
-torch.library.impl("styleformer::upfirdn2d", DEVICES, _launch)
-torch.library.register_autograd("styleformer::upfirdn2d", _backward, setup_context=_keep)
+# Pairs are (x, y); padding is (x0, x1, y0, y1); f is [taps_y, taps_x] or [taps], of math_dtype(x.dtype).
+_apply = register(
+    "upfirdn2d", "(Tensor x, Tensor f, int[] up, int[] down, SymInt[] padding, bool flip, float gain) -> Tensor",
+    _launch, _empty_result, _save, _backward,
+)  # fmt: skip

@@ -1,0 +1,144 @@
+"""generate.py with networks by address, and pushing them: a server on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from file_server import FileServer, serving
+from PIL import Image
+
+import generate
+from dnnlib.files import file_sha256
+from sampling.hub import model_card
+from training.checkpoint.snapshot import save_snapshot
+from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
+from training.config import DatasetSpec, RunConfig
+from training.state import TrainState
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def state(tiny_config: RunConfig) -> TrainState:
+    return TrainState(tiny_config, DatasetSpec(16, 16, 3, 3, ("red", "green", "blue")), torch.device("cpu"))
+
+
+@pytest.fixture
+def network(state: TrainState, tmp_path: Path) -> Path:
+    save_snapshot(tmp_path / "net.pkl", state)
+    return tmp_path / "net.pkl"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(generate.main, [str(argument) for argument in arguments])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_a_network_by_address_makes_the_same_images(server: FileServer, network: Path, tmp_path: Path) -> None:
+    server.files["/net.pkl"] = network.read_bytes()
+    for command in ([], ["classes"]):
+        for name, source in (("here", network), ("there", f"{server.address}/net.pkl")):
+            code, output = run(*command, f"--network={source}", "--seeds=0,1", f"--outdir={tmp_path / name}")
+            assert code == 0, output
+    for path in (tmp_path / "here").iterdir():
+        assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes()
+    assert [status for *_, status in server.log] == [200, 304]
+
+
+def test_files_that_are_not_networks_are_named(state: TrainState, network: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.pkl").write_text("\n<html>Not found</html>")
+    (tmp_path / "page.safetensors").write_text("<!doctype html>")
+    (tmp_path / "pointer.pkl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / "empty.pkl").touch()
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("00000/img.png", b"")
+    (tmp_path / "folder").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "folder" / "a.png")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "network-snapshot-000012.pkl").touch()
+    write_state(tmp_path, state_values(state))
+    expected = {
+        "page.pkl": "this is a web page",
+        "page.safetensors": "this is a web page",
+        "pointer.pkl": "this is a Git-LFS pointer",
+        "empty.pkl": "this is empty",
+        "images.zip": "this is a data set",
+        "folder": "this is a data set",
+        "folder/a.png": "this is an image (PNG)",
+        "run": "this is a folder; name a file in it, such as",
+        STATE_LATEST: "it is a training state",
+        "gone.pkl": "there is no such file",
+    }
+    for name, message in expected.items():
+        code, output = run(f"--network={tmp_path / name}", "--seeds=0", f"--outdir={tmp_path / 'out'}")
+        assert code == 1 and message in output, (name, output)
+        assert f"{name}: " in output and "Traceback" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_card_has_the_networks_own_numbers(network: Path) -> None:
+    row = {"metric": "fid5k_full", "num_gen": 5000, "num_real": 300, "comparable_to_published": True}
+    rows = [
+        row | {"value": 20.0, "snapshot": "net.pkl", "snapshot_hash": "0"},  # an older file of this name
+        row | {"value": 12.345, "snapshot": "net.pkl", "snapshot_hash": file_sha256(network)},
+        row | {"value": 30.0, "snapshot": "other.pkl", "snapshot_hash": "1"},
+    ]
+    (network.parent / "metric-fid5k_full.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    card = model_card(str(network), network, "user/faces")
+    assert "| fid5k_full | 12.35 | 5,000 | 300 |" in card and "20" not in card.split("| metric |")[1]
+    assert "16x16 px, RGB" in card and "3 classes" in card
+    assert "generate.py --network=hf://user/faces/net.pkl" in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hub=user/repo", "--seeds=0", "--outdir=o"], "add --export=FILE"),
+        (["--hub=repo", "--export=x.pkl"], "--hub=repo: write it as user/repository"),
+        (["--hub=user/repo", "--export=x.pkl"], "--hub=user/repo: Hugging Face needs one more package: pip install"),
+    ],
+)
+def test_pushing_names_what_is_missing_first(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.chdir(tmp_path)
+    code, output = run(f"--network={network}", *arguments)
+    assert code == 1 and message in output
+    assert not (tmp_path / "x.pkl").exists()
+
+
+def test_hub_gives_back_what_was_pushed(server: FileServer, network: Path, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    environment = os.environ | {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
+
+    def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "generate.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    done = run_process(f"--network={network}", f"--export={tmp_path / 'ours.pkl'}", "--hub=user/repo")
+    assert done.returncode == 0 and "Pushed: " in done.stdout, done.stderr
+    assert server.committed["ours.pkl"] == (tmp_path / "ours.pkl").read_bytes()
+    assert b"hf://user/repo/ours.pkl" in server.committed["README.md"]
+    server.files["/user/repo/resolve/main/ours.pkl"] = server.committed["ours.pkl"]
+    done = run_process("--network=hf://user/repo/ours.pkl", "--seeds=0", "--outdir=hub")
+    assert done.returncode == 0, done.stderr
+    run(f"--network={network}", "--seeds=0", f"--outdir={tmp_path / 'here'}")
+    assert (tmp_path / "hub" / "seed0000.png").read_bytes() == (tmp_path / "here" / "seed0000.png").read_bytes()
+    done = run_process("--network=hf://user/repo/gone.pkl", "--seeds=0", "--outdir=hub")
+    assert done.returncode == 1 and "hf://user/repo/gone.pkl: the download failed" in done.stderr
+    assert "Traceback" not in done.stderr
