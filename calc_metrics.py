@@ -50,6 +50,7 @@ class ProgressBars:
 
 @click.command(cls=Command, context_settings=SETTINGS)
 @click.option("--network", metavar="FILE", help="Network snapshot: network-snapshot-*.pkl, https://... or hf://...")
+@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
 @click.option("--images", metavar="PATH", help="Folder or zip of generated images, instead of --network.")
 @click.option(
     "--data",
@@ -122,6 +123,7 @@ class Job:
 
     names: list[str]
     network: str | None  # either this
+    ema: float | None  # half-life of its average
     images: str | None  # or this
     data: str
     mirror: bool
@@ -154,8 +156,8 @@ def run(options: dict[str, Any]) -> None:
     dataset = reference_dataset(data)
     is_same = is_training_set(options["network"], config, dataset) if config and distributed.is_main() else None
     job = Job(
-        names, options["network"], options["images"], data, mirror, weights, outdir, device, options["batch"], seeds,
-        options["verbose"], is_same,
+        names, options["network"], options["ema"], options["images"], data, mirror, weights, outdir, device,
+        options["batch"], seeds, options["verbose"], is_same,
     )  # fmt: skip
     if distributed.is_main():
         check_images(job, dataset)
@@ -202,7 +204,7 @@ def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", w
 
     if job.images:
         return open_images(job.images, dataset, workers)
-    return open_network(str(job.network), dataset, device)
+    return open_network(str(job.network), dataset, device, job.ema)
 
 
 def measure(job: Job) -> None:
@@ -266,6 +268,8 @@ def check_sources(options: dict[str, Any]) -> None:
         raise click.UsageError("Name what to measure: either --network=FILE or --images=PATH.")
     if options["images"] and options["repeat"] > 1:
         raise click.UsageError("--repeat draws new images for each seed; those of --images are always the same.")
+    if options["images"] and options["ema"] is not None:
+        raise click.UsageError("--ema chooses an average of --network; --images has none.")
     if options["images"] and not options["data"]:
         raise click.UsageError("--images needs the real images to compare with: --data=PATH.")
 
@@ -321,7 +325,13 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
     from metrics.results import check_writable
 
     if not options["outdir"]:
-        return user_path(options["network"]).parent if options["network"] else None
+        if not options["network"]:
+            return None
+        folder = user_path(options["network"]).parent
+        if options["ema"] is not None:  # where training records further averages
+            folder = folder / f"ema-{options['ema']:g}"
+            folder.mkdir(exist_ok=True)
+        return folder
     outdir = user_path(options["outdir"])
     try:
         outdir.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ COMMANDS = (
     context_settings=SETTINGS,
 )
 @click.option("--network", metavar="FILE", help=f"{options.NETWORK_HELP}  [required]")  # not if a command is named
+@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
 @click.option("--seeds", callback=options.number_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
 @click.option(
     "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of an .npz file."
@@ -110,7 +111,7 @@ def generate(chosen: dict[str, Any]) -> None:
     from sampling.style_file import load_styles, save_styles
     from training.networks.mapping import truncate
 
-    generator = load(chosen["network"])
+    generator = load(chosen["network"], chosen["ema"])
     outdir, extension = chosen["outdir"], chosen["extension"]
     if chosen["styles_file"]:
         ws, seeds = load_styles(chosen["styles_file"], generator)

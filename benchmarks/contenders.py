@@ -20,6 +20,7 @@ from training.losses.logistic import LogisticLoss
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 from training.phases import MicroBatch
+from training.schedule import highest
 from training.state import TrainState
 
 PHASE_NAMES = {"g_main": "G_main", "d_main": "D_main", "d_r1": "D_r1"}  # ours by the names of the rows
@@ -95,7 +96,7 @@ class Ours:
         self.step("g_main")
         self.step("d_main")
         ema = self.config.ema
-        beta = ema_beta(len(self.batch.images), WARM_NIMG, ema.kimg * 1000, ema.rampup)
+        beta = ema_beta(len(self.batch.images), WARM_NIMG, highest(ema.half_lives[0]) * 1000, ema.rampup)
         update_ema(self.state.G_ema, self.state.G, beta)
         self.state.finite.end_step()
 
@@ -154,7 +155,7 @@ class PublishedLosses:
         batch, loss = self.owner.batch, self.owner.config.loss
         images = batch.images.detach().requires_grad_(True)
         penalty = r1_penalty(images, self.logits(images, batch.labels))
-        (penalty * (loss.r1_gamma / 2 * loss.r1_interval)).mean().backward()
+        (penalty * (highest(loss.r1_gamma) / 2 * loss.r1_interval)).mean().backward()
 
 
 class Published:
@@ -167,17 +168,17 @@ class Published:
         self.D = Discriminator(config.discriminator, spec).to(device).train()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         optimizer, loss = config.optimizer, config.loss
-        self.g_optimizer = self.adam(self.G, optimizer.g_lr, loss.pl_interval)
-        self.d_optimizer = self.adam(self.D, optimizer.d_lr, loss.r1_interval)
+        self.g_optimizer = self.adam(self.G, highest(optimizer.g_lr), loss.pl_interval)
+        self.d_optimizer = self.adam(self.D, highest(optimizer.d_lr), loss.r1_interval)
         self.pipe = None if config.augment.mode == "noaug" else AugmentPipe(config.augment.pipe).to(device)
-        self.p = torch.tensor(config.augment.p, device=device)
+        self.p = torch.tensor(highest(config.augment.p), device=device)
         self.noise_mode = "random" if config.generator.noise else "none"
         self.losses = PublishedLosses(self)
 
     def adam(self, network: nn.Module, lr: float, interval: int) -> torch.optim.Adam:
         """Adam with lazy scaling, one parameter at a time."""
         config, ratio = self.config.optimizer, interval / (interval + 1)
-        betas = (config.beta1**ratio, config.beta2**ratio)
+        betas = (config.beta1**ratio, highest(config.beta2) ** ratio)
         return torch.optim.Adam(network.parameters(), lr * ratio, betas, config.eps, foreach=False, fused=False)
 
     def step(self, phase: str) -> None:
@@ -197,7 +198,7 @@ class Published:
     def update_average(self) -> None:
         """Move the average of the weights, tensor by tensor."""
         ema = self.config.ema
-        beta = ema_beta(len(self.batch.images), WARM_NIMG, ema.kimg * 1000, ema.rampup)
+        beta = ema_beta(len(self.batch.images), WARM_NIMG, highest(ema.half_lives[0]) * 1000, ema.rampup)
         for mean, parameter in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
             mean.copy_(parameter.lerp(mean, beta))
         for kept, buffer in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):

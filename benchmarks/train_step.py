@@ -22,6 +22,7 @@ from benchmarks.timing import Call, interleaved, matrix_rate, peak_bytes, speed_
 from torch_utils import allocator
 from training.config import DatasetSpec, RunConfig
 from training.plan.summary import forward_flops, meta_networks
+from training.schedule import highest
 
 PRESETS = ("cifar", "celeba64")
 PASSES = {  # forward passes of G and D that a phase is worth: a backward pass counts one for each gradient it computes
@@ -93,7 +94,7 @@ class Comparison:
 
     def rows(self) -> Iterator[Row]:
         """Measure phase by phase."""
-        has_r1 = self.config.loss.r1_gamma > 0
+        has_r1 = highest(self.config.loss.r1_gamma) > 0
         for phase in ("g_forward", "g_main", "d_main", *(["d_r1"] if has_r1 else []), "iteration", "generate"):
             self.measure(phase)
             if phase == "iteration" and has_r1:
@@ -144,7 +145,7 @@ class Comparison:
     def flops(self, phase: str) -> float:
         """Floating-point operations of the model for an image, however it is computed."""
         if phase == "iteration":
-            r1 = self.flops("d_r1") / self.config.loss.r1_interval if self.config.loss.r1_gamma > 0 else 0.0
+            r1 = self.flops("d_r1") / self.config.loss.r1_interval if highest(self.config.loss.r1_gamma) > 0 else 0.0
             return self.flops("g_main") + self.flops("d_main") + r1
         of_g, of_d = PASSES[phase]
         g_flops, d_flops = self.forward_flops

@@ -19,7 +19,11 @@ def require(condition: bool, message: str) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """The same value with every tuple as a list, as JSON and weights-only files hold it."""
+    """The same value as JSON and weights-only files hold it: tuples as lists, dataclasses as dicts or as their text."""
+    if hasattr(value, "from_text"):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -38,14 +42,48 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     return cls(**{name: convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
+def alternatives(hint: Any) -> list[Any]:
+    """The types of an optional one or a union, without None; of any other the type itself."""
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return [arg for arg in get_args(hint) if arg is not type(None)] if is_union else [hint]
+
+
+def choose(hint: Any, is_list: bool, is_text: bool) -> Any:
+    """Which type of a union a value is of: the tuple, the one written as text, or else the first."""
+    found = alternatives(hint)
+    if is_list:
+        return next((arg for arg in found if get_origin(arg) is tuple), found[0])
+    return next((arg for arg in found if is_text and hasattr(arg, "from_text")), found[0])
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, finite or not."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def from_text(hint: Any, text: str, where: str) -> Any:
+    """A value of a class that has `from_text`; raises ConfigError where the text is none."""
+    try:
+        return hint.from_text(text)
+    except ValueError:
+        raise ConfigError(f"{where} must be a number, or two as 'start->end' in quotes, got '{text}'") from None
+
+
 def convert(hint: Any, value: Any, where: str) -> Any:
     """A plain value as the annotated type; raises ConfigError where it does not fit."""
+    if hasattr(hint, "from_text"):
+        return from_text(hint, value, where)
     if dataclasses.is_dataclass(hint):
         require(isinstance(value, dict), f"{where} must be a group of settings, got {value!r}")
         return build(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) in (Union, types.UnionType):
-        inner = next(arg for arg in get_args(hint) if arg is not type(None))
-        return None if value is None else convert(inner, value, where)
+        if value is None and type(None) in get_args(hint):
+            return None
+        return convert(choose(hint, isinstance(value, list | tuple), isinstance(value, str)), value, where)
     if get_origin(hint) is tuple:
         require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
         return tuple(convert(get_args(hint)[0], item, where) for item in value)
@@ -59,8 +97,11 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 def parse(hint: Any, text: str, where: str) -> Any:
     """The value of a setting from what was typed: `0.1`, `true`, `none`, `256,64`; raises ConfigError."""
     if get_origin(hint) in (Union, types.UnionType):
-        inner = next(arg for arg in get_args(hint) if arg is not type(None))
-        return None if text.lower() == "none" else parse(inner, text, where)
+        if text.lower() == "none" and type(None) in get_args(hint):
+            return None
+        return parse(choose(hint, "," in text, not is_number(text)), text, where)
+    if hasattr(hint, "from_text"):
+        return from_text(hint, text, where)
     if get_origin(hint) is tuple:
         return tuple(parse(get_args(hint)[0], item, where) for item in text.split(",") if item)
     if hint is bool:

@@ -23,11 +23,14 @@ MAX_THREADS = 8  # that write images
 _RANDOM_W_BATCH = 4096
 
 
-def load(network: str) -> Generator:
-    """The generator of a snapshot, on a GPU if there is one. Raises CheckpointError."""
+def load(network: str, ema: float | None = None) -> Generator:
+    """The averaged generator of a snapshot, with this half-life or the first, on a GPU if there is one.
+
+    Raises CheckpointError.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     native.prepare(device)
-    return load_generator(network, device)
+    return load_generator(network, device, ema)
 
 
 def device_of(generator: Generator) -> torch.device:

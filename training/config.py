@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from dnnlib.dataclass_values import build, require, to_plain
 from training.registry import entry, register
+from training.schedule import Scheduled, highest, lowest, ramps
 
 MAX_SIDE_PX = 1024
 MAX_KIMG = 1e9
@@ -139,6 +140,9 @@ class AnyLoss(Kind):
         """Batches between two separate regularisation steps of G and of D, which Adam is scaled for; 0 = no such steps."""
         return 0, 0
 
+    def check_batch(self, micro_batch: int, group: int) -> None:
+        """Raise ConfigError where the loss cannot cut a micro-batch as it must; `group` images are compared by D."""
+
     def training_flops(self, G: float, D: float) -> float:
         """Floating-point operations per training image, from those of the forward passes.
 
@@ -215,6 +219,7 @@ class DiscriminatorConfig(AnyDiscriminator):
     channel_max: int = 512               # ... but never more than this
     mapping_layers: int = 8              # linear layers from label to projection vector
     clamp: float | None = 256.0          # bound of every convolution's output; None = unbounded
+    san: bool = False                    # the last layer is a direction of unit length with a loss of its own (SAN)
 
     def __post_init__(self) -> None:
         require(self.architecture in ARCHITECTURES,
@@ -224,7 +229,8 @@ class DiscriminatorConfig(AnyDiscriminator):
 
     def weight_settings(self) -> dict[str, object]:
         """The settings that decide what the weights compute."""
-        return {name: getattr(self, name) for name in ("architecture", "channel_base", "channel_max", "mapping_layers")}
+        names = ("architecture", "channel_base", "channel_max", "mapping_layers", "san")
+        return {name: getattr(self, name) for name in names}
 
     def channels(self, height: int, width: int) -> int:
         """Channels of the feature maps of this size (px)."""
@@ -237,7 +243,7 @@ class LossConfig(AnyLoss):
 
     kind: str = field(default="logistic", kw_only=True)
     mixing_prob: float = field(default=0.9, kw_only=True)  # probability that a batch mixes the styles of two latents
-    r1_gamma: float = 10.0               # weight of the gradient penalty; 0 = off
+    r1_gamma: Scheduled = 10.0           # weight of the gradient penalty; 0 = off
     r1_interval: int = 16                # batches between two penalties, also scales D's Adam
     pl_weight: float = 0.0               # weight of the path-length penalty; 0 = off
     pl_interval: int = 4                 # batches between two penalties, also scales G's Adam, even when it is off
@@ -246,7 +252,7 @@ class LossConfig(AnyLoss):
 
     def __post_init__(self) -> None:
         for name in ("r1_gamma", "pl_weight"):
-            require(getattr(self, name) >= 0, f"loss.{name} must be 0 or more, got {getattr(self, name)}")
+            require(lowest(getattr(self, name)) >= 0, f"loss.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("r1_interval", "pl_interval", "pl_batch_shrink"):
             require(getattr(self, name) >= 1, f"loss.{name} must be 1 or more, got {getattr(self, name)}")
         require(0 <= self.mixing_prob <= 1, f"loss.mixing_prob must lie in 0..1, got {self.mixing_prob}")
@@ -256,9 +262,15 @@ class LossConfig(AnyLoss):
         """Batches between two steps of the path-length penalty and of R1; Adam is scaled for them even when they are off."""
         return self.pl_interval, self.r1_interval
 
+    def check_batch(self, micro_batch: int, group: int) -> None:
+        """Raise ConfigError unless the path-length penalty can take its part of a micro-batch."""
+        require(self.pl_weight == 0 or micro_batch % self.pl_batch_shrink == 0,
+                f"the {micro_batch} images of a forward pass are not a multiple of loss.pl_batch_shrink "
+                f"{self.pl_batch_shrink}")
+
     def training_flops(self, G: float, D: float) -> float:
         """Floating-point operations per training image, from those of the forward passes."""
-        r1 = 6 * D / self.r1_interval if self.r1_gamma > 0 else 0.0
+        r1 = 6 * D / self.r1_interval if highest(self.r1_gamma) > 0 else 0.0
         path_length = 6 * G / (self.pl_interval * self.pl_batch_shrink) if self.pl_weight > 0 else 0.0
         return super().training_flops(G, D) + r1 + path_length
 
@@ -269,7 +281,7 @@ class AugmentConfig:
 
     mode: str = "ada"                    # noaug, ada (adapt the probability) or fixed
     pipe: str = "bgc"                    # which transforms
-    p: float = 0.0                       # probability: fixed, or where ada starts
+    p: Scheduled = 0.0                   # probability: fixed, or where ada starts
     target: float = 0.6                  # ada holds the mean sign of D(real) at this value
     interval: int = 4                    # batches between two adjustments
     speed_kimg: float = 500.0            # thousands of images in which p can move from 0 to 1
@@ -278,7 +290,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         require(self.mode in AUGMENT_MODES, f"--aug must be one of {', '.join(AUGMENT_MODES)}; got '{self.mode}'")
         require(self.pipe in AUGMENT_PIPES, f"--augpipe must be one of {', '.join(AUGMENT_PIPES)}; got '{self.pipe}'")
-        require(0 <= self.p <= 1, f"--p must lie in 0..1, got {self.p}")
+        require(0 <= lowest(self.p) <= highest(self.p) <= 1, f"--p must lie in 0..1, got {self.p}")
         require(0 <= self.target <= 1, f"--target must lie in 0..1, got {self.target}")
         require(self.interval >= 1, f"augment.interval must be 1 or more, got {self.interval}")
         require(self.speed_kimg > 0, f"augment.speed_kimg must be positive, got {self.speed_kimg}")
@@ -289,28 +301,45 @@ class AugmentConfig:
 class OptimizerConfig:
     """Adam, for both networks."""
 
-    g_lr: float = 0.0025                 # learning rate of the generator, before lazy scaling
-    d_lr: float = 0.0025                 # learning rate of the discriminator, before lazy scaling
+    g_lr: Scheduled = 0.0025             # learning rate of the generator, before lazy scaling
+    d_lr: Scheduled = 0.0025             # learning rate of the discriminator, before lazy scaling
     beta1: float = 0.0                   # decay of the mean gradient
-    beta2: float = 0.99                  # decay of the mean squared gradient
+    beta2: Scheduled = 0.99              # decay of the mean squared gradient
     eps: float = 1e-8                    # added to the root mean square
 
     def __post_init__(self) -> None:
-        require(self.g_lr > 0 and self.d_lr > 0, f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
+        require(lowest(self.g_lr) > 0 and lowest(self.d_lr) > 0,
+                f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
         require(self.eps > 0, f"optimizer.eps must be positive, got {self.eps}")
-        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
+        require(0 <= self.beta1 < 1 and 0 <= lowest(self.beta2) <= highest(self.beta2) < 1,
                 f"optimizer.beta1 and beta2 must be at least 0 and below 1, got {self.beta1}, {self.beta2}")
 
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """The running average of the generator that snapshots carry as G_ema."""
+    """The running averages of the generator: snapshots carry the first as G_ema, others as G_ema_<half-life>."""
 
-    kimg: float = 10.0                   # half-life
+    kimg: Scheduled | tuple[float, ...] = 10.0  # half-life, or one for each average
     rampup: float | None = 0.05          # half-life is at most this share of the images seen; None = no ramp-up
+    reload_kimg: float | None = None     # after so many kimg the trained weights become G_ema's; None = never
 
     def __post_init__(self) -> None:
-        require(self.kimg >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
+        half_lives = self.half_lives
+        require(len(half_lives) > 0 and len(self.averages) == len(half_lives) == len(set(half_lives)),
+                f"ema.kimg must name one half-life or several different ones, got {self.kimg}")
+        require(min(map(lowest, half_lives)) >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
+        require(self.reload_kimg is None or self.reload_kimg > 0, f"ema.reload_kimg must be positive, got {self.reload_kimg}")
+
+    @property
+    def half_lives(self) -> tuple[Scheduled, ...]:
+        """That of each average, thousands of images."""
+        return self.kimg if isinstance(self.kimg, tuple) else (self.kimg,)
+
+    @property
+    def averages(self) -> dict[str, Scheduled]:
+        """Name of each average in snapshots and states -> its half-life, thousands of images."""
+        first, *others = self.half_lives
+        return {"G_ema": first} | {f"G_ema_{half_life:g}": half_life for half_life in others}
 
 
 @dataclass(frozen=True)
@@ -338,6 +367,7 @@ class ScheduleConfig:
     """How long, in what batches, and how often something is shown or saved."""
 
     kimg: float = 25000.0                # thousands of real images to train on
+    burn_in_kimg: float = 0.0            # thousands of images in which settings given as start->end change
     batch: int = 32                      # images per optimizer step, over all processes
     batch_gpu: int | None = None         # images per forward pass; None = batch / processes
     seed: int = 0                        # random seed of the run
@@ -361,7 +391,7 @@ class ScheduleConfig:
         require(self.batch_gpu is None or (self.batch_gpu >= 1 and self.batch % self.batch_gpu == 0),
                 f"--batch={self.batch} is not a multiple of --batch-gpu={self.batch_gpu}")
         require(self.state_kimg is None or self.state_kimg > 0, f"--state-kimg must be positive, got {self.state_kimg}")
-        for name in ("keep", "max_rollbacks", "disk_retries", "disk_wait_sec"):
+        for name in ("keep", "max_rollbacks", "disk_retries", "disk_wait_sec", "burn_in_kimg"):
             require(getattr(self, name) >= 0, f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
 
     def micro_batch(self, world_size: int) -> int:
@@ -401,10 +431,12 @@ class RunConfig:
         require(micro_batch % group == 0,
                 f"the {micro_batch} images of a forward pass are not a multiple of the minibatch-std group {group}: change "
                 f"--batch, --batch-gpu or --set discriminator.mbstd_group")
-        if self.loss.pl_weight > 0:
-            require(micro_batch % self.loss.pl_batch_shrink == 0,
-                    f"the {micro_batch} images of a forward pass are not a multiple of loss.pl_batch_shrink "
-                    f"{self.loss.pl_batch_shrink}")
+        self.loss.check_batch(micro_batch, group)
+        changing = ramps(self)
+        require(not changing or self.schedule.burn_in_kimg > 0,
+                f"{', '.join(changing)} change while training: say how long with --set schedule.burn_in_kimg=...")
+        require("augment.p" not in changing or self.augment.mode == "fixed",
+                f"augment.p={self.augment.p} is a schedule, which needs --set augment.mode=fixed, got '{self.augment.mode}'")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -413,7 +445,8 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as JSON has them."""
-        return to_plain(dataclasses.asdict(self))
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
 
 register("generator", GeneratorConfig, "training.networks.generator:Generator")

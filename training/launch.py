@@ -35,6 +35,7 @@ from training.run.folder import new_run, newest_matching_run, write_options
 from training.run.lock import RunLock
 from training.run.stop import Stop, StopRequest
 from training.run.training_run import TrainingRun
+from training.schedule import schedule_table
 from training.supervisor import supervise
 
 
@@ -106,6 +107,8 @@ def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryPr
     if probe:
         config = search_batch_gpu(config, dataset, probe, device)
     print(json.dumps(config.to_dict(), indent=2))
+    if table := schedule_table(config):
+        print(table)
     print(summary(config, dataset.spec))
     print(speed(config, dataset, device, gpus))
     print("This was a dry run: nothing was written.")

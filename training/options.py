@@ -7,6 +7,7 @@ from typing import Any
 from dnnlib.dataclass_values import override, require
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
+from training.schedule import highest
 
 FIELDS = {  # group of the configuration -> option -> field
     "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers",
@@ -75,9 +76,9 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         config = override(config, name.strip(), text.strip())
     augment = config.augment
     require(
-        augment.mode != "fixed" or augment.p <= augment.max_p,
+        augment.mode != "fixed" or highest(augment.p) <= augment.max_p,
         f"--p={augment.p} is above the bound of {augment.max_p} that holds with Linformer; to raise it: "
-        f"--set augment.max_p={augment.p}",
+        f"--set augment.max_p={highest(augment.p)}",
     )
     return config
 

@@ -16,7 +16,7 @@ from dnnlib.dataclass_values import require
 MODULES: dict[str, dict[str, str]] = {  # group -> kind -> module that registers it
     "generator": {"styleformer": "training.config", "hybrid": "training.networks.hybrid"},
     "discriminator": {"stylegan2": "training.config", "vit": "training.networks.vit_discriminator"},
-    "loss": {"logistic": "training.config"},
+    "loss": {"logistic": "training.config", "relativistic": "training.losses.relativistic"},
 }
 DEFAULT_KINDS = {group: next(iter(kinds)) for group, kinds in MODULES.items()}
 

@@ -11,17 +11,17 @@ from torch_utils.distributed import all_reduce_sum, broadcast
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
 from training.augment.ada import AdaController
-from training.config import DatasetSpec, OptimizerConfig, RunConfig
-from training.ema import ema_beta, update_ema
+from training.config import DatasetSpec, RunConfig
+from training.ema import copy_parameters, ema_beta, update_ema
 from training.precision import loss_scaler, resolve_precision
 from training.registry import create
+from training.schedule import Scheduled, value_at
 
 
-def lazy_adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig, interval: int) -> torch.optim.Adam:
-    """Adam, scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B); 0 = none."""
+def adam_settings(lr: float, beta1: float, beta2: float, interval: int) -> dict[str, Any]:
+    """Adam's, scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B); 0 = none."""
     ratio = interval / (interval + 1) if interval else 1.0
-    betas = (config.beta1**ratio, config.beta2**ratio)
-    return torch.optim.Adam(parameters, lr=lr * ratio, betas=betas, eps=config.eps, fused=True)
+    return {"lr": lr * ratio, "betas": (beta1**ratio, beta2**ratio)}
 
 
 def trainable(network: Any, freeze_layers: int) -> list[nn.Parameter]:
@@ -95,7 +95,7 @@ class TrainState:
 
     Attributes:
         G, D: The networks being trained.
-        G_ema: The averaged generator.
+        averages: The averaged generators by name, see `EmaConfig.averages`; `G_ema` is the first.
         g, d: The networks with their optimizers.
         loss_buffers: Tensors that the loss keeps between steps, by name.
         cur_nimg: Images seen, the clock of a run.
@@ -109,21 +109,22 @@ class TrainState:
         self.G = create("generator", config.generator.kind, config.generator, spec).to(device).train()
         self.D = create("discriminator", config.discriminator.kind, config.discriminator, spec).to(device).train()
         broadcast([*self.G.state_dict().values(), *self.D.state_dict().values()])
-        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.averages = {name: copy.deepcopy(self.G).eval().requires_grad_(False) for name in config.ema.averages}
+        self.G_ema = self.averages["G_ema"]
         self.D.requires_grad_(False)  # a phase switches on what it trains
-        self.g = self._network_state(self.G, list(self.G.parameters()), config.optimizer.g_lr, 0)
-        d_parameters = trainable(self.D, config.discriminator.freeze_layers)
-        self.d = self._network_state(self.D, d_parameters, config.optimizer.d_lr * config.discriminator.lr_scale, 1)
+        self.g = self._network_state(self.G, list(self.G.parameters()))
+        self.d = self._network_state(self.D, trainable(self.D, config.discriminator.freeze_layers))
         self.loss_buffers: dict[str, Tensor] = {}
         augment = config.augment
         self.ada = AdaController(
-            augment.p, augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
+            self.now(augment.p), augment.mode == "ada", augment.max_p, device=device, reduce_sum=all_reduce_sum
         )
         self.stats = Stats(device)
         self.finite = FiniteCheck(device)
+        self.apply_schedules()
 
-    def _network_state(self, network: nn.Module, parameters: list[nn.Parameter], lr: float, place: int) -> NetworkState:
-        optimizer = lazy_adam(parameters, lr, self.config.optimizer, self.config.loss.lazy_intervals[place])
+    def _network_state(self, network: nn.Module, parameters: list[nn.Parameter]) -> NetworkState:
+        optimizer = torch.optim.Adam(parameters, eps=self.config.optimizer.eps, fused=True)
         precision = resolve_precision(self.config.performance.precision, self.device)
         return NetworkState(network, parameters, optimizer, loss_scaler(precision, self.device))
 
@@ -138,20 +139,45 @@ class TrainState:
         seed = self.config.schedule.seed
         return derive_seed(seed, 5, self.num_rollbacks) if self.num_rollbacks else seed
 
+    def now(self, value: Scheduled) -> float:
+        """A setting at this number of images."""
+        return value_at(value, self.cur_nimg, self.config.schedule.burn_in_kimg * 1000)
+
+    def apply_schedules(self) -> None:
+        """Give the optimizers, and augmentation with a fixed probability, the settings of the step that follows."""
+        config = self.config.optimizer
+        rates = ((self.g, config.g_lr, 1.0), (self.d, config.d_lr, self.config.discriminator.lr_scale))
+        for (trained, lr, scale), interval in zip(rates, self.config.loss.lazy_intervals, strict=True):
+            settings = adam_settings(self.now(lr) * scale, config.beta1, self.now(config.beta2), interval)
+            for group in trained.optimizer.param_groups:
+                group.update(settings)
+        if self.config.augment.mode == "fixed":
+            self.ada.p.fill_(self.now(self.config.augment.p))
+
     def advance(self) -> None:
-        """End an iteration: move the averaged generator, count the images, adjust the augmentation probability."""
+        """End an iteration: move the averaged generators, count the images, adjust schedules and augmentation."""
         batch, ema, augment = self.config.schedule.batch, self.config.ema, self.config.augment
-        update_ema(self.G_ema, self.G, ema_beta(batch, self.cur_nimg, ema.kimg * 1000, ema.rampup))
+        for name, half_life in ema.averages.items():
+            beta = ema_beta(batch, self.cur_nimg, self.now(half_life) * 1000, ema.rampup)
+            update_ema(self.averages[name], self.G, beta)
         self.cur_nimg += batch
+        if ema.reload_kimg is not None and self.cur_nimg - batch < ema.reload_kimg * 1000 <= self.cur_nimg:
+            copy_parameters(self.G_ema, self.G)
+        self.apply_schedules()
         self.finite.end_step()
         if augment.mode == "ada" and self.batch_index % augment.interval == 0:
             self.ada.adjust(batch, augment.interval, augment.target, augment.speed_kimg * 1000)
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks of a snapshot by name."""
+        return {"G": self.G, "D": self.D, **self.averages}
+
+    @property
     def components(self) -> dict[str, Any]:
         """Key in a state file -> what has `state_dict` and `load_state_dict`."""
         return {
-            "G": self.G, "D": self.D, "G_ema": self.G_ema,
+            **self.networks,
             "g_optimizer": self.g.optimizer, "d_optimizer": self.d.optimizer,
             "g_scaler": self.g.scaler, "d_scaler": self.d.scaler,
             "strength": self.ada, "stats": self.stats, "health": self.finite,
@@ -167,18 +193,19 @@ class TrainState:
         """Continue from `state_dict`."""
         for name, component in self.components.items():
             if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
-                component.load_state_dict(state[name])
+                component.load_state_dict(state.get(name, state["G_ema"]) if name in self.averages else state[name])
         buffers = state["loss_buffers"] if "loss_buffers" in state else {"pl_mean": state["pl_mean"]}  # older states
         self.loss_buffers.update({name: buffer.to(self.device) for name, buffer in buffers.items()})
-        means = [network.mapping_network.w_avg for network in (self.G, self.G_ema)]
+        means = [network.mapping_network.w_avg for network in (self.G, *self.averages.values())]
         for mean in (*self.loss_buffers.values(), *means):
             mean.nan_to_num_(0.0, 0.0, 0.0)  # older versions saved what had diverged
         self.cur_nimg = state["cur_nimg"]
         self.num_rollbacks = state["num_rollbacks"]
+        self.apply_schedules()  # settings may differ from those of the saved optimizers
 
     def tensors(self) -> list[Tensor]:
         """All that is saved and that training reads again: weights, buffers, moments, running means, probability."""
-        found = [t for net in (self.G, self.D, self.G_ema) for t in net.state_dict().values()]
+        found = [t for network in self.networks.values() for t in network.state_dict().values()]
         for optimizer in (self.g.optimizer, self.d.optimizer):
             found += [t for values in optimizer.state.values() for t in values.values() if isinstance(t, Tensor)]
         return [*found, *self.loss_buffers.values(), self.ada.p]
@@ -190,4 +217,4 @@ class TrainState:
 
     def checksums(self) -> list[int]:
         """A number for each network that tells its weights from others, down to the last bit."""
-        return [_checksum(getattr(self, name)) for name in ("G", "D", "G_ema")]
+        return [_checksum(network) for network in self.networks.values()]

@@ -23,6 +23,7 @@ from training.ema import ema_beta, update_ema
 from training.plan.probe import Probe
 from training.precision import allow_tf32, resolve_precision
 from training.presets import preset
+from training.schedule import highest
 
 EVERY = 5  # steps between two rows
 WARM_UP_STEPS = EVERY  # in which networks are compiled, algorithms chosen and graphs recorded
@@ -55,7 +56,7 @@ class Training:
             if phase.is_due(state.batch_index):
                 phase.step([self.probe.batches[index]])
         ema = self.config.ema
-        update_ema(state.G_ema, state.G, ema_beta(batch, state.cur_nimg, ema.kimg * 1000, ema.rampup))
+        update_ema(state.G_ema, state.G, ema_beta(batch, state.cur_nimg, highest(ema.half_lives[0]) * 1000, ema.rampup))
         state.cur_nimg += batch
         state.finite.end_step()
 

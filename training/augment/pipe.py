@@ -171,7 +171,7 @@ class AugmentPipe(nn.Module):
             columns += [column] * amount.columns
         return torch.tensor(columns).T.contiguous()
 
-    def forward(self, images: Tensor, p: float | Tensor, percentile: float | None = None) -> Tensor:
+    def forward(self, images: Tensor, p: float | Tensor, percentile: float | None = None, copies: int = 1) -> Tensor:
         """Return the augmented images; twice differentiable with respect to the images.
 
         Draws from the default generator of the device, without waiting for the device.
@@ -180,18 +180,22 @@ class AugmentPipe(nn.Module):
             images: [batch, 1 or 3, height, width], float, -1..1; half precision is computed in float32.
             p: Probability, 0..1, a number or a tensor of one element; the number 0 returns the images as they are.
             percentile: Draw every amount at this percentile, for tests; None = at random.
+            copies: The batch is so many parts of equal length; image i of every part is changed in the same way.
         """
         if not isinstance(p, Tensor) and p == 0:
             return images
         use = self.transforms
         with torch.autocast(images.device.type, enabled=False):
             x = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-            amounts = self._draw(x, p, percentile)
+            part = x[: len(x) // copies]
+            amounts = {name: repeated(amount, copies) for name, amount in self._draw(part, p, percentile).items()}
             x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if use.geometric else x
             x = self._recolor(x, amounts) if use.chromatic else x
             x = self._filter(x, amounts) if use.imgfilter else x
-            x = x + torch.randn_like(x) * amounts["noise"].abs()[:, :, None, None] if use.noise else x
-            x = cut_out(x, self._center(x, percentile), amounts["cutout"]) if use.cutout else x
+            if use.noise:
+                x = x + repeated(torch.randn_like(part), copies) * amounts["noise"].abs()[:, :, None, None]
+            if use.cutout:
+                x = cut_out(x, repeated(self._center(part, percentile), copies), amounts["cutout"])
             return x.to(images.dtype)
 
     def _draw(self, images: Tensor, p: float | Tensor, percentile: float | None) -> dict[str, Tensor]:
@@ -257,6 +261,11 @@ class AugmentPipe(nn.Module):
         """Return the centres of the rectangles to cut out, as fractions of width and height, [batch, 2]."""
         size = [len(images), 2]
         return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
+
+
+def repeated(x: Tensor, copies: int) -> Tensor:
+    """The tensor so many times along its first dimension."""
+    return x if copies == 1 else torch.cat([x] * copies)
 
 
 def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:

@@ -17,7 +17,6 @@ from training.config import DatasetSpec, RunConfig
 SNAPSHOT_FORMAT = "styleformer-snapshot"
 STATE_FORMAT = "styleformer-training-state"
 VERSION = 1
-NETWORKS = ("G", "D", "G_ema")
 
 
 class CheckpointError(ValueError):

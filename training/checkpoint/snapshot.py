@@ -1,6 +1,7 @@
 """Snapshots, the networks to use: saved, read (published and exported ones too), made into networks."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import torch
 
 from dnnlib.dataclass_values import ConfigError, build
 from training.checkpoint.files import (
-    NETWORKS,
     SNAPSHOT_FORMAT,
     CheckpointError,
     existing_file,
@@ -27,12 +27,13 @@ from training.registry import create
 from training.state import TrainState
 
 SAFETENSORS = ".safetensors"
+EXPORTED_NAME = r"(G|D|G_ema(?:_[\d.e+-]+?)?)\.(\D.*)"  # network and parameter
 IMAGE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
 
 
 def save_snapshot(path: Path, state: TrainState) -> None:
-    """Write G, D and G_ema with their configuration. Raises OSError."""
-    networks = {name: getattr(state, name).state_dict() for name in NETWORKS}
+    """Write G, D and the averages of G with their configuration. Raises OSError."""
+    networks = {name: network.state_dict() for name, network in state.networks.items()}
     write(path, header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg) | networks)
 
 
@@ -66,11 +67,11 @@ def read_exported(path: Path) -> dict[str, Any]:
     tensors, metadata = read_safetensors(path)
     try:
         values = json.loads(metadata["styleformer"])
-        for network in NETWORKS:
-            prefix = f"{network}."
-            values[network] = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+        for name, x in tensors.items():
+            network, parameter = re.fullmatch(EXPORTED_NAME, name).groups()  # type: ignore[union-attr]
+            values.setdefault(network, {})[parameter] = x
         return values
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not an exported network, or damaged ({error})") from error
 
 
@@ -82,18 +83,31 @@ def export_snapshot(source: str | Path, target: Path) -> None:
         load_library(target)  # before long work
     config, spec, values = read_snapshot(source)
     head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
+    names = ("G", "D", *config.ema.averages)
     if target.suffix == SAFETENSORS:
-        tensors = {f"{network}.{name}": x for network in NETWORKS for name, x in values[network].items()}
+        tensors = {f"{network}.{name}": x for network in names for name, x in values[network].items()}
         write_safetensors(target, tensors, {"styleformer": json.dumps(head)})
     else:
-        write(target, head | {network: values[network] for network in NETWORKS})
+        write(target, head | {network: values[network] for network in names})
 
 
-def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
-    """The averaged generator (G_ema) of a snapshot in eval mode. Raises CheckpointError."""
+def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: float | None = None) -> Generator:
+    """The averaged generator of a snapshot in eval mode. Raises CheckpointError.
+
+    Args:
+        path: The snapshot.
+        device: Where the network will be.
+        ema: Half-life of the average, thousands of images; None = the first, G_ema.
+    """
     config, spec, values = read_snapshot(path, device)
+    averages = {half_life: name for name, half_life in config.ema.averages.items()}
+    if ema is not None and ema not in averages:
+        known = ", ".join(str(half_life).removesuffix(".0") for half_life in averages)
+        raise CheckpointError(
+            f"{path}: --ema={ema:g}: it has no such average; the half-lives of its averages are {known} kimg"
+        )
     network: Generator = create("generator", config.generator.kind, config.generator, spec).to(device)
-    load_weights(network, values["G_ema"], path)
+    load_weights(network, values["G_ema" if ema is None else averages[ema]], path)
     network.run_config = config
     return network.eval().requires_grad_(False)
 
@@ -134,5 +148,5 @@ def load_networks(path: str | Path, state: TrainState) -> None:
     """Start a training state from the networks of a snapshot (fine-tuning). Raises CheckpointError."""
     check_fits(Path(path), state.config, state.spec)
     _, _, values = read_snapshot(path, state.device)
-    for name in NETWORKS:
-        getattr(state, name).load_state_dict(values[name])
+    for name, network in state.networks.items():
+        network.load_state_dict(values.get(name, values["G_ema"]) if name in state.averages else values[name])

@@ -58,10 +58,12 @@ def training_set(network: str, config: RunConfig) -> str:
     raise ValueError(f"the images that {network} was trained on {where}; name them with --data=PATH")
 
 
-def open_network(network: str, dataset: ImageDataset, device: torch.device | str) -> FakeSampler:
-    """Return the averaged generator of a snapshot as a source of images."""
+def open_network(
+    network: str, dataset: ImageDataset, device: torch.device | str, ema: float | None = None
+) -> FakeSampler:
+    """Return the averaged generator of a snapshot, with this half-life or the first, as a source of images."""
     path = user_path(network)
-    return FakeSampler(load_generator(path, device), dataset, device, path.name, file_sha256(path))
+    return FakeSampler(load_generator(path, device, ema), dataset, device, path.name, file_sha256(path))
 
 
 def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:

@@ -10,6 +10,7 @@ from metrics.weights.published import INCEPTION, Source, command, find
 from torch_utils import distributed
 from training.checkpoint.files import CheckpointError
 from training.checkpoint.snapshot import read_snapshot
+from training.config import EmaConfig
 from training.data.stream import ImageDataset
 from training.evaluation.images import FakeSampler, RealSet, flipped_set, reading_workers, reference_dataset
 from training.networks.generator import Generator
@@ -40,11 +41,12 @@ def default_metrics() -> tuple[tuple[str, ...], str]:
 
 
 def evaluate_snapshot(
-    names: Sequence[str], G: Generator, dataset: ImageDataset, snapshot: Path, seed: int
+    names: Sequence[str], G: Generator, dataset: ImageDataset, snapshot: Path, seed: int, folder: str = ""
 ) -> list[MetricResult]:
     """Compute, print and record metrics of the averaged generator of a snapshot; the seed is that of the run.
 
     Call it on every rank: each computes its part of the images. The first one returns the results, the others none.
+    `folder` beside the snapshot is where the results of a further average are recorded.
     """
     reference, device = reference_dataset(dataset.files), next(G.parameters()).device
     with distributed.raise_on_all_ranks():
@@ -59,13 +61,20 @@ def evaluate_snapshot(
         device=device,
         seed=seed,
     )
-    append_rows(results, snapshot.parent)
+    if results:
+        (snapshot.parent / folder).mkdir(exist_ok=True)
+        append_rows(results, snapshot.parent / folder)
     for result in results:
-        print(result.summary(), flush=True)
+        print(f"{folder}: {result.summary()}" if folder else result.summary(), flush=True)
     return results
 
 
-def missed_metrics(names: Sequence[str], snapshot: Path, cur_nimg: int) -> tuple[str, ...]:
+def average_folder(ema: EmaConfig, name: str) -> str:
+    """Return the folder beside the snapshots for the results of an average: "" for G_ema, ema-500 for another."""
+    return "" if name == "G_ema" else f"ema-{ema.averages[name]:g}"
+
+
+def missed_metrics(names: Sequence[str], snapshot: Path, cur_nimg: int, folder: str = "") -> tuple[str, ...]:
     """Return those of the metrics that are not recorded for a snapshot yet; none if it is not of `cur_nimg` images."""
     try:
         if not names or not cur_nimg or read_snapshot(snapshot)[2]["cur_nimg"] != cur_nimg:
@@ -76,5 +85,5 @@ def missed_metrics(names: Sequence[str], snapshot: Path, cur_nimg: int) -> tuple
     return tuple(
         name
         for name in names
-        if all(row.get("snapshot_hash") != content_hash for row in read_rows(snapshot.parent, name))
+        if all(row.get("snapshot_hash") != content_hash for row in read_rows(snapshot.parent / folder, name))
     )

@@ -37,6 +37,7 @@ class AdversarialLoss:
         compiled = partial(
             forward_pass, performance=config.performance, device=state.device, has_graphs=self.has_graphs
         )
+        self.d_settings = {"in_two_terms": True} if getattr(config.discriminator, "san", False) else {}  # in D's phases
         self.synthesis = compiled(state.G.synthesis)
         self.discriminator = compiled(state.D)
         self.pipe = None if config.augment.mode == "noaug" else AugmentPipe(config.augment.pipe).to(state.device)
@@ -78,9 +79,22 @@ class AdversarialLoss:
         """Logits [batch, 1] of augmented images for a main phase."""
         return self.discriminator(self.augment(images, self.compiled_pipe), labels, self.precision.dtype)
 
-    def augment(self, images: Tensor, pipe: Any) -> Tensor:
+    def judge(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [batch, 1] of augmented images for D's main phase, and SAN's term, of which the mean is D's, if it is on."""
+        return self.judge_augmented(self.augment(images, self.compiled_pipe), labels)
+
+    def judge_augmented(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As `judge`, of images that were augmented before."""
+        output = self.discriminator(images, labels, self.precision.dtype, **self.d_settings)
+        return (output[:, :1], [output[:, 1].mean()]) if self.d_settings else (output, [])
+
+    def differentiable_logits(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Logits [batch, 1] of augmented images for a term with second derivatives: eagerly, in float32."""
+        return self.state.D(self.augment(images, self.pipe), labels, **self.d_settings)[:, :1]
+
+    def augment(self, images: Tensor, pipe: Any, **settings: Any) -> Tensor:
         """The images as the discriminator sees them, through `pipe`, the compiled one or the module itself."""
-        return images if pipe is None else pipe(images, self.state.ada.p_clamped)
+        return images if pipe is None else pipe(images, self.state.ada.p_clamped, **settings)
 
     def report_logits(self, kind: str, logits: Tensor) -> None:
         """Statistics of the logits of `real` or `fake` images; those of real ones drive ADA."""

@@ -67,3 +67,24 @@ def path_length_penalty(lengths: Tensor, pl_mean: Tensor, decay: float) -> tuple
     """
     mean = pl_mean.lerp(lengths.mean(), decay)
     return (lengths - mean).square(), mean.detach()
+
+
+def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
+    """Relativistic pairing loss, `softplus(worse - better)`, of each pair of logits, shaped like them (arXiv 1807.00734)."""
+    return F.softplus(worse - better)
+
+
+def difference_penalty(logits: Tensor, moved_logits: Tensor, eps: float) -> Tensor:
+    """Squared length of the gradient of each logit, estimated without second derivatives: `(D(x + eps n) - D(x))^2 / eps^2`.
+
+    Its mean over standard normal n is the squared length of the gradient, up to a term of the order of eps^2.
+
+    Args:
+        logits: Of the images x, [batch, 1].
+        moved_logits: Of x + eps n, [batch, 1].
+        eps: Standard deviation of the noise, of images in -1..1.
+
+    Returns:
+        [batch].
+    """
+    return ((moved_logits - logits) / eps).square().sum(dim=1)

@@ -18,6 +18,7 @@ from training.losses.functions import (
     r1_penalty,
 )
 from training.phases import MicroBatch, Phase
+from training.schedule import highest
 from training.state import TrainState
 
 
@@ -42,7 +43,7 @@ class LogisticLoss(AdversarialLoss):
             finish = self.finish_path_length
             phases.append(self.regularizer("G_pl", 1, config.pl_interval, loss=self.g_path_length, finish=finish))
         phases.append(self.main_phase("D_main", 2, loss=self.d_main))
-        if config.r1_gamma > 0:
+        if highest(config.r1_gamma) > 0:
             phases.append(self.regularizer("D_r1", 3, config.r1_interval, loss=self.d_r1))
         return phases
 
@@ -91,24 +92,24 @@ class LogisticLoss(AdversarialLoss):
         """The discriminator tells generated images from real ones."""
         with torch.no_grad():
             fakes = self.generate(batch.latents)
-        logits = self.run_discriminator(fakes, batch.latents.c)
+        logits, direction = self.judge(fakes, batch.latents.c)
         self.report_logits("fake", logits)
         fake_loss = discriminator_fake_loss(logits)
-        yield fake_loss.mean()
-        logits = self.run_discriminator(batch.images, batch.labels)
+        yield sum(direction, fake_loss.mean())
+        logits, direction = self.judge(batch.images, batch.labels)
         self.report_logits("real", logits)
         real_loss = discriminator_real_loss(logits)
         self.state.stats.report("Loss/D/loss", fake_loss.detach() + real_loss)
-        yield real_loss.mean()
+        yield real_loss.mean() - sum(direction) if direction else real_loss.mean()
 
     def d_r1(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The gradient of D's logits by real images is small (R1, arXiv 1801.04406)."""
         images = batch.images.detach().requires_grad_(True)
         with sdpa_kernel(SDPBackend.MATH):  # of a discriminator with attention
-            logits = self.state.D(self.augment(images, self.pipe), batch.labels)
+            logits = self.differentiable_logits(images, batch.labels)
             penalty = r1_penalty(images, logits)
         self.report_logits("real", logits)
-        loss = penalty * (self.config.r1_gamma / 2)
+        loss = penalty * (self.state.now(self.config.r1_gamma) / 2)
         self.state.stats.report("Loss/r1_penalty", penalty)
         self.state.stats.report("Loss/D/reg", loss)
         yield loss.mean()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
@@ -78,8 +79,8 @@ class Epilogue(nn.Module):
         self.fc = EqualizedLinear(channels * size[0] * size[1], channels, activation="lrelu")
         self.out = EqualizedLinear(channels, out_features)
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """Features [batch, channels, height, width] to [batch, out_features].
+    def hidden(self, x: Tensor, image: Tensor) -> Tensor:
+        """Features [batch, channels, height, width] to what the last layer takes, [batch, channels].
 
         Computed in the dtype of the weights: the minibatch-std channel is a small signal, which half precision would round.
         """
@@ -87,7 +88,8 @@ class Epilogue(nn.Module):
         if self.from_rgb is not None:
             x = x + self.from_rgb(image.to(x.dtype))
         x = self.conv(minibatch_std(x, self.mbstd_group))
-        return self.out(self.fc(x.flatten(1)))
+        hidden: Tensor = self.fc(x.flatten(1))
+        return hidden
 
 
 class Discriminator(nn.Module):
@@ -97,7 +99,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig, spec: DatasetSpec) -> None:
         super().__init__()
-        self.is_skip = config.architecture == "skip"
+        self.is_skip, self.is_san = config.architecture == "skip", config.san
         self.c_dim = spec.label_dim
         self.img_channels = spec.channels
         self.img_height, self.img_width = spec.height, spec.width
@@ -116,10 +118,23 @@ class Discriminator(nn.Module):
         )
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
-    def forward(self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """Images [batch, channels, height, width], -1..1, and labels [batch, c_dim] to logits [batch, 1].
+    def forward(
+        self,
+        image: Tensor,
+        c: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        in_two_terms: bool = False,
+    ) -> Tensor:
+        """Logits of images, in the dtype of the weights.
 
-        `dtype` is that of the blocks' feature maps, None = that of the images; the epilogue and logits have that of the weights.
+        Args:
+            image: [batch, channels, height, width], -1..1.
+            c: Labels, [batch, c_dim].
+            dtype: Of the blocks' feature maps; None = that of the images.
+            in_two_terms: With SAN, for D's own step: see `san_logits`.
+
+        Returns:
+            [batch, 1]; in two terms [batch, 2].
         """
         if dtype is not None and dtype != image.dtype:  # tensor cores take channels last; float32 stays as it is
             image = image.to(dtype, memory_format=torch.channels_last if image.is_cuda else torch.preserve_format)
@@ -128,11 +143,33 @@ class Discriminator(nn.Module):
             x = block(x, image)
             if self.is_skip:
                 image = downsample2d(image, self.resample_filter)
-        logits = self.epilogue(x, image)
-        if self.mapping_network is None:
+        assert x is not None
+        hidden = self.epilogue.hidden(x, image)
+        projection = None if self.mapping_network is None else self.mapping_network(None, c)
+        if self.is_san:
+            return self.san_logits(hidden, projection, in_two_terms)
+        logits: Tensor = self.epilogue.out(hidden)
+        if projection is None:
             return logits
-        projection = self.mapping_network(None, c)
         return (logits * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
+
+    def san_logits(self, hidden: Tensor, projection: Tensor | None, in_two_terms: bool) -> Tensor:
+        """Logits by a last layer w of unit length (SAN, arXiv 2301.12811), [batch, 1].
+
+        In two terms, [batch, 2]: first the logits with w held constant, which train what is below, then the product of w
+        with its input held constant, which trains w. With labels w is the projection vector.
+        """
+        out = self.epilogue.out
+        if projection is not None:
+            hidden = out(hidden)
+        direction = F.normalize(out.weight if projection is None else projection, dim=1)
+
+        def product(hidden: Tensor, direction: Tensor) -> Tensor:
+            return (hidden * direction).sum(dim=1, keepdim=True)
+
+        logits = product(hidden, direction.detach() if in_two_terms else direction)
+        logits = logits + out.bias if projection is None else logits
+        return torch.cat([logits, product(hidden.detach(), direction)], dim=1) if in_two_terms else logits
 
     def features(self, image: Tensor) -> list[Tensor]:
         """The feature maps of each block, [batch, channels, height, width], of images -1..1; the largest first."""

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from torch_utils import distributed
+from torch_utils.stats import Scalar
 from training.checkpoint.snapshot import load_networks
 from training.checkpoint.state_file import restore
 from training.config import RunConfig
 from training.data.cache import cache_decoded
 from training.data.stream import DataError, ImageDataset, stream
-from training.evaluation.snapshots import check_metrics, evaluate_snapshot, missed_metrics
+from training.evaluation.snapshots import average_folder, check_metrics, evaluate_snapshot, missed_metrics
 from training.latents import LatentSource
 from training.losses import build_phases
 from training.phases import MicroBatch, Phase
@@ -25,6 +26,7 @@ from training.run.reporter import Reporter
 from training.run.stop import Diverged, Stop, Stopped, StopRequest
 from training.run_report.facts import gather
 from training.run_report.renewal import RunReport
+from training.schedule import ramps
 from training.state import TrainState
 
 STATE_SEC = 300.0  # between two state files, unless --state-kimg says otherwise
@@ -167,7 +169,8 @@ class TrainingRun:
 
     def report_status(self) -> None:
         """Log the status line and append a row to stats.jsonl."""
-        stats = self.state.stats.collect()
+        values = {f"Schedule/{name}": self.state.now(ramp) for name, ramp in ramps(self.config).items()}
+        stats = self.state.stats.collect() | {name: Scalar(1, value, 0.0) for name, value in values.items()}
         p = self.state.ada.p_clamped.item() if self.config.augment.mode != "noaug" else 0.0
         self.reporter.status(self.state.cur_nimg, p, stats, self.state.finite.total_bad)
 
@@ -187,25 +190,33 @@ class TrainingRun:
         """Compute the metrics of the snapshot written just now, and renew the report."""
         with self.reporter.maintenance():
             if self.snapshot_nimg == self.state.cur_nimg > 0:
-                self._evaluate(self.schedule.metrics)
+                for average in self.state.averages:
+                    self._evaluate(self.schedule.metrics, average)
             if not self.is_done:  # at the end the report states how the run ended
                 self.run_report.write()
 
     def measure_missed(self) -> None:
         """Compute the metrics of a snapshot as old as the state, where a stop came before them."""
         path, nimg = self.output.snapshot_path(self.state.cur_nimg), self.state.cur_nimg
-        with distributed.raise_on_all_ranks():
-            missed = missed_metrics(self.schedule.metrics, path, nimg) if self.rank == 0 else ()
-        self._evaluate(distributed.broadcast_object(missed))
+        for average in self.state.averages:
+            folder = average_folder(self.config.ema, average)
+            with distributed.raise_on_all_ranks():
+                missed = missed_metrics(self.schedule.metrics, path, nimg, folder) if self.rank == 0 else ()
+            self._evaluate(distributed.broadcast_object(missed), average)
 
-    def _evaluate(self, names: tuple[str, ...]) -> None:
-        """Compute metrics of the snapshot at this number of images; an error is logged, and training continues."""
+    def _evaluate(self, names: tuple[str, ...], average: str) -> None:
+        """Compute metrics of an average in the snapshot at this number of images; an error is logged, training continues.
+
+        The best snapshots are chosen by the first average.
+        """
         if not names:
             return
         path = self.output.snapshot_path(self.state.cur_nimg)
         try:
-            results = evaluate_snapshot(names, self.state.G_ema, self.dataset, path, self.schedule.seed)
-            self.output.keep_best(results, self.state.cur_nimg)
+            network, folder = self.state.averages[average], average_folder(self.config.ema, average)
+            results = evaluate_snapshot(names, network, self.dataset, path, self.schedule.seed, folder)
+            if average == "G_ema":
+                self.output.keep_best(results, self.state.cur_nimg)
         except (ValueError, OSError, RuntimeError) as error:
             self.log(f"Warning: the metrics of {path.name} failed, training continues: {error}")
 

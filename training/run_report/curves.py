@@ -35,7 +35,7 @@ class Chart:
 
 STATISTICS: tuple[tuple[Chart, dict[str, str]], ...] = (  # charts, and their statistics by label
     (
-        Chart("Losses", "Logistic losses of the generator (G) and the discriminator (D)."),
+        Chart("Losses", "Losses of the generator (G) and the discriminator (D)."),
         {"G": "Loss/G/loss", "D": "Loss/D/loss"},
     ),
     (
@@ -47,7 +47,20 @@ STATISTICS: tuple[tuple[Chart, dict[str, str]], ...] = (  # charts, and their st
         {"real": "Loss/signs/real", "generated": "Loss/signs/fake"},
     ),
     (Chart("Augmentation", "Probability p of each transform.", skip_zero=True), {"p": "Progress/augment"}),
-    (Chart("R1 penalty", "Squared gradient of the score at real images.", is_log=True), {"R1": "Loss/r1_penalty"}),
+    (
+        Chart(
+            "Gradient penalties", "Squared gradient of the score at real (R1) and generated (R2) images.", is_log=True
+        ),
+        {"R1": "Loss/r1_penalty", "R2": "Loss/r2_penalty"},
+    ),
+    (Chart("R1 approximated", "As a share of the exact value."), {"ratio": "Loss/r1_approx_to_exact"}),
+    (
+        Chart("Learning rates", "Before lazy scaling.", is_log=True),
+        {"G": "Schedule/optimizer.g_lr", "D": "Schedule/optimizer.d_lr"},
+    ),
+    (Chart("Adam's beta2", "Decay of the mean squared gradient."), {"beta2": "Schedule/optimizer.beta2"}),
+    (Chart("Penalty weight", "Gamma of R1 and R2.", is_log=True), {"gamma": "Schedule/loss.r1_gamma"}),
+    (Chart("EMA half-life", "Thousands of images."), {"kimg": "Schedule/ema.kimg"}),
     (Chart("Path length", "How far images move with the style."), {"length": "Loss/path_length"}),
     (Chart("Path-length penalty", "Squared deviation from the mean.", is_log=True), {"penalty": "Loss/pl_penalty"}),
     (

@@ -98,7 +98,7 @@ def test_report(page: Any) -> None:
         assert len(drawing.locator("text").all()) >= 5
     drawn = page.locator(".charts").inner_html()
     assert "NaN" not in drawn and "undefined" not in drawn
-    losses = page.locator("figure", has_text="Logistic losses").locator(".curve").first
+    losses = page.locator("figure", has_text="Losses of the").locator(".curve").first
     assert losses.get_attribute("d").count("M") == 2  # on both sides of the gap
 
     fid = page.locator("figure", has_text="fid50k_full")

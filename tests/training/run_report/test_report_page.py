@@ -55,7 +55,7 @@ def test_a_whole_run(run_dir: Path) -> None:
     assert not elements.open
     titles = [chart["title"] for chart in data_of(page)["charts"]]
     assert titles[:3] == ["fid50k_full", "is50k", "Losses"]
-    assert {"Scores", "Augmentation", "R1 penalty", "Path length", "Speed", "Memory"} <= set(titles)
+    assert {"Scores", "Augmentation", "Gradient penalties", "Path length", "Speed", "Memory"} <= set(titles)
     images = elements.named("img")
     assert [image["alt"] for image in images][-2:] == ["Images generated at 1000 kimg", "Real images"]
     assert ["hidden" in image for image in images] == [True] * 5 + [False, False]

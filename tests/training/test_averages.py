@@ -1,0 +1,153 @@
+"""Several averages of the generator at once: trained, saved, resumed, chosen by their half-life, measured."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import calc_metrics
+import generate
+from dnnlib.dataclass_values import ConfigError, override
+from metrics.results import read_rows
+from training.checkpoint.files import CheckpointError
+from training.checkpoint.snapshot import export_snapshot, load_generator, load_networks, read_snapshot
+from training.checkpoint.state_file import find_state
+from training.config import DatasetSpec, EmaConfig, RunConfig
+from training.data.stream import ImageDataset
+from training.ema import ema_beta
+from training.run.training_run import TrainingRun
+from training.state import TrainState
+from training.supervisor import supervise
+
+CPU = torch.device("cpu")
+SPEC = DatasetSpec(16, 16, 3)
+METRIC = "proxy_fd_randconv_v1"
+
+
+def train(config: RunConfig, data: Path, run_dir: Path, kimg: float) -> TrainingRun:
+    run_dir.mkdir(exist_ok=True)
+    config = replace(config, schedule=replace(config.schedule, kimg=kimg))
+    run = TrainingRun(config, ImageDataset(data), run_dir, CPU, find_state(run_dir))
+    supervise(run)
+    return run
+
+
+def weights(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.flatten() for p in network.parameters()])
+
+
+def test_settings() -> None:
+    one, several = (override(RunConfig(), "ema.kimg", text) for text in ("50", "50,500,5e3"))
+    assert one.ema == EmaConfig(kimg=50.0) and list(one.ema.averages) == ["G_ema"]
+    assert several.ema.averages == {"G_ema": 50.0, "G_ema_500": 500.0, "G_ema_5000": 5000.0}
+    plain = json.loads(json.dumps(several.to_dict()))
+    assert plain["ema"]["kimg"] == [50.0, 500.0, 5000.0] and RunConfig.from_dict(plain) == several
+    for text in ("50,50", ",", "50,-1"):
+        with pytest.raises(ConfigError, match=r"ema.kimg must"):
+            override(RunConfig(), "ema.kimg", text)
+
+
+def test_each_average_follows_its_half_life(tiny_config: RunConfig) -> None:
+    state = TrainState(replace(tiny_config, ema=EmaConfig(kimg=(0.008, 0.08), rampup=None)), SPEC, CPU)
+    start = weights(state.G).clone()
+    with torch.no_grad():
+        for p in state.G.parameters():
+            p += 1
+    state.advance()
+    for name, half_life in (("G_ema", 8), ("G_ema_0.08", 80)):
+        moved = 1 - ema_beta(8, 0, half_life, None)
+        difference = weights(state.averages[name]) - start
+        torch.testing.assert_close(difference, torch.full_like(start, moved), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def several() -> EmaConfig:
+    return EmaConfig(kimg=(0.02, 0.2), rampup=None)
+
+
+def test_a_single_average_is_saved_as_ever(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_config, tiny_data, tmp_path / "run", 0.008)
+    snapshot = torch.load(tmp_path / "run" / "network-snapshot-000000.pkl", weights_only=True)
+    assert list(snapshot) == ["format", "version", "config", "dataset", "cur_nimg", "G", "D", "G_ema"]
+    assert snapshot["config"]["ema"]["kimg"] == 0.02
+
+
+def test_resume_and_choice(tiny_config: RunConfig, several: EmaConfig, tiny_data: Path, tmp_path: Path) -> None:
+    config = replace(tiny_config, ema=several)
+    whole = train(config, tiny_data, tmp_path / "whole", 0.032)
+    train(config, tiny_data, tmp_path / "parts", 0.016)
+    resumed = train(config, tiny_data, tmp_path / "parts", 0.032)
+    path = tmp_path / "whole" / "network-snapshot-000000.pkl"
+    exported = tmp_path / "exported.safetensors"
+    export_snapshot(path, exported)
+    for name, half_life in (("G_ema", 0.02), ("G_ema_0.2", 0.2)):
+        assert torch.equal(weights(whole.state.averages[name]), weights(resumed.state.averages[name]))
+        for file in (path, exported):
+            assert torch.equal(weights(load_generator(file, ema=half_life)), weights(whole.state.averages[name]))
+    assert torch.equal(weights(load_generator(path)), weights(whole.state.G_ema))
+    assert not torch.equal(weights(whole.state.G_ema), weights(whole.state.averages["G_ema_0.2"]))
+    with pytest.raises(CheckpointError, match=r"no such average; the half-lives of its averages are 0.02, 0.2 kimg"):
+        load_generator(path, ema=5)
+
+
+def test_an_average_that_a_file_lacks_begins_as_the_first(
+    tiny_config: RunConfig, several: EmaConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    """With --resume=latest --force, and in fine-tuning."""
+    single = train(tiny_config, tiny_data, tmp_path / "run", 0.016)
+    state = TrainState(replace(tiny_config, ema=several), SPEC, CPU)
+    load_networks(tmp_path / "run" / "network-snapshot-000000.pkl", state)
+    assert torch.equal(weights(state.averages["G_ema_0.2"]), weights(single.state.G_ema))
+    state = TrainState(replace(tiny_config, ema=several), SPEC, CPU)
+    state.load_state_dict(single.state.state_dict())
+    assert torch.equal(weights(state.averages["G_ema_0.2"]), weights(single.state.G_ema))
+
+
+def test_the_average_becomes_the_trained_weights(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    config = replace(tiny_config, ema=EmaConfig(kimg=0.02, reload_kimg=0.02))
+    before = train(config, tiny_data, tmp_path / "run", 0.016)
+    assert not torch.equal(weights(before.state.G), weights(before.state.G_ema))
+    after = train(config, tiny_data, tmp_path / "run", 0.024)
+    assert torch.equal(weights(after.state.G), weights(after.state.G_ema))
+    assert not torch.equal(*(weights(getattr(train(config, tiny_data, tmp_path / "run", 0.032).state, n))
+                             for n in ("G", "G_ema")))  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:a Frechet distance")
+def test_each_average_is_measured_and_the_scripts_choose_one(
+    tiny_config: RunConfig, several: EmaConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    config = replace(tiny_config, ema=several, schedule=replace(tiny_config.schedule, metrics=(METRIC,)))
+    run_dir = tmp_path / "run"
+    train(config, tiny_data, run_dir, 0.016)
+    train(config, tiny_data, run_dir, 0.016)  # nothing is missing
+    (first,), (second,) = read_rows(run_dir, METRIC), read_rows(run_dir / "ema-0.2", METRIC)
+    assert first["value"] != second["value"] and first["seed"] == second["seed"]
+    assert (run_dir / f"network-snapshot-best-{METRIC}.pkl").is_file()
+
+    network = f"--network={run_dir}/network-snapshot-000000.pkl"
+    options = [
+        network,
+        "--ema=0.2",
+        f"--data={tiny_data}",
+        f"--metrics={METRIC}",
+        f"--seed={first['seed']}",
+        "--gpus=0",
+    ]
+    result = CliRunner().invoke(calc_metrics.main, options)
+    assert result.exit_code == 0, result.output
+    assert [row["value"] for row in read_rows(run_dir / "ema-0.2", METRIC)] == pytest.approx([second["value"]] * 2)
+    assert len(read_rows(run_dir, METRIC)) == 1
+
+    images = []
+    for name, chosen in (("first", []), ("named", ["--ema=0.02"]), ("other", ["--ema=0.2"])):
+        options = [network, *chosen, "--seeds=1", f"--outdir={tmp_path / name}"]
+        result = CliRunner().invoke(generate.main, options)
+        assert result.exit_code == 0, result.output
+        images.append((tmp_path / name / "seed0001.png").read_bytes())
+    assert images[0] == images[1] != images[2]
+    assert read_snapshot(run_dir / "network-snapshot-000000.pkl")[0].ema == several

@@ -1,0 +1,125 @@
+"""The SAN head of the discriminator: two terms, each of which trains its own part."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dnnlib.dataclass_values import override
+from training.checkpoint.snapshot import load_discriminator
+from training.checkpoint.state_file import find_state
+from training.config import DatasetSpec, RunConfig
+from training.data.stream import ImageDataset
+from training.latents import Latents
+from training.losses import build_phases
+from training.losses.functions import difference_penalty
+from training.networks.discriminator import Discriminator
+from training.phases import MicroBatch
+from training.run.training_run import TrainingRun
+from training.state import TrainState
+from training.supervisor import supervise
+
+CPU = torch.device("cpu")
+
+
+def with_san(config: RunConfig, **loss: Any) -> RunConfig:
+    kind = loss.pop("kind", "logistic")
+    config = override(override(config, "loss.kind", kind), "discriminator.san", "true")
+    return replace(config, loss=replace(config.loss, **loss))
+
+
+@pytest.mark.parametrize("label_dim", [0, 3])
+def test_each_term_trains_its_own_part(tiny_config: RunConfig, label_dim: int) -> None:
+    torch.manual_seed(0)
+    D = Discriminator(with_san(tiny_config).discriminator, DatasetSpec(16, 16, 3, label_dim)).double()
+    torch.nn.init.normal_(D.epilogue.out.bias)
+    images, c = torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.eye(4, label_dim, dtype=torch.float64)
+    last = {"epilogue.out.weight"} if not label_dim else {n for n, _ in D.named_parameters() if "mapping_network" in n}
+    logits, both = D(images, c), D(images, c, in_two_terms=True)
+    assert both.shape == (4, 2)
+    torch.testing.assert_close(both[:, :1], logits)
+    found = []
+    for column in (0, 1):
+        D.zero_grad()
+        both[:, column].sum().backward(retain_graph=True)
+        found.append({name for name, p in D.named_parameters() if p.grad is not None and p.grad.any()})
+    assert found[1] == last and found[0] == {n for n, _ in D.named_parameters()} - last
+    if not label_dim:
+        with torch.no_grad():
+            D.epilogue.out.weight.mul_(3.0)  # only its direction counts
+        torch.testing.assert_close(D(images, c), logits)
+
+
+def gradients(value: Tensor, network: torch.nn.Module) -> dict[str, Tensor]:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, allow_unused=True)
+    return {name: grad for name, grad in zip(names, found, strict=True) if grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["logistic", "relativistic"])
+def test_the_step_of_d_is_that_of_the_formulas(tiny_config: RunConfig, kind: str) -> None:
+    config = with_san(tiny_config, kind=kind, mixing_prob=0.0, r1_gamma=1.0)
+    config = replace(
+        config,
+        generator=replace(config.generator, noise=False),
+        augment=replace(config.augment, mode="noaug"),
+    )
+    state = TrainState(config, DatasetSpec(16, 16, 3), CPU)
+    state.G.double(), state.D.double()
+    z, c = torch.randn(4, 8, dtype=torch.float64), torch.zeros(4, 0)
+    batch = MicroBatch(torch.randn(4, 3, 16, 16, dtype=torch.float64), c, Latents(z, c, None, 2, 7))
+    D = state.D.requires_grad_(True)
+    (d_main,) = (phase for phase in build_phases(state) if phase.name == "D_main")
+    value = sum(d_main.loss(batch))  # type: ignore[arg-type]
+    fakes = state.G(z, noise_mode="none").detach()
+
+    def terms(images: Tensor) -> tuple[Tensor, Tensor]:
+        hidden: list[Tensor] = []
+        hook = D.epilogue.fc.register_forward_hook(lambda module, inputs, output: hidden.append(output))
+        D(images)
+        hook.remove()
+        w = D.epilogue.out.weight / D.epilogue.out.weight.norm()
+        return hidden[0] @ w.detach().t() + D.epilogue.out.bias, hidden[0].detach() @ w.t()
+
+    (f_real, d_real), (f_fake, d_fake) = terms(batch.images), terms(fakes)
+    if kind == "logistic":
+        usual = torch.log1p(torch.exp(f_fake)).mean() + torch.log1p(torch.exp(-f_real)).mean()
+    else:
+        usual, drawn = torch.log1p(torch.exp(f_fake - f_real)).mean(), torch.Generator().manual_seed(7)
+        for images, logits in ((batch.images, f_real), (fakes, f_fake)):
+            noise = torch.randn(images.shape, generator=drawn, dtype=torch.float64)
+            usual = usual + difference_penalty(logits, terms(images + 0.01 * noise)[0], 0.01).mean() / 2
+    expected = usual + d_fake.mean() - d_real.mean()
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=0)
+    ours, theirs = gradients(value, D), gradients(expected, D)
+    assert ours.keys() == theirs.keys()
+    for name, grad in theirs.items():
+        torch.testing.assert_close(ours[name], grad, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "penalty"), [("logistic", ""), ("relativistic", "exact"), ("relativistic", "approx")])
+def test_a_run_trains_and_resumes(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, kind: str, penalty: str
+) -> None:
+    config = with_san(tiny_config, kind=kind, **({"penalty": penalty} if penalty else {}))
+    config = replace(config, data=replace(config.data, cond=True))
+
+    def train(run_dir: Path, kimg: float) -> TrainingRun:
+        run_dir.mkdir(exist_ok=True)
+        dataset = ImageDataset(tiny_data, use_labels=True)
+        shorter = replace(config, schedule=replace(config.schedule, kimg=kimg))
+        run = TrainingRun(shorter, dataset, run_dir, CPU, find_state(run_dir))
+        supervise(run)
+        return run
+
+    whole = train(tmp_path / "whole", 0.032)
+    train(tmp_path / "parts", 0.016)
+    resumed = train(tmp_path / "parts", 0.032)
+    for name, values in whole.state.D.state_dict().items():
+        assert torch.equal(resumed.state.D.state_dict()[name], values), name
+    D = load_discriminator(tmp_path / "whole" / "network-snapshot-000000.pkl")
+    images, c = torch.randn(3, 3, 16, 16), torch.eye(3)
+    assert torch.equal(D(images, c), whole.state.D.eval()(images, c)) and D(images, c).shape == (3, 1)
