@@ -13,7 +13,7 @@ from training.networks.mapping import MappingNetwork
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
-    """x with one constant channel appended: how much the images of a group differ, on average over the features.
+    """Append a channel with the standard deviation within each group of images, averaged over the features.
 
     Images i and i + batch / group share a group. A batch smaller than the group is one group.
 
@@ -91,7 +91,7 @@ class Epilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image (and label) to logit. Architecture orig is a plain chain, resnet adds skips, skip feeds the image to all."""
+    """Image (and label) to logit. Architecture: orig = plain chain, resnet = residual blocks, skip = image into each block."""
 
     resample_filter: Tensor
 
@@ -119,9 +119,9 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Images [batch, channels, height, width], -1..1, and labels [batch, c_dim] to logits [batch, 1].
 
-        `dtype` is that of the blocks' feature maps, None = that of the images; the epilogue and logits have that of the weights.
+        `dtype` is that of the blocks' feature maps, None = that of the images; epilogue and logits have that of the weights.
         """
-        if dtype is not None and dtype != image.dtype:  # tensor cores take channels last; float32 stays as it is
+        if dtype is not None and dtype != image.dtype:  # tensor cores want channels last
             image = image.to(dtype, memory_format=torch.channels_last if image.is_cuda else torch.preserve_format)
         x: Tensor | None = None
         for block in self.blocks:
