@@ -1,13 +1,10 @@
 """Compiled networks: one graph each, the same results, and no trace of it in weights, copies and files."""
 
-import copy
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from test_loop import rows, train
 from torch._dynamo.exc import TorchDynamoException
 
 import train as train_script
@@ -37,8 +34,9 @@ def fresh() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "bf16"])
-def test_both_networks_are_one_graph_each(dtype: torch.dtype | None) -> None:
+def test_both_networks_are_one_graph_each() -> None:
+    """In bf16; test_graph_memory.py compares float32 with eager training."""
+    dtype = torch.bfloat16
     torch.manual_seed(0)
     G = Generator(GeneratorConfig(widths=(32, 32), layers=(1, 1), linformer=True, linformer_from_px=16), SPEC)
     D = Discriminator(DiscriminatorConfig(channel_base=128, channel_max=16), SPEC)
@@ -51,13 +49,11 @@ def test_both_networks_are_one_graph_each(dtype: torch.dtype | None) -> None:
         gradients = torch.autograd.grad(logits.sum(), [*D.parameters(), G.synthesis.const])
         results.append([images, logits, *gradients])
     for ours, theirs in zip(*results, strict=True):
-        limit = (1e-5 if dtype is None else 0.02) * theirs.detach().abs().max().item()
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=limit)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02 * theirs.detach().abs().max().item())
 
 
-@pytest.mark.parametrize("pipe", ["bgc", "bgcfnc"])
-def test_augmentation_is_one_graph(pipe: str) -> None:
-    augment = AugmentPipe(pipe)
+def test_augmentation_is_one_graph() -> None:
+    augment = AugmentPipe("bgcfnc")
     compiled = torch.compile(augment, backend="aot_eager", fullgraph=True, dynamic=False)
     results = []
     for run in (augment, compiled):
@@ -68,24 +64,6 @@ def test_augmentation_is_one_graph(pipe: str) -> None:
         results.append((y.detach(), gradient))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4 * theirs.abs().max().item())
-
-
-def test_compiled_run_keeps_names_files_and_losses(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = torch.compile
-    monkeypatch.setattr(compilation, "why_unavailable", lambda device: "")
-    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend="aot_eager", dynamic=False))
-    config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.016))
-    eager = train(config, tiny_data, tmp_path / "eager")
-    compiled = train(replace(config, performance=PerformanceConfig(compile="1")), tiny_data, tmp_path / "compiled")
-    ours, theirs = (run.state.state_dict() for run in (compiled, eager))
-    assert ours["G"].keys() == theirs["G"].keys()
-    assert ours["D"].keys() == theirs["D"].keys()
-    assert copy.deepcopy(compiled.state.G).state_dict().keys() == theirs["G"].keys()
-    first, second = rows(tmp_path / "compiled")[-1], rows(tmp_path / "eager")[-1]
-    for name in ("Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty", "Loss/pl_penalty"):
-        assert first[name]["mean"] == pytest.approx(second[name]["mean"], rel=1e-3), name
 
 
 def test_without_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
