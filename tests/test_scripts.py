@@ -148,15 +148,12 @@ def test_bad_input_gets_one_clear_line(
 
 def test_unwritable_outdir(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    output = run("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={digits}", *TINY, ok=False)
-    assert "cannot write there" in output
-    assert "Traceback" not in output
+    assert "cannot write there" in refused("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={digits}", *TINY)
 
 
 def test_dry_run_prints_what_it_costs_and_writes_nothing(digits: Path, tmp_path: Path) -> None:
-    output = run("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", "--cfg=cifar", "--gpus=2", "--cond=1", "-n")
-    assert '"mbstd_group": 32' in output
-    assert "17.50 GFLOP per image forward" in output and "Memory: " in output
+    output = run("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", *TINY, "--gpus=2", "--cond=1", "-n")
+    assert '"widths": [\n' in output and "GFLOP per image forward" in output and "Memory: " in output
     assert not (tmp_path / "o").exists()
 
 
@@ -168,7 +165,7 @@ def test_too_little_memory_is_one_line_with_a_remedy(
             "process 1 failed:\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB."
         )
 
-    monkeypatch.setattr(importlib.import_module("train"), "launch", fail)
+    monkeypatch.setattr("training.launch.launch", fail)
     output = refused("train", f"--outdir={tmp_path}", f"--data={digits}")
     assert output.count("\n") == 1
     assert "not enough memory on the GPU for 20.00 GiB more; use smaller numbers: --batch-gpu=auto" in output
