@@ -1,6 +1,8 @@
 """Shared by all tests: the tiny configuration and its images."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,10 @@ from training.config import (
     ScheduleConfig,
 )
 
-if (
-    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):  # as in a background job: what the tests interrupt would ignore it too
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a background job; child processes would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the networks of the tests are too small for more
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -32,7 +33,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> RunConfig:
     """A run that exercises every phase, mixing and augmentation on 16x16 images in seconds."""
     return RunConfig(
@@ -47,10 +48,19 @@ def tiny_config() -> RunConfig:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_spec() -> DatasetSpec:
     """Unlabelled 16x16 RGB."""
     return DatasetSpec(16, 16, 3)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 60 demo digits, as dataset_tool.py writes it."""
+    path = tmp_path_factory.mktemp("digits") / "digits.zip"
+    command = [sys.executable, str(ROOT / "dataset_tool.py"), "--source=demo", f"--dest={path}", "--max-images=60"]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
 
 
 @pytest.fixture(scope="session")

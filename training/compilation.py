@@ -44,7 +44,7 @@ class Compiled:
         self.must_compile = performance.compile == "1"
 
     def __call__(self, *arguments: Any, **settings: Any) -> Tensor:
-        """Run the network, with contiguous inputs: each memory layout would be compiled separately."""
+        """Run the network on contiguous inputs: each memory layout would be compiled separately."""
         if self.run is self.eager:
             return self.run(*arguments, **settings)
         announce()
@@ -86,7 +86,7 @@ def announce() -> None:
 
 
 def use_cache_folder() -> str:
-    """Make PyTorch cache compiled code in our cache folder unless the user set another one; returns the folder."""
+    """Set PyTorch's folder for compiled code to ours, unless the user set one; returns the folder."""
     folder = default_folder() / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def resolve_graphs(performance: PerformanceConfig, device: torch.device) -> bool
 
 @functools.cache
 def replays(device: torch.device) -> bool:
-    """Whether a small CUDA graph computes the right values on this device; prints why not."""
+    """Whether a small CUDA graph computes the right values on this device; prints the reason if not."""
     run = torch.compile(_probe, dynamic=False, mode="reduce-overhead")
     try:
         for value in range(4):  # run, recorded, and replayed twice
@@ -121,7 +121,7 @@ def replays(device: torch.device) -> bool:
 def resolve_compile(choice: str, device: torch.device) -> tuple[bool, str]:
     """Whether to compile on this device, and a line with the reason why not ("" = none).
 
-    Raises ConfigError where --compile=1 asks for what this machine cannot do.
+    Raises ConfigError if --compile=1 is not possible here.
     """
     if choice == "0" or (choice == "auto" and device.type == "cpu"):
         return False, ""
@@ -155,6 +155,6 @@ def _probe(x: Tensor) -> Tensor:
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of an error's message, of that below it where the compiler passed one on."""
+    """The first line of an error's message, or of the error that the compiler wrapped."""
     error = getattr(error, "inner_exception", error)
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

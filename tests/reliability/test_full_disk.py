@@ -1,4 +1,4 @@
-"""A run whose disk fills up: it says so, keeps what it has, waits, and goes on when there is space."""
+"""A run whose disk fills up warns, keeps its files, waits, and continues when there is space."""
 
 import os
 import shutil
@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 from training_run import ROOT, TINY, Run, assert_same, environment
 
-HAS_TMPFS = (
-    subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
-    if shutil.which("unshare")
-    else False
-)
+HAS_TMPFS = shutil.which("unshare") and not subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
 # In a mount namespace of its own: fill the small disk, train until it complains, make space, and see the end.
 SCRIPT = """
 set -e

@@ -1,5 +1,6 @@
-"""Two machines, played by two torchrun agents on this one, compute what one process does, and end together."""
+"""Two processes, and two machines simulated by torchrun agents, train like one process and end together."""
 
+import json
 import os
 import signal
 import socket
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_run import Run
+from training_run import Run, assert_same
 
-ROUNDING = ["--aug=noaug", "--set=generator.noise=false"]  # what depends on the rank is off
-EQUAL = [*ROUNDING, "--batch=8"]  # four times two images, on one process or on four
+# Without noise and augmentation, which depend on the rank; a batch of four times two images, on one process or on four.
+EQUAL = ["--aug=noaug", "--set=generator.noise=false", "--batch=8"]
+METRIC = "proxy_fd_randconv_v1"
 
 
 def free_port() -> int:
@@ -37,6 +39,32 @@ def relative_distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Ten
     names = [name for name in theirs if name.startswith((".G.", ".D.", ".G_ema."))]
     difference = sum((ours[name] - theirs[name]).double().square().sum() for name in names)
     return float((difference / sum(theirs[name].double().square().sum() for name in names)).sqrt())
+
+
+def test_two_processes_equal_one(digits: Path, tmp_path: Path) -> None:
+    """Their weights, and the metric of their snapshot."""
+    one, two = (Run(digits, tmp_path / name, [*EQUAL, f"--metrics={METRIC}"]) for name in ("one", "two"))
+    one.finish()
+    two.finish("--gpus=2")
+    assert relative_distance(two.state(), one.state()) < 1e-5
+    values = []
+    for run in (one, two):
+        values.append(json.loads((run.folder / f"metric-{METRIC}.jsonl").read_text().splitlines()[-1])["value"])
+        best = run.folder / f"network-snapshot-best-{METRIC}.pkl"
+        assert best.read_bytes() == (run.folder / "network-snapshot-000000.pkl").read_bytes()
+    assert values[1] == pytest.approx(values[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_torchrun_equals_our_own_launcher(digits: Path, tmp_path: Path) -> None:
+    ours, theirs = (Run(digits, tmp_path / name, EQUAL) for name in ("ours", "theirs"))
+    ours.finish("--gpus=2")
+    process = theirs.start(
+        starter=[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert_same(theirs.state(), ours.state())
 
 
 @pytest.mark.slow

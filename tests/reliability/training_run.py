@@ -1,4 +1,4 @@
-"""Starts, kills and continues real training runs, and compares what they leave."""
+"""Starts and resumes real training runs, and compares their states."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 @dataclass
 class Run:
-    """A run of tiny networks in a folder of its own."""
+    """A run of tiny networks in its own folder."""
 
     data: Path
     outdir: Path
@@ -35,7 +35,7 @@ class Run:
     program: Path = ROOT / "train.py"
 
     def start(self, *options: str, starter: list[str] | None = None, **variables: str) -> subprocess.Popen[str]:
-        """Start training, or go on with what is there."""
+        """Start or resume training."""
         command = [*(starter or [sys.executable]), str(self.program), f"--data={self.data}", f"--outdir={self.outdir}"]
         command += [*TINY, *self.options, "--resume=latest", *options]
         return subprocess.Popen(
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The newest run folder; one that was killed before it saved anything is not gone on with."""
+        """The newest run folder; one without a state is not resumed."""
         return max(path for path in self.outdir.iterdir() if path.name[0].isdigit())
 
     def state(self) -> dict[str, torch.Tensor]:

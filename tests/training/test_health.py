@@ -14,24 +14,9 @@ from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.losses import logistic
 from training.run.training_run import TrainingRun
-from training.state import FiniteCheck
 from training.supervisor import DivergedError, supervise
 
 CPU = torch.device("cpu")
-
-
-def test_counts_steps_and_their_streak() -> None:
-    health, good, bad = FiniteCheck(CPU), torch.tensor(True), torch.tensor(False)
-    counts = []
-    for step in ([good, good], [good, bad], [bad, bad], [good, good], [bad, good]):
-        for is_finite in step:
-            health.report(is_finite)
-        health.end_step()
-        counts.append((health.consecutive_bad, health.total_bad))
-    assert counts == [(0, 0), (1, 1), (2, 2), (0, 2), (1, 3)]
-    again = FiniteCheck(CPU)
-    again.load_state_dict(health.state_dict())
-    assert (again.consecutive_bad, again.total_bad) == (1, 3)
 
 
 def start(config: RunConfig, data: Path, run_dir: Path, **schedule: object) -> TrainingRun:

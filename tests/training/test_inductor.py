@@ -184,7 +184,8 @@ def test_a_later_start_finds_what_the_first_compiled(tmp_path: Path) -> None:
         )
         line, counts = done.stdout.splitlines()
         assert (
-            line == f"Compiling the networks: minutes at the first start, less later (kept in {tmp_path / 'compiled'})."
+            line
+            == f"Compiling the networks: minutes at the first start, less later (cached in {tmp_path / 'compiled'})."
         )
         starts.append(json.loads(counts))
     first, second = starts

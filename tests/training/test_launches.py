@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,16 +65,15 @@ def test_an_eager_iteration_starts_at_most_1500_operations() -> None:
     assert iteration["mul"] < 260 and iteration["pow"] < 40  # they were 746 and 170
 
 
-@pytest.mark.parametrize("linformer", [False, True])
-def test_compiled_backward_pass_of_the_generator_scatters_nothing(linformer: bool) -> None:
-    """What scatters adds by atomics on a GPU, in any order, and in half precision loses bits."""
+def test_compiled_backward_pass_of_the_generator_scatters_nothing() -> None:
+    """A scatter adds by atomics on a GPU: in any order, and inexactly in half precision."""
     graphs: list[str] = []
 
     def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
         graphs.append(graph.code)
         return graph
 
-    config = replace(cifar_structure().generator, linformer=linformer)
+    config = replace(cifar_structure().generator, linformer=True)
     network = SynthesisNetwork(config, SPEC)
     run = torch.compile(network, backend=aot_autograd(fw_compiler=keep, bw_compiler=keep), fullgraph=True)
     run(torch.randn(2, config.num_ws, config.w_dim)).square().mean().backward()

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from test_best import RESULT
 
-from metrics.results import read_rows
+from dnnlib.files import file_sha256
+from metrics.results import append_rows, read_rows
 from training.checkpoint.snapshot import load_discriminator, load_generator
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
@@ -58,10 +60,6 @@ class StopAfter(StopRequest):
         return Stop.TIME if next(self.calls, None) is None else Stop.NO
 
 
-def shorter(config: RunConfig, kimg: float) -> RunConfig:
-    return replace(config, schedule=replace(config.schedule, kimg=kimg))
-
-
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     """stats.jsonl without what depends on the clock or the machine."""
     lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -94,26 +92,33 @@ def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
         assert [row[name]["mean"] for row in found] == pytest.approx(expected, rel=1e-5), name
 
 
+@pytest.fixture(scope="module")
+def labelled(tiny_config: RunConfig) -> RunConfig:
+    return replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
+
+
+@pytest.fixture(scope="module")
+def whole(labelled: RunConfig, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    """A run that nothing interrupted."""
+    return train(labelled, tiny_data, tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("stop_nimg", [8, 24, 32])
 def test_resumed_run_equals_the_uninterrupted_one(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, stop_nimg: int
+    labelled: RunConfig, whole: TrainingRun, tiny_data: Path, tmp_path: Path, stop_nimg: int
 ) -> None:
-    config = replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
-    whole = train(config, tiny_data, tmp_path / "whole")
-    parts = tmp_path / "parts"
-    cut = replace(config, schedule=replace(config.schedule, state_kimg=0.008, tick_kimg=1000.0, kimg=stop_nimg / 1000))
-    train(cut, tiny_data, parts)
-    saved = find_state(parts)
-    assert saved is not None
-    assert saved["cur_nimg"] == stop_nimg
-    resumed = train(config, tiny_data, parts, saved)
+    schedule = replace(labelled.schedule, state_kimg=0.008, tick_kimg=1000.0, kimg=stop_nimg / 1000)
+    train(replace(labelled, schedule=schedule), tiny_data, tmp_path)
+    saved = find_state(tmp_path)
+    assert saved is not None and saved["cur_nimg"] == stop_nimg
+    resumed = train(labelled, tiny_data, tmp_path, saved)
     assert_same(resumed.state.state_dict(), whole.state.state_dict())
     name = "network-snapshot-000000.pkl"
-    first, second = (torch.load(folder / name, weights_only=True) for folder in (parts, tmp_path / "whole"))
+    first, second = (torch.load(folder / name, weights_only=True) for folder in (tmp_path, whole.run_dir))
     assert_same(first["G_ema"], second["G_ema"])
 
 
-def test_stats_go_on_where_they_stood(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+def test_stats_continue_on_resume(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     """A tick that spans a restart averages over both parts, and rows are neither lost nor doubled."""
     config = replace(tiny_config, schedule=replace(tiny_config.schedule, state_kimg=0.008))
     train(config, tiny_data, tmp_path / "whole")
@@ -130,30 +135,26 @@ def test_stats_go_on_where_they_stood(tiny_config: RunConfig, tiny_data: Path, t
 
 
 def test_files_of_a_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    schedule = replace(tiny_config.schedule, kimg=2.0, batch=200, tick_kimg=1.0, keep=2)
-    plain = replace(tiny_config, schedule=schedule, augment=replace(tiny_config.augment, mode="noaug"))
-    loop = train(plain, tiny_data, run_dir)
-    names = {path.name for path in run_dir.iterdir()}
-    snapshots = {name for name in names if name.startswith("network-snapshot")}
-    assert snapshots == {"network-snapshot-000001.pkl", "network-snapshot-000002.pkl"}
-    assert {"reals.png", "fakes_init.png", "fakes000000.png", "fakes000002.png", "stats.jsonl"} <= names
-    assert {"training-state-latest.pt", "training-state-previous.pt"} <= names
-    newest = run_dir / "network-snapshot-000002.pkl"
+    """Of a run between its 984th and 1000th image, which keeps one snapshot."""
+    schedule = replace(tiny_config.schedule, kimg=1.0, tick_kimg=0.008, keep=1)
+    loop = TrainingRun(replace(tiny_config, schedule=schedule), ImageDataset(tiny_data), tmp_path, CPU)
+    loop.state.cur_nimg = 984
+    supervise(loop)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {name for name in names if name.startswith("network-snapshot")} == {"network-snapshot-000001.pkl"}
+    assert names >= {"fakes000000.png", "fakes000001.png", "training-state-latest.pt", "training-state-previous.pt"}
+    newest = tmp_path / "network-snapshot-000001.pkl"
     generator, discriminator = load_generator(newest), load_discriminator(newest)
-    assert not generator.training
-    assert not any(p.requires_grad for p in generator.parameters())
-    z = torch.randn(2, 8)
+    assert not generator.training and not any(p.requires_grad for p in generator.parameters())
+    z, image = torch.randn(2, 8), torch.randn(2, 3, 16, 16)
     assert torch.equal(generator(z, noise_mode="const"), loop.state.G_ema(z, noise_mode="const"))
-    image = torch.randn(2, 3, 16, 16)
     assert torch.equal(discriminator(image), loop.state.D.eval()(image))
 
 
 def test_frozen_layers_stay(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     config = replace(tiny_config, discriminator=replace(tiny_config.discriminator, freeze_layers=2))
-    dataset = ImageDataset(tiny_data)
-    (tmp_path / "run").mkdir()
-    loop = TrainingRun(shorter(config, 0.016), dataset, tmp_path / "run", CPU)
+    config = replace(config, schedule=replace(config.schedule, kimg=0.016))
+    loop = TrainingRun(config, ImageDataset(tiny_data), tmp_path, CPU)
     layers = list(loop.state.D.layers_from_image())
     before = [layer.weight.clone() for layer in layers]
     supervise(loop)
@@ -161,61 +162,33 @@ def test_frozen_layers_stay(tiny_config: RunConfig, tiny_data: Path, tmp_path: P
     assert changed == [False, False] + [True] * (len(layers) - 2)
 
 
-def test_failing_metrics_do_not_end_the_training(
+def test_metrics_that_a_stop_prevented_are_computed_on_resume(
     tiny_config: RunConfig,
     tiny_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*arguments: object) -> None:
-        raise RuntimeError("out of memory")
+    """Once, of the snapshot as old as the state; a metric that fails does not end the training."""
+    errors: list[BaseException] = [RuntimeError("out of memory"), KeyboardInterrupt()]
 
-    monkeypatch.setattr("training.run.training_run.evaluate_snapshot", fail)
-    config = shorter(
-        replace(tiny_config, schedule=replace(tiny_config.schedule, metrics=("proxy_fd_randconv_v1",))), 0.016
-    )
-    loop = train(config, tiny_data, tmp_path / "run")
-    assert loop.state.cur_nimg == 16
-    assert "failed, training continues: out of memory" in capsys.readouterr().out
-    assert find_state(tmp_path / "run")["cur_nimg"] == 16  # type: ignore[index]
+    def measure(names: tuple[str, ...], G: object, dataset: object, snapshot: Path, seed: int) -> list[Any]:
+        if errors:
+            raise errors.pop()
+        row = replace(RESULT, metric=METRIC, snapshot=snapshot.name, snapshot_hash=file_sha256(snapshot))
+        append_rows([row], snapshot.parent)
+        return []
 
-
-def metric_rows(run_dir: Path) -> list[dict[str, Any]]:
-    return [{**row, "seconds": 0, "timestamp": 0, "real_cached": False} for row in read_rows(run_dir, METRIC)]
-
-
-@pytest.mark.filterwarnings("ignore:a Frechet distance")
-def test_metrics_that_a_stop_prevented_are_computed_on_resume(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("training.run.training_run.evaluate_snapshot", measure)
     config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.016, metrics=(METRIC,)))
-    train(config, tiny_data, tmp_path / "whole")
-    expected = metric_rows(tmp_path / "whole")
-    assert [row["snapshot"] for row in expected] == ["network-snapshot-000000.pkl"]
-
-    def stop(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    parts = tmp_path / "parts"
-    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
-        stopping.setattr("training.run.training_run.evaluate_snapshot", stop)
-        train(config, tiny_data, parts)
-    saved = find_state(parts)
-    assert saved is not None and saved["cur_nimg"] == 16 and metric_rows(parts) == []
-    train(config, tiny_data, parts, saved)
-    assert metric_rows(parts) == expected
-    train(config, tiny_data, parts, find_state(parts))  # nothing is missing now
-    assert metric_rows(parts) == expected
-
-
-def test_only_a_snapshot_of_the_same_moment_is_measured_on_resume(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
-) -> None:
-    """Names of snapshots count thousands of images: that of this thousand may be older than the state."""
-    loop = train(shorter(tiny_config, 0.016), tiny_data, tmp_path / "run")
-    assert missed_metrics((METRIC,), loop.output.snapshot_path(16), 16) == (METRIC,)
-    assert missed_metrics((METRIC,), loop.output.snapshot_path(16), 24) == ()
-    assert missed_metrics((), loop.output.snapshot_path(16), 16) == ()
-    assert missed_metrics((METRIC,), loop.run_dir / "network-snapshot-000007.pkl", 16) == ()
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tiny_data, tmp_path)
+    for num_rows in (0, 1, 1):
+        saved = find_state(tmp_path)
+        assert saved is not None and saved["cur_nimg"] == 16
+        train(config, tiny_data, tmp_path, saved)
+        assert [row["snapshot"] for row in read_rows(tmp_path, METRIC)] == ["network-snapshot-000000.pkl"] * num_rows
+    assert "failed, training continues: out of memory" in capsys.readouterr().out
+    snapshot = tmp_path / "network-snapshot-000000.pkl"  # of 16 images; the name counts thousands
+    assert missed_metrics(("other",), snapshot, 16) == ("other",)
+    assert missed_metrics(("other",), snapshot, 24) == missed_metrics((), snapshot, 16) == ()

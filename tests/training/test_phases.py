@@ -1,11 +1,11 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
-from weakref import finalize
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torch_utils import distributed
@@ -14,7 +14,7 @@ from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.losses import build_phases, logistic
 from training.losses.logistic import LogisticLoss
-from training.phases import MicroBatch
+from training.phases import MicroBatch, Phase
 from training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -28,6 +28,10 @@ def micro_batch(state: TrainState, mix: bool = False) -> MicroBatch:
 @pytest.fixture
 def state(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> TrainState:
     return TrainState(tiny_config, tiny_spec, CPU)
+
+
+def phase_of(state: TrainState, name: str) -> Phase:
+    return next(phase for phase in build_phases(state) if phase.name == name)
 
 
 def test_only_the_phases_a_config_needs(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
@@ -48,11 +52,6 @@ def test_a_phase_moves_its_own_network_only(state: TrainState) -> None:
             assert moved is (net is phase.trained.network), phase.name
 
 
-def test_lazy_phases_are_due_at_their_interval(state: TrainState) -> None:
-    due = {phase.name: [i for i in range(6) if phase.is_due(i)] for phase in build_phases(state)}
-    assert due == {"G_main": [0, 1, 2, 3, 4, 5], "G_pl": [0, 2, 4], "D_main": [0, 1, 2, 3, 4, 5], "D_r1": [0, 2, 4]}
-
-
 def test_adam_is_scaled_for_lazy_regularisation(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     loss = replace(tiny_config.loss, pl_weight=0.0, pl_interval=4, r1_interval=16)
     state = TrainState(replace(tiny_config, loss=loss), tiny_spec, CPU)
@@ -67,8 +66,7 @@ def test_running_mean_of_w_moves_once_a_phase_and_not_by_mixed_latents(state: Tr
     mapping = state.G.mapping_network
     with torch.no_grad():
         w = torch.cat([state.G_ema.mapping_network(batch.latents.z) for batch in batches])
-    phase = next(phase for phase in build_phases(state) if phase.name == "D_main")
-    phase.step(batches)
+    phase_of(state, "D_main").step(batches)
     torch.testing.assert_close(mapping.w_avg, 0.005 * w.mean(dim=0))
 
 
@@ -90,42 +88,29 @@ def test_path_length_bookkeeping(state: TrainState) -> None:
     assert state.loss_buffers["pl_mean"].item() == pytest.approx(0.01 * stats["Loss/path_length"].mean)
 
 
-def spoil_lengths(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets the first path length of each micro-batch be what is given."""
-    factor, measure = [1.0], logistic.path_lengths
-
-    def spoiled(*arguments: Tensor) -> Tensor:
-        lengths = measure(*arguments)
-        return torch.cat([lengths[:1] * factor[0], lengths[1:]])
-
-    monkeypatch.setattr(logistic, "path_lengths", spoiled)
-    return lambda value: factor.__setitem__(0, value)
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_path_length_that_is_not_finite_does_not_move_the_mean(
     state: TrainState, monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
-    spoil = spoil_lengths(monkeypatch)
-    phase = next(phase for phase in build_phases(state) if phase.name == "G_pl")
-    means = []
+    measure, means = logistic.path_lengths, []
     for factor in (1.0, bad, 1.0):
-        spoil(factor)
-        phase.step([micro_batch(state), micro_batch(state)])
+        monkeypatch.setattr(logistic, "path_lengths", lambda *arguments, factor=factor: measure(*arguments) * factor)
+        phase_of(state, "G_pl").step([micro_batch(state), micro_batch(state)])
         state.finite.end_step()
         means.append(state.loss_buffers["pl_mean"].item())
     assert 0 < means[0] == means[1] < means[2]
     assert state.finite.total_bad == 1 and state.finite.consecutive_bad == 0
 
 
-def test_styles_that_are_not_finite_do_not_move_their_mean(state: TrainState) -> None:
+def test_what_is_not_finite_moves_neither_the_mean_style_nor_the_weights(state: TrainState) -> None:
     mapping = state.G.mapping_network
-    phase = next(phase for phase in build_phases(state) if phase.name == "D_main")
+    phase = phase_of(state, "D_main")
     phase.step([micro_batch(state)])
     before, bad = mapping.w_avg.clone(), micro_batch(state)
-    bad.latents.z[0, 0] = math.nan
+    bad.latents.z[0, 0] = bad.images[0, 0, 0, 0] = math.nan
     phase.step([bad])
     assert torch.equal(mapping.w_avg, before) and before.any()
+    assert all(p.isfinite().all() for p in state.D.parameters())
     phase.step([micro_batch(state)])
     assert mapping.w_avg.isfinite().all() and not torch.equal(mapping.w_avg, before)
 
@@ -152,54 +137,9 @@ def test_two_ranks_agree_on_what_is_not_finite(tiny_config: RunConfig) -> None:
     spawn(agree_on_what_is_not_finite, 2, tiny_config)
 
 
-def poison(state: TrainState, name: str) -> None:
-    bad = torch.tensor(math.nan)
-    places: dict[str, Callable[[], Any]] = {
-        "weight": lambda: state.D.epilogue.out.weight.data[0, 0].copy_(bad),
-        "buffer": lambda: state.G.mapping_network.w_avg[0].copy_(bad),
-        "average's buffer": lambda: state.G_ema.mapping_network.w_avg[0].copy_(bad),
-        "mean path length": lambda: state.loss_buffers["pl_mean"].copy_(bad),
-        "probability": lambda: state.ada.p.copy_(bad),
-        "first moment": lambda: state.g.optimizer.state[state.g.parameters[-1]]["exp_avg"].view(-1)[0].copy_(bad),
-        "second moment": lambda: state.d.optimizer.state[state.d.parameters[0]]["exp_avg_sq"].view(-1)[0].copy_(bad),
-    }
-    places[name]()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "weight", "buffer", "average's buffer", "mean path length", "probability", "first moment", "second moment",
-    ],
-)  # fmt: skip
-def test_a_state_is_good_only_where_all_that_is_saved_is_finite(state: TrainState, name: str) -> None:
-    for phase in build_phases(state):
-        phase.step([micro_batch(state)])
-    state.finite.end_step()
-    assert state.all_finite()
-    poison(state, name)
-    assert not state.all_finite()
-
-
-def test_a_mean_path_length_that_an_older_version_saved_as_nan_begins_anew(state: TrainState) -> None:
-    values = state.state_dict()
-    state.load_state_dict(
-        {k: v for k, v in values.items() if k != "loss_buffers"} | {"pl_mean": torch.tensor(math.nan)}
-    )
-    assert state.loss_buffers["pl_mean"] == 0
-
-
-def test_non_finite_gradients_do_not_reach_the_weights(state: TrainState) -> None:
-    phase = next(phase for phase in build_phases(state) if phase.name == "D_main")
-    batch = micro_batch(state)
-    batch.images[0, 0, 0, 0] = float("nan")
-    phase.step([batch])
-    assert all(p.isfinite().all() for p in state.D.parameters())
-
-
 def test_steps_that_overflow_are_left_out_in_half_precision(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     state = TrainState(replace(tiny_config, performance=PerformanceConfig("fp16")), tiny_spec, CPU)
-    phase = next(phase for phase in build_phases(state) if phase.name == "D_main")
+    phase = phase_of(state, "D_main")
     good, bad = micro_batch(state), micro_batch(state)
     bad.images[0, 0, 0, 0] = float("inf")
 
@@ -217,64 +157,57 @@ def test_steps_that_overflow_are_left_out_in_half_precision(tiny_config: RunConf
     assert not any(torch.equal(a, b) for a, b in zip(before, everything(), strict=True) if a.any())
 
 
-def stored_bytes(state: TrainState, run: Callable[[], None]) -> int:
-    """The most bytes that backward passes wait for at one time, the networks' own left out; a storage counts once."""
-    own = {t.untyped_storage().data_ptr() for net in (state.G, state.D) for t in net.state_dict().values()}
-    holders: dict[int, int] = {}
-    held, most = 0, 0
-
-    class Packed:
-        def __init__(self, tensor: Tensor) -> None:
-            self.tensor = tensor
-
-    def drop(key: int, size: int) -> None:
-        nonlocal held
-        holders[key] -= 1
-        held -= 0 if holders[key] else size
-
-    def pack(tensor: Tensor) -> Packed:
-        nonlocal held, most
-        packed, storage = Packed(tensor), tensor.untyped_storage()
-        key, size = storage.data_ptr(), storage.nbytes()
-        if key not in own:
-            holders[key] = holders.get(key, 0) + 1
-            held += size if holders[key] == 1 else 0
-            most = max(most, held)
-            finalize(packed, drop, key, size)
-        return packed
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda packed: packed.tensor):
-        run()
-    return most
+POISON: dict[str, Callable[[TrainState], Tensor]] = {
+    "weight": lambda state: state.D.epilogue.out.weight.data,
+    "buffer": lambda state: state.G.mapping_network.w_avg,
+    "average's buffer": lambda state: state.G_ema.mapping_network.w_avg,
+    "mean path length": lambda state: state.loss_buffers["pl_mean"],
+    "probability": lambda state: state.ada.p,
+    "first moment": lambda state: state.g.optimizer.state[state.g.parameters[-1]]["exp_avg"],
+    "second moment": lambda state: state.d.optimizer.state[state.d.parameters[0]]["exp_avg_sq"],
+}
 
 
-def test_the_discriminator_differentiates_fakes_and_reals_one_after_the_other(state: TrainState) -> None:
-    """Half of what is stored, and the gradients of the sum."""
-    losses, batch, found = LogisticLoss(state), micro_batch(state), []
-    state.D.requires_grad_(True)
-
-    def jointly() -> None:
-        torch.stack(list(losses.d_main(batch))).sum().backward()
-
-    def in_turn() -> None:
-        next(phase for phase in build_phases(state) if phase.name == "D_main").accumulate([batch])
-
-    for run in (jointly, in_turn):
-        torch.manual_seed(0)
-        state.D.zero_grad()
-        size = stored_bytes(state, run)
-        found.append((size, [p.grad for p in state.D.parameters() if p.grad is not None]))
-    (size_jointly, expected), (size_in_turn, grads) = found
-    assert 0.4 * size_jointly < size_in_turn < 0.6 * size_jointly
-    for grad, other in zip(grads, expected, strict=True):
-        torch.testing.assert_close(grad, other, rtol=1e-5, atol=1e-7)
+@pytest.mark.parametrize("name", POISON)
+def test_a_state_is_good_only_where_all_that_is_saved_is_finite(state: TrainState, name: str) -> None:
+    for phase in build_phases(state):
+        phase.step([micro_batch(state)])
+    state.finite.end_step()
+    assert state.all_finite()
+    POISON[name](state).view(-1)[0] = math.nan
+    assert not state.all_finite()
 
 
-def test_the_reported_loss_is_that_of_both_kinds_for_each_image(state: TrainState) -> None:
-    list(LogisticLoss(state).d_main(micro_batch(state)))
-    stats = state.stats.collect()
-    assert stats["Loss/D/loss"].num == 4
-    assert stats["Loss/D/loss"].mean == pytest.approx(2 * math.log(2), rel=0.1)  # it knows nothing yet
+def test_terms_are_differentiated_one_after_the_other(state: TrainState) -> None:
+    """So the activations of one term are stored at a time."""
+    order: list[str] = []
+
+    def terms(batch: MicroBatch) -> Iterator[Tensor]:
+        for name in ("first", "second"):
+            term = state.D.epilogue.out.weight.sum()
+            term.register_hook(lambda gradient, name=name: order.append(f"{name} backward"))
+            order.append(name)
+            yield term
+
+    replace(phase_of(state, "D_main"), loss=terms).step([micro_batch(state)])
+    assert order == ["first", "first backward", "second", "second backward"]
+    assert len(list(LogisticLoss(state).d_main(micro_batch(state)))) == 2  # generated and real images
+
+
+def test_only_path_length_forgoes_fused_attention(state: TrainState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second derivatives need PyTorch's plain formulation."""
+    allowed, attention, cuda = [], F.scaled_dot_product_attention, torch.backends.cuda
+
+    def recorded(*args: Any, **kwargs: Any) -> Tensor:
+        allowed.append(cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.cudnn_sdp_enabled())
+        assert cuda.math_sdp_enabled()
+        return attention(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
+    for phase in build_phases(state):
+        allowed.clear()
+        phase.step([micro_batch(state)])
+        assert set(allowed) == {"G_main": {True}, "G_pl": {False}, "D_main": {True}, "D_r1": set()}[phase.name]
 
 
 def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
@@ -295,7 +228,7 @@ def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: Dataset
         gradients = []
         for batches in ([whole], parts):
             state = TrainState(config, tiny_spec, CPU)
-            phase = next(phase for phase in build_phases(state) if phase.name == name)
+            phase = phase_of(state, name)
             phase.step(batches)
             gradients.append({n: p.grad for n, p in phase.trained.network.named_parameters() if p.grad is not None})
         assert gradients[0].keys() == gradients[1].keys()

@@ -26,14 +26,6 @@ def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert row["Timing/sec_per_kimg"]["mean"] == pytest.approx(5.0, abs=0.1)
 
 
-def test_other_ranks_are_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Reporter(tmp_path, CPU, 0, 1000, is_quiet=True)
-    report.status(500, 0.0, {}, 0)
-    report.log("hello")
-    assert capsys.readouterr().out == ""
-    assert not list(tmp_path.iterdir())
-
-
 def test_rows_after_the_saved_state_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / STATS_FILE
     path.write_text('{"cur_nimg": 0}\n{"cur_nimg": 16}\n{"cur_nimg": 32}\n{"cur_nimg": 4', encoding="utf-8")

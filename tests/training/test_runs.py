@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dnnlib.dataclass_values import ConfigError
-from training.checkpoint.files import CheckpointError
 from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.run.folder import OPTIONS_FILE, new_run, newest_matching_run, read_options
@@ -30,8 +29,11 @@ def changed(config: RunConfig, group: str, **values: object) -> RunConfig:
     return replace(config, **{group: replace(getattr(config, group), **values)})  # type: ignore[arg-type]
 
 
-def test_goes_on_where_only_length_and_place_changed(config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec) -> None:
+def test_resumes_where_only_length_place_and_speed_changed(
+    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec
+) -> None:
     ours = changed(changed(config, "schedule", kimg=9.0, keep=3), "data", path="/elsewhere/flowers.zip", workers=4)
+    ours = changed(ours, "performance", compile="1", cuda_graphs=True, recomputed_stages=1)
     assert newest_matching_run(run_dir.parent, ours, tiny_spec) == (run_dir, ours)
 
 
@@ -41,6 +43,7 @@ def test_goes_on_where_only_length_and_place_changed(config: RunConfig, run_dir:
         ("data", {"path": "/somewhere/cats.zip"}, "cats.zip here"),
         ("loss", {"r1_gamma": 9.0}, "loss.r1_gamma"),
         ("schedule", {"batch_gpu": 4}, "schedule.batch_gpu"),
+        ("performance", {"precision": "bf16"}, "performance.precision (fp32 there, bf16 here)"),
     ],
 )
 def test_other_settings_are_named(
@@ -58,20 +61,7 @@ def test_other_settings_are_named(
     assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)  # an older one may match
 
 
-def test_other_images_do_not_match(config: RunConfig, run_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"label_dim \(0 there, 2 here\)"):
-        newest_matching_run(run_dir.parent, config, DatasetSpec(16, 16, 3, label_dim=2))
-
-
-def test_damage_is_not_taken_for_a_run_that_never_saved(
-    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec
-) -> None:
-    (run_dir / STATE_LATEST).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no training state there can be read"):
-        newest_matching_run(run_dir.parent, config, tiny_spec)
-
-
-def test_a_fine_tuned_run_goes_on_with_what_it_was_tuned_with(
+def test_a_fine_tuned_run_keeps_its_settings_on_resume(
     config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path
 ) -> None:
     tuned = changed(changed(config, "augment", speed_kimg=100.0), "ema", rampup=None)
@@ -80,7 +70,7 @@ def test_a_fine_tuned_run_goes_on_with_what_it_was_tuned_with(
     assert newest_matching_run(tmp_path, config, tiny_spec) == (run_dir, tuned)
 
 
-def test_folders_of_other_programs_and_damage_are_passed_over(
+def test_folders_of_other_programs_and_damaged_ones_are_skipped(
     config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec
 ) -> None:
     for number, text in enumerate(['{"num_gpus": 1, "loss_kwargs": {}}', '{"data": 3}', "{", "[]"], start=1):
@@ -94,9 +84,12 @@ def test_folders_of_other_programs_and_damage_are_passed_over(
 
 
 def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> None:
+    """By the format of its images, and by their content."""
     run_dir = new_run(tmp_path, config)
     write_state(run_dir, state_values(TrainState(config, tiny_spec, torch.device("cpu")), content_hash="a"))
     assert newest_matching_run(tmp_path, config, tiny_spec, "a") == (run_dir, config)
+    with pytest.raises(ConfigError, match=r"label_dim \(0 there, 2 here\)"):
+        newest_matching_run(tmp_path, config, DatasetSpec(16, 16, 3, label_dim=2), "a")
     with pytest.raises(ConfigError, match="the content of the data set"):
         newest_matching_run(tmp_path, config, tiny_spec, "b")
     assert newest_matching_run(tmp_path, config, tiny_spec, "b", force=True) == (run_dir, config)

@@ -16,47 +16,30 @@ def full() -> OSError:
     return OSError(errno.ENOSPC, "No space left on device")
 
 
-def patience(said: list[str], retries: int = 3, stop_after: int = 1000) -> DiskFullRetry:
-    asked = iter(range(1_000_000))
-    return DiskFullRetry(retries, 0.01, said.append, lambda: next(asked) >= stop_after)
-
-
-def test_waits_until_there_is_space(tmp_path: Path) -> None:
-    said: list[str] = []
-    failures = [full(), full()]
+def test_waits_until_there_is_space_and_gives_up_after_the_stated_number(tmp_path: Path) -> None:
+    failures: list[OSError] = []
+    logged: list[str] = []
 
     def write() -> None:
         if failures:
             raise failures.pop()
         (tmp_path / "a").write_text("x")
 
-    patience(said).write(write, tmp_path / "a")
-    assert (tmp_path / "a").exists() and len(said) == 2
-    assert "the disk is full" in said[0] and "3 more times" in said[0] and "2 more times" in said[1]
+    def attempt(*errors: OSError, stop: bool = False) -> None:
+        logged.clear()
+        failures[:] = errors
+        DiskFullRetry(3, 0.01, logged.append, lambda: stop).write(write, tmp_path / "a")
 
-
-def test_gives_up_after_the_stated_number(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    def write() -> None:
-        raise full()
-
+    attempt(full(), full())
+    assert (tmp_path / "a").exists()
+    assert "the disk is full" in logged[0] and "3 more times" in logged[0] and "2 more times" in logged[1]
     with pytest.raises(DiskFullError, match="--resume=latest"):
-        patience(said).write(write, tmp_path / "a")
-    assert len(said) == 3
+        attempt(*[full()] * 4)
     with pytest.raises(DiskFullError, match="Stopped while waiting"):
-        patience([], stop_after=0).write(write, tmp_path / "a")
-
-
-def test_other_errors_are_not_waited_for(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    def write() -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
+        attempt(full(), stop=True)
     with pytest.raises(PermissionError):
-        patience(said).write(write, tmp_path / "a")
-    assert not said
+        attempt(PermissionError(errno.EACCES, "Permission denied"))
+    assert not logged
 
 
 def test_a_full_disk_is_recognised_through_torch_and_leaves_the_last_state(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from dnnlib.dataclass_values import to_plain
 from dnnlib.file_kinds import foreign_folder, foreign_kind
@@ -20,19 +21,16 @@ VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be read as what was asked for; the message names it and the remedy."""
+    """A file cannot be read as requested; the message names it and the remedy."""
 
 
 def write(path: Path, values: dict[str, Any]) -> None:
-    """`torch.save` plain data under a name that appears only when the file is whole. Raises OSError.
-
-    Tensors of a GPU are written as those of the CPU: the file opens on any machine.
-    """
-    values = on_cpu(values)
+    """`torch.save` plain data, with all tensors on the CPU, to a file that gets its name when complete. Raises OSError."""
+    values = tree_map_only(torch.Tensor, torch.Tensor.cpu, values)
     with atomic_write(path) as file:
         try:
             torch.save(values, file)
-        except RuntimeError as error:  # how torch passes on that it could not write
+        except RuntimeError as error:  # torch hides the OSError of a failed write in its context
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
@@ -51,21 +49,11 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def on_cpu(value: Any) -> Any:
-    """Nested plain data with all tensors in the memory of the CPU."""
-    if isinstance(value, dict):
-        return {key: on_cpu(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        parts = [on_cpu(part) for part in value]
-        return parts if isinstance(value, list) else tuple(parts)
-    return value.cpu() if isinstance(value, torch.Tensor) else value
-
-
 def read(path: str | Path, expected_format: str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The plain data of a file of ours; runs no code from it. Raises CheckpointError."""
     path = existing_file(path)
     try:
-        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+        with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums
             damaged = archive.testzip()
         if damaged is not None:
             raise CheckpointError(
@@ -79,7 +67,7 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
         NotImplementedError,
     ) as error:  # fmt: skip
         reason = str(error).strip().split("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch would advise to run what is in it
+        if isinstance(error, pickle.UnpicklingError):  # torch's message advises to run the code in it
             reason = "it holds more than tensors and plain values; nothing in it is run"
         raise CheckpointError(f"{path}: not a file of this program, or damaged ({reason})") from error
     found = values.get("format") if isinstance(values, dict) else None
@@ -97,7 +85,7 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
 
 
 def header(file_format: str, config: RunConfig, spec: DatasetSpec, cur_nimg: int) -> dict[str, Any]:
-    """What both kinds of file begin with."""
+    """The fields that snapshots and states begin with."""
     return {
         "format": file_format,
         "version": VERSION,

@@ -1,13 +1,15 @@
-"""Snapshots, the networks to use: saved, read (published and exported ones too), made into networks."""
+"""Network snapshots: save, read (also published and exported ones), build their networks."""
 
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from dnnlib.dataclass_values import ConfigError, build
+from dnnlib.files import atomic_write
 from training.checkpoint.files import (
     SNAPSHOT_FORMAT,
     CheckpointError,
@@ -19,7 +21,6 @@ from training.checkpoint.files import (
 )
 from training.checkpoint.published import import_published
 from training.checkpoint.published_pickle import PublishedFileError
-from training.checkpoint.safetensors_file import load_library, read_safetensors, write_safetensors
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -45,8 +46,10 @@ def read_snapshot(
     Raises CheckpointError.
     """
     path = existing_file(path)
+    with open(path, "rb") as file:
+        is_published = file.read(1) == b"\x80"  # a bare pickle; ours are zip archives
     try:
-        if is_pickle(path):
+        if is_published:
             return import_published(path)
         values = read_exported(path) if path.suffix == SAFETENSORS else read(path, SNAPSHOT_FORMAT, device)
         return RunConfig.from_dict(values["config"]), build(DatasetSpec, values["dataset"], "dataset"), values
@@ -56,39 +59,47 @@ def read_snapshot(
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from error
 
 
-def is_pickle(path: Path) -> bool:
-    """Whether a file starts like a bare pickle, as published checkpoints do; ours are zip archives."""
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x80"
+def load_safetensors(path: Path) -> ModuleType:
+    """The package safetensors, which is optional. Raises CheckpointError."""
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise CheckpointError(f"{path}: .safetensors needs one more package: pip install safetensors") from error
+    return safetensors
 
 
 def read_exported(path: Path) -> dict[str, Any]:
-    """What `export_snapshot` wrote to a .safetensors file."""
-    tensors, metadata = read_safetensors(path)
+    """The header and networks in a .safetensors file of `export_snapshot`. Raises CheckpointError."""
+    library = load_safetensors(path)
     try:
-        values = json.loads(metadata["styleformer"])
-        for name, x in tensors.items():
-            network, parameter = re.fullmatch(EXPORTED_NAME, name).groups()  # type: ignore[union-attr]
-            values.setdefault(network, {})[parameter] = x
+        with library.safe_open(path, framework="pt") as file:
+            values: dict[str, Any] = json.loads((file.metadata() or {})["styleformer"])
+            for name in file.keys():  # noqa: SIM118
+                network, parameter = re.fullmatch(EXPORTED_NAME, name).groups()  # type: ignore[union-attr]
+                values.setdefault(network, {})[parameter] = file.get_tensor(name)
         return values
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, library.SafetensorError) as error:
         raise CheckpointError(f"{path}: not an exported network, or damaged ({error})") from error
 
 
 def export_snapshot(source: str | Path, target: Path) -> None:
-    """Rewrite any snapshot as ours (.pkl) or as .safetensors with the configuration in the header. Raises CheckpointError."""
+    """Convert a snapshot to .pkl, or to .safetensors with the configuration in the header. Raises CheckpointError, OSError."""
     if target.suffix not in (".pkl", SAFETENSORS):
         raise CheckpointError(f"{target}: the name must end in .pkl or {SAFETENSORS}")
-    if target.suffix == SAFETENSORS:
-        load_library(target)  # before long work
+    library = load_safetensors(target) if target.suffix == SAFETENSORS else None
     config, spec, values = read_snapshot(source)
     head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
     names = ("G", "D", *config.ema.averages)
-    if target.suffix == SAFETENSORS:
-        tensors = {f"{network}.{name}": x for network in names for name, x in values[network].items()}
-        write_safetensors(target, tensors, {"styleformer": json.dumps(head)})
-    else:
+    if library is None:
         write(target, head | {network: values[network] for network in names})
+        return
+    tensors = {
+        f"{network}.{name}": x.clone(memory_format=torch.contiguous_format)
+        for network in names
+        for name, x in values[network].items()
+    }
+    with atomic_write(target) as file:
+        file.write(library.torch.save(tensors, {"styleformer": json.dumps(head)}))
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: float | None = None) -> Generator:
@@ -120,28 +131,30 @@ def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> 
     return network.eval().requires_grad_(False)
 
 
-def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> None:
-    """Raise CheckpointError unless the networks of a snapshot can start a run with this configuration and images."""
-    theirs_config, theirs, _ = read_snapshot(path)
-    differences = [
-        f"{name} {getattr(theirs, field)} there, {getattr(spec, field)} here"
-        for name, field in IMAGE_FIELDS.items()
-        if getattr(theirs, field) != getattr(spec, field)
-    ]
+def weight_settings(config: RunConfig, spec: DatasetSpec) -> dict[str, object]:
+    """The settings that decide whether weights fit, by the name that messages give them."""
+    found: dict[str, object] = {name: getattr(spec, field) for name, field in IMAGE_FIELDS.items()}
     for group in ("generator", "discriminator"):
-        there, here = (
-            {"kind": c.kind, **c.weight_settings()} for c in (getattr(theirs_config, group), getattr(config, group))
-        )
-        differences += [
-            f"{group}.{name} {there.get(name)} there, {value} here"
-            for name, value in here.items()
-            if there.get(name) != value
-        ]
+        network = getattr(config, group)
+        found |= {
+            f"{group}.{name}": value for name, value in {"kind": network.kind, **network.weight_settings()}.items()
+        }
+    return found
+
+
+def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> dict[str, Any]:
+    """The tensors by network of a snapshot. Raises CheckpointError unless they fit this configuration and images."""
+    theirs_config, theirs_spec, values = read_snapshot(path)
+    there, here = weight_settings(theirs_config, theirs_spec), weight_settings(config, spec)
+    differences = [
+        f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if there.get(name) != value
+    ]
     if differences:
         raise CheckpointError(
             f"{path}: its networks do not fit this run ({'; '.join(differences)}); use the --cfg, --cond, image size and "
             f"network options of the run it comes from"
         )
+    return values
 
 
 def load_networks(path: str | Path, state: TrainState) -> None:

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dnnlib.files import temporary_name
 from training.checkpoint.files import STATE_FORMAT, CheckpointError, header, read, write
 from training.state import TrainState
 
 STATE_LATEST = "training-state-latest.pt"
 STATE_PREVIOUS = "training-state-previous.pt"
-STATE_NEW = "training-state-new.pt"  # complete, not yet renamed: a kill between two renamings leaves it
+STATE_NEW = "training-state-new.pt"  # complete, not yet renamed: left by a kill between two renamings
 
 
 def state_values(state: TrainState, content_hash: str = "") -> dict[str, Any]:
@@ -21,34 +20,18 @@ def state_values(state: TrainState, content_hash: str = "") -> dict[str, Any]:
 
 
 def write_state(run_dir: Path, values: dict[str, Any]) -> None:
-    """Write the latest state and keep the previous one; a complete state exists at every moment. Raises OSError."""
+    """Write the latest state and keep the previous one; two complete states exist at every moment. Raises OSError."""
     latest, previous, new = (run_dir / name for name in (STATE_LATEST, STATE_PREVIOUS, STATE_NEW))
-    try:
-        write(new, values)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+    write(new, values)
     if latest.exists():
-        keep_as(latest, previous)
+        os.replace(latest, previous)
     os.replace(new, latest)
 
 
-def keep_as(latest: Path, previous: Path) -> None:
-    """Hard-link a file to a second name, or rename it where the file system has no links."""
-    link = temporary_name(previous)
-    try:
-        os.link(latest, link)
-        os.replace(link, previous)
-    except OSError:
-        os.replace(latest, previous)
-    finally:
-        link.unlink(missing_ok=True)
-
-
 def find_state(run_dir: Path, log: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """The newest readable training state of a run folder, with its header; None where there is no state file at all.
+    """The newest readable training state of a run folder, with its header; None if the folder has no state file.
 
-    Raises CheckpointError if there are some, but all damaged.
+    Raises CheckpointError if all its state files are damaged.
     """
     problem: CheckpointError | None = None
     for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS):
@@ -71,16 +54,12 @@ def find_state(run_dir: Path, log: Callable[[str], None] = print) -> dict[str, A
 
 
 def restore(state: TrainState, values: dict[str, Any], path: Path) -> None:
-    """Load what `find_state` returned; raises CheckpointError where it does not fit the networks."""
+    """Load what `find_state` returned. Raises CheckpointError if it does not fit the networks."""
     try:
         state.load_state_dict(values["state"])
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        frozen = state.config.discriminator.freeze_layers
-        counting = (
-            f". --freezed={frozen} counts the layers in another order than older versions did; start from a snapshot: "
-            f"--resume=network-snapshot-....pkl"
-        )
         raise CheckpointError(
-            f"{path}: its training state does not fit these settings or this version ({reason}){counting if frozen else ''}"
+            f"{path}: its training state does not fit these settings or this version ({reason}); start from a snapshot: "
+            f"--resume=FILE"
         ) from error

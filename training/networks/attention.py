@@ -1,4 +1,4 @@
-"""The encoder layer: modulated self-attention over tokens, the heart of the generator (paper, section 3.2)."""
+"""The encoder layer: modulated self-attention over tokens (paper, section 3.2)."""
 
 import math
 from collections.abc import Sequence
@@ -23,12 +23,10 @@ def uniform_parameter(shape: list[int], fan_in: int) -> nn.Parameter:
 
 
 class Modulation(NamedTuple):
-    """What the style vectors of a batch make of one encoder layer: factors on channels, each [batch, 1, channels]."""
+    """Factors on the channels of one encoder layer, from the style vectors of a batch; each [batch, 1, channels]."""
 
     style: Tensor  # of the input, in the dtype of the weights
-    query_value: (
-        Tensor  # of queries: their demodulation times that of the keys; of values: theirs times their own style
-    )
+    query_value: Tensor  # queries: demodulation of queries times that of keys; values: demodulation times their style
     out: Tensor  # demodulation of the output map
     skip: Tensor  # demodulation of the residual map
 
@@ -36,11 +34,11 @@ class Modulation(NamedTuple):
 class EncoderLayer(nn.Module):
     """Pre-norm modulated self-attention with a modulated residual, noise and leaky ReLU.
 
-    The demodulation of queries and keys multiplies their product, so both factors are put on the queries; those of the
+    The demodulation of queries and keys multiplies their product, so both factors are applied to the queries; those of the
     values commute with attention. So no weight per sample and no attention matrix is stored.
 
-    The dtype of the tokens is that of the large products. Styles, demodulation and layer normalisation have the dtype of
-    the weights, whatever the tokens have.
+    The large products are computed in the dtype of the tokens; styles, demodulation and layer normalisation in that of the
+    weights.
     """
 
     noise_const: Tensor
@@ -64,7 +62,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor | Modulation, noise_mode: str = "random") -> Tensor:
         """Tokens [batch, tokens, width] to tokens [batch, tokens, out_width].
 
-        `w` are style vectors, [batch, w_dim], or what `modulations` made of them.
+        `w` are style vectors, [batch, w_dim], or their `modulations`.
         """
         factors = self.factors(w, x.dtype)
         normalized = F.layer_norm(x * factors.style, [self.width]).to(x.dtype)
@@ -77,17 +75,17 @@ class EncoderLayer(nn.Module):
         return bias_act(y, self.bias, dim=2, act="lrelu", gain=1, clamp=clamp, noise=noise, noise_strength=strength)
 
     def factors(self, w: Tensor | Modulation, dtype: torch.dtype) -> Modulation:
-        """What `modulations` makes of style vectors, [batch, w_dim]; factors are returned as they are."""
+        """The factors of style vectors [batch, w_dim]; factors are returned unchanged."""
         return modulations([self], [w], dtype)[0] if isinstance(w, Tensor) else w
 
     def attend(self, x: Tensor, factors: Modulation) -> tuple[Tensor, Tensor]:
-        """The modulated values of all tokens and what attention mixes from them, both [batch, tokens, width]."""
+        """The modulated values of all tokens, and the output of attention; both [batch, tokens, width]."""
         weight, width = self.qvk_weight.to(x.dtype), self.width
         if self.proj_weight is None:
             query_value, key = F.linear(x, weight).split([2 * width, width], dim=2)
             query, value = (query_value * factors.query_value).chunk(2, dim=2)
             seen_value = value
-        else:  # the projection commutes with the channel maps: project the tokens once, then make values and keys of those
+        else:  # the projection commutes with the channel maps: project the tokens once, then compute values and keys
             query, value = (F.linear(x, weight[: 2 * width]) * factors.query_value).chunk(2, dim=2)
             seen_value, key = F.linear(self.proj_weight.to(x.dtype) @ x, weight[width:]).chunk(2, dim=2)
             seen_value = seen_value * factors.query_value[:, :, width:]
@@ -96,11 +94,11 @@ class EncoderLayer(nn.Module):
         return value, mixed.transpose(1, 2).flatten(2)
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """[batch, tokens, width] to [batch, heads, tokens, width / heads], heads being neighbouring channels."""
+        """[batch, tokens, width] to [batch, heads, tokens, width / heads]; a head is a run of adjacent channels."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
     def noise(self, like: Tensor, noise_mode: str) -> Tensor:
-        """Noise [batch or 1, tokens, 1]: fresh for every token, or the stored one."""
+        """Noise [batch or 1, tokens, 1]: random per token, or the stored one."""
         if noise_mode == "random":
             return torch.randn(len(like), like.shape[1], 1, dtype=self.noise_const.dtype, device=like.device)
         if noise_mode == "const":
@@ -114,7 +112,7 @@ def modulations(layers: Sequence[EncoderLayer], ws: Sequence[Tensor], dtype: tor
     Args:
         layers: Encoder layers of any shapes.
         ws: The style vectors of each, [batch, w_dim].
-        dtype: Of the tokens, which all factors but `style` get.
+        dtype: Of the tokens and of all factors except `style`.
     """
     found: dict[int, Modulation] = {}
     for indices in indices_by_key((layer.width, layer.out_width) for layer in layers):

@@ -1,4 +1,4 @@
-"""What every generator has: the mapping network, its truncation, and images as synthesis of styles."""
+"""Base class of the generators: a mapping network followed by a synthesis network."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from training.networks.mapping import MappingNetwork, truncate
 
 
 class StyleGenerator(nn.Module):
-    """Mapping network and, made by the subclass after this, a `synthesis` network of styles.
+    """A mapping network; subclasses add `synthesis`.
 
-    `synthesis(ws, noise_mode="random", dtype=None, recomputed_stages=0)` makes images of styles [batch, num_ws, w_dim].
+    `synthesis(ws, noise_mode="random", dtype=None, recomputed_stages=0)` maps styles [batch, num_ws, w_dim] to images;
+    `synthesis.style_layers()` lists the linear maps that read each style.
     """
 
     synthesis: Any
@@ -38,7 +39,8 @@ class StyleGenerator(nn.Module):
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
         """The linear maps that read each style, by its index 0..num_ws - 1."""
-        raise NotImplementedError
+        readers: list[list[EqualizedLinear]] = self.synthesis.style_layers()
+        return readers
 
     def mapping(
         self,
@@ -61,13 +63,13 @@ class StyleGenerator(nn.Module):
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
     ) -> Tensor:
-        """Images of latents.
+        """Generate images.
 
         Args:
             z: Latents, standard normal, [batch, z_dim].
-            c: Labels, usually one-hot, [batch, c_dim]; None or anything when the generator is unconditional.
+            c: Labels, usually one-hot, [batch, c_dim]; ignored by an unconditional generator.
             truncation_psi: 1 = full variety, 0 = the mean image.
-            truncation_cutoff: Truncate only so many of the first styles; None = all.
+            truncation_cutoff: Number of styles to truncate, from the first; None = all.
             noise_mode: random, const or none.
 
         Returns:

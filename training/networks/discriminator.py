@@ -14,7 +14,7 @@ from training.networks.mapping import MappingNetwork
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
-    """x with one constant channel appended: how much the images of a group differ, on average over the features.
+    """Append a channel with the standard deviation within each group of images, averaged over the features.
 
     Images i and i + batch / group share a group. A batch smaller than the group is one group.
 
@@ -93,7 +93,7 @@ class Epilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image (and label) to logit. Architecture orig is a plain chain, resnet adds skips, skip feeds the image to all."""
+    """Image (and label) to logit. Architecture: orig = plain chain, resnet = residual blocks, skip = image into each block."""
 
     resample_filter: Tensor
 
@@ -136,7 +136,7 @@ class Discriminator(nn.Module):
         Returns:
             [batch, 1]; in two terms [batch, 2].
         """
-        if dtype is not None and dtype != image.dtype:  # tensor cores take channels last; float32 stays as it is
+        if dtype is not None and dtype != image.dtype:  # tensor cores want channels last
             image = image.to(dtype, memory_format=torch.channels_last if image.is_cuda else torch.preserve_format)
         x: Tensor | None = None
         for block in self.blocks:

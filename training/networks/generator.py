@@ -43,14 +43,14 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Tokens [batch, tokens, width] to colours [batch, tokens, img_channels] in the dtype of the weights.
 
-        `w` are style vectors, [batch, w_dim], or what `rgb_weights` made of them, [batch, img_channels, width].
+        `w` are style vectors, [batch, w_dim], or their `rgb_weights`, [batch, img_channels, width].
         """
         weight = w if w.ndim == 3 else rgb_weights([self], [w])[0]
         return torch.baddbmm(self.bias.to(x.dtype), x, weight.to(x.dtype).mT).to(self.bias.dtype)
 
 
 def rgb_weights(layers: Sequence[ToRGB], ws: Sequence[Tensor]) -> list[Tensor]:
-    """The weight of each ToRGB for its style vectors, [batch, img_channels, width]; layers of one width together."""
+    """The weight of each ToRGB for its style vectors, [batch, img_channels, width]; one product per width."""
     found: dict[int, Tensor] = {}
     for indices in indices_by_key(layer.weight.shape[1] for layer in layers):
         styles = affine_styles([layers[index].affine for index in indices], [ws[index] for index in indices])
@@ -88,8 +88,8 @@ class Stage(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Tokens [batch, tokens, width], the factors of the layers and the weight of ToRGB to tokens and an image.
 
-        The image has the size of this stage. Of a recomputed stage the backward pass finds the input of each layer alone,
-        and computes the rest of it again.
+        The image has the size of this stage. A recomputed stage stores only the input of each layer; the backward pass
+        computes the rest again.
         """
         x = x + self.pos_embedding.to(x.dtype)
         for layer, f in zip(self.layers, factors, strict=True):
@@ -98,12 +98,12 @@ class Stage(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Styles to image: every stage adds its colours to the enlarged image of the stage before."""
+    """Styles to image: each stage adds its colours to the up-sampled image of the stage before."""
 
     def __init__(
         self, config: GeneratorConfig, spec: DatasetSpec, sizes: Sequence[tuple[int, int]] | None = None
     ) -> None:
-        """Make the stages of these (height, width), smallest first; None = all stages of the images."""
+        """`sizes` are the (height, width) of the stages, smallest first; None = all stages of the images."""
         super().__init__()
         if sizes is None:
             config.check(spec)
@@ -122,13 +122,13 @@ class SynthesisNetwork(nn.Module):
     def forward(
         self, ws: Tensor, noise_mode: str = "random", dtype: torch.dtype | None = None, recomputed_stages: int = 0
     ) -> Tensor:
-        """Styles to images; every layer consumes one style, a stage's ToRGB that of the next stage's first layer.
+        """Styles to images; each layer reads one style, the ToRGB of a stage that of the next stage's first layer.
 
         Args:
             ws: Styles, [batch, num_ws, w_dim].
             noise_mode: random (fresh), const (the stored noise) or none.
-            dtype: Of the tokens and the large products; None = that of the weights, which the image always has.
-            recomputed_stages: How many of the last stages the backward pass computes again instead of storing them.
+            dtype: Of the tokens and the large products; None = that of the weights, which is that of the image.
+            recomputed_stages: Number of stages, from the last, that the backward pass recomputes instead of storing.
 
         Returns:
             [batch, img_channels, height, width], about -1..1.
@@ -155,7 +155,7 @@ class SynthesisNetwork(nn.Module):
     def modulate(
         self, stages: Sequence[Stage], ws: Tensor, dtype: torch.dtype
     ) -> tuple[list[list[Modulation]], list[Tensor]]:
-        """What the styles make of all layers: for each stage the factors of its encoder layers, and the weight of ToRGB."""
+        """The factors of the encoder layers of each stage, and the weight of its ToRGB."""
         each_w = ws.unbind(dim=1)
         found = iter(modulations([layer for stage in stages for layer in stage.encoder_layers], each_w, dtype))
         factors = [list(islice(found, count)) for count in self.num_layers]
@@ -163,7 +163,7 @@ class SynthesisNetwork(nn.Module):
         return factors, rgb_weights([stage.to_rgb for stage in stages], rgb_ws)
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
-        """The linear maps that read each style: the encoder layer of that number, and the ToRGB of the stage before."""
+        """The linear maps that read each style: its encoder layer, and the ToRGB of the stage before."""
         readers: list[list[EqualizedLinear]] = [[] for _ in range(sum(self.num_layers) + 1)]
         index = 0
         for stage in cast("list[Stage]", list(self.stages)):
@@ -180,8 +180,3 @@ class Generator(StyleGenerator):
     def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
         super().__init__(config, spec, config.num_ws)
         self.synthesis = SynthesisNetwork(config, spec)
-
-    def style_layers(self) -> list[list[EqualizedLinear]]:
-        """The linear maps that read each style."""
-        readers: list[list[EqualizedLinear]] = self.synthesis.style_layers()
-        return readers

@@ -1,8 +1,8 @@
 """Attention stages as published up to 32 or 64 px, StyleGAN2's convolutional synthesis stages above, for large images.
 
-The paper's Styleformer-C combines both; its layout was never published, so this is a reading of our own: the mapping network,
-the styles and the sum of ToRGB outputs are those of Styleformer, the stages above are those of StyleGAN2 (arXiv 1912.04958,
-figure 2). Cost and memory grow linearly with the pixels.
+The layout of the paper's Styleformer-C, which combines both, is not published. Here the mapping network, the styles and the sum
+of ToRGB outputs are those of Styleformer, the stages above are those of StyleGAN2 (arXiv 1912.04958, figure 2). Cost and memory
+grow linearly with the pixels.
 """
 
 import math
@@ -70,7 +70,7 @@ class HybridConfig(GeneratorConfig):
 class ModulatedConv2d(nn.Module):
     """3x3 convolution with modulation and demodulation, noise, bias and leaky ReLU (StyleGAN2, section 2.2).
 
-    The style scales the input, and the demodulation, one product of squares, the output: no weight per sample is stored.
+    The style scales the input and the demodulation the output, so no weight per sample is stored.
     """
 
     noise_const: Tensor
@@ -163,6 +163,14 @@ class HybridSynthesis(SynthesisNetwork):
             image = upsample(image) + colors
         return image
 
+    def style_layers(self) -> list[list[EqualizedLinear]]:
+        """The linear maps that read each style."""
+        readers = super().style_layers()
+        for stage in cast("list[ConvStage]", list(self.conv_stages)):
+            readers[-1].append(stage.conv0.affine)  # beside the ToRGB of the stage before
+            readers += [[stage.conv1.affine], [stage.to_rgb.affine]]
+        return readers
+
 
 class HybridGenerator(StyleGenerator):
     """Mapping network and hybrid synthesis network."""
@@ -171,16 +179,6 @@ class HybridGenerator(StyleGenerator):
         num_convolutions = 2 * len(config.split(spec)[1])
         super().__init__(config, spec, sum(config.layers) + num_convolutions + 1)
         self.synthesis = HybridSynthesis(config, spec)
-
-    def style_layers(self) -> list[list[EqualizedLinear]]:
-        """The linear maps that read each style."""
-        readers = self.synthesis.style_layers()
-        readers += [[] for _ in range(self.num_ws - len(readers))]
-        for i, stage in enumerate(self.synthesis.conv_stages):
-            first = self.synthesis.first_conv_w + 2 * i
-            for offset, layer in enumerate((stage.conv0, stage.conv1, stage.to_rgb)):
-                readers[first + offset].append(layer.affine)
-        return readers
 
 
 register("generator", HybridConfig, HybridGenerator)

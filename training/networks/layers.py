@@ -1,4 +1,4 @@
-"""Equalised linear and convolution layers: weights are scaled at run time so that every layer learns at one pace."""
+"""Equalised linear and convolution layers: weights are scaled at run time so that all layers learn at the same rate."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from torch_utils.ops.upfirdn2d import setup_filter
 
 RESAMPLE_TAPS = [1, 3, 3, 1]  # the filter of every change of resolution
 ACTIVATION_GAIN = {"linear": 1.0, "lrelu": math.sqrt(2)}
-FLOAT16_CLAMP = 256.0  # that of the published models, far from float16's largest number, 65504
+FLOAT16_CLAMP = 256.0  # as in the published models; the largest float16 is 65504
 
 
 def output_bound(clamp: float | None, dtype: torch.dtype) -> float | None:
-    """The bound of a layer's output, None = unbounded; float16 overflows and so always has one."""
+    """The bound of a layer's output, None = unbounded; float16 always has one, since it overflows."""
     return FLOAT16_CLAMP if clamp is None and dtype == torch.float16 else clamp
 
 
@@ -81,7 +81,7 @@ class EqualizedConv2d(nn.Module):
     def forward(self, x: Tensor, weight_and_bias: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
         """[batch, in, height, width] to [batch, out, height / down, width / down], computed in the dtype of x.
 
-        `weight_and_bias` are what `scaled_convolutions` returned for this layer, None = it is asked for this one alone.
+        `weight_and_bias` are those of `scaled_convolutions`; None = compute them for this layer.
         """
         weight, bias = weight_and_bias or scaled_convolutions([self])[0]
         clamp = output_bound(self.clamp, x.dtype) if self.activation != "linear" else self.clamp
@@ -91,7 +91,7 @@ class EqualizedConv2d(nn.Module):
             self.resample_filter,
             down=self.down,
             padding=weight.shape[-1] // 2,
-            flip_filter=True,  # the filter is symmetric: nothing has to be reversed
+            flip_filter=True,  # the filter is symmetric
             bias=None if bias is None else bias.to(x.dtype),
         )
         clamp = None if clamp is None else clamp * self.gain
@@ -99,7 +99,7 @@ class EqualizedConv2d(nn.Module):
 
 
 def scaled_convolutions(layers: Sequence[EqualizedConv2d]) -> list[tuple[Tensor, Tensor | None]]:
-    """The weight and bias of each layer, times the gains of weight, activation and output, by one operation for all.
+    """The weight and bias of each layer times the gains of weight, activation and output, in one operation for all.
 
     Leaky ReLU commutes with a positive factor, so its gain needs no separate operation.
     """
@@ -116,7 +116,7 @@ def scaled_convolutions(layers: Sequence[EqualizedConv2d]) -> list[tuple[Tensor,
 
 
 def scaled(tensors: Sequence[Tensor], factors: Sequence[float]) -> tuple[Tensor, ...]:
-    """Each tensor times its factor, differentiable any number of times, by one operation in each direction."""
+    """Each tensor times its factor, differentiable any number of times; one operation forward and one backward."""
     if torch.compiler.is_compiling():  # a cast that follows fuses with its product
         return tuple(x * factor for x, factor in zip(tensors, factors, strict=True))
     return _Scaled.apply(list(factors), *tensors)
@@ -126,7 +126,7 @@ class _Scaled(Function):
     @staticmethod
     def forward(ctx: Any, factors: list[float], *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.factors = factors
-        ctx.set_materialize_grads(False)  # what takes no part in a loss is left out of the optimizer's step
+        ctx.set_materialize_grads(False)  # the optimizer skips parameters without a gradient
         results = torch._foreach_mul(tensors, factors)
         frozen = [result for result, needs in zip(results, ctx.needs_input_grad[1:], strict=True) if not needs]
         ctx.mark_non_differentiable(*frozen)

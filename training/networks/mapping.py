@@ -1,4 +1,4 @@
-"""The mapping network: latent (and label) to style vector, with truncation towards the running mean."""
+"""The mapping network: latent (and label) to style vector, and truncation towards the running mean."""
 
 import itertools
 
@@ -15,10 +15,10 @@ def normalize_second_moment(x: Tensor) -> Tensor:
 
 
 class MappingNetwork(nn.Module):
-    """z, and the label's embedding beside it, through a few linear layers to w; keeps the running mean of w.
+    """Linear layers from z, concatenated with the embedded label, to w; keeps the running mean of w.
 
-    In training mode every call adds its w to a sum; `update_w_avg` moves the running mean by it once per phase, so that the
-    result is the same however the batch is cut into pieces.
+    In training mode each call adds its w to a sum, and `update_w_avg` moves the running mean once per phase, so that the
+    result does not depend on the size of the micro-batches.
     """
 
     w_avg: Tensor
@@ -52,7 +52,7 @@ class MappingNetwork(nn.Module):
         Args:
             z: Latents, [batch, z_dim]; None when z_dim is 0.
             c: Labels, [batch, c_dim]; None when c_dim is 0.
-            track_mean: Whether these styles count for the running mean (in training mode).
+            track_mean: Whether to include these styles in the running mean (in training mode).
 
         Returns:
             w, [batch, w_dim].
@@ -71,7 +71,7 @@ class MappingNetwork(nn.Module):
         return w
 
     def update_w_avg(self) -> None:
-        """Move the running mean towards the mean of all w since the last call; it stays where one of them is not finite."""
+        """Move the running mean towards the mean of all w since the last call, unless that is not finite."""
         if self.w_avg_beta is None or self.w_count == 0:
             return
         moved = (self.w_sum / self.w_count).lerp(self.w_avg, self.w_avg_beta)

@@ -1,4 +1,4 @@
-"""From style vectors to factors on channels: affine maps and demodulation, of many layers at once (paper, section 3.2)."""
+"""Style vectors to factors on channels: affine maps and demodulation, batched over layers (paper, section 3.2)."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -22,7 +22,7 @@ def indices_by_key(keys: Iterable[Hashable]) -> list[list[int]]:
 
 
 def affine_styles(affines: Sequence[EqualizedLinear], ws: Sequence[Tensor]) -> Tensor:
-    """The affine maps of layers of one shape, each applied to its own style vectors by one batched product.
+    """Apply the affine map of each layer to its style vectors by one batched product; all have one shape.
 
     Args:
         affines: n linear layers.
@@ -34,32 +34,32 @@ def affine_styles(affines: Sequence[EqualizedLinear], ws: Sequence[Tensor]) -> T
     weight = torch.stack([affine.weight for affine in affines])
     bias = torch.stack([affine.bias for affine in affines])
     w = torch.stack(list(ws)) * affines[0].weight_gain
-    return torch.baddbmm(bias.unsqueeze(2), weight, w.mT).mT.contiguous()  # gradients of the weights need no copy so
+    return torch.baddbmm(bias.unsqueeze(2), weight, w.mT).mT.contiguous()  # saves a copy in the backward pass
 
 
 def demodulation(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Factors that bring every output row of style-scaled weights back to unit length.
+    """Factors that normalise each output row of style-scaled weights to unit length.
 
     One product of squares gives the row lengths of all samples, so no weight per sample is stored.
 
     Args:
         style: One factor per input channel, [n, batch, in].
-        weights: Shared weights of n layers one after the other, of each layer k in a row: n * k times [out, in].
+        weights: Shared weights of n layers, k per layer: n * k times [out, in].
 
     Returns:
         [n, batch, k * out].
     """
-    if torch.compiler.is_compiling():  # which decides itself what to store, and would copy transposed weights
+    if torch.compiler.is_compiling():  # the compiler decides what to store, and would copy transposed weights
         return (torch.bmm(_stacked(style, weights).square(), style.square().mT) + EPS).rsqrt().mT
     return _Demodulation.apply(style, *weights)
 
 
 def bounded(style: Tensor, dtype: torch.dtype) -> Tensor:
-    """Factors that demodulation undoes, each sample's largest being 1 where the products are float16, which overflows.
+    """Scale the factors of each sample to at most 1 if the products are float16, which overflows; demodulation undoes it.
 
     Args:
         style: One factor per input channel, [..., in].
-        dtype: That of the products.
+        dtype: Of the products.
 
     Returns:
         Shaped like the style.
@@ -70,7 +70,7 @@ def bounded(style: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def modulated_weights(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Weights scaled by styles, each row brought to unit length: a weight per sample, for layers of few output channels.
+    """Weights per sample, scaled by styles, with rows of unit length; for layers with few output channels.
 
     Args:
         style: One factor per input channel, [n, batch, in].

@@ -51,10 +51,8 @@ class VitConfig(AnyDiscriminator):
 
     def weight_settings(self) -> dict[str, object]:
         """The settings that decide what the weights compute."""
-        return {
-            name: getattr(self, name)
-            for name in ("patch_px", "width", "depth", "head_width", "mlp_ratio", "mapping_layers")
-        }
+        names = ("patch_px", "width", "depth", "head_width", "mlp_ratio", "mapping_layers")
+        return {name: getattr(self, name) for name in names}
 
     def check(self, spec: DatasetSpec) -> None:
         """Raise ConfigError unless patches fill the image."""
@@ -105,12 +103,12 @@ class Block(nn.Module):
         self.scale1, self.scale2 = (nn.Parameter(torch.full([config.width], config.layer_scale)) for _ in range(2))
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Tokens [batch, tokens, width] to the same."""
+        """Tokens [batch, tokens, width] to the same shape."""
         x = x + self.scale1.to(x.dtype) * self.attend(rms_norm(x, self.norm1), angles)
         return x + self.scale2.to(x.dtype) * self.mlp2(F.gelu(self.mlp1(rms_norm(x, self.norm2))))
 
     def attend(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Self-attention with normed queries and keys, [batch, tokens, width] to the same."""
+        """Self-attention with normed queries and keys, [batch, tokens, width] to the same shape."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key = rotate(rms_norm(query), angles), rotate(rms_norm(key), angles)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
