@@ -119,3 +119,12 @@ def test_arithmetic_of_training() -> None:
     """The numbers of the cifar preset: 137 GFLOP per image."""
     assert LossConfig(r1_gamma=0.01).training_flops(17.5, 8.04) == pytest.approx(137, abs=1)
     assert LossConfig(r1_gamma=0, pl_weight=2, pl_interval=4).training_flops(1.0, 0.0) == 4 + 6 / 8
+
+
+def test_light_is_light() -> None:
+    from training.plan.summary import forward_flops, meta_networks
+
+    for side, limit in ((32, 12e9), (64, 40e9)):
+        spec = DatasetSpec(side, side, 3, label_dim=10)
+        config = preset("light", spec)
+        assert config.loss.training_flops(*forward_flops(*meta_networks(config, spec), spec)) < limit
