@@ -1,4 +1,4 @@
-"""The compiler that GPU runs use, on small networks: the same results, few kernels, and nothing compiled twice."""
+"""The compiler that GPU runs use, on small networks: the same results, and nothing compiled twice."""
 
 import json
 import os
@@ -23,8 +23,7 @@ from training.latents import Latents
 from training.losses import build_phases
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.phases import MicroBatch, Phase
-from training.presets import preset
+from training.phases import MicroBatch
 from training.state import TrainState
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")]
@@ -32,7 +31,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, 
 CPU = torch.device("cpu")
 SPEC = DatasetSpec(16, 16, 3)
 COMPILED = PerformanceConfig(compile="1")
-MAX_KERNELS = 300  # of G main; 21 of them are layer normalisation, which takes three on a CPU and one on a GPU
 
 
 @pytest.fixture(scope="module")
@@ -129,34 +127,6 @@ def test_a_last_smaller_batch_is_compiled_with_the_others() -> None:
     ours = Renderer(generator, batch=4, performance=COMPILED).images(ws, range(10))
     assert counters["stats"]["unique_graphs"] == 1
     assert (ours.int() - Renderer(generator, batch=4).images(ws, range(10)).int()).abs().max() <= 1
-
-
-def narrow_cifar() -> RunConfig:
-    """The layers of the preset, an eighth as wide: how many kernels there are does not depend on that."""
-    config = preset("cifar", DatasetSpec(32, 32, 3))
-    generator = replace(config.generator, widths=tuple(width // 8 for width in config.generator.widths))
-    discriminator = replace(config.discriminator, channel_base=4096, channel_max=64, mbstd_group=4)
-    return replace(config, generator=generator, discriminator=discriminator, performance=COMPILED)
-
-
-def generated_kernels(phase: Phase, batch: MicroBatch) -> int:
-    """How many kernels the compiler makes for the first step of a phase, forwards and backwards."""
-    from torch._inductor import metrics
-
-    metrics.reset()
-    phase.step([batch])
-    return metrics.generated_kernel_count
-
-
-def test_kernels_of_the_generator_phase(inductor: None) -> None:
-    import torch._inductor.config as config
-
-    resolve_compile("1", CPU)
-    state = TrainState(narrow_cifar(), DatasetSpec(32, 32, 3), CPU)
-    phase = build_phases(state)[0]
-    assert phase.name == "G_main"
-    with config.patch(fallback_random=False):  # as in a run
-        assert 0 < generated_kernels(phase, micro_batch(state)) <= MAX_KERNELS
 
 
 START = """

@@ -9,16 +9,7 @@ import torch
 
 from dnnlib.dataclass_values import ConfigError, build
 from dnnlib.files import atomic_write
-from training.checkpoint.files import (
-    NETWORKS,
-    SNAPSHOT_FORMAT,
-    CheckpointError,
-    existing_file,
-    header,
-    load_weights,
-    read,
-    write,
-)
+from training.checkpoint.files import NETWORKS, SNAPSHOT_FORMAT, CheckpointError, existing_file, header, read, write
 from training.checkpoint.published import import_published
 from training.checkpoint.published_pickle import PublishedFileError
 from training.config import DatasetSpec, RunConfig
@@ -100,20 +91,29 @@ def export_snapshot(source: str | Path, target: Path) -> None:
         file.write(library.torch.save(tensors, {"styleformer": json.dumps(head)}))
 
 
+def load_network(path: str | Path, group: str, name: str, device: torch.device | str) -> Any:
+    """A network of a snapshot in eval mode: `group` is that of its settings, `name` that of its tensors."""
+    config, spec, values = read_snapshot(path, device)
+    settings = getattr(config, group)
+    network = create(group, settings.kind, settings, spec).to(device)
+    try:
+        network.load_state_dict(values[name])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: its weights do not fit its configuration ({reason})") from error
+    return network.eval().requires_grad_(False)
+
+
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
     """The averaged generator (G_ema) of a snapshot in eval mode. Raises CheckpointError."""
-    config, spec, values = read_snapshot(path, device)
-    network: Generator = create("generator", config.generator.kind, config.generator, spec).to(device)
-    load_weights(network, values["G_ema"], path)
-    return network.eval().requires_grad_(False)
+    network: Generator = load_network(path, "generator", "G_ema", device)
+    return network
 
 
 def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> Discriminator:
     """The discriminator of a snapshot in eval mode. Raises CheckpointError."""
-    config, spec, values = read_snapshot(path, device)
-    network: Discriminator = create("discriminator", config.discriminator.kind, config.discriminator, spec).to(device)
-    load_weights(network, values["D"], path)
-    return network.eval().requires_grad_(False)
+    network: Discriminator = load_network(path, "discriminator", "D", device)
+    return network
 
 
 def weight_settings(config: RunConfig, spec: DatasetSpec) -> dict[str, object]:
