@@ -4,18 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import TorchDynamoException
 
 import train as train_script
 from dnnlib.dataclass_values import ConfigError
 from training import compilation, launch
 from training.augment.pipe import AugmentPipe
-from training.compilation import (
-    Compiled,
-    announce,
-    replays,
-    resolve_compile,
-)
+from training.compilation import Compiled, announce, replays, resolve_compile
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -83,7 +79,6 @@ def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], choice: str
 ) -> None:
     from functorch.compile import make_boxed_func
-    from torch._dynamo.backends.common import aot_autograd
 
     def fail(graph: object, inputs: object) -> object:
         raise RuntimeError("no such kernel")
@@ -108,3 +103,21 @@ def test_train_py_leaves_graphs_to_the_program(tiny_data: Path, monkeypatch: pyt
     for more in ([], ["--compile=0"], ["--set", "performance.cuda_graphs=false"]):
         train_script.main([*options, *more], standalone_mode=False)
     assert [config.performance.cuda_graphs for config in seen] == [None, None, False]
+
+
+def test_compiled_backward_pass_of_the_generator_scatters_nothing() -> None:
+    """A scatter adds by atomics on a GPU: in any order, and inexactly in half precision."""
+    graphs: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph.code)
+        return graph
+
+    config = GeneratorConfig(widths=(32, 32), layers=(1, 1), linformer=True, linformer_from_px=16)
+    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    run = torch.compile(Generator(config, SPEC).synthesis, backend=backend, fullgraph=True)
+    run(torch.randn(2, config.num_ws, config.w_dim)).square().mean().backward()
+    assert len(graphs) == 2 and "bmm" in graphs[1]
+    for graph in graphs:
+        for name in ("scatter", "index_put", "upsample_bilinear2d", "index_add"):
+            assert name not in graph
