@@ -22,7 +22,14 @@ CPU = torch.device("cpu")
 
 def start(config: RunConfig, data: Path, run_dir: Path, **schedule: object) -> TrainingRun:
     run_dir.mkdir()
-    config = replace(config, schedule=replace(config.schedule, **schedule))  # type: ignore[arg-type]
+    config = replace(
+        config,
+        schedule=replace(config.schedule, **schedule),  # type: ignore[arg-type]
+        loss=replace(config.loss, r1_gamma=0.0, pl_weight=0.0),
+        generator=replace(config.generator, widths=(8, 8), layers=(1, 1)),
+        discriminator=replace(config.discriminator, channel_max=4),
+        augment=replace(config.augment, mode="noaug"),
+    )
     return TrainingRun(config, ImageDataset(data), run_dir, CPU)
 
 
