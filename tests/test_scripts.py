@@ -83,17 +83,6 @@ def test_fine_tuning_starts_from_the_weights(trained: Path, digits: Path, tmp_pa
     assert (run_dir / "fakes_init.png").read_bytes() == (trained / "fakes000000.png").read_bytes()
 
 
-def test_measuring(trained: Path, digits: Path, tmp_path: Path) -> None:
-    network = trained / "network-snapshot-000000.pkl"
-    output = run(
-        "calc_metrics", f"--network={network}", f"--data={digits}", "--metrics=proxy_fd_randconv_v1",
-        f"--outdir={tmp_path}", f"--cache={tmp_path}",
-    )  # fmt: skip
-    assert "proxy_fd_randconv_v1" in output
-    (row,) = (tmp_path / "metric-proxy_fd_randconv_v1.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(row)["comparable_to_published"] is False
-
-
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [("train", ["--data=missing.zip"]), ("generate", ["--network=missing.zip", "--seeds=0"])],

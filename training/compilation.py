@@ -1,5 +1,6 @@
 """Compiles the networks for the phases that need no second derivatives, where the machine can."""
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -54,9 +55,8 @@ class Compiled:
         except self.failure as error:
             if self.must_compile:
                 raise
-            print0(
-                f"{self.name} runs without the compiler, which failed ({first_line(error)}). --compile=0 hides this."
-            )
+            reason = first_line(error)
+            print0(f"{self.name} runs without the compiler, which failed ({reason}). --compile=0 hides this.")
             self.run = self.eager
             return self.run(*arguments, **settings)
 
@@ -88,11 +88,10 @@ def announce() -> None:
 def use_cache_folder() -> str:
     """Set PyTorch's folder for compiled code to ours, unless the user set one; returns the folder."""
     folder = default_folder() / "compiled"
-    try:
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
-    return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # it contains Triton's cache
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # it contains Triton's cache
+    return os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
 
 
 def resolve_graphs(performance: PerformanceConfig, device: torch.device) -> bool:

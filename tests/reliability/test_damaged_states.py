@@ -44,14 +44,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def stopped(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with two states."""
-    run = Run(digits, tmp_path_factory.mktemp("stopped"))
-    run.finish("--kimg=0.016")
-    return run
-
-
 def train(run: Run, *options: str) -> tuple[int, str]:
     """Resume a run in this process; its exit code and output."""
     from click.testing import CliRunner
@@ -66,9 +58,9 @@ def train(run: Run, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage(stopped: Run, tmp_path: Path, name: str) -> None:
-    run = Run(stopped.data, tmp_path / "runs")
-    shutil.copytree(stopped.outdir, run.outdir)
+def test_damage(whole: Run, tmp_path: Path, name: str) -> None:
+    run = Run(whole.data, tmp_path / "runs")
+    shutil.copytree(whole.outdir, run.outdir)
     latest, previous = run.folder / LATEST, run.folder / PREVIOUS
     good, good_content = torch.load(previous, weights_only=True), previous.read_bytes()
     DAMAGES[name](latest)
@@ -87,9 +79,9 @@ def test_damage(stopped: Run, tmp_path: Path, name: str) -> None:
     assert all(path.read_bytes() == content for path, content in damaged.items()) and run.folder == before
 
 
-def test_the_state_of_other_networks(stopped: Run, tmp_path: Path) -> None:
-    run = Run(stopped.data, tmp_path / "runs")
-    shutil.copytree(stopped.outdir, run.outdir)
+def test_the_state_of_other_networks(whole: Run, tmp_path: Path) -> None:
+    run = Run(whole.data, tmp_path / "runs")
+    shutil.copytree(whole.outdir, run.outdir)
     content = (run.folder / LATEST).read_bytes()
     code, output = train(run, "--force", "--g_dict=32,16,16")
     assert code == 1 and "its training state does not fit these settings or this version" in output

@@ -66,7 +66,7 @@ def test_terminated_at_25_random_moments(digits: Path, whole: Run, tmp_path: Pat
     assert_same(run.state(), whole.state())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_the_state_and_prints_how_to_resume(
     digits: Path, whole: Run, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -6,12 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.contenders import Ours
 from training.config import DatasetSpec, RunConfig
-from training.networks.generator import SynthesisNetwork
 from training.presets import preset
 
 SPEC = DatasetSpec(32, 32, 3)
@@ -63,21 +61,3 @@ def test_an_eager_iteration_starts_at_most_1500_operations() -> None:
     total = iteration.total() + r1.total() / config.loss.r1_interval
     assert total <= 1500, (iteration.most_common(20), r1.most_common(20))
     assert iteration["mul"] < 260 and iteration["pow"] < 40  # they were 746 and 170
-
-
-def test_compiled_backward_pass_of_the_generator_scatters_nothing() -> None:
-    """A scatter adds by atomics on a GPU: in any order, and inexactly in half precision."""
-    graphs: list[str] = []
-
-    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
-        graphs.append(graph.code)
-        return graph
-
-    config = replace(cifar_structure().generator, linformer=True)
-    network = SynthesisNetwork(config, SPEC)
-    run = torch.compile(network, backend=aot_autograd(fw_compiler=keep, bw_compiler=keep), fullgraph=True)
-    run(torch.randn(2, config.num_ws, config.w_dim)).square().mean().backward()
-    assert len(graphs) == 2 and "bmm" in graphs[1]
-    for graph in graphs:
-        for name in ("scatter", "index_put", "upsample_bilinear2d", "index_add"):
-            assert name not in graph

@@ -193,24 +193,6 @@ def test_an_overflow_that_no_scale_cures_is_a_fault(half: TrainState) -> None:
     assert streaks == [0, 0, 1, 2]  # at scales 4, 2, 1 and 1/2
 
 
-def test_scales_survive_a_restart(half: TrainState, tiny_config: RunConfig) -> None:
-    for phase in build_phases(half):
-        phase.step([batch_of(0)])
-    set_scale(half.d.scaler, 2.0**7)
-    values = half.state_dict()
-    assert (values["g_scaler"]["scale"], values["g_scaler"]["_growth_tracker"]) == (INITIAL_LOSS_SCALE, 1)
-    again = TrainState(half.config, DatasetSpec(16, 16, 3), CPU)
-    again.load_state_dict(values)
-    assert again.d.scaler.state_dict() == values["d_scaler"] and again.g.scaler.state_dict() == values["g_scaler"]
-    plain = TrainState(tiny_config, DatasetSpec(16, 16, 3), CPU).state_dict()
-    assert plain["g_scaler"] == {}
-    for scalers in ({}, {"g_scaler": {}, "d_scaler": {}}):  # of older versions, and of another precision
-        older = {name: value for name, value in values.items() if "scaler" not in name} | scalers
-        again = TrainState(half.config, DatasetSpec(16, 16, 3), CPU)
-        again.load_state_dict(older)
-        assert again.d.scaler.get_scale() == INITIAL_LOSS_SCALE
-
-
 def test_a_resumed_run_in_fp16_equals_the_uninterrupted_one(
     tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -93,12 +93,3 @@ def header(file_format: str, config: RunConfig, spec: DatasetSpec, cur_nimg: int
         "dataset": to_plain(vars(spec)),
         "cur_nimg": cur_nimg,
     }
-
-
-def load_weights(network: torch.nn.Module, weights: dict[str, Any], path: str | Path) -> None:
-    """`load_state_dict` with an error that names the file."""
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: its weights do not fit its configuration ({reason})") from error

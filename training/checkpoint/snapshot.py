@@ -10,15 +10,7 @@ import torch
 
 from dnnlib.dataclass_values import ConfigError, build
 from dnnlib.files import atomic_write
-from training.checkpoint.files import (
-    SNAPSHOT_FORMAT,
-    CheckpointError,
-    existing_file,
-    header,
-    load_weights,
-    read,
-    write,
-)
+from training.checkpoint.files import SNAPSHOT_FORMAT, CheckpointError, existing_file, header, read, write
 from training.checkpoint.published import import_published
 from training.checkpoint.published_pickle import PublishedFileError
 from training.config import DatasetSpec, RunConfig
@@ -102,6 +94,20 @@ def export_snapshot(source: str | Path, target: Path) -> None:
         file.write(library.torch.save(tensors, {"styleformer": json.dumps(head)}))
 
 
+def load_network(path: str | Path, group: str, name: str, device: torch.device | str) -> Any:
+    """A network of a snapshot in eval mode: `group` is that of its settings, `name` that of its tensors."""
+    config, spec, values = read_snapshot(path, device)
+    settings = getattr(config, group)
+    network = create(group, settings.kind, settings, spec).to(device)
+    try:
+        network.load_state_dict(values[name])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: its weights do not fit its configuration ({reason})") from error
+    network.run_config = config
+    return network.eval().requires_grad_(False)
+
+
 def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: float | None = None) -> Generator:
     """The averaged generator of a snapshot in eval mode. Raises CheckpointError.
 
@@ -110,25 +116,26 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: fl
         device: Where the network will be.
         ema: Half-life of the average, thousands of images; None = the first, G_ema.
     """
-    config, spec, values = read_snapshot(path, device)
-    averages = {half_life: name for name, half_life in config.ema.averages.items()}
-    if ema is not None and ema not in averages:
+    name = "G_ema" if ema is None else average_name(path, ema)
+    network: Generator = load_network(path, "generator", name, device)
+    return network
+
+
+def average_name(path: str | Path, ema: float) -> str:
+    """The name of the average with a half-life, thousands of images. Raises CheckpointError where there is none."""
+    averages = {half_life: name for name, half_life in read_snapshot(path)[0].ema.averages.items()}
+    if ema not in averages:
         known = ", ".join(str(half_life).removesuffix(".0") for half_life in averages)
         raise CheckpointError(
             f"{path}: --ema={ema:g}: it has no such average; the half-lives of its averages are {known} kimg"
         )
-    network: Generator = create("generator", config.generator.kind, config.generator, spec).to(device)
-    load_weights(network, values["G_ema" if ema is None else averages[ema]], path)
-    network.run_config = config
-    return network.eval().requires_grad_(False)
+    return averages[ema]
 
 
 def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> Discriminator:
     """The discriminator of a snapshot in eval mode. Raises CheckpointError."""
-    config, spec, values = read_snapshot(path, device)
-    network: Discriminator = create("discriminator", config.discriminator.kind, config.discriminator, spec).to(device)
-    load_weights(network, values["D"], path)
-    return network.eval().requires_grad_(False)
+    network: Discriminator = load_network(path, "discriminator", "D", device)
+    return network
 
 
 def weight_settings(config: RunConfig, spec: DatasetSpec) -> dict[str, object]:

@@ -14,9 +14,9 @@ _SAME = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")  # value
 
 
 def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
-    """Copy a snapshot to network-snapshot-best-<metric>.pkl for each metric by which no other of its run is as good.
+    """Copy a snapshot to network-snapshot-best-<metric>.pkl for each metric in which it is the best of its run.
 
-    The others are those that metric-<metric>.jsonl beside it has with the same counts, seed, images and detector.
+    It is compared with the rows of metric-<metric>.jsonl with the same counts, seed, images and detector.
     Returns the copies that were written.
     """
     written = []
@@ -30,7 +30,7 @@ def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
 
 
 def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
-    """Return whether a result is better than every recorded row of another snapshot that is comparable with it."""
+    """Whether a result is better than every comparable row of another snapshot."""
     if not math.isfinite(result.value):
         return False
     sign = 1 if get(result.metric).higher_is_better else -1

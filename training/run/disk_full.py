@@ -26,7 +26,7 @@ class DiskFullRetry:
     is_asked_to_stop: Callable[[], bool]  # polled while waiting
 
     def write(self, write: Callable[[], None], path: Path) -> None:
-        """Call `write`, which makes a file of this name; again where the disk is full.
+        """Call `write`, which writes `path`; retry while the disk is full.
 
         Raises DiskFullError after the last attempt, or when asked to stop while waiting.
         """
@@ -37,9 +37,8 @@ class DiskFullRetry:
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
-                problem = (
-                    f"the disk is full, {path} was not written ({free_space(path)} free); what was there is intact"
-                )
+                free = format_bytes(shutil.disk_usage(path.parent).free)
+                problem = f"the disk is full, {path} was not written ({free} free); existing files are intact"
                 if attempt == self.retries:
                     raise DiskFullError(
                         error.errno, f"{problem}. Free some space and run the same command with --resume=latest"
@@ -59,8 +58,3 @@ class DiskFullRetry:
                 return True
             time.sleep(min(left_sec, 0.2))
         return False
-
-
-def free_space(path: Path) -> str:
-    """Free space on the disk of a path, such as 1.2 GiB."""
-    return format_bytes(shutil.disk_usage(path.parent).free)

@@ -1,4 +1,4 @@
-"""Run folders: how they are named, and which one --resume=latest resumes."""
+"""Run folders: their names, and which one --resume=latest resumes."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a
 
 
 def new_run(outdir: Path, config: RunConfig) -> Path:
-    """Create the next numbered folder with the run's settings in it; raises ValueError where that is impossible."""
+    """Create the next numbered folder, with the run's settings. Raises ValueError if it cannot be written."""
     try:
         run_dir = create_run_dir(outdir, describe(config))
     except OSError as error:
@@ -39,7 +39,7 @@ def write_options(run_dir: Path, config: RunConfig) -> None:
 
 
 def read_options(run_dir: Path) -> RunConfig | None:
-    """The settings of a run folder; None where they cannot be read as ours."""
+    """The settings of a run folder; None if they cannot be read."""
     try:
         return RunConfig.from_dict(json.loads((run_dir / OPTIONS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError):
@@ -59,8 +59,8 @@ def newest_matching_run(
 ) -> tuple[Path, RunConfig] | None:
     """The newest run folder with these settings and images and a saved state, and the settings to resume with.
 
-    With `force`, the newest one with a saved state whatever its settings. None where
-    no run with a state exists. Raises ConfigError, which lists the differences, if there are only runs with others.
+    With `force`, the newest one with a saved state, whatever its settings. None if no run has a saved state. Raises
+    ConfigError, which lists the differences, if all runs have other settings.
     """
     others = []
     for run_dir in reversed(run_dirs(outdir)):
@@ -82,7 +82,7 @@ def newest_matching_run(
 
 
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
-    """These settings with the images per forward pass of the newest run that differs in nothing else; None without one."""
+    """These settings with the batch_gpu of the newest run that differs in nothing else; None without one."""
     for run_dir in reversed(run_dirs(outdir)):
         theirs = read_options(run_dir)
         if theirs is not None and has_state(run_dir):
@@ -98,7 +98,7 @@ def has_state(run_dir: Path) -> bool:
 
 
 def image_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> list[str]:
-    """How the images of a run differ from these, as text. Raises CheckpointError if its state cannot be read."""
+    """The differences between the images of a run and these, as text. Raises CheckpointError if its state is damaged."""
     saved = find_state(run_dir)
     theirs = saved["dataset"] if saved else {}
     different = [
@@ -112,7 +112,7 @@ def image_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> li
 
 
 def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:
-    """The settings that prevent resuming, as text; the folder of the data set may change, not its name."""
+    """The differences that prevent resuming, as text; the data set may move, but not change its name."""
     found = []
     for group, values in comparable(ours).items():
         for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Grids of real and generated images: the same labels and latents throughout a run."""
+"""Grids of real and generated images, with the same labels and latents throughout a run."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from training.data.stream import ImageDataset
 from training.networks.generator import Generator
 
 MAX_COLUMNS, MAX_ROWS, MIN_ROWS = 12, 8, 2
-MAX_PIXELS = 12 * 8 * 128 * 128  # of a grid: larger images get fewer rows, so that it takes bounded time and space
-MAX_CLASS_COLUMNS = 16  # up to so many classes, every column is a class
+MAX_PIXELS = 12 * 8 * 128 * 128  # of a grid; larger images get fewer rows
+MAX_CLASS_COLUMNS = 16  # with at most this many classes, each column is a class
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def save_grid(path: Path, images: Tensor, columns: int) -> None:
 
 
 class Preview:
-    """Chooses the images of the grids once; draws them when asked."""
+    """Chooses the images, labels and latents of the grids, and writes the grids."""
 
     def __init__(self, dataset: ImageDataset, z_dim: int, seed: int, device: torch.device) -> None:
         rng = np.random.default_rng(derive_seed(seed, 3))
@@ -63,14 +63,14 @@ class Preview:
 
     @torch.no_grad()
     def save_fakes(self, path: Path, generator: Generator, batch: int) -> None:
-        """Write the grid of images generated with constant noise; a column has the label of the real one."""
+        """Write the grid of generated images, with constant noise and the labels of the real ones."""
         parts = zip(self.z.split(batch), self.c.split(batch), strict=True)
         images = [to_uint8(generator(z, c, noise_mode="const")) for z, c in parts]
         save_grid(path, torch.cat(images), self.columns)
 
 
 def by_class(indices: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Indices in rows of one image a class; a class with few images repeats them, one with none takes any."""
+    """Indices in rows of one image per class; small classes repeat their images, empty ones take any."""
     queues = [indices[classes[indices] == k][:MAX_ROWS] for k in range(num_classes)]
     queues = [queue if len(queue) else indices[:MAX_ROWS] for queue in queues]
     rows = max(len(queue) for queue in queues)

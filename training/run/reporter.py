@@ -147,7 +147,7 @@ def plain(scalar: Scalar) -> dict[str, float | None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file: all of it, or nothing. Raises OSError."""
+    """Append a line to a file, whole or not at all. Raises OSError."""
     size = path.stat().st_size if path.exists() else 0
     try:
         with open(path, "a", encoding="utf-8") as file:
@@ -159,7 +159,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def forget_later_rows(path: Path, cur_nimg: int) -> None:
-    """Drop the rows that a run wrote after the state it is resumed from; it will write them again."""
+    """Drop the rows written after the state that a run resumes from; it writes them again."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What ends a run early, with its state saved: Ctrl-C, SIGTERM, a closed terminal (SIGHUP), the time of --stop-after."""
+"""Stops a run early, with its state saved: Ctrl-C, SIGTERM, SIGHUP (closed terminal), --stop-after."""
 
 import enum
 import signal
@@ -13,7 +13,7 @@ from torch_utils import distributed
 
 
 class Stop(enum.IntEnum):
-    """Why a run stops before its end; of several reasons, the largest counts."""
+    """Why a run stops early; of several reasons, the largest is reported."""
 
     NO = 0
     TIME = 1
@@ -61,7 +61,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be handled
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in SIGNALS:
                 if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # under nohup, train on
                     self._previous[number] = signal.signal(number, self._note)
         return self
@@ -72,7 +72,7 @@ class StopRequest:
 
     @property
     def reason(self) -> Stop:
-        """Why this process should stop, if it should."""
+        """Why this process should stop; NO if it should not."""
         if distributed.is_orphan():
             return Stop.ORPHANED
         is_over = self._deadline_sec is not None and time.monotonic() >= self._deadline_sec
