@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dnnlib.command_line import SETTINGS, Command
 from dnnlib.console import protect_console
-from dnnlib.paths import user_path
+from dnnlib.paths import require_outside, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -183,17 +183,20 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
     Prints which real images are used, whether the network was trained on them, and which files are left out.
     """
     from metrics.registry import check_suitable
-    from training.evaluation.images import RealSet
+    from training.evaluation.images import FakeSet, RealSet
     from training.evaluation.inputs import grids_in
 
-    real = RealSet(dataset)
-    check_suitable(job.names, real, open_fake(job, dataset, "cpu"))
+    real, fake = RealSet(dataset), open_fake(job, dataset, "cpu")
+    check_suitable(job.names, real, fake)
     relation = {True: "the training set", False: "NOT what the network was trained on", None: ""}[job.is_training_set]
     if job.network and job.is_training_set is None:
         relation = "whether the network was trained on them is not known"
     print(f"Real images: {', '.join(filter(None, (real.location, relation)))}")
     if job.images and (grids := grids_in(job.images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
+    for images in (dataset, *([fake.images.dataset] if isinstance(fake, FakeSet) else [])):
+        for note in images.notes():
+            print(note)
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
@@ -323,6 +326,9 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
     if not options["outdir"]:
         return user_path(options["network"]).parent if options["network"] else None
     outdir = user_path(options["outdir"])
+    for source in ("images", "data"):
+        if options[source]:
+            require_outside(outdir, "--outdir", options[source], f"--{source}")
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         check_writable(outdir, names)

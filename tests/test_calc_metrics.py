@@ -445,3 +445,17 @@ def test_weights_are_named_by_network(run_dir: Path, tmp_path: Path) -> None:
         refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the Inception network")
     options = ["--network={snapshot}", "--metrics=pr203_full", "--detector=vgg16={tmp}/a=b.pth"]
     refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the VGG16 network")
+
+
+def test_files_left_out_are_named_and_nothing_is_written_among_images(run_dir: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 60, seed=1)
+    for name in ("1.heic", "notes.txt", "@eaDir/x.jpg"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).touch()
+    options = [f"--images={images}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}"]
+    result = invoke(run_dir, *options)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines().count(f"Left out of {images}: 1 .heic, 1 .txt, 1 @eaDir") == 1
+    refused = invoke(run_dir, *options, f"--outdir={images / 'results'}")
+    assert refused.exit_code == 1 and f"--outdir={images / 'results'} lies inside --images={images}" in refused.output
+    assert not (images / "results").exists()
