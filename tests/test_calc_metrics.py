@@ -289,8 +289,12 @@ def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
     for name, found in {"large": "32x32 px and 3 channels", "grey": "16x16 px and 1 channels"}.items():
         options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", f"--metrics={NAME}"]
         refuse(run_dir, tmp_path, options, "makes images of 16x16 px with 3", f"{{tmp}}/{name}.zip have", found)
-        options = [f"--images={{tmp}}/{name}.zip", "--data={data}", f"--metrics={NAME}"]
-        refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has images of", "they must agree")
+    options = ["--images={tmp}/large.zip", "--data={data}", f"--metrics={NAME}"]
+    refuse(run_dir, tmp_path, options, "--images={tmp}/large.zip has images of", "they must agree")
+    options = ["--images={data}", "--data={tmp}/grey.zip", f"--metrics={NAME}"]
+    refuse(run_dir, tmp_path, options, "--images={data} has images of", "they must agree")
+    options = [f"--images={tmp_path / 'grey.zip'}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}"]
+    assert f"grey images of {tmp_path / 'grey.zip'} are read as RGB\n" in invoke(run_dir, *options).output
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -69,7 +69,8 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.num_files = len(self._names)
         self._layout = self.files.common_layout(self._names)
         self._num_bytes = self.files.num_bytes[positions][chosen]
-        self._is_exact = self.files.declared is not None and channels in (None, self._layout.channels)
+        self._is_converted = channels not in (None, self._layout.channels)
+        self._is_exact = self.files.declared is not None and not self._is_converted
         channels, height, width = channels or self._layout.channels, self._layout.height, self._layout.width
         self._layout = Layout(width, height, channels)
         self.shape = (self.num_files, channels, height, width)
@@ -130,6 +131,9 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     def notes(self) -> list[str]:
         """Return lines about files that are not read, classes without images and labels that are not used."""
         notes = self.files.notes()
+        if self._is_converted:
+            kinds = ("RGB images", "grey") if self._layout.channels == 1 else ("grey images", "RGB")
+            notes.append(f"{kinds[0]} of {self.path} are read as {kinds[1]}")
         if self.spec.label_dim:
             empty = np.flatnonzero(~self._labels.any(axis=0)).tolist()
             if empty and not self.spec.labels_are_vectors:
