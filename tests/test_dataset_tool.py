@@ -464,3 +464,42 @@ def test_class_names_of_a_zip_in_any_encoding(
     assert result.exit_code == 0, result.output
     assert f"2 classes ({', '.join(class_names)})" in result.stdout
     assert ("read as code page 437" in result.stderr) == is_guessed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message", "right"),
+    [
+        (
+            ["--source=pets", "--dest=d.zip"],
+            "--width=W --height=H",
+            ["--source=pets", "--dest=d.zip", "--width=8", "--height=8"],
+        ),
+        (["--source=pests", "--dest=d.zip"], "pests does not exist; give a folder, a zip or tar file, demo or", None),
+        (["--source=pets", "--dest=d.tar"], "d.tar: .tar files are not written; give a name ending in .zip", None),
+        (
+            ["--source=pets/cat", "--dest=old.zip"],
+            "give another name, or --force",
+            ["--source=pets/cat", "--dest=old.zip", "--force"],
+        ),
+        (
+            ["--source=alpha", "--dest=d.zip"],
+            "--background=white",
+            ["--source=alpha", "--dest=d.zip", "--background=white"],
+        ),
+        (["--source=bad", "--dest=d.zip"], "--on-error=skip", ["--source=bad", "--dest=d.zip", "--on-error=skip"]),
+    ],
+)
+def test_advice_works_when_it_is_typed(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, wrong: list[str], message: str, right: list[str] | None
+) -> None:
+    folder = pets.parent
+    monkeypatch.chdir(folder)
+    _save(pets / "dog" / "99.png", 99, size=(20, 30))
+    _save(folder / "alpha" / "1.png", 0, mode="RGBA")
+    _save(folder / "bad" / "1.png", 0)
+    (folder / "bad" / "2.png").write_text("not found")
+    (folder / "old.zip").touch()
+    _refused(message, *wrong, "--workers=1")
+    if right:
+        result = _run(*right, "--workers=1")
+        assert result.exit_code == 0, result.output

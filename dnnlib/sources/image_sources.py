@@ -105,6 +105,8 @@ def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
 
 def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> ImageSource:
     _refuse_split(options, "a folder or zip of images")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give a folder, a zip or tar file, {DEMO} or {PREFIX}NAME")
     tree = ImageTree(path)
     _refuse_zipped_lmdb(tree)
     names = tree.image_names()
