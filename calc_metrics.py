@@ -194,9 +194,9 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
     print(f"Real images: {', '.join(filter(None, (real.location, relation)))}")
     if job.images and (grids := grids_in(job.images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
-    for images in (dataset, *([fake.images.dataset] if isinstance(fake, FakeSet) else [])):
-        for note in images.notes():
-            print(note)
+    notes = dataset.notes() + (fake.images.dataset.notes() if isinstance(fake, FakeSet) else [])
+    for note in dict.fromkeys(notes):  # once, where both are the same images
+        print(note)
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":

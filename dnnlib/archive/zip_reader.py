@@ -19,6 +19,7 @@ MAX_FILE_BYTES = 2**30  # more in one file is a mistake or an attack
 
 _ENCRYPTED_FLAG, _UTF8_FLAG = 0x1, 0x800
 _UNICODE_PATH = 0x7075  # extra field: version 1, CRC-32 of the other name, name in UTF-8
+_UNICODE_PATH_START = struct.pack("<H", _UNICODE_PATH)
 
 Stamp = tuple[int, int, int]  # inode, bytes, time of the last change
 
@@ -166,7 +167,7 @@ def _decoded_name(member: zipfile.ZipInfo) -> str:
 def _known_name(member: zipfile.ZipInfo) -> str | None:
     """Return the name of a member if its encoding is known."""
     name = member.orig_filename  # zipfile cuts the other one at a zero byte
-    if member.flag_bits & _UTF8_FLAG or (name.isascii() and not member.extra):
+    if member.flag_bits & _UTF8_FLAG or (name.isascii() and _UNICODE_PATH_START not in member.extra):
         return name
     raw = name.encode("cp437")
     try:
