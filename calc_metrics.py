@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dnnlib.command_line import SETTINGS, Command
 from dnnlib.console import protect_console
-from dnnlib.paths import user_path
+from dnnlib.paths import require_outside, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -185,17 +185,20 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
     Prints which real images are used, whether the network was trained on them, and which files are left out.
     """
     from metrics.registry import check_suitable
-    from training.evaluation.images import RealSet
+    from training.evaluation.images import FakeSet, RealSet
     from training.evaluation.inputs import grids_in
 
-    real = RealSet(dataset)
-    check_suitable(job.names, real, open_fake(job, dataset, "cpu"))
+    real, fake = RealSet(dataset), open_fake(job, dataset, "cpu")
+    check_suitable(job.names, real, fake)
     relation = {True: "the training set", False: "NOT what the network was trained on", None: ""}[job.is_training_set]
     if job.network and job.is_training_set is None:
         relation = "whether the network was trained on them is not known"
     print(f"Real images: {', '.join(filter(None, (real.location, relation)))}")
     if job.images and (grids := grids_in(job.images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
+    notes = dataset.notes() + (fake.images.dataset.notes() if isinstance(fake, FakeSet) else [])
+    for note in dict.fromkeys(notes):  # once, where both are the same images
+        print(note)
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
@@ -333,6 +336,9 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
             folder.mkdir(exist_ok=True)
         return folder
     outdir = user_path(options["outdir"])
+    for source in ("images", "data"):
+        if options[source]:
+            require_outside(outdir, "--outdir", options[source], f"--{source}")
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         check_writable(outdir, names)

@@ -134,6 +134,8 @@ def pack(options: dict[str, Any]) -> None:
     dest = user_path(options["dest"])
     if options["source"] != DEMO:
         require_outside(dest, "--dest", options["source"], "--source")
+        if dest.is_dir():
+            require_outside(options["source"], "--source", dest, "--dest")
     check_dest(dest, options["force"])
     recipe = read_recipe(options)
     images = open_source(options["source"], read_source_options(options))
@@ -151,6 +153,8 @@ def pack(options: dict[str, Any]) -> None:
     say(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
     if images.left_out:
         say(f"Left out of {options['source']}: {images.left_out}")
+    if images.name_note:
+        say(images.name_note, is_warning=True)
     if empty := empty_classes(writer.labels, images.class_names):
         say(f"Warning: empty classes, without images: {empty}", is_warning=True)
 

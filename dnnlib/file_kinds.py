@@ -1,4 +1,4 @@
-"""Names what a file is that was given as a network by mistake."""
+"""Names what a file is that was given as a network or a data set by mistake."""
 
 import zipfile
 from pathlib import Path
@@ -12,6 +12,7 @@ _STARTS = {  # the first bytes of a file, and what it is
     b"\x1f\x8b": "compressed (gzip); unpack it first",
     b"\xfd7zXZ": "compressed (xz); unpack it first",
     b"7z\xbc\xaf": "an archive (7z); unpack it first",
+    b"Rar!": "an archive (RAR); unpack it first",
 }
 _DATA_SET = "a data set, which --data takes; a network is a file such as network-snapshot-000040.pkl"
 

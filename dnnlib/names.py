@@ -21,6 +21,14 @@ def normal_name(name: str) -> str:
     return name
 
 
+def both_shown(first: str, second: str) -> str:
+    """Return two names in quotes, with Unicode escapes where they look the same but are not."""
+    shown = [printable(first), printable(second)]
+    if first != second and len(set(map(normal_text, shown))) == 1:
+        shown = [ascii(name)[1:-1] for name in (first, second)]
+    return f'"{shown[0]}" and "{shown[1]}"'
+
+
 def printable(text: str) -> str:
     """Return text in one line that any UTF-8 file or terminal can show; control characters are escaped."""
     if text.isprintable():

@@ -1,11 +1,21 @@
 """Paths as users type them, and one check for every path that is written: it is not inside what is read as images."""
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+_ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def user_path(text: str | Path) -> Path:
-    """Return a path with ~ and ~user expanded; as it is if there is no such user."""
+    """Return a path with ~ and ~user expanded; as it is if there is no such user. ValueError if it is empty or an address."""
+    if _ADDRESS.match(str(text)):
+        raise ValueError(f"{text} is an address; download it and give the path of the file")
+    if not str(text):
+        raise ValueError(
+            "an empty path was given, perhaps from a shell variable that is not set; name a file or folder"
+        )
     return Path(os.path.expanduser(text))
 
 
@@ -19,8 +29,19 @@ def require_outside(written: str | Path, option: str, read: str | Path, source: 
         source: The option that names it, such as --data.
     """
     inner, outer = user_path(written).resolve(), user_path(read).resolve()
-    if inner == outer or (outer.is_dir() and outer in inner.parents):
+    if any(place == inner or place in inner.parents for place in _places_of(outer)):
         raise ValueError(
             f"{option}={written} lies inside {source}={read}: what is written there would be read as images the next "
             f"time. Name a folder outside of it"
         )
+
+
+def _places_of(path: Path) -> Iterator[Path]:
+    """Yield a file or folder and what the links in the folder point to, resolved."""
+    found = [path]
+    for place in found:
+        yield place
+        for folder, subfolders, names in os.walk(place):
+            links = [os.path.join(folder, name) for name in subfolders + names]
+            targets = (Path(link).resolve() for link in links if os.path.islink(link))
+            found += [target for target in targets if target not in found]

@@ -289,8 +289,12 @@ def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
     for name, found in {"large": "32x32 px and 3 channels", "grey": "16x16 px and 1 channels"}.items():
         options = ["--network={snapshot}", f"--data={{tmp}}/{name}.zip", f"--metrics={NAME}"]
         refuse(run_dir, tmp_path, options, "makes images of 16x16 px with 3", f"{{tmp}}/{name}.zip have", found)
-        options = [f"--images={{tmp}}/{name}.zip", "--data={data}", f"--metrics={NAME}"]
-        refuse(run_dir, tmp_path, options, f"--images={{tmp}}/{name}.zip has images of", "they must agree")
+    options = ["--images={tmp}/large.zip", "--data={data}", f"--metrics={NAME}"]
+    refuse(run_dir, tmp_path, options, "--images={tmp}/large.zip has images of", "they must agree")
+    options = ["--images={data}", "--data={tmp}/grey.zip", f"--metrics={NAME}"]
+    refuse(run_dir, tmp_path, options, "--images={data} has images of", "they must agree")
+    options = [f"--images={tmp_path / 'grey.zip'}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}"]
+    assert f"grey images of {tmp_path / 'grey.zip'} are read as RGB\n" in invoke(run_dir, *options).output
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -445,3 +449,17 @@ def test_weights_are_named_by_network(run_dir: Path, tmp_path: Path) -> None:
         refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the Inception network")
     options = ["--network={snapshot}", "--metrics=pr203_full", "--detector=vgg16={tmp}/a=b.pth"]
     refuse(run_dir, tmp_path, options, "{tmp}/a=b.pth is not the VGG16 network")
+
+
+def test_files_left_out_are_named_and_nothing_is_written_among_images(run_dir: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 60, seed=1)
+    for name in ("1.heic", "notes.txt", "@eaDir/x.jpg"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).touch()
+    options = [f"--images={images}", f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}"]
+    result = invoke(run_dir, *options)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines().count(f"Left out of {images}: 1 .heic, 1 .txt, 1 @eaDir") == 1
+    refused = invoke(run_dir, *options, f"--outdir={images / 'results'}")
+    assert refused.exit_code == 1 and f"--outdir={images / 'results'} lies inside --images={images}" in refused.output
+    assert not (images / "results").exists()

@@ -104,14 +104,14 @@ class Damage:
 
 
 DAMAGES = {
-    "no bytes": Damage(Path.touch, "neither a folder nor a readable zip"),
+    "no bytes": Damage(Path.touch, "is empty; copy or download it again"),
     "cut off": Damage(_edited(lambda content: content.__delitem__(slice(-60, None))), "its end is missing"),
     "garbage in the table": Damage(
         _edited(lambda content: content.__setitem__(slice(-900, -100), os.urandom(800))), "damaged zip file"
     ),
     "checksums wrong": Damage(_edited(_damaged_everywhere), "more than 10 images are broken.*0.png", "0.png .*Bad CRC"),
     "not an image": Damage(_with(_11=b"<html>not found</html>"), f"{LAST} in .* is not an image"),
-    "no content": Damage(_with(_11=b""), f"{LAST} in .* is not an image"),
+    "no content": Damage(_with(_11=b""), f"{LAST} in .* is empty"),
     "huge member": Damage(
         _edited(_declared(24, "<I", 3 * 2**30)), f"{LAST} in .* has 3.0 GiB, more than the limit of 1.0 GiB"
     ),
@@ -127,7 +127,7 @@ DAMAGES = {
     "no images": Damage(lambda path: _zip(path, {"readme.txt": b"hello"}), "contains no images"),
     "labels cut off": Damage(_with(dataset=_labels()[:50]), "dataset.json in .* is not valid JSON"),
     "labels not text": Damage(_with(dataset=b"\xff\xfe\0"), "dataset.json in .* is not valid JSON"),
-    "label of no file": Damage(_with(dataset=_labels(["99.png", 0])), "files that do not exist: 99.png"),
+    "label of no file": Damage(_with(dataset=_labels(["99.png", 0])), "not among the images: 99.png"),
     "label twice": Damage(_with(dataset=_labels(["0.png", 0])), "0.png is labelled twice"),
     "endless classes": Damage(
         _with(dataset=_labels()[:-4] + b"999999999]]}"), f"class index of {LAST} is 999999999, outside 0..65,535"

@@ -1,10 +1,12 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import dataset_tool
-from dnnlib.images.codec import decode
+from dnnlib.images.codec import decode, encode_png
 from dnnlib.sources.demo_digits import digits
-from training.data.files import ImageFiles
+from training.data.dataset import ImageDataset
 
 ROOT = Path(__file__).parent.parent
 
@@ -162,9 +164,25 @@ def test_what_is_not_read_and_classes_without_images_are_named(tmp_path: Path) -
     assert f"Left out of {folder}: {left_out}\n" in result.stdout
     assert result.stderr == "Warning: empty classes, without images: 0,3-5\n"
     notes = ["Images by suffix: 2 .png, 1 .jfif", f"Left out of {folder}: {left_out}"]
-    files = ImageFiles(folder)
-    assert files.notes(uses_labels=True) == [*notes, "Warning: empty classes, without images: 0,3-5"]
-    assert files.notes(uses_labels=False)[2].endswith("are not used; to train on them, start with --cond=1")
+    empty = "Warning: empty classes, without images: "
+    assert ImageDataset(folder, use_labels=True).notes() == [*notes, f"{empty}0,3-5"]
+    assert ImageDataset(folder, use_labels=True, max_images=1).notes()[2].count(",") >= 1  # those of the images in use
+    assert ImageDataset(folder).notes()[2].endswith("are not used; to train on them, start with --cond=1")
+    (folder / "dataset.json").write_text("{")
+    assert ImageDataset(folder).notes()[2].startswith("Labels are not used: dataset.json in")
+
+
+def test_run_folders_and_networks_are_no_data(tmp_path: Path) -> None:
+    _save(tmp_path / "set" / "1.png", 0)
+    _save(tmp_path / "set" / "runs" / "00000-x" / "reals.png", 0)
+    (tmp_path / "set" / "runs" / "00000-x" / "training_options.json").touch()
+    result = _run(f"--source={tmp_path / 'set'}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
+    assert "1 images of 8x6" in result.stdout and "2 files of training runs" in result.stdout
+    dest = f"--dest={tmp_path / 'e.zip'}"
+    _refused("it holds 2 files of training runs", f"--source={tmp_path / 'set' / 'runs' / '00000-x'}", dest)
+    with zipfile.ZipFile(tmp_path / "network.pkl", "w") as archive:
+        archive.writestr("network/data.pkl", b"")
+    _refused("network.pkl is a network or a training state", f"--source={tmp_path / 'network.pkl'}", dest)
 
 
 def test_max_images_spreads_over_the_classes(pets: Path, tmp_path: Path) -> None:
@@ -396,3 +414,92 @@ def test_inspect_with_options_that_do_not_suit_it(pets: Path, tmp_path: Path) ->
     _refused("in a folder that exists", f"--source={pets}", f"--inspect={tmp_path / 'nowhere' / 'grid.png'}")
     _refused("Missing option '--dest'.", f"--source={pets}")
     assert os.listdir(tmp_path) == ["pets"]
+
+
+def test_a_source_inside_dest_is_refused_and_kept(tmp_path: Path) -> None:
+    for folder in ("out/00000", "out/00001"):
+        _save(tmp_path / folder / "1.png", 0)
+    dest, source = tmp_path / "out", tmp_path / "out" / "00000"
+    _refused(f"--source={source} lies inside --dest={dest}", f"--source={source}", f"--dest={dest}", "--force")
+    assert (source / "1.png").exists()
+    _refused("an empty path was given", "--source=", f"--dest={tmp_path / 'new'}")
+    _refused("an empty path was given", f"--source={source}", "--dest=")
+    _refused("https://a.org/x.zip is an address", "--source=https://a.org/x.zip", f"--dest={tmp_path / 'new'}")
+
+
+def _raw_zip(path: Path, members: list[tuple[bytes, bytes]]) -> Path:
+    """Write a zip of one image, under these names, each with this extra field."""
+    pixels, local, table = encode_png(np.zeros((32, 32, 3), np.uint8)), b"", b""
+    for name, extra in members:
+        sizes = struct.pack("<IIIHH", zlib.crc32(pixels), len(pixels), len(pixels), len(name), len(extra))
+        table += struct.pack("<IHHHHHH", 0x02014B50, 20, 20, 0, 0, 0, 33) + sizes
+        table += struct.pack("<HHHII", 0, 0, 0, 0, len(local)) + name + extra
+        local += struct.pack("<IHHHHH", 0x04034B50, 20, 0, 0, 0, 33) + sizes + name + extra + pixels
+    count = len(members)
+    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, count, count, len(table), len(local), 0)
+    path.write_bytes(local + table + end)
+    return path
+
+
+def _unicode_path(raw: bytes, name: str) -> bytes:
+    return struct.pack("<HHBI", 0x7075, 5 + len(name.encode()), 1, zlib.crc32(raw)) + name.encode()
+
+
+@pytest.mark.parametrize(
+    ("names", "class_names", "is_guessed"),
+    [
+        ([b"cat/1.png", b"dog/1.png"], ["cat", "dog"], False),
+        (["é/1.png".encode(), b"a/1.png"], ["a", "é"], False),
+        ([_raw := "表/1.png".encode("shift-jis"), b"a/1.png"], ["a", "ò%5C"], True),
+        ([(_raw, "表/1.png"), b"a/1.png"], ["a", "表"], False),
+        ([(b"?/1.png", "猫/1.png"), (b"?/1.png", "犬/1.png")], ["犬", "猫"], False),
+    ],
+)
+def test_class_names_of_a_zip_in_any_encoding(
+    tmp_path: Path, names: list[bytes | tuple[bytes, str]], class_names: list[str], is_guessed: bool
+) -> None:
+    members = [(name, b"") if isinstance(name, bytes) else (name[0], _unicode_path(*name)) for name in names]
+    source = _raw_zip(tmp_path / "set.zip", members)
+    result = _run(f"--source={source}", f"--dest={tmp_path / 'd.zip'}", "--labels-from-folders", "--workers=1")
+    assert result.exit_code == 0, result.output
+    assert f"2 classes ({', '.join(class_names)})" in result.stdout
+    assert ("read as code page 437" in result.stderr) == is_guessed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message", "right"),
+    [
+        (
+            ["--source=pets", "--dest=d.zip"],
+            "--width=W --height=H",
+            ["--source=pets", "--dest=d.zip", "--width=8", "--height=8"],
+        ),
+        (["--source=pests", "--dest=d.zip"], "pests does not exist; give a folder, a zip or tar file, demo or", None),
+        (["--source=pets", "--dest=d.tar"], "d.tar: .tar files are not written; give a name ending in .zip", None),
+        (
+            ["--source=pets/cat", "--dest=old.zip"],
+            "give another name, or --force",
+            ["--source=pets/cat", "--dest=old.zip", "--force"],
+        ),
+        (
+            ["--source=alpha", "--dest=d.zip"],
+            "--background=white",
+            ["--source=alpha", "--dest=d.zip", "--background=white"],
+        ),
+        (["--source=bad", "--dest=d.zip"], "--on-error=skip", ["--source=bad", "--dest=d.zip", "--on-error=skip"]),
+    ],
+)
+def test_advice_works_when_it_is_typed(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, wrong: list[str], message: str, right: list[str] | None
+) -> None:
+    folder = pets.parent
+    monkeypatch.chdir(folder)
+    _save(pets / "dog" / "99.png", 99, size=(20, 30))
+    _save(folder / "alpha" / "1.png", 0, mode="RGBA")
+    _save(folder / "bad" / "1.png", 0)
+    (folder / "bad" / "2.png").write_text("not found")
+    (folder / "old.zip").touch()
+    _refused(message, *wrong, "--workers=1")
+    if right:
+        result = _run(*right, "--workers=1")
+        assert result.exit_code == 0, result.output

@@ -197,7 +197,7 @@ def print_header(
         f"{f', {spec.label_dim} {label_word}' if spec.label_dim else ''}, {config.schedule.kimg:g} kimg, batch "
         f"{config.schedule.batch}, {micro_batch} images per forward pass"
     )
-    for note in dataset.files.notes(uses_labels=spec.label_dim > 0):
+    for note in dataset.notes():
         print0(note)
     group = config.discriminator.mbstd_group
     if micro_batch < group:

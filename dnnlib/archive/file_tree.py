@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from dnnlib.archive.zip_reader import MAX_FILE_BYTES, READ_ERRORS, ChangedError, ZipReader, check_size, describe_error
-from dnnlib.names import normal_name, printable
+from dnnlib.file_kinds import foreign_kind
+from dnnlib.names import both_shown, normal_name, printable
 from dnnlib.paths import user_path
 
 # What file managers, NAS and editors put among images, in lower case; hidden files and folders are skipped as well.
 _CLUTTER_FOLDERS = {
     "__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "#recycle", "#snapshot", "$recycle.bin",
-    "system volume information", "lost+found", "picasaoriginals",
+    "recycler", "system volume information", "network trash folder", "temporary items", "lost+found", "picasaoriginals",
 }  # fmt: skip
 _CLUTTER_FILES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r"}
 _CLUTTER_START = ("synophoto_thumb_", "synoindex_thumb_")
+
+_RUN_FILE = "training_options.json"  # in each run folder, whose grids and previews are no data
 
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -73,13 +76,19 @@ class FileTree:
     @cached_property
     def _listing(self) -> tuple[list[str], Counter[str]]:
         names, clutter = [], Counter[str]()
-        for name in self._zip.members() if self._zip else self._folder_names():
-            kind = _clutter_kind(name)
+        every = list(self._zip.members() if self._zip else self._folder_names())
+        runs = tuple(name.removesuffix(_RUN_FILE) for name in every if name.split("/")[-1] == _RUN_FILE)
+        for name in every:
+            kind = "files of training runs" if runs and name.startswith(runs) else _clutter_kind(name)
             if kind:
                 clutter[kind] += 1
             else:
                 names.append(name)
         return names, clutter
+
+    def has_guessed_names(self) -> bool:
+        """Return whether a zip has names in an encoding that is not known."""
+        return self._zip is not None and self._zip.has_guessed_names()
 
     def origin(self, name: str) -> str:
         """Return what to call a file in a message."""
@@ -167,7 +176,7 @@ class FileTree:
             for spelled in (inside + name for name in names):
                 name = normal_name(spelled)
                 if name in found:
-                    both = f'"{printable(found[name])}" and "{printable(spelled)}"'
+                    both = both_shown(found[name], spelled)
                     raise ValueError(f"{self.path} has two files of one name: {both}; rename or remove one of them")
                 found[name] = spelled
         self._spelled = {name: spelled for name, spelled in found.items() if name != spelled}
@@ -203,6 +212,9 @@ def _require_zip(path: Path) -> None:
         return
     if path.is_file() and _starts_like_a_zip(path):
         raise ValueError(f"{path} is a damaged zip file (its end is missing); copy or download it again")
+    kind = foreign_kind(path) if path.is_file() else None
+    if kind:
+        raise ValueError(f"{path} is {kind}. A data set is a folder or a zip file")
     raise ValueError(f"{path} is neither a folder nor a readable zip file; give one of the two")
 
 

@@ -21,9 +21,15 @@ class ImageTree(FileTree):
     def image_names(self) -> list[str]:
         """Return the files that are images by their suffix, in natural order (2 before 10); at least one."""
         names = sorted(self._image_names, key=natural_key)
+        if not names and any(name.split("/")[-1] == "data.pkl" for name in self.names()):
+            raise ValueError(
+                f"{self.path} is a network or a training state; name a data set, a folder or zip of images"
+            )
         if not names:
             left_out = self.left_out()
-            holds = f"it holds {left_out}; convert images to PNG or JPEG" if left_out else "it is empty"
+            holds = (
+                f"it holds {left_out}; convert images to PNG or JPEG, unpack archives" if left_out else "it is empty"
+            )
             raise ValueError(f"{self.path} contains no images ({', '.join(image.SUFFIXES)}); {holds}")
         return names
 
@@ -32,6 +38,15 @@ class ImageTree(FileTree):
         used = {*self._image_names, self.label_file}
         return _by_count(Counter(_kind_of(name) for name in self.names() if name not in used) + self.clutter())
 
+    def name_note(self) -> str:
+        """Return a line about names in a zip whose encoding is not known; "" if there are none."""
+        if not self.has_guessed_names():
+            return ""
+        return (
+            f"Warning: {self.path} has names that are not UTF-8 and were read as code page 437; if they look wrong, "
+            f"unpack it with a program that shows them right, and give the folder"
+        )
+
     def suffixes(self) -> str:
         """Return how many images there are of each suffix, such as "11 .png, 1 .jfif"; "" if all have one."""
         kinds = Counter(map(_kind_of, self._image_names))
@@ -39,12 +54,12 @@ class ImageTree(FileTree):
 
     @cached_property
     def label_file(self) -> str | None:
-        """The name of the dataset.json at the root, or else in the folder that holds all images; None if there is none."""
+        """The dataset.json (in any letter case) at the root, or else in the folder that holds all images; or None."""
         if self.exists(LABEL_FILE):
             return LABEL_FILE
-        found = (name for name in self.names() if name.endswith(f"/{LABEL_FILE}"))
+        found = [name for name in self.names() if name.split("/")[-1].lower() == LABEL_FILE]
         for name in sorted(found, key=len):
-            folder = name.removesuffix(LABEL_FILE)
+            folder = name[: -len(LABEL_FILE)]
             if all(image_name.startswith(folder) for image_name in self._image_names):
                 return name
         return None

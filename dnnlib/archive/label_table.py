@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dnnlib.archive.file_tree import natural_key
 from dnnlib.archive.image_tree import LABEL_FILE as FILE_NAME
 from dnnlib.archive.image_tree import ImageTree
+from dnnlib.images.codec import SUFFIXES
 from dnnlib.names import normal_name, normal_text, printable
 from dnnlib.text import format_int_list
 
@@ -33,13 +34,20 @@ class LabelTable:
         """Return the labels of these files, which must be exactly those of the table."""
         by_name = self._by_name_of(names)
         missing = [name for name in names if name not in by_name]
+        unknown = sorted(by_name.keys() - set(names), key=natural_key)
+        if missing and unknown:
+            raise ValueError(
+                f"{self.origin} has no label for {some_of(missing)}, but labels for {some_of(unknown)}, which are no images "
+                f"here; use the same names"
+            )
         if missing:
             raise ValueError(
                 f'{self.origin} has no label for {some_of(missing)}; label every image or none ("labels": null)'
             )
-        unknown = sorted(by_name.keys() - set(names))
         if unknown:
-            raise ValueError(f"{self.origin} has labels for files that do not exist: {some_of(unknown)}; remove them")
+            raise ValueError(
+                f"{self.origin} has labels for files that are not among the images: {some_of(unknown)}; remove these labels"
+            )
         return [by_name[name] for name in names]
 
     def _by_name_of(self, names: Sequence[str]) -> dict[str, Label]:
@@ -69,6 +77,8 @@ def read_label_table(tree: ImageTree) -> LabelTable | None:
         raise ValueError(f"{origin} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f'{origin} must hold an object {{"labels": [[file name, label], ...]}}')
+    if "labels" not in content and any(name.lower().endswith(SUFFIXES) for name in content):
+        raise ValueError(f'{origin} has file names but no "labels"; write {{"labels": [[file name, label], ...]}}')
     if content.get("labels") is None:
         return None
     class_names = content.get("class_names") or []
@@ -97,6 +107,16 @@ def labels_from_folders(names: Sequence[str], origin: str) -> LabelTable:
     return LabelTable(by_name, tuple(class_names), origin)
 
 
+def folders_without_images(names: Sequence[str], others: Iterable[str]) -> list[str]:
+    """Return the folders that would be classes by `labels_from_folders`, but hold only other files than these images."""
+    folders = [name.split("/")[:-1] for name in names]
+    depth = _shared_depth(folders)
+    shared = folders[0][:depth]
+    parts = (other.split("/") for other in others)
+    found = {part[depth] for part in parts if len(part) > depth + 1 and part[:depth] == shared}
+    return sorted(found - {folder[depth] for folder in folders}, key=natural_key)
+
+
 def empty_classes(labels: Iterable[Label], class_names: Sequence[str]) -> str:
     """Return the classes without images, such as "0,4-39"; "" if there are none, or labels are vectors."""
     used = {label for label in labels if isinstance(label, int)}
@@ -113,6 +133,11 @@ def check_labels(labels: Sequence[tuple[str, Label]], class_names: Sequence[str]
         twice = next(name for name in class_names if class_names.count(name) > 1)
         raise ValueError(f'{origin} has two classes named "{printable(twice)}"; rename one of them')
     first_name, first = labels[0]
+    if not isinstance(first, int) and len(class_names) not in (0, len(first)):
+        raise ValueError(
+            f'{origin}: "class_names" has {len(class_names)} names, but the labels are vectors of length {len(first)}; '
+            f"name every value or none"
+        )
     for name, label in labels:
         if _kind(label) != _kind(first):
             raise ValueError(

@@ -11,9 +11,10 @@ from dnnlib.archive import label_table
 from dnnlib.archive.image_format import KEY, format_note
 from dnnlib.archive.label_table import Label
 from dnnlib.files import atomic_folder, atomic_write
-from dnnlib.images.codec import Layout
+from dnnlib.images.codec import SUFFIXES, Layout
 
 _FOLDER_SIZE = 1000  # images
+_OTHER_SUFFIXES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar", *SUFFIXES)
 
 
 class DatasetWriter:
@@ -56,6 +57,8 @@ def check_dest(dest: str | Path, force: bool = False) -> None:
             raise ValueError(f"{dest} is a folder; give a zip file that can be written, or a folder name without .zip")
         if dest.exists() and not force:
             raise ValueError(f"{dest} exists; give another name, or --force to replace it")
+    elif dest.suffix.lower() in _OTHER_SUFFIXES and not dest.is_dir():
+        raise ValueError(f"{dest}: {dest.suffix} files are not written; give a name ending in .zip, or a folder")
     elif dest.exists() and not dest.is_dir():
         raise ValueError(f"{dest} is a file; give a name ending in .zip, or a folder")
     elif dest.exists() and not _holds_only_a_dataset(dest):

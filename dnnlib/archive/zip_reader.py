@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from dnnlib.names import normal_name, printable
+from dnnlib.names import both_shown, normal_name, printable
 from dnnlib.text import format_bytes
 
 READ_ERRORS = (
@@ -19,6 +19,7 @@ MAX_FILE_BYTES = 2**30  # more in one file is a mistake or an attack
 
 _ENCRYPTED_FLAG, _UTF8_FLAG = 0x1, 0x800
 _UNICODE_PATH = 0x7075  # extra field: version 1, CRC-32 of the other name, name in UTF-8
+_UNICODE_PATH_START = struct.pack("<H", _UNICODE_PATH)
 
 Stamp = tuple[int, int, int]  # inode, bytes, time of the last change
 
@@ -57,6 +58,10 @@ class ZipReader:
         """
         self._current()
         return self._members
+
+    def has_guessed_names(self) -> bool:
+        """Return whether a name is neither ASCII nor UTF-8, and was read as code page 437, which may be wrong."""
+        return any(_known_name(member) is None for member in self.members().values())
 
     def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Return the content of a member; ValueError if it declares more bytes."""
@@ -143,25 +148,32 @@ def _members_by_name(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
                 f"with paths relative to one folder"
             )
         if name in members:
-            other = _decoded_name(members[name])
-            raise _NameError(
-                f'{path} has two members of one name: "{printable(other)}" and "{printable(spelled)}"; rename or remove '
-                f"one of them"
-            )
+            both = both_shown(_decoded_name(members[name]), spelled)
+            raise _NameError(f"{path} has two members of one name: {both}; rename or remove one of them")
         members[name] = member
     return members
 
 
 def _decoded_name(member: zipfile.ZipInfo) -> str:
     """Return the name of a member: from its Unicode-path field, else UTF-8 with or without its flag, else cp437."""
+    name = _known_name(member)
+    if name is not None:
+        return name
+    name = member.orig_filename
+    # Between slashes, a backslash is the second byte of a character in Shift-JIS or the like.
+    return name.replace("\\", "%5C") if "/" in name else name
+
+
+def _known_name(member: zipfile.ZipInfo) -> str | None:
+    """Return the name of a member if its encoding is known."""
     name = member.orig_filename  # zipfile cuts the other one at a zero byte
-    if member.flag_bits & _UTF8_FLAG or name.isascii():
+    if member.flag_bits & _UTF8_FLAG or (name.isascii() and _UNICODE_PATH_START not in member.extra):
         return name
     raw = name.encode("cp437")
     try:
         return (_unicode_path(member.extra, zlib.crc32(raw)) or raw).decode()
     except UnicodeDecodeError:
-        return name
+        return None
 
 
 def _unicode_path(extra: bytes, name_crc: int) -> bytes | None:

@@ -17,7 +17,8 @@ FORMATS = {  # that Pillow may open, none of which runs another program as PostS
     "PNG": (".png", ".apng"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
     "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
@@ -40,6 +41,8 @@ _GREY_TOLERANCE = 2
 _FOREIGN = (  # what people find under the name of an image: start of the file, what it is, remedy
     (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "a HEIC image", "convert it to PNG or JPEG"),
     (rb"....ftypavi[fs]", "an AVIF image, which this Pillow cannot read", "pip install --upgrade pillow"),
+    (rb"(\xff\x0a|\0\0\0\x0cJXL )", "a JPEG XL image", "convert it to PNG or JPEG"),
+    (rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ", "a video", "extract its frames as PNG"),
     (rb"\s*(<!doctype html|<html)", "a web page", "download the file again"),
     (rb"version https://git-lfs", "a Git-LFS pointer", "fetch the file with git lfs pull"),
     (rb"\s*(<\?xml|<svg)", "an SVG image or other XML", "convert it to PNG"),
@@ -117,7 +120,7 @@ def read_kind(file: IO[bytes]) -> FileKind:
         mode = mode_16_bits(image)
         words = _WORDS_OF_MODE.get(mode or image.mode, f"mode {image.mode}")
         depth = "16-bit " if mode else ""
-        alpha = " with alpha" if image.has_transparency_data else ""
+        alpha = " with alpha" if image.has_transparency_data and not _is_opaque(image) else ""
         return FileKind(image.format or "unknown", f"{depth}{words}{alpha}")
 
 
@@ -203,11 +206,12 @@ def _decoded(data: bytes, channels: int | None, background: Color | None, layout
     with warnings.catch_warnings(action="ignore"), _open(io.BytesIO(data)) as image:
         if layout and sorted(image.size) != sorted((layout.width, layout.height)):  # it may be rotated
             raise LayoutError(f"is {image.width}x{image.height}, not {layout}; {_RESAVE}")
+        is_deep = mode_16_bits(image) is not None  # unknown once pixels are loaded
         own_channels = _channels(image, background, may_be_grey=channels != 3)
-        if channels == 1 and own_channels == 3:
+        if channels == 1 and own_channels == 3 and not _looks_grey(image):
             raise ValueError("is in colour, among grey images")
         try:
-            upright = _upright_8_bits(image, data)
+            upright = _upright_8_bits(image, data, is_deep)
             if background is not None and upright.has_transparency_data:
                 upright = _on_background(upright, background)
             pixels = np.asarray(upright.convert("L" if (channels or own_channels) == 1 else "RGB"))
@@ -225,11 +229,13 @@ def _open(file: IO[bytes]) -> Image.Image:
     except Exception as error:  # readers of headers, too, raise nearly anything
         file.seek(0)
         data = file.read()
+        if not data:
+            raise ValueError("is empty (0 bytes); copy or download it again") from error
         plain = _without_metadata(data)
         if plain is not None:
             return _open(io.BytesIO(plain))
         for start, kind, remedy in _FOREIGN:
-            if data and re.match(start, data[:64], re.IGNORECASE | re.DOTALL):
+            if re.match(start, data[:64], re.IGNORECASE | re.DOTALL):
                 raise ValueError(f"is not an image but {kind}; {remedy}") from error
         raise ValueError("is not an image, or damaged") from error
 
@@ -256,7 +262,7 @@ def _channels(image: Image.Image, background: Color | None, may_be_grey: bool) -
         raise ValueError(f"has pixels of kind {image.mode!r}; convert it to 8 bits per channel, grey or RGB, first")
     if may_be_grey and channels == 3 and image.format in _WITHOUT_GREY and _looks_grey(image):
         channels = 1
-    if not image.has_transparency_data:
+    if not image.has_transparency_data or (background is None and _is_opaque(image)):
         return channels
     if background is None:
         raise ValueError(
@@ -274,8 +280,15 @@ def _looks_grey(image: Image.Image) -> bool:
     return int(np.ptp(channels, axis=2).max()) <= _GREY_TOLERANCE
 
 
-def _upright_8_bits(image: Image.Image, data: bytes) -> Image.Image:
-    loaded = reduced_to_8_bits(data) if mode_16_bits(image) else image
+def _is_opaque(image: Image.Image) -> bool:
+    try:
+        return image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
+    except Exception:  # damaged
+        return False
+
+
+def _upright_8_bits(image: Image.Image, data: bytes, is_deep: bool) -> Image.Image:
+    loaded = reduced_to_8_bits(data) if is_deep else image
     loaded.load()  # now the orientation is known even where it stands behind the pixels
     turn = _TURNS.get(_orientation(loaded))
     return loaded if turn is None else loaded.transpose(turn)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import FILE_NAME, labels_from_folders, read_label_table
+from dnnlib.archive.label_table import FILE_NAME, folders_without_images, labels_from_folders, read_label_table, some_of
 from dnnlib.archive.zip_reader import describe_error
 from dnnlib.images.codec import Layout
 from dnnlib.paths import user_path
@@ -110,14 +110,19 @@ def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
 
 def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> ImageSource:
     _refuse_split(options, "a folder or zip of images")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give a folder, a zip or tar file, {DEMO} or {PREFIX}NAME")
     tree = ImageTree(path)
     _refuse_zipped_lmdb(tree)
     names = tree.image_names()
+    left_out = tree.left_out()
     table = read_label_table(tree)
     if options.folder_labels:
         if table is not None:
             raise ValueError(f"{path} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
         table = labels_from_folders(names, str(path))
+        if empty := folders_without_images(names, tree.names()):
+            left_out = f"{left_out}; no class, as without images: {some_of(empty)}"
         packing_reason = packing_reason or "its classes are folders, which it does not read"
     labels = table.labels_of(names) if table else [None] * len(names)
     images = [FileImage(tree, name, label) for name, label in zip(names, labels, strict=True)]
@@ -128,7 +133,8 @@ def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> Ima
         table is not None,
         table.class_names if table else (),
         suffixes=tree.suffixes(),
-        left_out=tree.left_out(),
+        left_out=left_out,
+        name_note=tree.name_note(),
         check=tree.check,
         packing_reason=packing_reason,
     )

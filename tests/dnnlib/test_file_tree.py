@@ -178,3 +178,21 @@ def test_unreadable_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"d.zip cannot be read: permission denied"):
         FileTree(tmp_path / "d.zip")
     (tmp_path / "data" / "sub").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"", "empty"),
+        (b"Rar!\x1a\x07", "an archive"),
+        (b"7z\xbc\xaf", "an archive"),
+        (b"\x1f\x8b", "compressed"),
+        (b"\x89PNG", "an image"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"version https://git-lfs.github.com", "a Git-LFS pointer"),
+    ],
+)
+def test_files_that_are_no_zip_are_named(tmp_path: Path, start: bytes, kind: str) -> None:
+    (tmp_path / "d.zip").write_bytes(start)
+    with pytest.raises(ValueError, match=f"d.zip is {kind}.*. A data set is a folder or a zip file"):
+        FileTree(tmp_path / "d.zip")

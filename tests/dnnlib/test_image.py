@@ -15,6 +15,7 @@ from dnnlib.images.codec import (
     decode,
     encode_png,
     parse_color,
+    read_kind,
     read_layout,
 )
 
@@ -92,11 +93,42 @@ def test_damaged_exif_is_no_obstacle() -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_is_refused(mode: str) -> None:
-    image = Image.fromarray(RGB).convert("RGBA").convert(mode)
+    image = Image.fromarray(np.dstack([RGB, RGB[:, :, 0]])).convert(mode)
     data = _file(image, "PNG", **({"transparency": 0} if mode == "P" else {}))
     for read in (decode, lambda content: read_layout(io.BytesIO(content))):
         with pytest.raises(ValueError, match=r"transparency.*--background=white"):
             read(data)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_alpha_that_hides_nothing_is_no_obstacle(mode: str) -> None:
+    image = Image.fromarray(RGB).convert("RGBA").convert(mode)
+    unused = {"P": bytes([255] * 9), "RGB": (1, 2, 3)}
+    data = _file(image, "PNG", **({"transparency": unused[mode]} if mode in unused else {}))
+    channels = 1 if mode == "LA" else 3
+    assert read_layout(io.BytesIO(data)) == Layout(6, 4, channels)
+    colours = np.asarray(image.convert("L" if mode == "LA" else "RGB"))
+    assert np.array_equal(decode(data), colours.reshape(4, 6, channels))
+    assert "alpha" not in read_kind(io.BytesIO(data)).mode
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "is empty"),
+        (b"\xff\x0a" + bytes(50), "a JPEG XL image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "a JPEG XL image"),
+        (b"\0\0\0\x18ftypmp42" + bytes(50), "a video"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "a HEIC image"),
+    ],
+)
+def test_what_is_no_image_is_named(content: bytes, kind: str) -> None:
+    with pytest.raises(ValueError, match=kind):
+        read_layout(io.BytesIO(content))
+
+
+def test_windows_bitmap_without_header() -> None:
+    assert np.array_equal(decode(_file(Image.fromarray(RGB), "DIB")), RGB)
 
 
 @pytest.mark.parametrize(("mode", "file_format"), [("RGBA", "PNG"), ("RGBA", "WEBP"), ("LA", "PNG"), ("RGBA", "TIFF")])

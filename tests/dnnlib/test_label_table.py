@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import LabelTable, labels_from_folders, read_label_table
+from dnnlib.archive.label_table import LabelTable, folders_without_images, labels_from_folders, read_label_table
 
 
 def _read(folder: Path, content: object) -> LabelTable | None:
@@ -108,8 +108,10 @@ def test_names_that_become_one_label_are_an_error_that_shows_both(tmp_path: Path
 def test_labels_must_fit_the_files() -> None:
     table = LabelTable({f"{index}.png": 0 for index in range(9)})
     with pytest.raises(ValueError, match=r"no label for a.png, b.png; label every"):
-        table.labels_of(["a.png", "b.png", "1.png"])
-    with pytest.raises(ValueError, match=r"do not exist: 1.png, 2.png, 3.png and 5 more"):
+        table.labels_of(["a.png", "b.png", *(f"{index}.png" for index in range(9))])
+    with pytest.raises(ValueError, match=r"no label for IMG_1.png, but labels for 0.png, 1.png.*same names"):
+        table.labels_of(["IMG_1.png"])
+    with pytest.raises(ValueError, match=r"not among the images: 1.png, 2.png, 3.png and 5 more"):
         table.labels_of(["0.png"])
 
 
@@ -124,3 +126,36 @@ def test_labels_from_folders() -> None:
 def test_images_outside_class_folders_are_refused(names: list[str]) -> None:
     with pytest.raises(ValueError, match=rf"of here.*{names[-1]} is in none"):
         labels_from_folders(names, "here")
+
+
+@pytest.mark.parametrize("name", ["Dataset.json", "DATASET.JSON", "w/dataset.JSON"])
+def test_letter_case_of_the_label_file(tmp_path: Path, name: str) -> None:
+    folder = (tmp_path / name).parent
+    folder.mkdir(exist_ok=True)
+    (folder / "1.png").touch()
+    (tmp_path / name).write_text(json.dumps({"labels": [["1.png", 4]]}))
+    tree = ImageTree(tmp_path)
+    table = read_label_table(tree)
+    assert table is not None and table.labels_of(tree.image_names()) == [4]
+    assert tree.left_out() == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"1.png": 0, "2.png": 1}, 'file names but no "labels"'),
+        (
+            {"labels": [["1.png", [0.5, 1]]], "class_names": ["a", "b", "c"]},
+            "3 names, but the labels are vectors of length 2",
+        ),
+        ({"labels": [["1.png", 0]], "class_names": ["\u00e9", "e\u0301"]}, "two classes named"),
+    ],
+)
+def test_labels_that_would_be_ignored_or_misread(tmp_path: Path, content: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _read(tmp_path, content)
+
+
+def test_class_folders_without_images_are_named() -> None:
+    others = ["set/c/1.heic", "set/a/notes.txt", "set/readme.txt", "other/d/1.heic"]
+    assert folders_without_images(["set/a/1.png", "set/b/1.png"], others) == ["c"]

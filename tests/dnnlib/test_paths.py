@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.paths import require_outside
+from dnnlib.paths import require_outside, user_path
 
 
 @pytest.mark.parametrize("written", ["images", "images/runs", "images/a/../runs", "link/runs", "images/./x.zip"])
@@ -15,6 +15,33 @@ def test_inside_is_refused(tmp_path: Path, written: str, monkeypatch: pytest.Mon
     for read in ("images", tmp_path / "images", "link"):
         with pytest.raises(ValueError, match=rf"--out={written} lies inside --data=.*outside"):
             require_outside(written, "--out", read, "--data")
+
+
+@pytest.mark.parametrize("written", ["store/a", "store/a/new/x.zip", "store/1.png", "deep/runs"])
+def test_inside_what_links_lead_to_is_refused(tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images/sub", "store/a", "deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "images" / "sub" / "a").symlink_to("../../store/a")
+    (tmp_path / "images" / "1.png").symlink_to("../store/1.png")
+    (tmp_path / "images" / "loop").symlink_to(".")
+    (tmp_path / "store" / "a" / "more").symlink_to(tmp_path / "deep")
+    with pytest.raises(ValueError, match=rf"--out={written} lies inside --data=images"):
+        require_outside(written, "--out", "images", "--data")
+    require_outside("store/b", "--out", "images", "--data")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty path"),
+        ("https://a.org/x.zip", "https://a.org/x.zip is an address"),
+        ("hf://a/b/c.zip", "an address"),
+    ],
+)
+def test_what_is_no_path_is_refused_as_given(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        user_path(text)
 
 
 @pytest.mark.parametrize("written", ["runs", "images2", "images/../runs", "."])

@@ -11,6 +11,7 @@ import torch
 from image_sets import noise, write_images
 from torch import Tensor
 
+from dnnlib.images.codec import Layout, encode_png
 from metrics import registry
 from metrics.detectors import Detector
 from metrics.images import Sample
@@ -18,6 +19,7 @@ from metrics.weights.published import INCEPTION
 from training.config import DatasetSpec, GeneratorConfig
 from training.data.stream import ImageDataset
 from training.evaluation.images import FakeSampler, FakeSet, RealSet, class_indices, reference_dataset
+from training.evaluation.inputs import open_images
 from training.evaluation.snapshots import default_metrics, evaluate_snapshot
 from training.networks.generator import Generator
 
@@ -176,3 +178,32 @@ def test_default_is_fid_where_its_weights_are(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv(INCEPTION.variable)
     (tmp_path / INCEPTION.name).write_bytes(b"damaged weights")
     assert default_metrics()[0] == ()
+
+
+def write_folder(folder: Path, pixels: list[np.ndarray]) -> str:
+    folder.mkdir()
+    for index, image in enumerate(pixels):
+        (folder / f"{index}.png").write_bytes(encode_png(image))
+    return str(folder)
+
+
+def test_grey_and_equal_channels_are_the_same_images(tmp_path: Path) -> None:
+    grey = [noise(index, 16, 16, 1) for index in range(3)]
+    sets = {
+        "grey": write_folder(tmp_path / "grey", grey),
+        "equal": write_folder(tmp_path / "equal", [image.repeat(3, axis=2) for image in grey]),
+        "mixed": write_folder(tmp_path / "mixed", [grey[0], grey[1].repeat(3, axis=2), grey[2]]),
+        "packed": str(write_images(tmp_path / "packed.zip", grey, layout=Layout(16, 16, 1))),
+    }
+    expected = torch.from_numpy(np.stack(grey)).permute(0, 3, 1, 2)
+    for real in sets.values():
+        channels = reference_dataset(real).spec.channels
+        for fake in sets.values():
+            images = gather(open_images(fake, reference_dataset(real), 0).batches(range(3), 2, seed=0))[0]
+            assert torch.equal(images, expected.expand(3, channels, 16, 16))
+    colour = write_folder(tmp_path / "colour", [noise(index, 16, 16) for index in range(3)])
+    with pytest.raises(ValueError, match=f"--images={colour} has images of 16x16 px with 3 channels.*must agree"):
+        open_images(colour, reference_dataset(sets["grey"]), 0)
+    later = write_folder(tmp_path / "later", [grey[0], noise(1, 16, 16), grey[2]])
+    with pytest.raises(ValueError, match=r"1.png in .*later is in colour, among grey images"):
+        gather(open_images(later, reference_dataset(sets["grey"]), 0).batches(range(3), 2, seed=0))

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from dnnlib.archive.label_table import FILE_NAME, LabelTable
 from dnnlib.archive.zip_reader import ChangedError
-from dnnlib.images.codec import LayoutError
+from dnnlib.images.codec import Layout, LayoutError
+from dnnlib.text import format_int_list
 from training.config import DatasetSpec
 from training.data.decoded import DecodedImages
 from training.data.files import MAX_BROKEN, DataError, ImageFiles, too_many_broken_error
@@ -54,6 +55,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         max_images: int | None = None,  # use a random subset of this size
         seed: int = 0,  # of the subset
         left_out: Collection[str] = (),  # names of images that do not belong to it
+        channels: int | None = None,  # 1 takes colour images whose channels are equal for grey; None = as in the files
     ) -> None:
         self.files = source if isinstance(source, ImageFiles) else ImageFiles(source)
         self._tree, self.path = self.files.tree, self.files.path
@@ -67,7 +69,10 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.num_files = len(self._names)
         self._layout = self.files.common_layout(self._names)
         self._num_bytes = self.files.num_bytes[positions][chosen]
-        channels, height, width = self._layout.channels, self._layout.height, self._layout.width
+        self._is_converted = channels not in (None, self._layout.channels)
+        self._is_exact = self.files.declared is not None and not self._is_converted
+        channels, height, width = channels or self._layout.channels, self._layout.height, self._layout.width
+        self._layout = Layout(width, height, channels)
         self.shape = (self.num_files, channels, height, width)
         self.cache: DecodedImages | None = None
         self.broken: dict[str, str] = {}
@@ -123,6 +128,24 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
                 return image, label, [BrokenImage(*item, stand_in) for item in broken.items()]
         raise too_many_broken_error(self.path, broken, max_broken)
 
+    def notes(self) -> list[str]:
+        """Return lines about files that are not read, classes without images and labels that are not used."""
+        notes = self.files.notes()
+        if self._is_converted:
+            kinds = ("RGB images", "grey") if self._layout.channels == 1 else ("grey images", "RGB")
+            notes.append(f"{kinds[0]} of {self.path} are read as {kinds[1]}")
+        if self.spec.label_dim:
+            empty = np.flatnonzero(~self._labels.any(axis=0)).tolist()
+            if empty and not self.spec.labels_are_vectors:
+                notes.append(f"Warning: empty classes, without images: {format_int_list(empty)}")
+            return notes
+        try:
+            if self.files.label_table:
+                notes.append(f"The labels of {self.path} are not used; to train on them, start with --cond=1")
+        except ValueError as error:  # only training on labels needs them
+            notes.append(f"Labels are not used: {error}")
+        return notes
+
     def labels(self) -> np.ndarray:
         """Return all labels, float [len(self), label_dim]."""
         return np.concatenate([self._labels, self._labels]) if self._mirror else self._labels
@@ -152,9 +175,8 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
 
     def _decode(self, file_index: int) -> np.ndarray:
         """Return the image of a file, uint8 [channels, height, width]."""
-        is_exact = self.files.declared is not None  # else grey among RGB is allowed
         name, num_bytes = self._names[file_index], self._num_bytes[file_index]
-        return self._tree.pixels(name, self._layout, num_bytes, is_exact).transpose(2, 0, 1)
+        return self._tree.pixels(name, self._layout, num_bytes, self._is_exact).transpose(2, 0, 1)
 
     def _file_index(self, index: int) -> int:
         if not 0 <= index < len(self):

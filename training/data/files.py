@@ -8,7 +8,7 @@ import numpy as np
 
 from dnnlib.archive.image_format import declared_layout
 from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import LabelTable, empty_classes, read_label_table
+from dnnlib.archive.label_table import LabelTable, read_label_table
 from dnnlib.images.codec import Layout, common_layout
 
 MAX_BROKEN = 10  # different images that may be replaced by others
@@ -43,19 +43,14 @@ class ImageFiles:
         """The labels of dataset.json, or None. ValueError if it is damaged."""
         return read_label_table(self.tree)
 
-    def notes(self, uses_labels: bool) -> list[str]:
-        """Return lines about files that are not read, classes without images and labels that are not used."""
-        notes = [f"Images by suffix: {suffixes}" for suffixes in [self.tree.suffixes()] if suffixes]
-        notes += [f"Left out of {self.path}: {files}" for files in [self.tree.left_out()] if files]
-        try:
-            table = self.label_table
-        except ValueError:
-            return notes  # only training on labels needs them
-        if table and not uses_labels:
-            notes.append(f"The labels of {self.path} are not used; to train on them, start with --cond=1")
-        elif table and (empty := empty_classes(table.by_name.values(), table.class_names)):
-            notes.append(f"Warning: empty classes, without images: {empty}")
-        return notes
+    def notes(self) -> list[str]:
+        """Return lines about the kinds of files, those that are not read, and names in an unknown encoding."""
+        lines = {
+            f"Images by suffix: {self.tree.suffixes()}": self.tree.suffixes(),
+            f"Left out of {self.path}: {self.tree.left_out()}": self.tree.left_out(),
+            self.tree.name_note(): self.tree.name_note(),
+        }
+        return [line for line, is_needed in lines.items() if is_needed]
 
     @cached_property
     def num_bytes(self) -> np.ndarray:

@@ -196,14 +196,18 @@ def class_indices(labels: np.ndarray) -> Tensor | None:
 
 
 def reference_dataset(
-    source: str | Path | ImageFiles, mirror: bool = False, left_out: Collection[str] = ()
+    source: str | Path | ImageFiles,
+    mirror: bool = False,
+    left_out: Collection[str] = (),
+    channels: int | None = None,
 ) -> ImageDataset:
     """Return the real images that metrics compare with: all of a data set, with its labels if there are any.
 
     They do not depend on the --cond and --subset of the training.
     """
     files = source if isinstance(source, ImageFiles) else ImageFiles(source)
-    return ImageDataset(files, use_labels=files.label_table is not None, mirror=mirror, left_out=left_out)
+    use_labels = files.label_table is not None
+    return ImageDataset(files, use_labels=use_labels, mirror=mirror, left_out=left_out, channels=channels)
 
 
 def flipped_set(

@@ -67,15 +67,35 @@ def open_network(
 
 
 def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
-    """Return a folder or zip, without grids, as a source of images; ValueError unless their size is that of `dataset`."""
-    images = reference_dataset(path, left_out=grids_in(path))
+    """Return a folder or zip, without grids, as a source of images.
+
+    Grey images become RGB where those of `dataset` are; RGB images whose channels are equal become grey where those are.
+
+    Raises:
+        ValueError: Their size is not that of `dataset`, or they are in colour and those of `dataset` grey.
+    """
+    grids = grids_in(path)
+    images = reference_dataset(path, left_out=grids)
     ours, theirs = images.spec, dataset.spec
-    if (ours.width, ours.height, ours.channels) != (theirs.width, theirs.height, theirs.channels):
+    is_fitting = (ours.width, ours.height) == (theirs.width, theirs.height)
+    if is_fitting and ours.channels != theirs.channels:
+        images = reference_dataset(images.files, left_out=grids, channels=theirs.channels)
+        is_fitting = theirs.channels == 3 or _is_readable(images)
+    if not is_fitting:
         raise ValueError(
             f"--images={path} has images of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
             f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
         )
     return FakeSet(RealSet(images, workers))
+
+
+def _is_readable(images: ImageDataset) -> bool:
+    """Return whether the first image can be read; colour images cannot be read as grey."""
+    try:
+        images.image(0)
+    except ValueError:
+        return False
+    return True
 
 
 def grids_in(path: str) -> list[str]:
