@@ -70,10 +70,12 @@ def parse_names(text: str) -> list[str]:
     """Return the metrics of a comma-separated list of names and GROUPS, each once; raises ValueError for unknown ones."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     names = list(dict.fromkeys(name for word in words for name in GROUPS.get(word, (word,))))
-    for name in set(names) & RETIRED.keys():
+    retired = [name for name in names if name in RETIRED]
+    names = [name for name in names if name not in RETIRED]
+    if retired and not names:
+        raise ValueError(f"metrics={text!r}: {retired[0]} no longer exists; use {RETIRED[retired[0]]}")
+    for name in retired:
         print(f"Warning: {name} no longer exists and is skipped; {RETIRED[name]} replaces it.")
-    if len(kept := [name for name in names if name not in RETIRED]) > 0:
-        names = kept
     unknown = [name for name in names if find(name) is None]
     if unknown or not names:
         raise ValueError(f"metrics={text!r}: {_unknown(unknown)}")

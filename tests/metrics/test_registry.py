@@ -109,3 +109,10 @@ def test_a_run_that_fails_leaves_no_cache_entry(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the generator broke"):
         run([NAME], Broken(images(300, seed=1)), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_retired_names_are_skipped_or_name_their_successor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_names("proxy_fd_randconv_v1,proxy_fd_dct_v1") == ["proxy_fd_randconv_v1"]
+    assert "proxy_fd_dct_v1 no longer exists and is skipped" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="proxy_fd_democlf_v1 no longer exists; use proxy_fd_clf_v1"):
+        parse_names("proxy_fd_democlf_v1")
