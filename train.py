@@ -1,5 +1,6 @@
 """Train a Styleformer on a data set of images."""
 
+import re
 import sys
 from typing import Any
 
@@ -40,7 +41,7 @@ def images_per_pass(context: click.Context, parameter: click.Parameter, value: s
     """A number of images from 1 on, or auto."""
     if value in (None, "auto"):
         return value
-    if value is None or not value.isdecimal() or int(value) < 1:
+    if value is None or not re.fullmatch("0*[1-9][0-9]{,17}", value):
         raise click.BadParameter(f"'{value}' is neither a number from 1 on nor auto")
     return int(value)
 

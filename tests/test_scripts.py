@@ -98,7 +98,7 @@ def test_resume_latest_equals_an_uninterrupted_run(digits: Path, tmp_path: Path)
     assert "starting a new one" in run(
         "train", f"--outdir={tmp_path / 'parts'}", "--kimg=0.016", "--resume=latest", *common
     )
-    assert "Going on" in run("train", f"--outdir={tmp_path / 'parts'}", "--kimg=0.048", "--resume=latest", *common)
+    assert "Resuming" in run("train", f"--outdir={tmp_path / 'parts'}", "--kimg=0.048", "--resume=latest", *common)
     (whole,), (parts,) = (list((tmp_path / name).iterdir()) for name in ("whole", "parts"))
     snapshots = [torch.load(d / "network-snapshot-000000.pkl", weights_only=True) for d in (whole, parts)]
     for network in ("G", "D", "G_ema"):
@@ -171,6 +171,11 @@ def test_bad_input_gets_one_clear_line(
         (["--cond=1", "--resume={network}"], "generator.widths"),
         (["--set=loss.r1_gamma=much"], "--set loss.r1_gamma"),
         (["--kimg=0"], "--kimg"),
+        (["--gamma=1e308"], "--gamma is too large"),
+        (["--batch-gpu=" + "9" * 5000], "--batch-gpu"),
+        (["--stop-after=" + "9" * 400 + "d"], "--stop-after"),
+        (["--set=data.path=other.zip"], "use --data"),
+        (["--set=preset=demo"], "use --cfg"),
         (["--subset=1000"], "--subset"),
     ],
 )
@@ -214,7 +219,7 @@ def test_too_little_memory_is_one_line_with_a_remedy(
             "process 1 failed:\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB."
         )
 
-    monkeypatch.setattr(importlib.import_module("train"), "launch", fail)
+    monkeypatch.setattr("training.launch.launch", fail)
     output = refused("train", f"--outdir={tmp_path}", f"--data={digits}")
     assert output.count("\n") == 1
     assert "not enough memory on the GPU for 20.00 GiB more; use smaller numbers: --batch-gpu=auto" in output

@@ -93,6 +93,17 @@ def test_folders_of_other_programs_and_damage_are_passed_over(
     assert newest_matching_run(run_dir.parent, config, tiny_spec) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["null", "", "[" * 100_000, '{"schedule": {"kimg": 1e400}}', f'{{"schedule": {{"seed": {10**400}}}}}']
+)
+def test_damaged_settings_are_taken_from_the_state(
+    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (run_dir / OPTIONS_FILE).write_text(text, encoding="utf-8")
+    assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)
+    assert f"{OPTIONS_FILE} cannot be used" in capsys.readouterr().out
+
+
 def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> None:
     run_dir = new_run(tmp_path, config)
     write_state(run_dir, state_values(TrainState(config, tiny_spec, torch.device("cpu")), content_hash="a"))

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from dnnlib.dataclass_values import require, to_plain
+from dnnlib.dataclass_values import ConfigError, require, to_plain
 from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
 from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
@@ -39,11 +39,21 @@ def write_options(run_dir: Path, config: RunConfig) -> None:
 
 
 def read_options(run_dir: Path) -> RunConfig | None:
-    """The settings of a run folder; None where they cannot be read as ours."""
+    """The settings of a run with a saved state; None, with a warning, where they cannot be read. Raises CheckpointError."""
     try:
         return RunConfig.from_dict(json.loads((run_dir / OPTIONS_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"Warning: {run_dir / OPTIONS_FILE} cannot be used: {error}"
+    saved = find_state(run_dir)
+    if saved is None:
         return None
+    try:
+        config = RunConfig.from_dict(saved["config"])
+    except ConfigError as error:
+        print(f"{problem}; {run_dir} is not resumed: {error}")
+        return None
+    print(f"{problem}; using the settings in its training state")
+    return config
 
 
 def describe(config: RunConfig) -> str:
@@ -64,8 +74,8 @@ def newest_matching_run(
     """
     others = []
     for run_dir in reversed(run_dirs(outdir)):
-        theirs = read_options(run_dir)
-        if theirs is None or not has_state(run_dir):
+        theirs = read_options(run_dir) if has_state(run_dir) else None
+        if theirs is None:
             continue
         different = differences(theirs, config) or image_differences(run_dir, spec, content_hash)
         if not different or force:
@@ -84,8 +94,8 @@ def newest_matching_run(
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
     """These settings with the images per forward pass of the newest run that differs in nothing else; None without one."""
     for run_dir in reversed(run_dirs(outdir)):
-        theirs = read_options(run_dir)
-        if theirs is not None and has_state(run_dir):
+        theirs = read_options(run_dir) if has_state(run_dir) else None
+        if theirs is not None:
             ours = replace(config, schedule=replace(config.schedule, batch_gpu=theirs.schedule.batch_gpu))
             if not differences(theirs, ours):
                 return ours
