@@ -11,6 +11,7 @@ from dnnlib.images.codec import Color, FileKind, Layout
 from dnnlib.names import printable
 
 LABEL_FILE = "dataset.json"
+RUN_FILE = "training_options.json"  # of a run folder, whose image grids are no images of a data set
 
 
 class ImageTree(FileTree):
@@ -19,7 +20,17 @@ class ImageTree(FileTree):
     _may_be_grey = True  # until an image in colour is found, which makes all RGB
 
     def image_names(self) -> list[str]:
-        """Return the files that are images by their suffix, in natural order (2 before 10); at least one."""
+        """Return the files that are images by their suffix, in natural order (2 before 10); at least one.
+
+        Raises ValueError if there are none, or where a run folder of train.py lies in it.
+        """
+        for name in self.names():
+            if name.endswith(RUN_FILE) and name.split("/")[-1] == RUN_FILE:
+                run_dir = printable(str(self.path / name.removesuffix(RUN_FILE)))
+                raise ValueError(
+                    f"{run_dir} is a run folder of train.py: its image grids would be read as images. Move it out of "
+                    f"{printable(str(self.path))}, or name another folder of images"
+                )
         names = sorted(self._image_names, key=natural_key)
         if not names:
             left_out = self.left_out()

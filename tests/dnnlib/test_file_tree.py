@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib.archive.file_tree import FileTree, natural_key
+from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.zip_reader import ChangedError
 
 
@@ -178,3 +179,18 @@ def test_unreadable_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"d.zip cannot be read: permission denied"):
         FileTree(tmp_path / "d.zip")
     (tmp_path / "data" / "sub").chmod(0o700)
+
+
+@pytest.mark.parametrize("inside", ["", "runs/00000-flowers-demo-batch8/"])
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_run_folder_is_not_read_as_images(tmp_path: Path, inside: str, is_zip: bool) -> None:
+    folder = tmp_path / "data"
+    for name in [f"{inside}training_options.json", f"{inside}reals.png", "flower.png"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    if is_zip:
+        with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+            for path in sorted(folder.rglob("*")):
+                archive.write(path, path.relative_to(folder))
+    with pytest.raises(ValueError, match="is a run folder of train.py"):
+        ImageTree(tmp_path / ("data.zip" if is_zip else "data")).image_names()
