@@ -34,7 +34,7 @@ def require_range(group: str, values: object, names: str, low: float, high: floa
     """Raise ConfigError unless each of the fields, a list with spaces, is None or lies in low..high."""
     for name in names.split():
         value = getattr(values, name)
-        bounds = f"be {low:g} or more" if high == math.inf else f"lie in {low:g}..{high:g}"
+        bounds = f"be {low} or more" if high == math.inf else f"lie in {low}..{high}"
         for number in value if isinstance(value, tuple) else [value]:
             require(number is None or low <= number <= high, f"{group}.{name} must {bounds}, got {number}")
 

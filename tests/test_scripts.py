@@ -176,12 +176,26 @@ def test_bad_input_gets_one_clear_line(
         (["--stop-after=" + "9" * 400 + "d"], "--stop-after"),
         (["--set=data.path=other.zip"], "use --data"),
         (["--set=preset=demo"], "use --cfg"),
+        (["--resume=last"], "--resume=latest"),
+        (["--resume="], "--resume=latest"),
+        (["--resume={runs}"], "--outdir={runs} --resume=latest"),
+        (["--resume={run}"], "--outdir={runs} --resume=latest"),
+        (["--resume={run}/training-state-latest.pt"], "--outdir={runs} --resume=latest"),
+        (["--resume"], "write --resume=latest"),
+        (["--mirror", "--seed=1"], "write --mirror=1"),
+        (["--cond"], "write --cond=1"),
+        (["--lr=0.001"], "--set optimizer.g_lr=0.001"),
+        (["--batch-size=8"], "write --batch=32"),
+        (["--batch_gpu=8"], "write --batch-gpu"),
+        (["--epochs=3"], "write --kimg=1000"),
+        (["--gpus=3"], "use --batch=33"),
         (["--subset=1000"], "--subset"),
     ],
 )
 def test_contradicting_options(arguments: list[str], message: str, digits: Path, trained: Path, tmp_path: Path) -> None:
     network = trained / "network-snapshot-000000.pkl"
-    filled = [text.format(digits=digits, network=network) for text in arguments]
+    filled = [text.format(digits=digits, network=network, run=trained, runs=trained.parent) for text in arguments]
+    message = message.format(runs=trained.parent)
     assert message in refused("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", "--cfg=cifar", *filled)
     assert not (tmp_path / "o").exists()
 

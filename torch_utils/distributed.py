@@ -120,7 +120,9 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
     except torch.multiprocessing.ProcessExitedException as error:
         if failures.empty():  # killed from outside
             reason = error.signal_name or f"exit code {error.exit_code}"
-            raise ChildProcessError(f"process {error.error_index} was killed ({reason}); start the command again") from None
+            raise ChildProcessError(
+                f"process {error.error_index} was killed ({reason}); start the command again"
+            ) from None
         message, details = failures.get()
         if message is None or with_traceback:
             raise RuntimeError(details) from None

@@ -9,7 +9,7 @@ from training.registry import entry, register
 
 MAX_SIDE_PX = 1024
 MAX_KIMG = 1e9
-MAX_BATCH = 1_000_000
+MAX_BATCH = 2**24
 MAX_LAYERS = 1000  # of a stage or network
 MAX_WORKERS = 1000
 MAX_ATTENTION_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
@@ -372,7 +372,8 @@ class ScheduleConfig:
     def micro_batch(self, world_size: int) -> int:
         """Images of one forward pass; raises ConfigError when the batch does not divide."""
         require(self.batch % world_size == 0,
-                f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus)")
+                f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus); use "
+                f"--batch={-(-self.batch // world_size) * world_size}")
         micro_batch = self.batch_gpu or self.batch // world_size
         require(self.batch % (micro_batch * world_size) == 0,
                 f"--batch={self.batch} is not a multiple of --batch-gpu={micro_batch} x {world_size} processes")

@@ -192,5 +192,5 @@ def test_a_run_folder_is_not_read_as_images(tmp_path: Path, inside: str, is_zip:
         with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
             for path in sorted(folder.rglob("*")):
                 archive.write(path, path.relative_to(folder))
-    with pytest.raises(ValueError, match="is a run folder of train.py"):
+    with pytest.raises(ValueError, match=r"is a run folder of train\.py"):
         ImageTree(tmp_path / ("data.zip" if is_zip else "data")).image_names()

@@ -93,6 +93,18 @@ def test_folders_of_other_programs_and_damage_are_passed_over(
     assert newest_matching_run(run_dir.parent, config, tiny_spec) is None
 
 
+@pytest.mark.parametrize("group", ["generator", "discriminator"])
+def test_force_needs_networks_that_fit(config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, group: str) -> None:
+    name = {"generator": "w_dim", "discriminator": "channel_base"}[group]
+    other = changed(config, group, **{name: getattr(getattr(config, group), name) * 2})
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=name) as raised:
+            newest_matching_run(run_dir.parent, other, tiny_spec, force=force)
+        assert "(--force)" not in str(raised.value)
+    with pytest.raises(ConfigError, match="--force"):
+        newest_matching_run(run_dir.parent, changed(config, "loss", r1_gamma=3.0), tiny_spec)
+
+
 @pytest.mark.parametrize(
     "text", ["null", "", "[" * 100_000, '{"schedule": {"kimg": 1e400}}', f'{{"schedule": {{"seed": {10**400}}}}}']
 )
