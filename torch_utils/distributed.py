@@ -153,6 +153,7 @@ def _spawned(
     rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any, failures: Any
 ) -> None:
     os.setpgid(0, 0)  # so that Ctrl-C arrives once, from the parent
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal set to tostop would stop a group in the background
     os.environ |= {
         SPAWNED: "1",
         "RANK": str(rank),
