@@ -1,5 +1,6 @@
 """Train a Styleformer on a data set of images."""
 
+import re
 import sys
 from typing import Any
 
@@ -40,9 +41,16 @@ def images_per_pass(context: click.Context, parameter: click.Parameter, value: s
     """A number of images from 1 on, or auto."""
     if value in (None, "auto"):
         return value
-    if value is None or not value.isdecimal() or int(value) < 1:
+    if value is None or not re.fullmatch("0*[1-9][0-9]{,17}", value):
         raise click.BadParameter(f"'{value}' is neither a number from 1 on nor auto")
     return int(value)
+
+
+def latest_or_file(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """latest in any case, or the name of a file."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty; write --resume=latest to resume the newest run, or name a snapshot")
+    return "latest" if value and value.strip().lower() == "latest" else value
 
 
 def unless_serving(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -52,7 +60,49 @@ def unless_serving(context: click.Context, parameter: click.Parameter, value: st
     return value
 
 
-@click.command(context_settings={"show_default": True, "max_content_width": 110})
+OTHER_NAMES = {  # options of similar programs, and what to write here
+    "--lr": "--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001",
+    "--learning-rate": "--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001",
+    "--epochs": "--kimg=1000, the thousands of images to train on",
+    "--steps": "--kimg=1000, the thousands of images to train on",
+    "--batch-size": "--batch=32",
+    "--gpu": "--gpus=1",
+    "--dataset": "--data=PATH",
+    "--output": "--outdir=DIR",
+    "--name": "--outdir=DIR",
+}
+
+
+class TrainCommand(click.Command):
+    """A command whose errors about options say what to write."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; adds the remedy to errors where click has none."""
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.replace("_", "-").lower()
+            known = {option for parameter in self.params for option in parameter.opts}
+            remedy = OTHER_NAMES.get(name) or (name if name in known else None)
+            if remedy is None:
+                raise
+            raise click.UsageError(f"No such option '{error.option_name}'; write {remedy}", context) from None
+        except click.BadOptionUsage as error:
+            option = next((p for p in self.params if error.option_name in p.opts), None)
+            value = {"BOOL": "1", "latest|FILE": "latest"}.get(getattr(option, "metavar", None) or "")
+            if value is None:
+                raise
+            raise click.UsageError(
+                f"{error.option_name} needs a value; write {error.option_name}={value}", context
+            ) from None
+        except click.BadParameter as error:
+            if error.param is None or error.param.type is not click.BOOL:
+                raise
+            name = error.param.opts[0]
+            raise click.UsageError(f"{name} must be 1 or 0; write {name}=1 or {name}=0", context) from None
+
+
+@click.command(cls=TrainCommand, context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--outdir", required=True, metavar="DIR", help="Folder for the numbered run folders.")
 @click.option(
     "--data",
@@ -99,7 +149,10 @@ def unless_serving(context: click.Context, parameter: click.Parameter, value: st
     "--freezed", type=click.IntRange(0), metavar="N", help="Freeze the first N discriminator layers.  [default: 0]"
 )
 @click.option(
-    "--resume", metavar="latest|FILE", help="latest = resume the newest matching run; FILE = fine-tune from a snapshot."
+    "--resume",
+    callback=latest_or_file,
+    metavar="latest|FILE",
+    help="latest = resume the newest matching run; FILE = fine-tune from a snapshot.",
 )
 @click.option("--force", is_flag=True, help="With --resume=latest: resume the newest run even if its options differ.")
 @click.option(

@@ -6,6 +6,8 @@ import types
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+MAX_INT = 2**63 - 1
+MAX_FLOAT = 3.4e38  # float32, in which networks compute, holds nothing larger
 
 
 class ConfigError(ValueError):
@@ -16,6 +18,25 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigError(message) unless the condition holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_representable(value: Any, where: str, shown: object = None) -> None:
+    """Raise ConfigError for a number that is not finite, or that neither int64 nor float32 can hold."""
+    if isinstance(value, float):
+        shown = value if shown is None else shown
+        require(math.isfinite(value), f"{where} must be a finite number, got {shown}")
+        require(abs(value) <= MAX_FLOAT, f"{where} is too large; at most {MAX_FLOAT}, got {shown}")
+    elif isinstance(value, int):
+        require(abs(value) <= MAX_INT, f"{where} is too large; at most {MAX_INT}")
+
+
+def require_range(group: str, values: object, names: str, low: float, high: float = math.inf) -> None:
+    """Raise ConfigError unless each of the fields, a list with spaces, is None or lies in low..high."""
+    for name in names.split():
+        value = getattr(values, name)
+        bounds = f"be {low} or more" if high == math.inf else f"lie in {low}..{high}"
+        for number in value if isinstance(value, tuple) else [value]:
+            require(number is None or low <= number <= high, f"{group}.{name} must {bounds}, got {number}")
 
 
 def to_plain(value: Any) -> Any:
@@ -36,7 +57,7 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     """
     if hasattr(cls, "of_kind"):
         cls = getattr(cls, "of_kind")(values.get("kind"))  # noqa: B009, of those classes that have it
-    hints = get_type_hints(cls)
+    hints = field_types(cls)
     unknown = sorted(set(values) - set(hints))
     require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
     return cls(**{name: convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
@@ -73,6 +94,12 @@ def from_text(hint: Any, text: str, where: str) -> Any:
         raise ConfigError(f"{where} must be a number, or two as 'start->end' in quotes, got '{text}'") from None
 
 
+def field_types(cls: type) -> dict[str, Any]:
+    """The annotated type of every field of a dataclass."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
 def convert(hint: Any, value: Any, where: str) -> Any:
     """A plain value as the annotated type; raises ConfigError where it does not fit."""
     if hasattr(hint, "from_text"):
@@ -87,10 +114,10 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is tuple:
         require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
         return tuple(convert(get_args(hint)[0], item, where) for item in value)
+    require_representable(value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     require(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
-    require(hint is not float or math.isfinite(value), f"{where} must be a finite number, got {value}")
     return value
 
 
@@ -112,7 +139,7 @@ def parse(hint: Any, text: str, where: str) -> Any:
         value = hint(text)
     except ValueError:
         raise ConfigError(f"{where} must be of type {hint.__name__}, got '{text}'") from None
-    require(hint is not float or math.isfinite(value), f"{where} must be a finite number, got '{text}'")
+    require_representable(value, where, f"'{text}'")
     return value
 
 
@@ -120,12 +147,10 @@ def override(config: T, path: str, text: str, prefix: str = "") -> T:
     """A copy of the config with one setting replaced, such as `override(config, "loss.r1_gamma", "0.1")`."""
     name, _, rest = path.partition(".")
     where = f"--set {prefix}{path}"
-    hints = get_type_hints(type(config))
+    hints = field_types(type(config))
     require(name in hints, f"{where}: there is no '{name}'; choose from {', '.join(hints)}")
     if dataclasses.is_dataclass(hints[name]):
-        require(
-            bool(rest), f"{where}: name one setting of it, such as {path}.{next(iter(get_type_hints(hints[name])))}"
-        )
+        require(bool(rest), f"{where}: name one setting of it, such as {path}.{next(iter(field_types(hints[name])))}")
         value = override(getattr(config, name), rest, text, f"{prefix}{name}.")
     else:
         require(not rest, f"{where}: '{name}' is a single value")

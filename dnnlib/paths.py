@@ -20,7 +20,7 @@ def user_path(text: str | Path) -> Path:
 
 
 def require_outside(written: str | Path, option: str, read: str | Path, source: str) -> None:
-    """Raise ValueError where a path to write is a folder of images or lies inside it, links followed.
+    """Raise ValueError where a path to write is a folder of images or lies inside it, or inside a folder linked there.
 
     Args:
         written: File or folder that a program will write.
@@ -28,7 +28,7 @@ def require_outside(written: str | Path, option: str, read: str | Path, source: 
         read: Data set or source: a folder, or a file, inside which nothing can be.
         source: The option that names it, such as --data.
     """
-    inner, outer = user_path(written).resolve(), user_path(read).resolve()
+    inner, outer = (Path(os.path.realpath(user_path(path))) for path in (written, read))
     if any(place == inner or place in inner.parents for place in _places_of(outer)):
         raise ValueError(
             f"{option}={written} lies inside {source}={read}: what is written there would be read as images the next "
@@ -43,5 +43,5 @@ def _places_of(path: Path) -> Iterator[Path]:
         yield place
         for folder, subfolders, names in os.walk(place):
             links = [os.path.join(folder, name) for name in subfolders + names]
-            targets = (Path(link).resolve() for link in links if os.path.islink(link))
+            targets = (Path(os.path.realpath(link)) for link in links if os.path.islink(link))
             found += [target for target in targets if target not in found]

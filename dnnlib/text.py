@@ -65,7 +65,7 @@ def parse_kilo(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration such as "2h50m", "90m", "1d 12h" or "45s"."""
-    match = re.fullmatch(r"\s*(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?\s*", text.lower())
+    match = re.fullmatch(r"\s*(?:(\d{1,9})d)?\s*(?:(\d{1,9})h)?\s*(?:(\d{1,9})m)?\s*(?:(\d{1,9})s)?\s*", text.lower())
     if match is None or not any(match.groups()):
         raise ValueError(f"{text!r} is not a duration; write for example 2h50m, 90m or 1d12h")
     days, hours, minutes, seconds = (int(group or 0) for group in match.groups())

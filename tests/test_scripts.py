@@ -135,6 +135,48 @@ def test_bad_input_gets_one_clear_line(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--aug=ada", "--p=0.2"], "--aug=fixed"),
+        (["--aug=fixed"], "--p=0.2"),
+        (["--aug=noaug", "--augpipe=bgc"], "--augpipe"),
+        (["--aug=fixed", "--p=0.1", "--target=0.5"], "--target"),
+        (["--freezed=2"], "--resume=FILE"),
+        (["--resume={digits}"], "this is a data set"),
+        (["--resume={network}"], "generator.widths (16, 16, 16) there"),
+        (["--cond=1", "--resume={network}"], "generator.widths"),
+        (["--set=loss.r1_gamma=much"], "--set loss.r1_gamma"),
+        (["--kimg=0"], "--kimg"),
+        (["--gamma=1e308"], "--gamma is too large"),
+        (["--batch-gpu=" + "9" * 5000], "--batch-gpu"),
+        (["--stop-after=" + "9" * 400 + "d"], "--stop-after"),
+        (["--set=data.path=other.zip"], "use --data"),
+        (["--set=preset=demo"], "use --cfg"),
+        (["--resume=last"], "--resume=latest"),
+        (["--resume="], "--resume=latest"),
+        (["--resume={runs}"], "--outdir={runs} --resume=latest"),
+        (["--resume={run}"], "--outdir={runs} --resume=latest"),
+        (["--resume={run}/training-state-latest.pt"], "--outdir={runs} --resume=latest"),
+        (["--resume"], "write --resume=latest"),
+        (["--mirror", "--seed=1"], "write --mirror=1"),
+        (["--cond"], "write --cond=1"),
+        (["--lr=0.001"], "--set optimizer.g_lr=0.001"),
+        (["--batch-size=8"], "write --batch=32"),
+        (["--batch_gpu=8"], "write --batch-gpu"),
+        (["--epochs=3"], "write --kimg=1000"),
+        (["--gpus=3"], "use --batch=33"),
+        (["--subset=1000"], "--subset"),
+    ],
+)
+def test_contradicting_options(arguments: list[str], message: str, digits: Path, trained: Path, tmp_path: Path) -> None:
+    network = trained / "network-snapshot-000000.pkl"
+    filled = [text.format(digits=digits, network=network, run=trained, runs=trained.parent) for text in arguments]
+    message = message.format(runs=trained.parent)
+    assert message in refused("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", "--cfg=cifar", *filled)
+    assert not (tmp_path / "o").exists()
+
+
 def test_unwritable_outdir(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     assert "cannot write there" in refused("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={digits}", *TINY)

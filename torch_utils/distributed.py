@@ -103,6 +103,7 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
 
     Raises:
         ValueError: A process raised ValueError or OSError: its message. With `with_traceback` a RuntimeError.
+        ChildProcessError: A process was killed.
         RuntimeError: A process raised another error: its traceback.
     """
     with socket.socket() as probe:
@@ -116,9 +117,12 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
         with _forward_signals(context.pids()):
             while not context.join():
                 pass
-    except torch.multiprocessing.ProcessExitedException:
+    except torch.multiprocessing.ProcessExitedException as error:
         if failures.empty():  # killed from outside
-            raise
+            reason = error.signal_name or f"exit code {error.exit_code}"
+            raise ChildProcessError(
+                f"process {error.error_index} was killed ({reason}); start the command again"
+            ) from None
         message, details = failures.get()
         if message is None or with_traceback:
             raise RuntimeError(details) from None
@@ -149,6 +153,7 @@ def _spawned(
     rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any, failures: Any
 ) -> None:
     os.setpgid(0, 0)  # so that Ctrl-C arrives once, from the parent
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal set to tostop would stop a group in the background
     os.environ |= {
         SPAWNED: "1",
         "RANK": str(rank),

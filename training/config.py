@@ -4,12 +4,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from dnnlib.dataclass_values import build, require, to_plain
+from dnnlib.dataclass_values import build, require, require_range, to_plain
 from training.registry import entry, register
 from training.schedule import Scheduled, highest, lowest, ramps
 
 MAX_SIDE_PX = 1024
 MAX_KIMG = 1e9
+MAX_BATCH = 2**24
+MAX_LAYERS = 1000  # of a stage or network
+MAX_WORKERS = 1000
 MAX_ATTENTION_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
 
@@ -71,6 +74,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.cache in CACHE_MODES, f"--cache must be one of {', '.join(CACHE_MODES)}; got '{self.cache}'")
+        require_range("data", self, "workers", 0, MAX_WORKERS)
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,10 @@ class AnyGenerator(Kind):
     noise: bool = field(default=True, kw_only=True)          # fresh noise in every layer while training
 
     def __post_init__(self) -> None:
-        for name in ("z_dim", "w_dim", "mapping_layers"):
-            require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
+        require_range("generator", self, "z_dim w_dim", 1)
+        require_range("generator", self, "mapping_layers", 1, MAX_LAYERS)
+        require_range("generator", self, "w_avg_beta", 0, 1)
+        require(self.mapping_lr_mult > 0, f"generator.mapping_lr_mult must be positive, got {self.mapping_lr_mult}")
 
 
 @dataclass(frozen=True)
@@ -169,11 +175,12 @@ class GeneratorConfig(AnyGenerator):
         super().__post_init__()
         require(len(self.widths) == len(self.layers) and len(self.widths) > 0,
                 f"--g_dict {self.widths} and --num_layers {self.layers} must name one value a stage, equally many")
-        require(all(n >= 1 for n in self.layers), f"generator.layers must be 1 or more a stage, got {self.layers}")
-        for name in ("head_width", "minimum_heads", "linformer_tokens"):
-            require(getattr(self, name) >= 1, f"generator.{name} must be 1 or more, got {getattr(self, name)}")
+        require_range("generator", self, "layers", 1, MAX_LAYERS)
+        require_range("generator", self, "widths head_width minimum_heads linformer_tokens", 1)
+        require_range("generator", self, "linformer_from_px", 0)
+        require(self.clamp is None or self.clamp > 0, f"generator.clamp must be positive or none, got {self.clamp}")
         for width in self.widths:
-            require(width >= 1 and width % self.num_heads(width) == 0,
+            require(width % self.num_heads(width) == 0,
                     f"generator width {width} is not a multiple of its {self.num_heads(width)} heads; change --g_dict, "
                     f"--depth or --minimum_head")
 
@@ -224,7 +231,9 @@ class DiscriminatorConfig(AnyDiscriminator):
     def __post_init__(self) -> None:
         require(self.architecture in ARCHITECTURES,
                 f"discriminator.architecture must be one of {', '.join(ARCHITECTURES)}; got '{self.architecture}'")
-        require(self.mbstd_group >= 1, f"discriminator.mbstd_group must be 1 or more, got {self.mbstd_group}")
+        require_range("discriminator", self, "mbstd_group channel_base channel_max", 1)
+        require_range("discriminator", self, "mapping_layers", 0, MAX_LAYERS)
+        require(self.clamp is None or self.clamp > 0, f"discriminator.clamp must be positive or none, got {self.clamp}")
         require(self.freeze_layers >= 0, f"--freezed must be 0 or more, got {self.freeze_layers}")
 
     def weight_settings(self) -> dict[str, object]:
@@ -251,11 +260,10 @@ class LossConfig(AnyLoss):
     pl_batch_shrink: int = 2             # the penalty sees 1/this of a batch
 
     def __post_init__(self) -> None:
-        for name in ("r1_gamma", "pl_weight"):
-            require(lowest(getattr(self, name)) >= 0, f"loss.{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("r1_interval", "pl_interval", "pl_batch_shrink"):
-            require(getattr(self, name) >= 1, f"loss.{name} must be 1 or more, got {getattr(self, name)}")
-        require(0 <= self.mixing_prob <= 1, f"loss.mixing_prob must lie in 0..1, got {self.mixing_prob}")
+        require(lowest(self.r1_gamma) >= 0, f"loss.r1_gamma must be 0 or more, got {self.r1_gamma}")
+        require_range("loss", self, "pl_weight", 0)
+        require_range("loss", self, "r1_interval pl_interval pl_batch_shrink", 1)
+        require_range("loss", self, "mixing_prob pl_decay", 0, 1)
 
     @property
     def lazy_intervals(self) -> tuple[int, int]:
@@ -309,7 +317,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require(lowest(self.g_lr) > 0 and lowest(self.d_lr) > 0,
-                f"learning rates must be positive, got {self.g_lr} and {self.d_lr}")
+                f"optimizer.g_lr and d_lr must be positive, got {self.g_lr} and {self.d_lr}")
         require(self.eps > 0, f"optimizer.eps must be positive, got {self.eps}")
         require(0 <= self.beta1 < 1 and 0 <= lowest(self.beta2) <= highest(self.beta2) < 1,
                 f"optimizer.beta1 and beta2 must be at least 0 and below 1, got {self.beta1}, {self.beta2}")
@@ -329,6 +337,7 @@ class EmaConfig:
                 f"ema.kimg must name one half-life or several different ones, got {self.kimg}")
         require(min(map(lowest, half_lives)) >= 0, f"ema.kimg must be 0 or more, got {self.kimg}")
         require(self.reload_kimg is None or self.reload_kimg > 0, f"ema.reload_kimg must be positive, got {self.reload_kimg}")
+        require_range("ema", self, "rampup", 0)
 
     @property
     def half_lives(self) -> tuple[Scheduled, ...]:
@@ -358,8 +367,7 @@ class PerformanceConfig:
                 f"--compile must be one of {', '.join(COMPILE_CHOICES)}; got '{self.compile}'")
         require(not self.cuda_graphs or self.compile != "0",
                 "performance.cuda_graphs replays compiled networks: add --compile=1, or --compile=auto")
-        require(self.recomputed_stages >= 0,
-                f"performance.recomputed_stages must be 0 or more, got {self.recomputed_stages}")
+        require_range("performance", self, "recomputed_stages", 0)
 
 
 @dataclass(frozen=True)
@@ -382,22 +390,22 @@ class ScheduleConfig:
     disk_wait_sec: float = 60.0          # before each of them
 
     def __post_init__(self) -> None:
-        for name in ("kimg", "tick_kimg"):
-            require(0 < getattr(self, name) <= MAX_KIMG,
-                    f"--{name.removesuffix('_kimg')} must be positive and at most {MAX_KIMG:g}, got {getattr(self, name)}")
+        for name, option in (("kimg", "--kimg"), ("tick_kimg", "--tick"), ("state_kimg", "--state-kimg")):
+            kimg = getattr(self, name)
+            require(kimg is None or 0.001 <= kimg <= MAX_KIMG,
+                    f"{option} must be at least 0.001, which is one image, and at most {MAX_KIMG:g}, got {kimg}")
         require(0 <= self.seed < 2**63, f"--seed must lie in 0..{2**63 - 1}, got {self.seed}")
-        for name in ("batch", "snap_ticks", "max_nonfinite"):
-            require(getattr(self, name) >= 1, f"schedule.{name} must be 1 or more, got {getattr(self, name)}")
+        require_range("schedule", self, "batch", 1, MAX_BATCH)
+        require_range("schedule", self, "snap_ticks max_nonfinite", 1)
         require(self.batch_gpu is None or (self.batch_gpu >= 1 and self.batch % self.batch_gpu == 0),
                 f"--batch={self.batch} is not a multiple of --batch-gpu={self.batch_gpu}")
-        require(self.state_kimg is None or self.state_kimg > 0, f"--state-kimg must be positive, got {self.state_kimg}")
-        for name in ("keep", "max_rollbacks", "disk_retries", "disk_wait_sec", "burn_in_kimg"):
-            require(getattr(self, name) >= 0, f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
+        require_range("schedule", self, "keep max_rollbacks disk_retries disk_wait_sec burn_in_kimg", 0)
 
     def micro_batch(self, world_size: int) -> int:
         """Images of one forward pass; raises ConfigError when the batch does not divide."""
         require(self.batch % world_size == 0,
-                f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus)")
+                f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus); use "
+                f"--batch={-(-self.batch // world_size) * world_size}")
         micro_batch = self.batch_gpu or self.batch // world_size
         require(self.batch % (micro_batch * world_size) == 0,
                 f"--batch={self.batch} is not a multiple of --batch-gpu={micro_batch} x {world_size} processes")

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from dnnlib.dataclass_values import require
+from dnnlib.dataclass_values import ConfigError, require
 from dnnlib.paths import require_outside, user_path
-from dnnlib.rundir import tee_output
-from dnnlib.urls import local_file
+from dnnlib.rundir import run_dirs, tee_output
+from dnnlib.urls import is_address, local_file
 from metrics.cache import default_folder
 from torch_utils import distributed
 from torch_utils.allocator import keep_freed_memory
 from torch_utils.distributed import print0
 from torch_utils.ops import native
 from training.checkpoint.snapshot import check_fits
-from training.checkpoint.state_file import find_state
+from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
 from training.compilation import resolve_compile
 from training.config import DataConfig, RunConfig
 from training.data.files import ImageFiles
@@ -33,6 +33,7 @@ from training.plan.summary import summary
 from training.precision import allow_tf32, describe_precision, resolve_precision
 from training.run.folder import new_run, newest_matching_run, write_options
 from training.run.lock import RunLock
+from training.run.names import OPTIONS_FILE
 from training.run.stop import Stop, StopRequest
 from training.run.training_run import TrainingRun
 from training.schedule import schedule_table
@@ -63,6 +64,7 @@ def launch(options: dict[str, Any]) -> None:
     path, outdir = str(user_path(options["data"])), user_path(options["outdir"])
     require_outside(outdir, "--outdir", path, "--data")
     if options["resume"] not in (None, "latest"):
+        require_no_run(user_path(options["resume"]), options["resume"])
         options = options | {"resume": str(local_file(options["resume"], default_folder()))}
     is_auto, probe = options["batch_gpu"] == "auto", None
     files = ImageFiles(path)
@@ -93,6 +95,24 @@ def launch(options: dict[str, Any]) -> None:
         distributed.spawn(train_spawned, gpus, job, with_traceback=options["debug"])
     else:
         train(job, dataset)
+
+
+def require_no_run(path: Path, given: str) -> None:
+    """Raise ConfigError, with the options that resume it, where --resume=FILE names a run folder or its state."""
+    require(
+        is_address(given) or path.exists(),
+        f"--resume={given}: there is no such file. To resume the newest run in --outdir: --resume=latest",
+    )
+    is_state = path.name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS)
+    run_dir = path.parent if is_state else path
+    if run_dirs(path) or is_state or (path / OPTIONS_FILE).exists():
+        what = "a training state" if is_state else "a folder of runs" if run_dirs(path) else "a run folder"
+        outdir = path if run_dirs(path) else run_dir.parent
+        snapshots = sorted(run_dir.glob("network-snapshot-[0-9]*.pkl"))
+        fine_tune = f"; to fine-tune in a new run: --resume={snapshots[-1]}" if snapshots else ""
+        raise ConfigError(
+            f"--resume={given} is {what}. To resume: --outdir={outdir} --resume=latest, with the options of that run{fine_tune}"
+        )
 
 
 def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
@@ -147,8 +167,6 @@ def choose_run(job: Job, dataset: ImageDataset, lock: RunLock) -> tuple[Path, bo
             found = find_run(job, dataset) if job.resume == "latest" else None
             run_dir, config = found or (new_run(job.outdir, job.config), job.config)
             lock.acquire(run_dir)
-            if found:
-                write_options(run_dir, config)
             chosen = run_dir, found is not None, config
     return distributed.broadcast_object(chosen)  # type: ignore[no-any-return]
 
@@ -173,6 +191,10 @@ def run(
     init_from = None if job.resume == "latest" else job.resume
     saved = find_state(run_dir, print0) if is_resumed else None
     training = TrainingRun(job.config, dataset, run_dir, device, saved, init_from, stop, resume_command())
+    if is_resumed:  # the state fits these settings
+        with distributed.raise_on_all_ranks():
+            if distributed.is_main():
+                write_options(run_dir, job.config)
     del saved  # as large as the networks and optimizers together
     reason = supervise(training)
     if reason is Stop.NO:

@@ -1,10 +1,9 @@
 """What the options of train.py mean: the configuration they make of a preset."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
-from dnnlib.dataclass_values import override, require
+from dnnlib.dataclass_values import override, require, require_representable
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
 from training.schedule import highest
@@ -27,8 +26,8 @@ def check_options(options: dict[str, Any]) -> None:
     """Raise ConfigError where a number is not finite or out of range, or two options contradict each other."""
     for name, value in options.items():
         option = f"--{name.replace('_', '-') if name not in FIELDS['generator'] else name}"
-        require(not isinstance(value, float) or math.isfinite(value), f"{option}={value}: give a finite number")
-        require(not isinstance(value, int) or abs(value) < 2**63, f"{option}={value} is too large; at most {2**63 - 1}")
+        for number in value if isinstance(value, tuple) else [value]:
+            require_representable(number, option)
     aug = options["aug"]
     require(
         options["p"] is None or aug == "fixed", "--p sets the probability of --aug=fixed: give both or leave --p out"
@@ -73,6 +72,8 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
     for setting in options["settings"]:
         name, equals, text = setting.partition("=")
         require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
+        option = {"data.path": "--data", "preset": "--cfg"}.get(name.strip())
+        require(option is None, f"--set {name.strip()} cannot be changed; use {option}")
         config = override(config, name.strip(), text.strip())
     augment = config.augment
     require(

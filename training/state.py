@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnnlib.dataclass_values import require
 from torch_utils.distributed import all_reduce_sum, broadcast
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
@@ -28,7 +29,12 @@ def trainable(network: Any, freeze_layers: int) -> list[nn.Parameter]:
     """The discriminator's parameters without those of its first layers."""
     if not freeze_layers:
         return list(network.parameters())
-    frozen = {p for layer in list(network.layers_from_image())[:freeze_layers] for p in layer.parameters()}
+    layers = list(network.layers_from_image())
+    require(
+        freeze_layers < len(layers),
+        f"--freezed={freeze_layers} leaves no layer to train: the discriminator has {len(layers)}",
+    )
+    frozen = {p for layer in layers[:freeze_layers] for p in layer.parameters()}
     return [p for p in network.parameters() if p not in frozen]
 
 

@@ -44,6 +44,25 @@ def test_what_is_no_path_is_refused_as_given(text: str, message: str) -> None:
         user_path(text)
 
 
+@pytest.mark.parametrize("written", ["runs", "runs/a", "images/sub/more/runs", "away/a"])
+def test_a_folder_linked_into_the_images_is_inside(
+    tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "images" / "sub" / "more").symlink_to(tmp_path / "runs")
+    (tmp_path / "away").symlink_to("runs")
+    with pytest.raises(ValueError, match="lies inside"):
+        require_outside(written, "--out", "images", "--data")
+
+
+@pytest.mark.parametrize("read", ["loop", "missing"])
+def test_what_does_not_exist_contains_nothing(tmp_path: Path, read: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    require_outside(tmp_path / "runs", "--out", tmp_path / read, "--data")
+
+
 @pytest.mark.parametrize("written", ["runs", "images2", "images/../runs", "."])
 def test_outside_is_taken(tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,7 @@
 """The collectives, tried by two processes; and how an error of one of them reaches whoever started them."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,16 @@ def fail_on_one(kind: type[Exception]) -> None:
     if distributed.rank() == 1:
         raise kind("no such thing; bring one")
     gather_rows(torch.zeros(1, 1))  # waits for the other
+
+
+def be_killed(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGKILL"])
+def test_a_killed_process_is_named_in_one_line(name: str) -> None:
+    with pytest.raises(ChildProcessError, match=rf"^process \d was killed \({name}\); start the command again$"):
+        spawn(be_killed, 2, signal.Signals[name].value)
 
 
 def test_two_processes(tmp_path: Path) -> None:

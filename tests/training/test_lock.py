@@ -54,8 +54,11 @@ def test_a_run_that_ended_is_taken_without_a_word(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == ""
 
 
-def test_a_damaged_lock_file_does_not_keep_anybody_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / LOCK_FILE).write_text("{not json")
+@pytest.mark.parametrize("content", [b"{not json", b"\xff\xfe\x00", b"[1]", b'{"host": 1}'])
+def test_a_damaged_lock_file_does_not_keep_anybody_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / LOCK_FILE).write_bytes(content)
     with RunLock() as lock:
         lock.acquire(tmp_path)
-    assert "from another process, which has ended" in capsys.readouterr().out
+    assert "from another process, which no longer holds" in capsys.readouterr().out

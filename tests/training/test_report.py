@@ -26,9 +26,12 @@ def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert row["Timing/sec_per_kimg"]["mean"] == pytest.approx(5.0, abs=0.1)
 
 
-def test_rows_after_the_saved_state_are_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", [b'{"cur_nimg": 4', b"[1]}", b"[1]", b'{"x": 1}', b'{"cur_nimg": NaN}', b'{"cur_nimg": null}', b"\xff{}"]
+)
+def test_damaged_rows_and_those_after_the_saved_state_are_dropped(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / STATS_FILE
-    path.write_text('{"cur_nimg": 0}\n{"cur_nimg": 16}\n{"cur_nimg": 32}\n{"cur_nimg": 4', encoding="utf-8")
+    path.write_bytes(b'{"cur_nimg": 0}\n{"cur_nimg": 16}\n{"cur_nimg": 32}\n' + damage)
     forget_later_rows(path, 16)
     assert path.read_text(encoding="utf-8") == '{"cur_nimg": 0}\n{"cur_nimg": 16}\n'
 

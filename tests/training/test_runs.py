@@ -83,6 +83,29 @@ def test_folders_of_other_programs_and_damaged_ones_are_skipped(
     assert newest_matching_run(run_dir.parent, config, tiny_spec) is None
 
 
+@pytest.mark.parametrize("group", ["generator", "discriminator"])
+def test_force_needs_networks_that_fit(config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, group: str) -> None:
+    name = {"generator": "w_dim", "discriminator": "channel_base"}[group]
+    other = changed(config, group, **{name: getattr(getattr(config, group), name) * 2})
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=name) as raised:
+            newest_matching_run(run_dir.parent, other, tiny_spec, force=force)
+        assert "(--force)" not in str(raised.value)
+    with pytest.raises(ConfigError, match="--force"):
+        newest_matching_run(run_dir.parent, changed(config, "loss", r1_gamma=3.0), tiny_spec)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "", "[" * 100_000, '{"schedule": {"kimg": 1e400}}', f'{{"schedule": {{"seed": {10**400}}}}}']
+)
+def test_damaged_settings_are_taken_from_the_state(
+    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (run_dir / OPTIONS_FILE).write_text(text, encoding="utf-8")
+    assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)
+    assert f"{OPTIONS_FILE} cannot be used" in capsys.readouterr().out
+
+
 def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> None:
     """By the format of its images, and by their content."""
     run_dir = new_run(tmp_path, config)

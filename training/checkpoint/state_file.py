@@ -47,9 +47,9 @@ def find_state(run_dir: Path, log: Callable[[str], None] = print) -> dict[str, A
             log(f"Using {name} of {values['cur_nimg'] / 1000:g} kimg")
         return values
     if problem is not None:
-        raise CheckpointError(
-            f"{run_dir}: no training state there can be read; start a new run from its newest snapshot: --resume=FILE"
-        ) from problem
+        snapshots = sorted(run_dir.glob("network-snapshot-[0-9]*.pkl"))
+        remedy = f"from its newest snapshot: --resume={snapshots[-1]}" if snapshots else "without --resume=latest"
+        raise CheckpointError(f"{run_dir}: no training state there can be read; start a new run {remedy}") from problem
     return None
 
 

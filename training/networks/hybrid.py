@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dnnlib.dataclass_values import require
+from dnnlib.dataclass_values import require, require_range
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter
@@ -40,6 +40,10 @@ class HybridConfig(GeneratorConfig):
     attention_to_px: int = 32  # longer side of the largest attention stage
     channel_base: int = 16384  # channels of a convolutional stage = base / longer side ...
     channel_max: int = 512  # ... but never more than this
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("generator", self, "attention_to_px channel_base channel_max", 1)
 
     def weight_settings(self) -> dict[str, object]:
         """The settings that decide what the weights compute."""

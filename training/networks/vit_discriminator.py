@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnnlib.dataclass_values import require
-from training.config import AnyDiscriminator, DatasetSpec
+from dnnlib.dataclass_values import require, require_range
+from training.config import MAX_LAYERS, AnyDiscriminator, DatasetSpec
 from training.networks.mapping import MappingNetwork
 from training.registry import register
 
@@ -36,13 +36,14 @@ class VitConfig(AnyDiscriminator):
     mapping_layers: int = 2  # linear layers from label to projection vector
 
     def __post_init__(self) -> None:
+        require_range("discriminator", self, "patch_px width head_width mlp_ratio mbstd_group", 1)
+        require_range("discriminator", self, "depth", 1, MAX_LAYERS)
+        require_range("discriminator", self, "mapping_layers freeze_layers", 0, MAX_LAYERS)
         require(self.head_width % 4 == 0, f"discriminator.head_width must be a multiple of 4, got {self.head_width}")
         require(
             self.width % self.head_width == 0,
             f"discriminator.width={self.width} must be a multiple of discriminator.head_width={self.head_width}",
         )
-        for name in ("patch_px", "width", "depth", "head_width", "mlp_ratio"):
-            require(getattr(self, name) >= 1, f"discriminator.{name} must be 1 or more, got {getattr(self, name)}")
 
     @property
     def lr_scale(self) -> float:

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from dnnlib.dataclass_values import require, to_plain
+from dnnlib.dataclass_values import ConfigError, require, to_plain
 from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
 from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
@@ -39,11 +39,21 @@ def write_options(run_dir: Path, config: RunConfig) -> None:
 
 
 def read_options(run_dir: Path) -> RunConfig | None:
-    """The settings of a run folder; None if they cannot be read."""
+    """The settings of a run with a saved state; None, with a warning, where they cannot be read. Raises CheckpointError."""
     try:
         return RunConfig.from_dict(json.loads((run_dir / OPTIONS_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"Warning: {run_dir / OPTIONS_FILE} cannot be used: {error}"
+    saved = find_state(run_dir)
+    if saved is None:
         return None
+    try:
+        config = RunConfig.from_dict(saved["config"])
+    except ConfigError as error:
+        print(f"{problem}; {run_dir} is not resumed: {error}")
+        return None
+    print(f"{problem}; using the settings in its training state")
+    return config
 
 
 def describe(config: RunConfig) -> str:
@@ -59,33 +69,47 @@ def newest_matching_run(
 ) -> tuple[Path, RunConfig] | None:
     """The newest run folder with these settings and images and a saved state, and the settings to resume with.
 
-    With `force`, the newest one with a saved state, whatever its settings. None if no run has a saved state. Raises
-    ConfigError, which lists the differences, if all runs have other settings.
+    With `force`, the newest one whose networks fit, whatever its other settings. None where
+    no run with a state exists. Raises ConfigError, which lists the differences, if there are only runs with others.
     """
-    others = []
+    others, can_force = [], False
     for run_dir in reversed(run_dirs(outdir)):
-        theirs = read_options(run_dir)
-        if theirs is None or not has_state(run_dir):
+        theirs = read_options(run_dir) if has_state(run_dir) else None
+        if theirs is None:
             continue
         different = differences(theirs, config) or image_differences(run_dir, spec, content_hash)
-        if not different or force:
+        fits = not different or networks_fit(run_dir, theirs, config, spec)
+        if not different or (force and fits):
             if different:
                 print(f"--force: resuming {run_dir} although it differs in {'; '.join(different)}")
             return run_dir, continued(theirs, config)
         others.append(f"{run_dir.name} differs in {'; '.join(different)}")
+        can_force = can_force or fits
     require(
         not others,
         f"--resume=latest: no run in {outdir} has these settings: {others[0] if others else ''}. Use the options of that run, "
-        f"or resume it with the new ones (--force), or start a new run (without --resume=latest, or in another --outdir)",
+        f"{'or resume the newest run whose networks fit (--force), ' if can_force else ''}or start a new run (without "
+        f"--resume=latest{' --force' if force else ''}, or in another --outdir)",
     )
     return None
+
+
+def networks_fit(run_dir: Path, theirs: RunConfig, ours: RunConfig, spec: DatasetSpec) -> bool:
+    """Whether the networks of a run can be trained with other settings on other images."""
+    saved = find_state(run_dir)
+    there = saved["dataset"] if saved else {}
+    same_images = all(there.get(name) == getattr(spec, name) for name in ("height", "width", "channels", "label_dim"))
+    return same_images and all(
+        (a.kind, a.weight_settings()) == (b.kind, b.weight_settings())
+        for a, b in ((theirs.generator, ours.generator), (theirs.discriminator, ours.discriminator))
+    )
 
 
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
     """These settings with the batch_gpu of the newest run that differs in nothing else; None without one."""
     for run_dir in reversed(run_dirs(outdir)):
-        theirs = read_options(run_dir)
-        if theirs is not None and has_state(run_dir):
+        theirs = read_options(run_dir) if has_state(run_dir) else None
+        if theirs is not None:
             ours = replace(config, schedule=replace(config.schedule, batch_gpu=theirs.schedule.batch_gpu))
             if not differences(theirs, ours):
                 return ours

@@ -23,7 +23,7 @@ class RunLock:
         """Lock a run folder. Raises ValueError naming host, process and start where another process trains in it."""
         path = run_dir / LOCK_FILE
         self.release()
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # open as long as the lock is held
+        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  # open as long as the lock is held
         file.seek(0)
         owner = file.read()
         try:
@@ -33,13 +33,17 @@ class RunLock:
         except BlockingIOError:
             file.close()
             raise ValueError(
-                f"{run_dir} is in use: {describe(owner)} trains in it. Stop that process, or start another run (without "
+                f"{run_dir} is in use: {describe(owner)}, trains in it. Stop that process, or start another run (without "
                 f"--resume=latest)"
             ) from None
         except OSError as error:  # a file system without locks
-            print(f"Warning: {run_dir} cannot be locked ({error.strerror}): do not resume it twice at the same time.")
-        if owner and not is_own(owner):
-            print(f"Taking over {run_dir} from {describe(owner)}, which has ended.")
+            used_by = f"; it was in use by {describe(owner)}" if owner and not is_own(owner) else ""
+            print(
+                f"Warning: {run_dir} cannot be locked ({error.strerror}){used_by}. Do not resume it twice at the same time."
+            )
+        else:
+            if owner and not is_own(owner):
+                print(f"Taking over {run_dir} from {describe(owner)}, which no longer holds its lock.")
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T %z")}))
         file.flush()
@@ -64,7 +68,7 @@ def describe(owner: str) -> str:
     """The process that a lock file names."""
     try:
         values = json.loads(owner)
-        return f"process {values['pid']} on {values['host']}, since {values['since']},"
+        return f"process {values['pid']} on {values['host']}, since {values['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
 

@@ -158,12 +158,20 @@ def append_line(path: Path, line: str) -> None:
         raise
 
 
+def images_of_row(line: str) -> float:
+    """The number of images of a row of stats.jsonl; infinity if the row is torn or damaged."""
+    try:
+        return float(json.loads(line)["cur_nimg"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
+
+
 def forget_later_rows(path: Path, cur_nimg: int) -> None:
-    """Drop the rows written after the state that a run resumes from; it writes them again."""
+    """Drop damaged rows and those that a run wrote after the state it is resumed from; it will write them again."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["cur_nimg"] <= cur_nimg]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if images_of_row(line) <= cur_nimg]
     if kept != lines:
         with atomic_write(path, "w") as file:
             file.write("".join(line + "\n" for line in kept))
