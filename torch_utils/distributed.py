@@ -166,6 +166,8 @@ def _spawned(
     protect_console()
     try:
         function(argument)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         is_ours = isinstance(error, (ValueError, OSError))  # messages of our own checks need no traceback
         name = "" if rank == 0 or isinstance(error, PeerError) else f"process {rank}: "
@@ -233,7 +235,7 @@ def assert_equal_across_ranks(what: str, numbers: list[int]) -> None:
     if different:
         raise PeerError(
             f"{what} of process {', '.join(different)} differ from those of process 0: a device or the network between "
-            f"them is faulty, or the processes run different versions"
+            f"them is faulty, or the processes run different versions or see different run folders"
         )
 
 

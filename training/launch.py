@@ -4,6 +4,7 @@ import contextlib
 import json
 import shlex
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Job:
     outdir: Path
     resume: str | None  # latest, a snapshot, or None = a new run
     force: bool
-    stop_after_sec: float | None
+    stop_at_sec: float | None  # on the monotonic clock, which all processes of a machine share
     ops: str | None
     cudnn_benchmark: bool
     memory_probe: MemoryProbe | None  # of --batch-gpu=auto on a GPU; None = the number is known
@@ -56,6 +57,7 @@ class Job:
 
 def launch(options: dict[str, Any]) -> None:
     """Check everything, then train in as many processes as asked for."""
+    started_sec = time.monotonic()
     check_options(options)
     torchrun = distributed.torchrun_world_size()
     gpus = options["gpus"] or torchrun or 1
@@ -82,14 +84,14 @@ def launch(options: dict[str, Any]) -> None:
         dry_run(config, dataset, gpus, probe, options["ops"])
         return
     job = Job(
-        config,
-        outdir,
-        options["resume"],
-        options["force"],
-        options["stop_after"],
-        options["ops"],
-        not options["nobench"],
-        probe,
+        config=config,
+        outdir=outdir,
+        resume=options["resume"],
+        force=options["force"],
+        stop_at_sec=None if options["stop_after"] is None else started_sec + options["stop_after"],
+        ops=options["ops"],
+        cudnn_benchmark=not options["nobench"],
+        memory_probe=probe,
     )
     if gpus > 1 and torchrun is None:
         distributed.spawn(train_spawned, gpus, job, with_traceback=options["debug"])
@@ -154,7 +156,7 @@ def train(job: Job, dataset: ImageDataset) -> None:
     with RunLock() as lock:
         run_dir, is_resumed, config = choose_run(job, dataset, lock)
         log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
-        with log, distributed.explain_lost_peers(), StopRequest(job.stop_after_sec) as stop:
+        with log, distributed.explain_lost_peers(), StopRequest(job.stop_at_sec) as stop:
             run(replace(job, config=config), dataset, run_dir, is_resumed, device, stop)
     distributed.shutdown()
 
@@ -191,6 +193,7 @@ def run(
     init_from = None if job.resume == "latest" else job.resume
     saved = find_state(run_dir, print0) if is_resumed else None
     training = TrainingRun(job.config, dataset, run_dir, device, saved, init_from, stop, resume_command())
+    distributed.assert_equal_across_ranks("the saved state", [training.state.cur_nimg])  # all machines see one folder
     if is_resumed:  # the state fits these settings
         with distributed.raise_on_all_ranks():
             if distributed.is_main():
@@ -238,7 +241,7 @@ def resume_command() -> str:
     for word in words:
         if word == "--resume":
             next(words, None)  # its value
-        elif not word.startswith("--resume="):
+        elif not word.startswith("--resume=") and word != "--force":
             options.append(word)
     torchrun = distributed.torchrun_world_size()
     start = ["torchrun", f"--nproc-per-node={distributed.local_world_size()}"] if torchrun else ["python"]

@@ -14,7 +14,7 @@ class DivergedError(ValueError):
 def supervise(run: TrainingRun) -> Stop:
     """Train to the end, or until asked to stop; returns why the run stopped early, if it did.
 
-    Raises DivergedError, and what a rank raised: report.html states it, and the state was saved before.
+    Raises DivergedError, and what a rank raised; report.html states it. After unreadable images the state is saved first.
     """
     run.run_report.write()  # an earlier session may have ended otherwise
     try:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnnlib.dataclass_values import ConfigError
+from dnnlib.dataclass_values import ConfigError, override
 from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
 from training.config import DatasetSpec, RunConfig
-from training.run.folder import OPTIONS_FILE, new_run, newest_matching_run, read_options
+from training.run.folder import OPTIONS_FILE, differences, new_run, newest_matching_run, read_options
 from training.state import TrainState
 
 
@@ -116,3 +116,10 @@ def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpe
     with pytest.raises(ConfigError, match="the content of the data set"):
         newest_matching_run(tmp_path, config, tiny_spec, "b")
     assert newest_matching_run(tmp_path, config, tiny_spec, "b", force=True) == (run_dir, config)
+
+
+def test_a_run_of_another_kind_is_a_difference_not_an_error(tmp_path: Path, tiny_config: RunConfig) -> None:
+    for group, kind in (("generator", "hybrid"), ("discriminator", "vit"), ("loss", "relativistic")):
+        other = override(tiny_config, f"{group}.kind", kind)
+        for theirs, ours in ((tiny_config, other), (other, tiny_config)):
+            assert any(text.startswith(f"{group}.kind") for text in differences(theirs, ours))

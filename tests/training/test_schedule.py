@@ -55,7 +55,7 @@ def test_text_to_settings_to_json_and_back(tiny_config: RunConfig) -> None:
     [
         ("optimizer.g_lr", "0.002-", "in quotes, got '0.002-'"),  # a shell takes > for a redirection
         ("optimizer.g_lr", "0.002->nan", "in quotes"),
-        ("optimizer.g_lr", "0.002->0", "learning rates must be positive"),
+        ("optimizer.g_lr", "0.002->0", "g_lr and d_lr must be positive"),
         ("optimizer.beta2", "0.9->1", "beta2 must be at least 0 and below 1"),
         ("loss.r1_gamma", "1->-1", "loss.r1_gamma must be 0 or more"),
         ("augment.p", "0->2", "must lie in 0..1"),

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,8 @@ def start(config: RunConfig, data: Path, run_dir: Path, stop: StopRequest | None
 
 
 def test_a_run_out_of_time_saves_where_it_stands(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
-    assert StopRequest(after_sec=1000).agreed() is Stop.NO
-    loop = start(tiny_config, tiny_data, tmp_path / "run", StopRequest(after_sec=0))
+    assert StopRequest(time.monotonic() + 1000).agreed() is Stop.NO
+    loop = start(tiny_config, tiny_data, tmp_path / "run", StopRequest(time.monotonic()))
     assert supervise(loop) is Stop.TIME
     assert find_state(tmp_path / "run")["cur_nimg"] == loop.state.cur_nimg == 0  # type: ignore[index]
 

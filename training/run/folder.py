@@ -137,10 +137,10 @@ def image_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> li
 
 def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:
     """The differences that prevent resuming, as text; the data set may move, but not change its name."""
-    found = []
+    found, others = [], comparable(theirs)
     for group, values in comparable(ours).items():
         for name, value in values.items():
-            other = comparable(theirs)[group][name]
+            other = others[group].get(name)  # another kind has other settings
             if other != value:
                 found.append(f"{group}.{name} ({other} there, {value} here)")
     return found

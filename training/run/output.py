@@ -81,5 +81,6 @@ class RunOutput:
     def delete_old_snapshots(self) -> None:
         """Keep the newest snapshots only, and the best ones, where --keep asks for that."""
         if self.keep:
-            for path in sorted(self.run_dir.glob("network-snapshot-[0-9]*.pkl"))[: -self.keep]:
+            paths = sorted(self.run_dir.glob("network-snapshot-[0-9]*.pkl"), key=lambda path: path.stat().st_mtime_ns)
+            for path in paths[: -self.keep]:  # by time: after a return to an older state, later ones are out of date
                 path.unlink()

@@ -54,8 +54,9 @@ class Diverged(Exception):
 class StopRequest:
     """Notes signals while it is entered: Ctrl-C, SIGTERM and SIGHUP ask to stop, a second Ctrl-C interrupts at once."""
 
-    def __init__(self, after_sec: float | None = None) -> None:
-        self._deadline_sec = None if after_sec is None else time.monotonic() + after_sec
+    def __init__(self, deadline_sec: float | None = None) -> None:
+        """Ask to stop at a time of the monotonic clock, too; None = never."""
+        self._deadline_sec = deadline_sec
         self._signalled = Stop.NO
         self._previous: dict[signal.Signals, Any] = {}
 
