@@ -30,10 +30,11 @@ SAFETENSORS = ".safetensors"
 IMAGE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
 
 
-def save_snapshot(path: Path, state: TrainState) -> None:
-    """Write G, D and G_ema with their configuration. Raises OSError."""
+def save_snapshot(path: Path, state: TrainState, content_hash: str = "") -> None:
+    """Write G, D and G_ema with their configuration and the hash of the data set. Raises OSError."""
     networks = {name: getattr(state, name).state_dict() for name in NETWORKS}
-    write(path, header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg) | networks)
+    head = header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg)
+    write(path, head | {"content_hash": content_hash} | networks)
 
 
 def read_snapshot(
@@ -71,7 +72,7 @@ def read_exported(path: Path) -> dict[str, Any]:
             values[network] = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
         return values
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not an exported network, or damaged ({error})") from error
+        raise CheckpointError(f"{path}: not an exported network of this program (no {error} in its header)") from error
 
 
 def export_snapshot(source: str | Path, target: Path) -> None:
@@ -82,6 +83,7 @@ def export_snapshot(source: str | Path, target: Path) -> None:
         load_library(target)  # before long work
     config, spec, values = read_snapshot(source)
     head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
+    head["content_hash"] = values.get("content_hash", "")
     if target.suffix == SAFETENSORS:
         tensors = {f"{network}.{name}": x for network in NETWORKS for name, x in values[network].items()}
         write_safetensors(target, tensors, {"styleformer": json.dumps(head)})
@@ -94,7 +96,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
     config, spec, values = read_snapshot(path, device)
     network: Generator = create("generator", config.generator.kind, config.generator, spec).to(device)
     load_weights(network, values["G_ema"], path)
-    network.run_config = config
+    network.run_config, network.snapshot = config, str(path)
     return network.eval().requires_grad_(False)
 
 
