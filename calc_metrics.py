@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dnnlib.command_line import SETTINGS, Command
 from dnnlib.console import protect_console
-from dnnlib.paths import user_path
+from dnnlib.paths import require_outside, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -318,6 +318,10 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
     """
     from metrics.results import check_writable
 
+    for option in ("outdir", "cache"):
+        for source in ("images", "data"):
+            if options[option] and options[source]:
+                require_outside(options[option], f"--{option}", options[source], f"--{source}")
     if not options["outdir"]:
         return user_path(options["network"]).parent if options["network"] else None
     outdir = user_path(options["outdir"])

@@ -21,6 +21,6 @@ def require_outside(written: str | Path, option: str, read: str | Path, source: 
     inner, outer = user_path(written).resolve(), user_path(read).resolve()
     if inner == outer or (outer.is_dir() and outer in inner.parents):
         raise ValueError(
-            f"{option}={written} lies inside {source}={read}: what is written there would be read as images the next "
-            f"time. Name a folder outside of it"
+            f"{option}={written} lies inside {source}{'=' if source.startswith('--') else ' '}{read}: what is written there "
+            f"would become part of the images. Name a folder outside of it"
         )

@@ -46,7 +46,7 @@ def parse_label(generator: Generator, text: str) -> Tensor:
         raise ValueError(f"--label={text}: {error}") from None
     if len(values) != generator.c_dim:
         raise ValueError(
-            f"--label={text} has the length {len(values)}, but the labels of this network have the length {generator.c_dim}"
+            f"--label={text} has {len(values)} numbers, but the labels of this network have {generator.c_dim}"
         )
     if max(map(abs, values)) > torch.finfo(torch.float32).max:
         raise ValueError(f"--label={text}: too large for a float32 number")
@@ -65,7 +65,7 @@ def labels_of_data(generator: Generator) -> Tensor:
     labels = dataset.labels()
     if labels.shape[1] != generator.c_dim:
         raise ValueError(f"{advice} (those in {path} have length {labels.shape[1]})")
-    relation = describe_relation(is_training_set(generator.snapshot, dataset)) if generator.snapshot else "by its name"
+    relation = describe_relation(is_training_set(generator.snapshot, dataset))
     print(f"Labels: vectors of length {generator.c_dim}, drawn from {dataset.path.resolve()}, {relation}")
     order = np.random.default_rng(0).permutation(len(labels))
     return torch.from_numpy(labels[order]).to(device_of(generator))

@@ -116,7 +116,7 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
             f"network {generator.img_width}x{generator.img_height} px and {generator.img_channels} channels; give the "
             f"data set it was trained on"
         )
-    print(f"Real images: {dataset.path.resolve()}, {describe_relation(is_training_set(network, dataset))}")
+    print(f"Real images: {dataset.path.resolve()}, {describe_relation(is_training_set(generator.snapshot, dataset))}")
     return dataset
 
 

@@ -30,8 +30,10 @@ def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[st
 def is_training_set(network: str, dataset: ImageDataset) -> bool | None:
     """Return whether a network was trained on these images, by content; None where that is not known.
 
-    The snapshot records the content, or, of older versions, the training state beside it.
+    The snapshot records the content, or, of older versions, the training state beside it. An empty path: not known.
     """
+    if not network:
+        return None
     config, _, values = read_snapshot(network)
     recorded, data = values.get("content_hash") or hash_in_state(user_path(network).parent, config), config.data
     if not recorded:
