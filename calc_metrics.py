@@ -148,13 +148,13 @@ def run(options: dict[str, Any]) -> None:
     fetch_network(options)
     num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
     device = choose_device(options["device"], options["gpus"], num_processes)
-    data, mirror, config = options["data"], bool(options["mirror"]), None
+    data, mirror = options["data"], bool(options["mirror"])
     if options["network"]:
-        data, mirror, config = real_images(options["network"], data, options["mirror"])
+        data, mirror = real_images(options["network"], data, options["mirror"])
     weights, outdir = choose_weights(options, names), prepare_outdir(options, names)
     seeds = range(options["seed"], options["seed"] + options["repeat"])
     dataset = reference_dataset(data)
-    is_same = is_training_set(options["network"], config, dataset) if config and distributed.is_main() else None
+    is_same = is_training_set(options["network"], dataset) if options["network"] and distributed.is_main() else None
     job = Job(
         names, options["network"], options["ema"], options["images"], data, mirror, weights, outdir, device,
         options["batch"], seeds, options["verbose"], is_same,
@@ -186,14 +186,12 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
     """
     from metrics.registry import check_suitable
     from training.evaluation.images import FakeSet, RealSet
-    from training.evaluation.inputs import grids_in
+    from training.evaluation.inputs import describe_relation, grids_in
 
     real, fake = RealSet(dataset), open_fake(job, dataset, "cpu")
     check_suitable(job.names, real, fake)
-    relation = {True: "the training set", False: "NOT what the network was trained on", None: ""}[job.is_training_set]
-    if job.network and job.is_training_set is None:
-        relation = "whether the network was trained on them is not known"
-    print(f"Real images: {', '.join(filter(None, (real.location, relation)))}")
+    relation = f", {describe_relation(job.is_training_set)}" if job.network else ""
+    print(f"Real images: {real.location}{relation}")
     if job.images and (grids := grids_in(job.images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
     notes = dataset.notes() + (fake.images.dataset.notes() if isinstance(fake, FakeSet) else [])
@@ -327,6 +325,10 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
     """
     from metrics.results import check_writable
 
+    for option in ("outdir", "cache"):
+        for source in ("images", "data"):
+            if options[option] and options[source]:
+                require_outside(options[option], f"--{option}", options[source], f"--{source}")
     if not options["outdir"]:
         if not options["network"]:
             return None
@@ -336,9 +338,6 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
             folder.mkdir(exist_ok=True)
         return folder
     outdir = user_path(options["outdir"])
-    for source in ("images", "data"):
-        if options[source]:
-            require_outside(outdir, "--outdir", options[source], f"--{source}")
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         check_writable(outdir, names)

@@ -31,8 +31,8 @@ def require_outside(written: str | Path, option: str, read: str | Path, source: 
     inner, outer = (Path(os.path.realpath(user_path(path))) for path in (written, read))
     if any(place == inner or place in inner.parents for place in _places_of(outer)):
         raise ValueError(
-            f"{option}={written} lies inside {source}={read}: what is written there would be read as images the next "
-            f"time. Name a folder outside of it"
+            f"{option}={written} lies inside {source}{'=' if source.startswith('--') else ' '}{read}: what is written there "
+            f"would become part of the images. Name a folder outside of it"
         )
 
 

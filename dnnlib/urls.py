@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import string
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -57,12 +58,15 @@ def local_file(text: str, cache_folder: Path) -> str:
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         if isinstance(error, AddressError):
             raise
-        reason = getattr(error, "reason", None) or error
         status = f"HTTP status {error.code}, " if isinstance(error, urllib.error.HTTPError) else ""
         raise AddressError(
-            f"{text}: the download failed ({status}{str(reason) or type(error).__name__}); check the address, or give a "
-            f"local file"
+            f"{text}: the download failed ({status}{_reason(error)}); check the address, or give a local file"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line."""
+    return " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
 
 
 def load_hub(text: str) -> Any:
@@ -100,18 +104,18 @@ def _from_http(address: str, folder: Path) -> Path:
     if known and known["etag"]:
         headers["If-None-Match"] = known["etag"]
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=_TIMEOUT_SEC) as reply:
-            sha256, path = _save(reply, address, folder)
-            etag = reply.headers.get("ETag")
-    except urllib.error.HTTPError as error:
-        if error.code == 304 and known:
-            return Path(known["path"])
-        raise
-    except urllib.error.URLError as error:
-        if known is None:
+        quoted = urllib.parse.quote(address, safe=string.punctuation)  # spaces and letters outside ASCII
+        reply = urllib.request.urlopen(urllib.request.Request(quoted, headers=headers), timeout=_TIMEOUT_SEC)
+    except (http.client.HTTPException, OSError) as error:  # URLError is an OSError
+        status = getattr(error, "code", 500)
+        if known is None or (status != 304 and status < 500):
             raise
-        print(f"{address} cannot be reached ({error.reason}); using the copy {known['path']}")
+        if status != 304:
+            print(f"{address} cannot be reached ({_reason(error)}); using the copy {known['path']}")
         return Path(known["path"])
+    with reply:
+        sha256, path = _save(reply, address, folder)
+        etag = reply.headers.get("ETag")
     with atomic_write(index, "w") as file:
         json.dump({"address": address, "etag": etag, "sha256": sha256, "path": str(path)}, file)
     return path

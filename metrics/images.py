@@ -62,6 +62,10 @@ class FakeImages(Protocol):
     def content_hash(self) -> str:
         """Such as the sha256 of the snapshot; empty = unknown."""
 
+    @property
+    def count(self) -> int | None:
+        """Number of images; None = any."""
+
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError at once if there are not so many images, or no pairs at all."""
 

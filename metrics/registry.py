@@ -84,10 +84,25 @@ def parse_names(text: str) -> list[str]:
 
 def check_suitable(names: Sequence[str], real: RealImages, fake: FakeImages | None = None) -> None:
     """Raise ValueError if one of the metrics cannot be computed of such images, or of so few."""
-    for metric in map(get, names):
+    for name, metric in ((name, get(name)) for name in names):
         metric.check(real)
         if fake is not None:
-            fake.check(metric.sample, metric.num_gen)
+            try:
+                fake.check(metric.sample, metric.num_gen)
+            except ValueError as error:
+                is_short = metric.sample is Sample.IMAGES and fake.count is not None
+                advice = for_fewer(name, fake.count or 0) if is_short else ""
+                raise ValueError(f"{name}: {error}{advice}") from None
+
+
+def for_fewer(name: str, count: int) -> str:
+    """Advice for a metric that takes more generated images than the `count` there are."""
+    family = next((family for family in FAMILIES if family.find(name)), None)
+    if family is None:
+        return "; this metric is for that number only"
+    if count < family.min_gen:
+        return f"; metrics of its kind take at least {family.min_gen}"
+    return f"; choose {family.template.format(count=count)}"
 
 
 def uses_flipped(names: Sequence[str]) -> bool:

@@ -86,8 +86,9 @@ def metric_table(snapshot: Path) -> list[str]:
             row for row in read_rows(snapshot.parent, path.stem.removeprefix("metric-")) if is_of(row, snapshot, digest)
         ]
         for row in rows[-1:]:  # the newest
+            value = "not finite" if row["value"] is None else f"{row['value']:.4g}"
             note = "" if row.get("comparable_to_published") else " (not comparable to published values)"
-            lines.append(f"| {row['metric']} | {row['value']:.4g}{note} | {row['num_gen']:,} | {row['num_real']:,} |")
+            lines.append(f"| {row['metric']} | {value}{note} | {row['num_gen']:,} | {row['num_real']:,} |")
     return ["", "| metric | value | generated images | real images |", "|---|---|---|---|", *lines] if lines else []
 
 

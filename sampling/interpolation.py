@@ -77,7 +77,7 @@ def split_seeds(seeds: Sequence[int], cells: int) -> list[list[int]]:
         least = max(each + (rest > 0), 2) * cells
         raise ValueError(
             f"--seeds has {len(seeds)} seeds, but each of {cells} animations needs two or more, and all the same number: "
-            f"give for example {least}"
+            f"give {least}, such as --seeds=0-{least - 1}"
         )
     return [list(seeds[start : start + each]) for start in range(0, len(seeds), each)]
 

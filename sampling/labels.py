@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib.names import normal_text
 from dnnlib.paths import user_path
 from dnnlib.text import parse_int_list, parse_number_list
 from sampling.renderer import device_of
 from training.data.dataset import ImageDataset
+from training.evaluation.inputs import describe_relation, is_training_set
 from training.networks.generator import Generator
 
 
@@ -59,10 +61,12 @@ def labels_of_data(generator: Generator) -> Tensor:
     )
     if not path or not user_path(path).exists():
         raise ValueError(f"{advice} (the images it was trained on are not at {path or 'a known path'})")
-    labels = ImageDataset(path, use_labels=True).labels()
+    dataset = ImageDataset(path, use_labels=True)
+    labels = dataset.labels()
     if labels.shape[1] != generator.c_dim:
         raise ValueError(f"{advice} (those in {path} have length {labels.shape[1]})")
-    print(f"Labels: vectors of length {generator.c_dim}, drawn from {path}")
+    relation = describe_relation(is_training_set(generator.snapshot, dataset))
+    print(f"Labels: vectors of length {generator.c_dim}, drawn from {dataset.path.resolve()}, {relation}")
     order = np.random.default_rng(0).permutation(len(labels))
     return torch.from_numpy(labels[order]).to(device_of(generator))
 
@@ -72,8 +76,9 @@ def find_class(generator: Generator, name: str, option: str = "--class") -> int:
     check_classes(generator, f"{option}={name}")
     names = generator.class_names
     kind, _, rest = name.partition(":")
-    is_prefixed = kind in ("name", "number") and name not in names
-    word = rest if is_prefixed else name
+    is_prefixed = kind in ("name", "number") and normal_text(name) not in names
+    word = normal_text(rest if is_prefixed else name)
+    word = word if word in names else word.strip()
     as_name = names.index(word) if word in names else None
     as_number = int(word) if re.fullmatch(r"\d{1,9}", word) and int(word) < generator.c_dim else None
     if is_prefixed:
@@ -85,44 +90,58 @@ def find_class(generator: Generator, name: str, option: str = "--class") -> int:
         )
     found = as_number if as_name is None else as_name
     if found is None:
-        known = f" or one of {shortened(names)}" if names else ""
-        raise ValueError(f"{option}={name}: there is no such class; choose 0-{generator.c_dim - 1}{known}")
+        raise ValueError(f"{option}={name!r}: {no_such_class(generator)}")
     return found
+
+
+def no_such_class(generator: Generator) -> str:
+    """What to write instead of a class that does not exist."""
+    names = generator.class_names
+    known = f" or one of {', '.join(map(repr, names[:20]))}{', ...' if len(names) > 20 else ''}" if names else ""
+    return f"there is no such class; choose {f'0-{generator.c_dim - 1}' if generator.c_dim > 1 else 0}{known}"
 
 
 def find_classes(generator: Generator, text: str | None) -> list[int]:
     """The indices of classes given by numbers, ranges or names, such as 0-3,7 or cat,dog; None = all. Raises ValueError."""
-    check_classes(generator, "classes" if text is None else f"--classes={text}")
+    check_classes(generator, "generate.py classes", "a label without the word classes")
     if text is None:
         return list(range(generator.c_dim))
-    found: list[int] = []
-    for part in text.split(","):
-        prefix = "number:" if part.startswith("number:") else ""
-        try:
-            is_name = part in generator.class_names or part.startswith("name:")
-            parts = [part] if is_name else [f"{prefix}{n}" for n in parse_int_list(part.removeprefix(prefix))]
-        except ValueError:  # neither a name nor numbers; find_class raises
-            parts = [part]
-        found += [find_class(generator, name, "--classes") for name in parts]
-    return found
+    names = generator.class_names
+    parts = [text] if normal_text(text) in names else text.split(",")  # a name may have commas
+    return [index for part in parts for index in find_range(generator, part)]
 
 
-def check_classes(generator: Generator, what: str) -> None:
+def find_range(generator: Generator, text: str) -> list[int]:
+    """The classes of a name, a number, or a range of numbers, such as cat, 7, 0-3, name:0-3. Raises ValueError."""
+    word = text.removeprefix("number:")
+    if text.startswith("name:") or "-" not in word or not re.fullmatch(r"[\d\s-]+", word):
+        return [find_class(generator, text, "--classes")]
+    if text == word and normal_text(text) in generator.class_names:
+        raise ValueError(
+            f"--classes={text} is the name of a class, but also a range of numbers; write --classes=name:{text} or "
+            f"--classes=number:{text}"
+        )
+    try:
+        numbers = parse_int_list(word)
+    except ValueError:
+        numbers = [generator.c_dim]
+    if numbers[-1] >= generator.c_dim:
+        raise ValueError(f"--classes={text!r}: {no_such_class(generator)}")
+    prefix = text.removesuffix(word)
+    return [find_class(generator, f"{prefix}{number}", "--classes") for number in numbers]
+
+
+def check_classes(generator: Generator, what: str, remedy: str = "one") -> None:
     """Raise ValueError unless the network has classes."""
     if generator.c_dim == 0:
         raise ValueError(f"{what}: this network was trained without classes; leave it out")
     if generator.labels_are_vectors:
         raise ValueError(
             f"{what}: the labels of this network are vectors of length {generator.c_dim}, not classes; "
-            f"give one as --label={example(generator)}"
+            f"give {remedy} as --label={example(generator)}"
         )
 
 
 def example(generator: Generator) -> str:
     """A vector as --label takes it."""
     return ",".join(["1"] + ["0"] * (generator.c_dim - 1)) if generator.c_dim <= 8 else "V1,V2,..."
-
-
-def shortened(names: tuple[str, ...]) -> str:
-    """The first names of many."""
-    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")

@@ -16,7 +16,7 @@ from sampling.captions import sheet
 from sampling.renderer import device_of
 from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
-from training.evaluation.inputs import training_set
+from training.evaluation.inputs import describe_relation, is_training_set, training_set
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
@@ -99,7 +99,7 @@ def discriminator_description(discriminator: Discriminator, device: torch.device
 
 
 def open_real(network: str, generator: Generator, data: str | None, mirror: bool | None) -> ImageDataset:
-    """The images to compare with: by default the training set, flipped if training flipped it.
+    """The images to compare with: by default the training set, flipped if training flipped it; prints which.
 
     Raises ValueError if they are missing or differ from the network in size or channels.
     """
@@ -116,6 +116,7 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
             f"network {generator.img_width}x{generator.img_height} px and {generator.img_channels} channels; give the "
             f"data set it was trained on"
         )
+    print(f"Real images: {dataset.path.resolve()}, {describe_relation(is_training_set(generator.snapshot, dataset))}")
     return dataset
 
 

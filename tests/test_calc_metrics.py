@@ -268,11 +268,19 @@ def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Pat
     [
         ("pr43_full", 3, 4, "the real set has 3 images; this metric takes at least 4"),
         ("pr33_full", 4, 4, "pr33_full stands for 3 generated images; the least number is 4"),
-        ("pr43_full", 4, 3, "has 3 images, but the metrics take 4 generated ones"),
+        ("pr43_full", 4, 3, "has 3 images, but 4 generated ones are needed; metrics of its kind take at least 4"),
+        ("pr503_full", 4, 4, "choose pr43_full"),
+        ("is50k", 30, 12, "choose is12"),
         ("fid20_full", 1, 20, "the real set has 1 images"),
         ("is9", 30, 9, "is9 stands for 9 generated images; the least number is 10"),
         (NAME, 3, 60, "the real set has 3 images; this metric takes at least 4"),
-        ("all-light", 30, 30, "has 30 images, but the metrics take 5000 generated ones"),
+        (NAME, 30, 30, "this metric is for that number only"),
+        (
+            "all-light",
+            30,
+            30,
+            "fid5k_full: {tmp}/fake.zip has 30 images, but 5000 generated ones are needed; choose fid30_full",
+        ),
         ("ppl2_20_wend", 30, 30, "it takes --network, not"),
     ],
 )
@@ -281,6 +289,14 @@ def test_too_few_images(run_dir: Path, tmp_path: Path, metric: str, real: int, f
     write_images(tmp_path / "fake.zip", fake, seed=1)
     options = ["--data={tmp}/real.zip", "--images={tmp}/fake.zip", f"--metrics={metric}"]
     refuse(run_dir, tmp_path, options, message)
+
+
+@pytest.mark.parametrize("option", ["--outdir={tmp}/data/results", "--cache={tmp}/data"])
+def test_nothing_is_written_among_the_images(run_dir: Path, tmp_path: Path, option: str) -> None:
+    (tmp_path / "data").mkdir()
+    write_images(tmp_path / "images.zip", 60, seed=0)
+    options = ["--images={tmp}/images.zip", "--data={tmp}/data", f"--metrics={NAME}", option]
+    refuse(run_dir, tmp_path, options, "lies inside --data=")
 
 
 def test_images_of_another_size_or_kind(run_dir: Path, tmp_path: Path) -> None:
@@ -321,7 +337,7 @@ def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_
     state = TrainState(
         tiny_config(tmp_path / "data.zip"), ImageDataset(tmp_path / "data.zip").spec, torch.device("cpu")
     )
-    save_snapshot(tmp_path / SNAPSHOT, state)
+    save_snapshot(tmp_path / SNAPSHOT, state, ImageDataset(tmp_path / "data.zip").content_hash())
 
     def relation(data: str) -> bool | None:
         result = invoke(run_dir, f"--network={tmp_path / SNAPSHOT}", f"--data={tmp_path / data}", f"--metrics={NAME}")
@@ -333,13 +349,13 @@ def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_
 
     shutil.copy(tmp_path / "data.zip", tmp_path / "copy.zip")
     assert [relation(name) for name in ("data.zip", "copy.zip", "other.zip")] == [True, True, False]
+    save_snapshot(tmp_path / SNAPSHOT, state)  # as older versions did: the training state beside it tells
     write_state(tmp_path, state_values(state, ImageDataset(tmp_path / "data.zip").content_hash()))
     shutil.move(tmp_path / "other.zip", tmp_path / "data.zip")  # another set under the same name: its content tells
     assert [relation(name) for name in ("data.zip", "copy.zip")] == [False, True]
     for path in tmp_path.glob("training-state*"):
         path.unlink()
-    (tmp_path / "data.zip").unlink()
-    assert relation("copy.zip") is None
+    assert relation("copy.zip") is None and relation("data.zip") is None
 
 
 def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
@@ -369,7 +385,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_published_network_is_not_compared_with_the_current_folder(published: Path, tmp_path: Path) -> None:
     options = [f"--network={published}", f"--metrics={NAME}", f"--cache={tmp_path}"]
     result = invoke(tmp_path, *options)
-    assert result.exit_code == 1 and "was trained on are not at data.zip here" in result.output
+    assert result.exit_code == 1 and f"was trained on are not at {Path('data.zip').absolute()}" in result.output
     assert "--data=PATH" in result.output and not list(tmp_path.rglob("metric-*"))
     write_images(Path("data.zip"), 20, seed=1, size=32)
     assert invoke(tmp_path, *options).exit_code == 0

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,22 +65,38 @@ def test_files_that_are_not_networks_are_named(state: TrainState, network: Path,
     (tmp_path / "page.safetensors").write_text("<!doctype html>")
     (tmp_path / "pointer.pkl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     (tmp_path / "empty.pkl").touch()
+    (tmp_path / "s3.pkl").write_text("<!-- --><Error>AccessDenied</Error>")
+    (tmp_path / "log.txt").write_text('{"error": 1}')
+    (tmp_path / "styles.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    (tmp_path / "part.pkl").write_bytes(network.read_bytes()[:2000])
+    torch.jit.save(torch.jit.script(torch.nn.ReLU()), tmp_path / "script.pt")
+    with tarfile.open(tmp_path / "net.tar", "w") as tar:
+        tar.add(network)
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("00000/img.png", b"")
     (tmp_path / "folder").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "folder" / "a.png")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "network-snapshot-000012.pkl").touch()
+    (tmp_path / "runs" / "00000").mkdir(parents=True)
+    (tmp_path / "runs" / "00000" / "network-snapshot-000012.pkl").touch()
     write_state(tmp_path, state_values(state))
     expected = {
         "page.pkl": "this is a web page",
         "page.safetensors": "this is a web page",
         "pointer.pkl": "this is a Git-LFS pointer",
         "empty.pkl": "this is empty",
+        "s3.pkl": "this is a web page",
+        "log.txt": "this is a text, which begins '{\"error\":'; a network is a file such as",
+        "styles.npy": "this is a NumPy array",
+        "part.pkl": "this is cut short or damaged",
+        "script.pt": "this is a TorchScript program, which is not run",
+        "net.tar": "this is an archive (tar); unpack it first",
         "images.zip": "this is a data set",
         "folder": "this is a data set",
         "folder/a.png": "this is an image (PNG)",
         "run": "this is a folder; name a file in it, such as",
+        "runs": f"such as {tmp_path}/runs/00000/network-snapshot-000012.pkl",
         STATE_LATEST: "it is a training state",
         "gone.pkl": "there is no such file",
     }
@@ -97,9 +114,12 @@ def test_model_card_has_the_networks_own_numbers(network: Path) -> None:
         row | {"value": 12.345, "snapshot": "net.pkl", "snapshot_hash": file_sha256(network)},
         row | {"value": 30.0, "snapshot": "other.pkl", "snapshot_hash": "1"},
     ]
+    nan = {"metric": "kid5k_full", "value": None, "snapshot": "net.pkl", "snapshot_hash": file_sha256(network)}
+    (network.parent / "metric-kid5k_full.jsonl").write_text(json.dumps(row | nan) + "\n")
     (network.parent / "metric-fid5k_full.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     card = model_card(str(network), network, "user/faces")
     assert "| fid5k_full | 12.35 | 5,000 | 300 |" in card and "20" not in card.split("| metric |")[1]
+    assert "| kid5k_full | not finite |" in card
     assert "16x16 px, RGB" in card and "3 classes" in card
     assert "generate.py --network=hf://user/faces/net.pkl" in card
 

@@ -25,18 +25,18 @@ def test_paths_are_returned_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("has_etag", [True, False])
 def test_a_file_is_kept_by_its_content(server: FileServer, tmp_path: Path, has_etag: bool) -> None:
     server.has_etag = has_etag
-    server.files = {"/a/net.pkl?download=1": b"one", "/b/net.pkl": b"one"}
+    server.files = {"/a/net.pkl?download=1": b"one\0", "/b/net.pkl": b"one\0"}
     address = f"{server.address}/a/net.pkl?download=1"
     path = Path(local_file(address, tmp_path))
-    assert path.name == "net.pkl" and path.read_bytes() == b"one"
+    assert path.name == "net.pkl" and path.read_bytes() == b"one\0"
     assert local_file(address, tmp_path) == local_file(f"{server.address}/b/net.pkl", tmp_path) == str(path)
     assert [status for *_, status in server.log] == [200, 304 if has_etag else 200, 200]
-    server.files["/a/net.pkl?download=1"] = b"two"
-    assert Path(local_file(address, tmp_path)).read_bytes() == b"two" and path.read_bytes() == b"one"
+    server.files["/a/net.pkl?download=1"] = b"two\0"
+    assert Path(local_file(address, tmp_path)).read_bytes() == b"two\0" and path.read_bytes() == b"one\0"
 
 
 def test_the_server_names_the_file(server: FileServer, tmp_path: Path) -> None:
-    server.files["/get?id=7"] = b"one"
+    server.files["/get?id=7"] = b"one\0"
     server.headers = {"Content-Disposition": 'attachment; filename="../../a b.safetensors"'}
     path = Path(local_file(f"{server.address}/get?id=7", tmp_path))
     assert path.name == "_.._a_b.safetensors" and path.parents[2] == tmp_path
@@ -44,7 +44,7 @@ def test_the_server_names_the_file(server: FileServer, tmp_path: Path) -> None:
 
 def test_the_copy_is_used_while_the_server_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving() as server:
-        server.files["/net.pkl"] = b"one"
+        server.files["/net.pkl"] = b"one\0"
         address = f"{server.address}/net.pkl"
         path = local_file(address, tmp_path)
     assert local_file(address, tmp_path) == path
@@ -54,6 +54,28 @@ def test_the_copy_is_used_while_the_server_is_away(tmp_path: Path, capsys: pytes
         local_file(address, tmp_path)
 
 
+def test_the_copy_is_used_while_the_server_is_in_trouble(server: FileServer, tmp_path: Path) -> None:
+    server.files["/net.pkl"] = b"one\0"
+    path = local_file(f"{server.address}/net.pkl", tmp_path)
+    server.status = 503
+    assert local_file(f"{server.address}/net.pkl", tmp_path) == path
+    with pytest.raises(AddressError, match="HTTP status 503"):
+        local_file(f"{server.address}/other.pkl", tmp_path)
+
+
+def test_spaces_and_other_alphabets_in_addresses(server: FileServer, tmp_path: Path) -> None:
+    server.files["/my%20caf%C3%A9.pkl"] = b"one\0"
+    for name in ("my café.pkl", "my%20caf%C3%A9.pkl"):
+        assert Path(local_file(f"{server.address}/{name}", tmp_path)).read_bytes() == b"one\0"
+
+
+def test_errors_of_several_lines_become_one(server: FileServer, tmp_path: Path) -> None:
+    server.status, server.redirect = 302, "/loop"
+    with pytest.raises(AddressError, match=r"HTTP status 302.*infinite loop") as caught:
+        local_file(f"{server.address}/loop", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -61,6 +83,7 @@ def test_the_copy_is_used_while_the_server_is_away(tmp_path: Path, capsys: pytes
         (b"<!DOCTYPE html><html>Sign in</html>", "this is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "this is a Git-LFS pointer"),
         (b"", "this is empty"),
+        (b'{"error": "Entry not found"}', "this is a text"),
         (b"x" * 101, "larger than the limit of 100 B"),
     ],
 )
@@ -77,7 +100,7 @@ def test_what_is_no_file_is_named_and_not_kept(
 
 
 def test_a_download_that_breaks_off_is_not_kept(server: FileServer, tmp_path: Path) -> None:
-    server.files["/net.pkl"], server.missing_bytes = b"half", 4
+    server.files["/net.pkl"], server.missing_bytes = b"hal\0", 4
     with pytest.raises(AddressError, match=r"net\.pkl: the download (failed|ended after 4 of 8 bytes)"):
         local_file(f"{server.address}/net.pkl", tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

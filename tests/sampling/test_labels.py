@@ -23,7 +23,7 @@ def test_classes_by_number_range_and_name(conditional: Generator) -> None:
     assert find_classes(conditional, "blue,0-1,name:red,number:1-2") == [2, 0, 1, 0, 1, 2]
     for text in ("0-3", "yellow", "red,", "1-0", "name:0", "number:red", "1" * 5000):
         with pytest.raises(
-            ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of red, green, blue"
+            ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of 'red', 'green', 'blue'"
         ):
             find_classes(conditional, text)
 
@@ -40,6 +40,24 @@ def test_a_number_that_is_the_name_of_another_class_is_refused(tiny_config: RunC
         find_classes(generator, "0-2")
     assert find_classes(generator, "number:0-2") == [0, 1, 2]
     assert find_class(make(tiny_config, ("name:x", "x", "number:1")), "name:x") == 0
+
+
+def test_a_name_is_found_in_any_unicode_form_and_with_spaces_around(tiny_config: RunConfig) -> None:
+    generator = make(tiny_config, ("Caf\u00e9", "black cat", "cat, big"))
+    for name in ("Cafe\u0301", "name:Cafe\u0301", " Caf\u00e9 "):
+        assert find_class(generator, name) == 0
+    assert find_classes(generator, "black cat, Cafe\u0301") == [1, 0]
+    assert find_classes(generator, "cat, big") == [2]
+    with pytest.raises(ValueError, match="--class='Black cat': there is no such class; choose 0-2 or one of 'Café'"):
+        find_class(generator, "Black cat")
+
+
+def test_a_range_that_is_the_name_of_a_class_is_refused(tiny_config: RunConfig) -> None:
+    generator = make(tiny_config, ("0-2", "3-12", "13-19"))  # years of age
+    for text in ("0-2", "13-19,0-2"):
+        with pytest.raises(ValueError, match=r"write --classes=name:(.*) or --classes=number:\1"):
+            find_classes(generator, text)
+    assert find_classes(generator, "name:13-19,number:0-1,2") == [2, 0, 1, 2]
 
 
 def test_a_vector_is_given(tiny_config: RunConfig, conditional: Generator) -> None:
@@ -62,7 +80,7 @@ def test_vectors_are_drawn_from_the_data(
     for name in ("2", "number:2"):
         with pytest.raises(ValueError, match="vectors of length 3, not classes; give one as --label=1,0,0"):
             choose_labels(generator, name, None)
-    with pytest.raises(ValueError, match="vectors of length 3, not classes"):
+    with pytest.raises(ValueError, match="not classes; give a label without the word classes as --label="):
         find_classes(generator, None)
     with pytest.raises(ValueError, match="give one as --label=1,0,0"):
         choose_labels(generator, None, None)

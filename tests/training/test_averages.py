@@ -71,7 +71,7 @@ def several() -> EmaConfig:
 def test_a_single_average_is_saved_as_ever(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     train(tiny_config, tiny_data, tmp_path / "run", 0.008)
     snapshot = torch.load(tmp_path / "run" / "network-snapshot-000000.pkl", weights_only=True)
-    assert list(snapshot) == ["format", "version", "config", "dataset", "cur_nimg", "G", "D", "G_ema"]
+    assert list(snapshot) == ["format", "version", "config", "dataset", "cur_nimg", "content_hash", "G", "D", "G_ema"]
     assert snapshot["config"]["ema"]["kimg"] == 0.02
 
 

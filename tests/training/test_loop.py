@@ -161,7 +161,7 @@ def test_metrics_that_a_stop_prevented_are_computed_on_resume(
     """Once, of the snapshot as old as the state; a metric that fails does not end the training."""
     errors: list[BaseException] = [RuntimeError("out of memory"), KeyboardInterrupt()]
 
-    def measure(names: tuple[str, ...], G: object, dataset: object, snapshot: Path, seed: int) -> list[Any]:
+    def measure(names: tuple[str, ...], G: object, dataset: object, snapshot: Path, *others: object) -> list[Any]:
         if errors:
             raise errors.pop()
         row = replace(RESULT, metric=METRIC, snapshot=snapshot.name, snapshot_hash=file_sha256(snapshot))

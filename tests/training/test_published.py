@@ -92,7 +92,7 @@ def test_damaged_safetensors_are_refused_in_one_line(folder: Path, tmp_path: Pat
         "foreign": (2).to_bytes(8, "little") + b"{}",  # nobody's tensors, no configuration
     }
     path.write_bytes(contents[kind])
-    with pytest.raises(CheckpointError, match=r"ours\.safetensors: not an exported network, or damaged \(.*\)$"):
+    with pytest.raises(CheckpointError, match=r"ours\.safetensors: (not an exported network|this is a text).*\.?$"):
         load_generator(path)
 
 

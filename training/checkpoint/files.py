@@ -36,9 +36,13 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 def existing_file(path: str | Path) -> Path:
     """The path of a file that may be a network or state. Raises CheckpointError."""
+    if not str(path):
+        raise CheckpointError("the name of the file is empty; name a file such as network-snapshot-000040.pkl")
     path = user_path(path)
     if path.is_dir():
-        snapshots = sorted(path.glob("network-snapshot-[0-9]*.pkl"))
+        snapshots = sorted(path.glob("network-snapshot-[0-9]*.pkl")) or sorted(
+            path.glob("*/network-snapshot-[0-9]*.pkl")  # of the runs in it
+        )
         kind = None if snapshots else foreign_folder(path)
         example = f", such as {snapshots[-1]}" if snapshots else ""
         raise CheckpointError(f"{path}: this is {kind or f'a folder; name a file in it{example}'}")

@@ -24,10 +24,11 @@ EXPORTED_NAME = r"(G|D|G_ema(?:_[\d.e+-]+?)?)\.(\D.*)"  # network and parameter
 IMAGE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
 
 
-def save_snapshot(path: Path, state: TrainState) -> None:
-    """Write G, D and the averages of G with their configuration. Raises OSError."""
+def save_snapshot(path: Path, state: TrainState, content_hash: str = "") -> None:
+    """Write G, D and the averages of G with their configuration and the hash of the data set. Raises OSError."""
     networks = {name: network.state_dict() for name, network in state.networks.items()}
-    write(path, header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg) | networks)
+    head = header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg)
+    write(path, head | {"content_hash": content_hash} | networks)
 
 
 def read_snapshot(
@@ -70,8 +71,10 @@ def read_exported(path: Path) -> dict[str, Any]:
                 network, parameter = re.fullmatch(EXPORTED_NAME, name).groups()  # type: ignore[union-attr]
                 values.setdefault(network, {})[parameter] = file.get_tensor(name)
         return values
-    except (ValueError, KeyError, TypeError, AttributeError, library.SafetensorError) as error:
+    except library.SafetensorError as error:
         raise CheckpointError(f"{path}: not an exported network, or damaged ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not an exported network of this program (no {error} in its header)") from error
 
 
 def export_snapshot(source: str | Path, target: Path) -> None:
@@ -81,6 +84,7 @@ def export_snapshot(source: str | Path, target: Path) -> None:
     library = load_safetensors(target) if target.suffix == SAFETENSORS else None
     config, spec, values = read_snapshot(source)
     head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
+    head["content_hash"] = values.get("content_hash", "")
     names = ("G", "D", *config.ema.averages)
     if library is None:
         write(target, head | {network: values[network] for network in names})
@@ -104,7 +108,7 @@ def load_network(path: str | Path, group: str, name: str, device: torch.device |
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}: its weights do not fit its configuration ({reason})") from error
-    network.run_config = config
+    network.run_config, network.snapshot = config, str(path)
     return network.eval().requires_grad_(False)
 
 

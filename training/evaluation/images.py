@@ -66,16 +66,18 @@ class FakeSet:
         """The SHA-256 of the images."""
         return self.images.content_hash
 
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self.images.count
+
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError if there are fewer images, and for pairs, which only a generator can make."""
         path = self.images.dataset.path
         if sample is Sample.PAIRS:
             raise ValueError(f"path length moves through the latents of a generator: it takes --network, not {path}")
         if count > self.images.count:
-            raise ValueError(
-                f"{path} has {self.images.count} images, but the metrics take {count} generated ones; choose metrics "
-                f"of fewer, such as fid{self.images.count}_full"
-            )
+            raise ValueError(f"{path} has {self.images.count} images, but {count} generated ones are needed")
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
         """Yield the images of these indices; the seed is ignored."""
@@ -105,7 +107,7 @@ class FakeSampler:
             raise ValueError("the generator is in training mode, which sampling would change; call eval() first")
         _check_match(G, dataset)
         self.G, self.device = G, torch.device(device)
-        self.name, self.content_hash = name, content_hash
+        self.name, self.content_hash, self.count = name, content_hash, None
         self._labels = dataset.labels() if G.c_dim else np.zeros((1, 0), np.float32)
         self._classes = class_indices(self._labels)
         # Depends on the image size alone: the values of metrics must not depend on the memory of the GPU.

@@ -1,6 +1,7 @@
 """The images that calc_metrics.py measures, of a network or a folder, and the real ones it compares them with."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -17,36 +18,49 @@ from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_
 GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its images
 
 
-def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool, RunConfig]:
-    """Return the path of the real images and whether training flips them, from the snapshot unless given; its settings.
+def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[str, bool]:
+    """Return the path of the real images and whether training flips them, from the snapshot unless given.
 
     Raises ValueError if the images that it was trained on are not found.
     """
     config, _, _ = read_snapshot(network)
-    return data or training_set(network, config), config.data.mirror if mirror is None else mirror, config
+    return data or training_set(network, config), config.data.mirror if mirror is None else mirror
 
 
-def is_training_set(network: str, config: RunConfig, dataset: ImageDataset) -> bool | None:
+def is_training_set(network: str, dataset: ImageDataset) -> bool | None:
     """Return whether a network was trained on these images, by content; None where that is not known.
 
-    The training state beside the snapshot records the content; without one, `dataset` is compared with the data set that
-    the settings name.
+    The snapshot records the content, or, of older versions, the training state beside it. An empty path: not known.
     """
+    if not network:
+        return None
+    config, _, values = read_snapshot(network)
+    recorded, data = values.get("content_hash") or hash_in_state(user_path(network).parent, config), config.data
+    if not recorded:
+        return None
     try:
-        saved = find_state(user_path(network).parent, log=lambda line: None)
-    except CheckpointError:
-        saved = None
-    recorded = saved["content_hash"] if saved and saved["config"]["data"] == config.to_dict()["data"] else ""
-    trained_on, data = config.data.path, config.data
-    try:
-        if recorded:
-            same_use = ImageDataset(dataset.files, data.cond, data.mirror, data.subset, seed=config.schedule.seed)
-            return same_use.content_hash() == recorded
-        if trained_on and user_path(trained_on).exists():
-            return ImageDataset(trained_on).content_hash() == ImageDataset(dataset.files).content_hash()
+        same_use = ImageDataset(dataset.files, data.cond, data.mirror, data.subset, seed=config.schedule.seed)
+        return same_use.content_hash() == recorded
     except ValueError:  # such as no labels where it was trained on labels
         return False
-    return None
+
+
+def hash_in_state(run_dir: Path, config: RunConfig) -> str:
+    """Return the hash of the data set in the training state of a run; empty if there is none of these settings."""
+    try:
+        saved = find_state(run_dir, log=lambda line: None)
+    except CheckpointError:
+        return ""
+    return str(saved["content_hash"]) if saved and saved["config"]["data"] == config.to_dict()["data"] else ""
+
+
+def describe_relation(is_training_set: bool | None) -> str:
+    """Return in words whether a network was trained on images."""
+    return {
+        True: "the training set",
+        False: "NOT what the network was trained on",
+        None: "whether the network was trained on them is not known",
+    }[is_training_set]
 
 
 def training_set(network: str, config: RunConfig) -> str:
@@ -54,7 +68,7 @@ def training_set(network: str, config: RunConfig) -> str:
     path = config.data.path
     if path and os.path.exists(os.path.expanduser(path)):  # an empty path is not the current folder
         return path
-    where = f"are not at {path} here" if path else "may be anywhere"
+    where = f"are not at {os.path.abspath(user_path(path))}" if path else "may be anywhere"
     raise ValueError(f"the images that {network} was trained on {where}; name them with --data=PATH")
 
 

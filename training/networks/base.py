@@ -18,6 +18,7 @@ class StyleGenerator(nn.Module):
 
     synthesis: Any
     run_config: RunConfig | None = None  # of the snapshot that it was loaded from
+    snapshot: str = ""  # path of that
 
     def __init__(self, config: AnyGenerator, spec: DatasetSpec, num_ws: int) -> None:
         super().__init__()

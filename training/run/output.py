@@ -53,7 +53,7 @@ class RunOutput:
                     self.write("reals.png", self.preview.save_reals)
                     self.write("fakes_init.png", save_fakes)
                 self.write(f"fakes{nimg // 1000:06d}.png", save_fakes)
-                self.write(self.snapshot_path(nimg).name, lambda path: save_snapshot(path, state))
+                self.write(self.snapshot_path(nimg).name, lambda path: save_snapshot(path, state, self.content_hash))
                 self.delete_old_snapshots()
         return True
 
