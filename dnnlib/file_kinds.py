@@ -20,8 +20,8 @@ _STARTS = {  # the first bytes of a file, and what it is
     b"\xfd7zXZ": "compressed (xz); unpack it first",
     b"7z\xbc\xaf": "an archive (7z); unpack it first",
 }
-_EXAMPLE = "a network is a file such as network-snapshot-000040.pkl"
-_DATA_SET = f"a data set, which --data takes; {_EXAMPLE}"
+EXAMPLE = "a network is a file such as network-snapshot-000040.pkl"
+_DATA_SET = "a data set, which --data takes"
 _WEB_PAGE = "a web page, not the file itself; download it from the address of its download button"
 
 
@@ -43,7 +43,7 @@ def foreign_kind(path: Path) -> str | None:
     if start[257:262] == b"ustar":
         return "an archive (tar); unpack it first"
     if text and _TEXT.fullmatch(text):
-        return f"a text, which begins {start.split()[0][:40].decode()!r}; {_EXAMPLE}"
+        return f"a text, which begins {start.split()[0][:40].decode()!r}"
     return None
 
 
@@ -63,7 +63,7 @@ def _kind_of_zip(path: Path) -> str | None:
     if any(name.split("/")[-1] == "dataset.json" or name.lower().endswith(SUFFIXES) for name in names):
         return _DATA_SET
     if any(name.endswith("/constants.pkl") for name in names):
-        return f"a TorchScript program, which is not run; {_EXAMPLE}"
+        return "a TorchScript program, which is not run"
     if names and all(name.endswith(".npy") for name in names):
         return "a NumPy archive (.npz); styles are given as --w"
     return None

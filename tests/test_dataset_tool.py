@@ -247,7 +247,7 @@ def test_bad_options(pets: Path, tmp_path: Path) -> None:
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
     _refused("--split=score is not for a folder or zip of images", f"--source={pets}", dest, "--split=score")
     _refused("has its own labels", "--source=demo", dest, "--labels-from-folders")
-    _refused("neither a folder nor a readable zip", f"--source={__file__}", dest)
+    _refused("is a text, which begins", f"--source={__file__}", dest)
     _refused("contains no images", f"--source={ROOT / 'dnnlib'}", dest)
     (tmp_path / "empty").mkdir()
     _refused(f"{tmp_path / 'empty'} contains no images (.png", f"--source={tmp_path / 'empty'}", dest)

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from dnnlib.dataclass_values import to_plain
-from dnnlib.file_kinds import foreign_folder, foreign_kind
+from dnnlib.file_kinds import EXAMPLE, foreign_folder, foreign_kind
 from dnnlib.files import atomic_write
 from dnnlib.paths import user_path
 from training.config import DatasetSpec, RunConfig
@@ -45,11 +45,12 @@ def existing_file(path: str | Path) -> Path:
         )
         kind = None if snapshots else foreign_folder(path)
         example = f", such as {snapshots[-1]}" if snapshots else ""
-        raise CheckpointError(f"{path}: this is {kind or f'a folder; name a file in it{example}'}")
+        what = f"{kind}; {EXAMPLE}" if kind else f"a folder; name a file in it{example}"
+        raise CheckpointError(f"{path}: this is {what}")
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     if kind := foreign_kind(path):
-        raise CheckpointError(f"{path}: this is {kind}")
+        raise CheckpointError(f"{path}: this is {kind}; {EXAMPLE}")
     return path
 
 
