@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,14 @@ def test_unusable_images_end_the_run_with_its_state(
     with pytest.raises(DataError, match="the data set is gone"):
         supervise(loop)
     assert find_state(tmp_path / "run")["cur_nimg"] == 3 * tiny_config.schedule.batch  # type: ignore[index]
+
+
+def test_a_run_that_should_stop_begins_no_metrics(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.run.training_run.evaluate_snapshot", lambda *arguments: pytest.fail("measured"))
+    config = replace(tiny_config, schedule=replace(tiny_config.schedule, metrics=("proxy_fd_randconv_v1",)))
+    loop = start(config, tiny_data, tmp_path / "run", StopRequest(time.monotonic()))
+    loop.state.cur_nimg = 8
+    loop.save_snapshot()
+    loop.measure()

@@ -40,7 +40,7 @@ class RunOutput:
         nimg = state.cur_nimg
         if distributed.world_size() > 1:
             distributed.assert_equal_across_ranks("the weights", state.checksums())
-        if not state.all_finite():
+        if not distributed.all_ranks_have(state.all_finite()):
             self.log(f"Warning: no snapshot at {nimg / 1000:g} kimg: losses, gradients or weights are not finite.")
             return False
 
@@ -59,7 +59,7 @@ class RunOutput:
 
     def save_state(self, state: TrainState) -> None:
         """Write all that a restart needs; a state that is not finite leaves the last good one in place."""
-        if not state.all_finite():
+        if not distributed.all_ranks_have(state.all_finite()):
             kimg = state.cur_nimg / 1000
             self.log(f"Warning: the state at {kimg:g} kimg is not saved: it is not finite. The last good one stays.")
             return

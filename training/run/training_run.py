@@ -209,7 +209,7 @@ class TrainingRun:
 
         The best snapshots are chosen by the first average.
         """
-        if not names:
+        if not names or self.stop.agreed() is not Stop.NO:  # a resumed run computes what is missing
             return
         path = self.output.snapshot_path(self.state.cur_nimg)
         try:
