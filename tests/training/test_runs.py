@@ -123,3 +123,14 @@ def test_a_run_of_another_kind_is_a_difference_not_an_error(tmp_path: Path, tiny
         other = override(tiny_config, f"{group}.kind", kind)
         for theirs, ours in ((tiny_config, other), (other, tiny_config)):
             assert any(text.startswith(f"{group}.kind") for text in differences(theirs, ours))
+
+
+def test_a_state_without_the_newer_fields_of_its_images_is_resumed(
+    tmp_path: Path, tiny_config: RunConfig, tiny_spec: DatasetSpec
+) -> None:
+    run_dir = new_run(tmp_path, tiny_config)
+    values = state_values(TrainState(tiny_config, tiny_spec, torch.device("cpu")))
+    del values["dataset"]["labels_are_vectors"], values["dataset"]["class_names"]
+    write_state(run_dir, values)
+    found = newest_matching_run(tmp_path, tiny_config, tiny_spec)
+    assert found is not None and found[0] == run_dir

@@ -170,7 +170,6 @@ def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> dict[str, An
 
 def load_networks(path: str | Path, state: TrainState) -> None:
     """Start a training state from the networks of a snapshot (fine-tuning). Raises CheckpointError."""
-    check_fits(Path(path), state.config, state.spec)
-    _, _, values = read_snapshot(path, state.device)
+    values = check_fits(Path(path), state.config, state.spec)
     for name, network in state.networks.items():
         network.load_state_dict(values.get(name, values["G_ema"]) if name in state.averages else values[name])

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from dnnlib.dataclass_values import ConfigError, require, to_plain
+from dnnlib.dataclass_values import ConfigError, build, require, to_plain
 from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
 from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
@@ -124,13 +124,17 @@ def has_state(run_dir: Path) -> bool:
 def image_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> list[str]:
     """The differences between the images of a run and these, as text. Raises CheckpointError if its state is damaged."""
     saved = find_state(run_dir)
-    theirs = saved["dataset"] if saved else {}
+    if saved is None:
+        return ["the images, which no state names"]
+    theirs = to_plain(
+        build(DatasetSpec, saved["dataset"], "dataset")
+    )  # older states lack fields: they get the defaults
     different = [
-        f"{name} ({theirs.get(name)} there, {value} here)"
-        for name, value in to_plain(vars(spec)).items()
-        if theirs.get(name) != value
+        f"{name} ({theirs[name]} there, {value} here)"
+        for name, value in to_plain(spec).items()
+        if theirs[name] != value
     ]
-    if saved and content_hash and saved.get("content_hash", content_hash) not in ("", content_hash) and not different:
+    if content_hash and saved.get("content_hash", content_hash) not in ("", content_hash) and not different:
         different.append("the content of the data set (other images, labels or names than when its state was saved)")
     return different
 
