@@ -4,6 +4,8 @@ from typing import Any
 
 import click
 
+from dnnlib.archive.image_tree import data_set_around
+from dnnlib.paths import user_path
 from sampling.commands import options
 from sampling.commands.options import command, make_folder, make_request
 
@@ -137,6 +139,8 @@ def project_command(**chosen: Any) -> None:
     search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", labels=labels, **starts)
     for index, target in enumerate(chosen["targets"]):
         options.check_output(chosen["outdir"] / f"proj{index:02d}.png", "--outdir", target, "--target")
+        if folder := data_set_around(user_path(target)):
+            options.check_output(chosen["outdir"], "--outdir", str(folder), "the data set of --target")
     targets = read_targets(chosen["targets"], generator)
     projector = Projector(generator, choose_embedding(chosen["network"], generator, chosen["lpips"]), search)
     project_files(projector, targets, chosen["targets"], make_folder(generator, chosen["outdir"]), chosen["animation"])

@@ -14,11 +14,11 @@ from dnnlib.parallel import available_cpus
 from metrics.images import EPSILON, ImageBatch, Sample
 from metrics.registry import uses_flipped
 from torch_utils import distributed
+from torch_utils.images import to_uint8
 from torch_utils.rng import derive_seed
 from training.data.files import ImageFiles
 from training.data.stream import ImageDataset
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 _LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # make the draws of one seed independent
 _CHUNK = 50  # images of up to 64 px generated at once
