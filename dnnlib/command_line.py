@@ -67,7 +67,7 @@ class OneLineUsage(click.Command):
             is_flag = getattr(option, "is_flag", False)
             return f"{error.option_name} {'takes no' if is_flag else 'needs a'} value; write {_form(option)}"
         if isinstance(error, click.MissingParameter) and error.param:
-            return f"add {_form(error.param)}"
+            return f"{error.param.opts[0]} is missing; write {_form(error.param)}"
         if isinstance(error, click.BadParameter) and error.param:
             reason = error.message.rstrip(".")
             for theirs, ours in _TYPES.items():

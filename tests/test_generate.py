@@ -111,8 +111,8 @@ def test_the_command_comes_before_its_options(network: Path) -> None:
     line = f"the command comes first, then all options: python generate.py mix --network={network} --rows=0"
     assert line in run_process(f"--network={network}", "mix", "--rows=0", ok=False)
     assert "No such command 'images'" in run("--seeds=0", "images", ok=False)
-    assert "add --network=FILE" in run("--seeds=0", ok=False)
-    assert "add --rows=LIST" in run("mix", f"--network={network}", ok=False)
+    assert "--network is missing; write --network=FILE" in run("--seeds=0", ok=False)
+    assert "--rows is missing; write --rows=LIST" in run("mix", f"--network={network}", ok=False)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def common_layout(
     for origin, layout in pairs:
         result = resized(layout)
         if (result.width, result.height) != (common.width, common.height):
-            side = 1 << min(first.width, first.height, layout.width, layout.height).bit_length() - 1
+            side = max(1 << min(first.width, first.height, layout.width, layout.height).bit_length() - 1, 8)
             raise ValueError(
                 f"images must be of one size, but {first_origin} is {first.width}x{first.height} and {origin} is "
                 f"{layout.width}x{layout.height}; resize them with dataset_tool.py --width={side} --height={side}, and "

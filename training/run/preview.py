@@ -28,7 +28,7 @@ class Preview:
         self.rows = min(max(MAX_PIXELS // pixels, MIN_ROWS), MAX_ROWS)
         chosen = rng.permutation(len(dataset))
         if 1 < classes <= MAX_CLASS_COLUMNS:
-            chosen = by_class(chosen, dataset.labels().argmax(axis=1), classes)
+            chosen = by_class(chosen, dataset.labels().argmax(), classes)
         self.chosen = chosen[: self.columns * self.rows]
         self.c = torch.as_tensor(np.stack([dataset.label(i) for i in self.chosen])).to(device)
         self.z = torch.as_tensor(rng.standard_normal((len(self.chosen), z_dim)), dtype=torch.float32).to(device)

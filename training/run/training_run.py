@@ -81,7 +81,7 @@ class TrainingRun:
             seed=self.state.seed,
             z_dim=self.state.G.z_dim,
             num_ws=self.state.G.num_ws,
-            labels=torch.as_tensor(self.dataset.labels()),
+            labels=self.dataset.labels(),
             mixing_prob=self.config.loss.mixing_prob,
             batch_size=self.schedule.batch,
             micro_batch=self.micro_batch,
