@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-from dnnlib.archive.image_tree import data_set_around
 from dnnlib.paths import user_path
 from sampling.commands import options
 from sampling.commands.options import command, make_folder, make_request
@@ -128,6 +127,7 @@ def project_command(**chosen: Any) -> None:
       python generate.py project --network=network-snapshot-000040.pkl --target=photo.png --outdir=out
       python generate.py project --network=network-snapshot-000040.pkl --target=a.png --target=b.png --outdir=out
     """
+    from dnnlib.archive.image_tree import data_set_around
     from sampling.labels import choose_labels
     from sampling.projection.projector import Projector, Search, choose_embedding, project_files
     from sampling.projection.target import read_targets
