@@ -77,8 +77,9 @@ def light(spec: DatasetSpec, num_gpus: int) -> RunConfig:
         discriminator=DiscriminatorConfig(
             architecture="resnet", channel_base=64 * side, channel_max=256, mbstd_group=8, mapping_layers=2
         ),
-        loss=LossConfig(r1_gamma=0.5, mixing_prob=0.0),
+        loss=LossConfig(r1_gamma=0.05 * (side / 32) ** 2, mixing_prob=0.0),
         augment=AugmentConfig(max_p=0.7),
+        optimizer=OptimizerConfig(g_lr=0.005, d_lr=0.005),
         ema=EmaConfig(kimg=20.0, rampup=0.05),
         schedule=ScheduleConfig(kimg=2000.0, batch=16 * num_gpus),
     )
