@@ -8,7 +8,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,17 +139,6 @@ def test_fid_without_full_flips_as_training_does(run_dir, tmp_path, mirror, coun
     assert "comparable" not in result.output and "two halves" not in result.output
 
 
-def test_folder_of_images_in_place_of_a_network(run_dir: Path, tmp_path: Path) -> None:
-    images = write_images(tmp_path / "images", 70, seed=1)
-    options = [f"--images={images}", f"--metrics={NAME}", f"--data={run_dir / 'data.zip'}"]
-    result = invoke(run_dir, *options, f"--outdir={tmp_path}")
-    assert result.exit_code == 0, result.output
-    assert rows(tmp_path)[0]["snapshot"] == "images"
-    before = sorted(images.rglob("*"))
-    assert invoke(run_dir, *options).exit_code == 0
-    assert sorted(images.rglob("*")) == before
-
-
 def test_list_explains_every_metric(run_dir: Path) -> None:
     output = invoke(run_dir, "--metrics=list").output
     assert all(name in output and metric.definition in output for name, metric in registry.METRICS.items())
@@ -226,40 +214,6 @@ def test_weights_missing_or_of_another_hash(run_dir: Path, tmp_path: Path, metri
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / file.name).write_bytes(b"another")
     refuse(run_dir, tmp_path, options, "is not the published file: it has 7 bytes", "Delete it", *facts)
-
-
-class NotANumber(torch.nn.Module):
-    """The mean of each colour; of images brighter than others, nothing that is a number."""
-
-    def __init__(self, brightest: float) -> None:
-        super().__init__()
-        self.brightest = brightest
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        means = x.float().mean(dim=(2, 3))
-        return torch.where(means > self.brightest, means * float("nan"), means)
-
-
-def save_script(network: torch.nn.Module, path: Path) -> None:
-    with warnings.catch_warnings(action="ignore"):
-        torch.jit.save(torch.jit.script(network), path)
-
-
-@pytest.mark.parametrize("bright", [0, 29])
-def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Path, bright: int) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
-    images[bright] = 255
-    bright_set, dark_set = write_pixels(tmp_path / "bright.zip", images), run_dir / "data.zip"
-    save_script(NotANumber(200.0), tmp_path / "net.pt")
-    options = ["--metrics=fd_module_30_full", "--detector-module={tmp}/net.pt", "--batch=7"]
-    message = "the features of detector module:net.pt are not finite"
-    refuse(run_dir, tmp_path, [*options, f"--data={bright_set}", f"--images={dark_set}"], f"real images: {message}")
-    result = invoke(
-        run_dir, *(option.format(tmp=tmp_path) for option in options), f"--data={dark_set}", f"--images={bright_set}",
-        f"--cache={tmp_path}", f"--outdir={tmp_path}",
-    )  # fmt: skip
-    assert result.exit_code == 1 and f"generated images: {message}" in result.output
-    assert not list(tmp_path.glob("metric-*"))
 
 
 @pytest.mark.usefixtures("stand_ins")

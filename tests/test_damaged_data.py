@@ -167,14 +167,6 @@ def test_the_undamaged_one_is_fine(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
 
 
-def test_loader_refuses_it(damaged: tuple[Path, Damage]) -> None:
-    path, damage = damaged
-    with pytest.raises(ValueError, match=damage.message) as caught:
-        ImageDataset(path, use_labels=True)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def test_dataset_tool_refuses_it(damaged: tuple[Path, Damage]) -> None:
     path, damage = damaged
     result = CliRunner().invoke(

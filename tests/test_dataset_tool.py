@@ -328,13 +328,6 @@ def test_images_that_train_py_refuses_are_packed_with_a_warning(tmp_path: Path, 
     assert f"10 images of {side}x{side} RGB" in result.stdout
 
 
-def test_images_that_train_py_takes_are_packed_without_a_warning(tmp_path: Path) -> None:
-    result = _run(
-        "--source=demo", f"--dest={tmp_path / 'd.zip'}", "--width=48", "--height=48", "--max-images=10", "--workers=1"
-    )
-    assert (result.exit_code, result.stderr) == (0, "")
-
-
 def test_celeba_crop_of_jpeg_files(tmp_path: Path) -> None:
     for index in range(3):
         _save(tmp_path / "img_align_celeba" / f"{index}.jpg", index, size=(178, 218))
@@ -374,15 +367,6 @@ def test_set_of_torchvision_is_packed_or_said_to_be_missing(tmp_path: Path) -> N
     missing = ("--source=torchvision:CIFAR10", f"--root={tmp_path}", f"--dest={tmp_path / 'c.zip'}")
     _refused(f"torchvision's CIFAR10 cannot be opened in {tmp_path}: ", *missing)
     _refused("or --download to fetch it there", *missing)
-
-
-@pytest.mark.slow
-def test_set_of_torchvision_is_the_same_by_several_processes(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "dataset_tool.py", "--source=torchvision:FakeData", "--max-images=3"]
-    for workers in (1, 2):
-        options = [f"--dest={workers}.zip", f"--workers={workers}", "--width=16", "--height=16"]
-        subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, check=True)
-    assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
 def test_inspect_says_what_is_there_and_draws_it(pets: Path, tmp_path: Path) -> None:

@@ -123,13 +123,6 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("compiling", "count", "expected"), [("auto", 999, "0"), ("auto", 1000, "auto"), ("1", 2, "1")]
-)
-def test_network_is_compiled_for_many_images(compiling: str, count: int, expected: str) -> None:
-    assert generate.performance({"compile": compiling, "precision": "fp32"}, count).compile == expected
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--seeds=0", "--outdir={file}"], "file is a file; name a folder"),

@@ -43,11 +43,6 @@ def test_the_notebook_is_valid_and_stores_no_outputs() -> None:
     assert all(re.fullmatch(r"[a-z-]+", cell.id) for cell in nb.cells)  # names, which stay when a cell is edited
 
 
-def test_the_file_is_written_as_nbformat_writes_it() -> None:
-    """So an edit in Jupyter changes the lines that were edited and no others."""
-    assert nbformat.writes(notebook()) + "\n" == PATH.read_text(encoding="utf-8")
-
-
 def test_every_option_in_the_notebook_is_one_of_the_script_it_is_given_to() -> None:
     help_texts = {name: (ROOT / "docs" / f"{name}-help.txt").read_text(encoding="utf-8") for name in SCRIPTS}
     scripts_of = {"pack": "dataset_tool", "train": "train", "generate": "generate", "measure": "calc_metrics"}

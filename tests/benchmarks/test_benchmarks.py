@@ -17,7 +17,6 @@ from benchmarks import loader, precision, sampling, train_step
 from benchmarks.common import Settings, run_benchmark
 from benchmarks.kernels import where_it_waits
 from benchmarks.rows import Row, read_rows
-from benchmarks.timing import interleaved
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.run.training_run import TrainingRun
@@ -56,21 +55,6 @@ def test_train_step(tmp_path: Path) -> None:
         assert row["sec_per_kimg"] == pytest.approx(1000 / row["images_per_sec"])
     assert by_key["g_main", "fp32"]["saved_mb_per_image"] < by_key["g_main", "baseline"]["saved_mb_per_image"]
     assert by_key["generate", "fp32"]["saved_mb_per_image"] == 0
-
-
-def test_an_iteration_is_its_steps_and_a_share_of_r1() -> None:
-    """Its arithmetic for the cifar preset is 137 GFLOP per image; generator 17.5, discriminator 8.0 forward."""
-    settings = train_step.Settings([], [2], [], CPU, 1, 0.0, True, False, None)
-    comparison = train_step.Comparison("demo", 2, settings)
-    for phase in ("d_r1", "iteration"):
-        comparison.measure(phase)
-    before = comparison.times["iteration"]["baseline"][0]
-    comparison.add_r1()
-    after = comparison.times["iteration"]["baseline"][0]
-    assert after - before == pytest.approx(comparison.times["d_r1"]["baseline"][0] / comparison.config.loss.r1_interval)
-    comparison.config, comparison.spec = train_step.config_of("cifar", 4), train_step.images_of("cifar")
-    gflops = [comparison.flops(phase) / 1e9 for phase in ("g_forward", "iteration")]
-    assert gflops == pytest.approx([17.5, 137], rel=0.02)
 
 
 def test_loader_reads_the_same_images_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,14 +112,6 @@ def test_wrong_options_are_named(option: str, message: str, tmp_path: Path) -> N
     result = CliRunner().invoke(train_step.main, ["--quick", f"--json={tmp_path / 'rows.json'}", option])
     assert result.exit_code == 1 and message in result.output
     assert not list(tmp_path.iterdir())
-
-
-def test_rounds_are_interleaved_and_none_is_always_first() -> None:
-    order: list[str] = []
-    calls = {name: (lambda name=name: order.append(name)) for name in ("a", "b", "c")}
-    times = interleaved(calls, CPU, rounds=2, least_sec=0.0)
-    assert "".join(order) == "abc" + "cba"
-    assert all(len(values) == 2 for values in times.values())
 
 
 def test_an_ended_benchmark_leaves_the_rows_it_had(tmp_path: Path) -> None:

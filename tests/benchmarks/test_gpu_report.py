@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks.gpu_report import facts
-from benchmarks.gpu_report.budget import MARGIN_SEC, Budget, Need
+from benchmarks.gpu_report.budget import Budget, Need
 from benchmarks.gpu_report.child import GRACE_SEC, Outcome, run
 from benchmarks.gpu_report.parts import Part, Parts, Settings
 from benchmarks.gpu_report.record import FILES, Entry, Record
@@ -49,19 +49,6 @@ def settings_for(outdir: Path, **changes: Any) -> Settings:
 
 def gpu_parts(tmp_path: Path, **changes: Any) -> list[Part]:
     return Parts(settings_for(tmp_path, **changes), tmp_path).all()
-
-
-def test_time_that_later_parts_need_is_kept_for_them() -> None:
-    clock = Clock()
-    budget = Budget(10, grace_sec=12, clock=clock)
-    left = 600 - MARGIN_SEC - 12
-    assert budget.limit_sec(Need(10, 1000), []) == left
-    assert budget.limit_sec(Need(10, 1000), [Need(100, 200), Need(50, 60)]) == left - 150
-    assert budget.limit_sec(Need(10, 40), [Need(100, 200)]) == 40
-    clock.sec += left - 30  # too little for both: the first comes first
-    assert budget.limit_sec(Need(20, 40), [Need(100, 200)]) == 20
-    assert budget.limit_sec(Need(31, 40), []) == 0
-    assert budget.used_sec == left - 30
 
 
 @pytest.mark.parametrize("taken", [0.0, 0.3, 1.0, None])

@@ -10,7 +10,6 @@ from dnnlib.images.codec import (
     FORMATS,
     SUFFIXES,
     Layout,
-    check_layout,
     common_layout,
     decode,
     encode_png,
@@ -34,14 +33,6 @@ def test_png_keeps_every_pixel(channels: int) -> None:
     data = encode_png(pixels)
     assert np.array_equal(decode(data), pixels)
     assert read_layout(io.BytesIO(data)) == Layout(6, 4, channels)
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "WEBP", "PPM"])
-def test_lossless_formats(file_format: str) -> None:
-    options = {"lossless": True} if file_format == "WEBP" else {}
-    data = _file(Image.fromarray(RGB), file_format, **options)
-    assert np.array_equal(decode(data), RGB)
-    assert read_layout(io.BytesIO(data)) == Layout(6, 4, 3)
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("P", 3), ("CMYK", 3)])
@@ -211,12 +202,6 @@ def test_common_layout() -> None:
     with pytest.raises(ValueError, match=r"a is 6x4 and d is 4x6; resize.*--width=W --height=H.*center-crop"):
         common_layout("abcd", [*layouts, Layout(4, 6, 1)])
     assert common_layout("ab", [Layout(6, 4, 1), Layout(4, 6, 3)], lambda old: Layout(2, 2, old.channels)).width == 2
-
-
-def test_check_layout() -> None:
-    check_layout(RGB, Layout(6, 4, 3))
-    with pytest.raises(ValueError, match="is 6x4 once decoded, not 4x6 RGB"):
-        check_layout(RGB, Layout(4, 6, 3))
 
 
 def test_cmyk_jpeg() -> None:

@@ -112,12 +112,6 @@ def test_proposed_side_enlarges_few_images(sizes: dict[tuple[int, int], int], si
     assert f"--source=X --dest=NEW.zip --transform=center-crop --width={side} --height={side}" in text
 
 
-def test_refusal_of_the_size_is_quoted_and_remedied() -> None:
-    text = _text(_source(_arrays(2, size=(300, 300))), refusal="they are too large")
-    assert "- they are too large" in text
-    assert "--width=256 --height=256" in text
-
-
 def test_grid_keeps_shapes_and_enlarges_whole_pixels() -> None:
     wide = np.zeros((8, 16, 3), np.uint8)
     wide[:, 8:] = (255, 0, 0)

@@ -88,14 +88,6 @@ def test_a_collapsed_generator() -> None:
     assert measured(fake, fake, 3) == {"precision": 1, "recall": 1, "density": 20 / 3, "coverage": 1}
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 7, 40, 300])
-def test_blocks_do_not_change_a_count(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, fake, _ = recorded("lowrank")
-    expected = measured(real, fake, 5)
-    monkeypatch.setattr(neighbours, "_ROWS_AT_ONCE", rows_at_once)
-    assert measured(real, fake, 5) == expected
-
-
 def test_too_few_rows_are_refused() -> None:
     rows = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     assert measured(rows, rows, 3) == {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}

@@ -45,15 +45,6 @@ def test_a_copy_has_distance_zero_even_among_large_numbers() -> None:
     assert indices.tolist() == [[100, 200]]
 
 
-def test_excluded_rows_are_skipped() -> None:
-    rows = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    distances, indices = nearest(rows[[0, 2]], rows.split(3), 2, excluded=torch.tensor([[0, 3], [2, 1]]))
-    assert indices.tolist() == [[1, 2], [0, 3]]
-    assert distances.tolist() == [[1, 3], [3, 4]]
-    with pytest.raises(ValueError, match="only 4 images"):
-        nearest(rows[:1], rows.split(2), 4, excluded=torch.tensor([[0]]))
-
-
 def save_images(folder: Path, images: Tensor) -> Path:
     folder.mkdir()
     for index, image in enumerate(images):

@@ -1,15 +1,12 @@
 """An image of a seed is the same alone, in batches, compiled, and in its file."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import sampling.renderer
 from sampling.renderer import Renderer, Request, labels, latents, styles, write_images
 from training.config import PerformanceConfig
 from training.networks.generator import Generator
@@ -24,25 +21,6 @@ def test_images_of_seeds_are_those_of_the_generator(generator: Generator) -> Non
     made = list(Renderer(generator, batch=5).seed_batches(SEEDS, Request(None, 0.7, 2)))
     assert len(made) == 1
     assert torch.equal(made[0], expected)
-
-
-def test_compiled_network_always_gets_a_whole_batch(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-
-    def compiled(network: Callable[..., torch.Tensor], *given: Any) -> Callable[..., torch.Tensor]:
-        def run(ws: torch.Tensor, *rest: Any) -> torch.Tensor:
-            sizes.append(len(ws))
-            return network(ws, *rest)
-
-        return run
-
-    ws = styles(generator, SEEDS, Request())
-    expected = Renderer(generator, batch=2).images(ws, SEEDS)
-    monkeypatch.setattr(sampling.renderer, "forward_pass", compiled)
-    made = Renderer(generator, batch=2).images(ws, SEEDS)
-    assert sizes == [2, 2, 2]
-    assert (made.int() - expected.int()).abs().max() <= 1  # the last one was alone before
-    assert torch.equal(made[:4], expected[:4])
 
 
 def test_lower_precision_comes_close(generator: Generator) -> None:

@@ -110,25 +110,6 @@ def test_labels_that_do_not_fit(
     assert len(ImageDataset(folder)) == COUNT  # they do not matter here
 
 
-def test_bad_data_sets(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere does not exist"):
-        ImageDataset(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty contains no images"):
-        ImageDataset(tmp_path / "empty")
-    bad = folder / "00000" / "img00000009.png"
-    bad.write_bytes(encode_png(noise(0)[:, :8]))
-    with pytest.raises(ValueError, match=r"img00000000.png in .* is 16x8 and .*img00000009.png in .* is 8x8"):
-        ImageDataset(folder)
-    alpha = np.concatenate([noise(0), noise(0)[:, :, :1]], axis=2)
-    bad.write_bytes(encode_png(alpha))
-    with pytest.raises(ValueError, match=r"img00000009.png in .* alpha channel"):
-        ImageDataset(folder)
-    bad.write_bytes(encode_png(noise(0))[:60])  # seen only when it is read
-    with pytest.raises(ValueError, match=r"img00000009.png in .* is damaged"):
-        ImageDataset(folder).image(9)
-
-
 def test_grey_and_mixed(tmp_path: Path) -> None:
     dataset = ImageDataset(write_images(tmp_path / "d", (noise(index, channels=1) for index in range(2))))
     assert dataset.spec.channels == 1
