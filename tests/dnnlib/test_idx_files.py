@@ -79,9 +79,7 @@ def test_file_without_labels_and_names_with_a_dot(tmp_path: Path) -> None:
     ids=["type", "labels", "empty", "huge", "no images", "cut off", "too long"],
 )
 def test_damaged_files_are_named(tmp_path: Path, images: bytes, suffix: str) -> None:
-    with pytest.raises(
-        ValueError, match=rf"train-images-idx3-ubyte{suffix} is damaged, or no IDX.*; download it again"
-    ):
+    with pytest.raises(ValueError, match=rf"train-images-idx3-ubyte{suffix} is damaged, or no IDX"):
         _open(_write(tmp_path / "set", images, suffix=suffix))
 
 

@@ -69,13 +69,6 @@ def test_spaces_and_other_alphabets_in_addresses(server: FileServer, tmp_path: P
         assert Path(local_file(f"{server.address}/{name}", tmp_path)).read_bytes() == b"one\0"
 
 
-def test_errors_of_several_lines_become_one(server: FileServer, tmp_path: Path) -> None:
-    server.status, server.redirect = 302, "/loop"
-    with pytest.raises(AddressError, match=r"HTTP status 302.*infinite loop") as caught:
-        local_file(f"{server.address}/loop", tmp_path)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

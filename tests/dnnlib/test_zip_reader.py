@@ -34,9 +34,7 @@ def test_members_that_lead_outside_are_refused(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("other", ["é/1.png", "./é/1.png", "é//1.png", "é\\1.png", "e\u0301/./1.png"])
 def test_two_members_of_one_name_are_refused_and_both_shown(tmp_path: Path, other: str) -> None:
     path = _zip(tmp_path / "d.zip", ("é/1.png", b"old"), ("é/", b""), (zipfile.ZipInfo(other), b"new"))
-    with pytest.raises(
-        ValueError, match=r'd.zip has two members of one name: ".*1.png" and ".*1.png"; rename'
-    ) as raised:
+    with pytest.raises(ValueError, match=r'd.zip has two members of one name: ".*1.png" and ".*1.png"') as raised:
         ZipReader(path).members()
     first, second = re.findall('"(.*?)"', str(raised.value))
     assert normal_text(first) != normal_text(second) or other == "é/1.png"  # they look different

@@ -37,14 +37,8 @@ def weights_file(tmp_path: Path) -> Path:
 
 def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> None:
     real, fake = recorded_images("a"), recorded_images("b")[:60]
-    fd, kd = evaluate(
-        NAMES,
-        FixedImages(real),
-        GeneratedImages(fake),
-        batch_size=25,
-        cache_folder=tmp_path / "cache",
-        weights=Source({"dinov2": weights_file}),
-    )
+    options = {"batch_size": 25, "cache_folder": tmp_path / "cache", "weights": Source({"dinov2": weights_file})}
+    fd, kd = evaluate(NAMES, FixedImages(real), GeneratedImages(fake), **options)
     network = load_dinov2(weights_file, TINY)
     with full_precision():
         x, y = network(real).double().numpy(), network(fake).double().numpy()

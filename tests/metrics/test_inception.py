@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_data import relative_error
 from inception_golden import Evaluation, logits_of, recorded_images
 from torch import Tensor
 
@@ -14,11 +15,6 @@ from metrics.detectors import full_precision
 from metrics.networks.inception import InceptionV3, resize_as_tensorflow
 
 Recorded = dict[str, np.ndarray]
-
-
-def deviation(found: Tensor, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest value."""
-    return (found.double() - torch.from_numpy(expected).double()).abs().max().item() / np.abs(expected).max()
 
 
 def resized(recorded: Recorded, resize: Callable[[Tensor], Tensor]) -> float:
@@ -56,18 +52,18 @@ def test_resize_by_the_definition(height: int, width: int) -> None:
 
 def test_features_are_the_recorded_ones(evaluation: Evaluation, recorded: Recorded) -> None:
     for which, rows in (("a", evaluation.real_rows), ("b", evaluation.fake_rows)):
-        assert deviation(rows[:8], recorded[f"feat_{which}_head"]) < 1e-5
+        assert relative_error(rows[:8], recorded[f"feat_{which}_head"]) < 1e-5
         np.testing.assert_allclose(rows.double().sum(dim=1).numpy(), recorded[f"feat_{which}_rowsum"], rtol=1e-5)
         np.testing.assert_allclose(rows.double().norm(dim=1).numpy(), recorded[f"feat_{which}_norm"], rtol=1e-5)
-        assert deviation(rows.double().mean(dim=0), recorded[f"feat_{which}_mean"]) < 1e-5
-    assert deviation(evaluation.real_rows[:2], recorded["feat_a_head_float64net"]) < 1e-5
+        assert relative_error(rows.double().mean(dim=0), recorded[f"feat_{which}_mean"]) < 1e-5
+    assert relative_error(evaluation.real_rows[:2], recorded["feat_a_head_float64net"]) < 1e-5
 
 
 def test_logits_have_no_bias(evaluation: Evaluation, recorded: Recorded, random_state: dict[str, Tensor]) -> None:
     logits = logits_of(evaluation)
-    assert deviation(logits[:4], recorded["logits_unbiased_b_head"]) < 1e-5
-    assert deviation(logits[:4], recorded["logits_b_head"]) > 1e-2
-    assert deviation(logits[:4] + random_state["fc.bias"], recorded["logits_b_head"]) < 1e-5
+    assert relative_error(logits[:4], recorded["logits_unbiased_b_head"]) < 1e-5
+    assert relative_error(logits[:4], recorded["logits_b_head"]) > 1e-2
+    assert relative_error(logits[:4] + random_state["fc.bias"], recorded["logits_b_head"]) < 1e-5
 
 
 def test_a_grey_image_counts_as_rgb(network: InceptionV3) -> None:

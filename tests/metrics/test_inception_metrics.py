@@ -7,18 +7,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from image_sets import write_pixels
 from inception_golden import NAMES, Evaluation, logits_of, recorded_images
 from torch import Tensor
 
 import calc_metrics
-from dnnlib.archive.writer import write_dataset
 from dnnlib.files import file_sha256
-from dnnlib.images.codec import encode_png
 from metrics import registry
 from metrics.detectors import Detector
 from metrics.distances.inception_score import inception_score
 from metrics.distances.kernel import kernel_distance, mean_discrepancy
-from metrics.registry import find, parse_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:a Frechet distance")
 
@@ -100,25 +98,9 @@ def few_numbers(monkeypatch: pytest.MonkeyPatch) -> FewNumbers:
     return network
 
 
-def test_names_have_any_number() -> None:
-    names = ["fid50k_full", "fid96_full", "is10k", "kid1k_full", "fid5k"]
-    assert parse_names(",".join(names)) == names
-    assert [registry.get(name).num_gen for name in names] == [50_000, 96, 10_000, 1000, 5000]
-    assert "96 generated" in registry.get("fid96_full").definition
-    for name in ("fid", "fid0_full", "fid05k_full", "fid5K_full", "is5k_full", "kid5k", "afid5k"):
-        assert find(name) is None
-    with pytest.raises(ValueError, match="the largest number is 10000000"):
-        parse_names("fid99999999999999999999k_full")
-    for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10}.items():
-        with pytest.raises(ValueError, match=f"{name} stands for . generated images; the least number is {least}"):
-            parse_names(name)
-
-
 def test_calc_metrics_with_a_weights_file(archive_file: Path, tmp_path: Path, recorded: dict[str, np.ndarray]) -> None:
     for which, count in (("a", 3), ("b", 10)):
-        with write_dataset(tmp_path / f"{which}.zip") as writer:
-            for pixels in recorded_images(which)[:count].permute(0, 2, 3, 1).numpy():
-                writer.add(encode_png(np.ascontiguousarray(pixels)), None)
+        write_pixels(tmp_path / f"{which}.zip", recorded_images(which)[:count].permute(0, 2, 3, 1))
     options = [f"--images={tmp_path / 'b.zip'}", f"--data={tmp_path / 'a.zip'}", "--metrics=fid3_full,is10"]
     options += ["--device=cpu", "--offline", f"--outdir={tmp_path}", f"--cache={tmp_path / 'cache'}"]
     result = CliRunner().invoke(calc_metrics.main, [*options, f"--detector={archive_file}"])

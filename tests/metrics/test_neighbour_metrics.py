@@ -21,9 +21,8 @@ from metrics.families.neighbours import (
     measure_density_coverage,
     measure_precision_recall,
 )
-from metrics.features import Keep
 from metrics.images import no_progress
-from metrics.metric import Inputs, RealUse
+from metrics.metric import Inputs
 from metrics.weights.published import VGG16, Source
 
 CPU = torch.device("cpu")
@@ -61,16 +60,6 @@ def test_values_of_images_are_the_peers(evaluation: Evaluation, peers: dict[str,
     for peer in ("prdc.k3", "exact.pr3"):
         details = measure_precision_recall(both).details
         assert details == {"precision": peers[f"{peer}_precision"], "recall": peers[f"{peer}_recall"]}
-
-
-def test_names() -> None:
-    (name, first), (other_name, other) = PRECISION_RECALL.standard(), DENSITY_COVERAGE.standard()
-    assert (name, first.num_gen, other_name, other.num_gen) == ("pr50k3_full", 50_000, "dc10k5_full", 10_000)
-    assert first.real == RealUse(Keep.ROWS, max_count=200_000) and other.real == RealUse(Keep.ROWS, max_count=10_000)
-    assert first.higher_is_better and other.higher_is_better
-    found = PRECISION_RECALL.find("pr5k3_full"), PRECISION_RECALL.find("pr43_full"), DENSITY_COVERAGE.find("dc965_full")
-    assert [metric and metric.num_gen for metric in found] == [5000, 4, 96]
-    assert PRECISION_RECALL.find("pr50k5_full") is None
 
 
 def test_the_detector_is_built_from_its_file(tmp_path: Path) -> None:

@@ -1,24 +1,15 @@
 """Precision, recall, density and coverage against recorded values of other programs and against their definition."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from golden_data import DATA
+from inception_golden import recorded_features
 from torch import Tensor
 
 from metrics.distances import neighbours
 from metrics.distances.neighbours import density_coverage, precision_recall
 
 CPU = torch.device("cpu")
-
-
-def recorded(case: str) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Real and generated features, and the values."""
-    values = json.loads((DATA / "metrics/features_v1.json").read_text())
-    with np.load(DATA / "metrics/features_v1.npz") as archive:
-        return torch.from_numpy(archive[f"{case}_real"]), torch.from_numpy(archive[f"{case}_gen"]), values
 
 
 def measured(real: Tensor, fake: Tensor, k: int, device: torch.device = CPU) -> dict[str, float]:
@@ -47,7 +38,7 @@ def by_definition(real: Tensor, fake: Tensor, k: int, is_strict: bool = False) -
 @pytest.mark.parametrize("case", ["full", "lowrank"])
 @pytest.mark.parametrize("k", [3, 5])
 def test_counts_are_those_of_other_programs(case: str, k: int) -> None:
-    real, fake, values = recorded(case)
+    real, fake, values = recorded_features(case)
     found = measured(real, fake, k)
     counts = {"precision": len(fake), "recall": len(real), "density": k * len(fake), "coverage": len(real)}
     for name, count in counts.items():
@@ -105,7 +96,7 @@ def test_too_few_rows_are_refused() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 def test_counts_on_a_gpu() -> None:
-    real, fake, _ = recorded("full")
+    real, fake, _ = recorded_features("full")
     assert measured(real, fake, 3, torch.device("cuda")) == measured(real, fake, 3)
     rows = torch.randn(2500, 4096, generator=torch.Generator().manual_seed(0)) + 10
     expected = {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}

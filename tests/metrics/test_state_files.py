@@ -45,9 +45,7 @@ def cut(length: int, is_zip: bool) -> Callable[[Path], None]:
 def test_other_files_are_refused_without_torchs_advice(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "weights.pth"
     write(path)
-    with pytest.raises(
-        ValueError, match=r"weights\.pth \([0-9,]+ bytes\) is not a file of weights, or damaged"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"weights\.pth .* is not a file of weights, or damaged") as caught:
         read_state(path)
     message = str(caught.value)
     assert "\n" not in message and "weights_only" not in message and "trust" not in message

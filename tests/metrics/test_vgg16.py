@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import vgg_golden
+from golden_data import relative_error
 from inception_golden import recorded_images
 from torch import Tensor
 
@@ -34,11 +35,6 @@ def recorded(name: str) -> np.ndarray:
     return vgg_golden.recorded()[name][SEEN]
 
 
-def deviation(found: Tensor, expected: np.ndarray) -> float:
-    """The largest difference of features, of which every 16th is recorded, relative to the largest value."""
-    return (found[:, ::16] - torch.from_numpy(expected)).abs().max().item() / np.abs(expected).max()
-
-
 def test_random_weights_are_the_recorded_ones(network: VGG16) -> None:
     assert vgg_golden.digest(network.state_dict()) == vgg_golden.DIGEST
 
@@ -47,7 +43,7 @@ def test_features_are_the_recorded_ones(network: VGG16) -> None:
     with full_precision():
         features = network(recorded_rows())
     assert (features.dtype, features.shape) == (torch.float32, (4, vgg16.FEATURES))
-    assert deviation(features, recorded("fc2_relu_a4_b4")) < 1e-5
+    assert relative_error(features[:, ::16], recorded("fc2_relu_a4_b4")) < 1e-5
     np.testing.assert_allclose(features.double().norm(dim=1).numpy(), recorded("fc2_relu_norm"), rtol=1e-5)
     assert (features >= 0).all() and not torch.allclose(features[:2], features[2:])
 
@@ -63,13 +59,8 @@ def test_images_are_normalised_as_imagenets() -> None:
 def test_activations_are_those_before_the_poolings() -> None:
     convolutions = vgg_golden.random_convolutions()
     maps = list(activations(convolutions, torch.zeros(1, 3, 48, 32)))
-    assert [tuple(x.shape[1:]) for x in maps] == [
-        (64, 48, 32),
-        (128, 24, 16),
-        (256, 12, 8),
-        (512, 6, 4),
-        (512, 3, 2),
-    ]
+    sizes = [(64, 48, 32), (128, 24, 16), (256, 12, 8), (512, 6, 4), (512, 3, 2)]
+    assert [tuple(x.shape[1:]) for x in maps] == sizes
     assert all((x >= 0).all() for x in maps)
     torch.testing.assert_close(F.max_pool2d(maps[-1], 2), convolutions(torch.zeros(1, 3, 48, 32)))
     assert len(list(activations(convolutions, torch.zeros(1, 3, 16, 16)))) == 5

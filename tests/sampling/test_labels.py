@@ -22,9 +22,7 @@ def test_classes_by_number_range_and_name(conditional: Generator) -> None:
     assert find_classes(conditional, None) == [0, 1, 2]
     assert find_classes(conditional, "blue,0-1,name:red,number:1-2") == [2, 0, 1, 0, 1, 2]
     for text in ("0-3", "yellow", "red,", "1-0", "name:0", "number:red", "1" * 5000):
-        with pytest.raises(
-            ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of 'red', 'green', 'blue'"
-        ):
+        with pytest.raises(ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of 'red'"):
             find_classes(conditional, text)
 
 

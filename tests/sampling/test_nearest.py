@@ -22,7 +22,6 @@ from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100])
@@ -69,25 +68,6 @@ def description(request: pytest.FixtureRequest, tiny_config: RunConfig, generato
         return pixel_description(generator)
     discriminator = Discriminator(tiny_config.discriminator, spec_of(generator)).eval().requires_grad_(False)
     return discriminator_description(discriminator, torch.device("cpu"))
-
-
-@pytest.mark.parametrize("mirror", [False, True])
-def test_a_copied_image_is_found_first_at_distance_zero(
-    generator: Generator, description: Description, tmp_path: Path, mirror: bool
-) -> None:
-    z, c = torch.randn(2, generator.z_dim), torch.zeros(2, generator.c_dim)
-    generated = to_uint8(generator(z, c, noise_mode="const"))
-    images = random_images(generator, 20)
-    images[13], images[4] = generated[0], generated[1].flip(2)
-    dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=mirror)
-    result = find_real_neighbours(generated, dataset, 3, description)
-    assert result.indices[0, 0] == 13
-    assert result.distances[0, 0] < 1e-6 and result.ratios[0] < 1e-3
-    if mirror:
-        assert result.indices[1, 0] == 24 and result.distances[1, 0] < 1e-6
-    else:
-        assert result.distances[1, 0] > 1e-3
-    assert (result.distances.diff(dim=1) >= 0).all()
 
 
 def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_path: Path) -> None:

@@ -1,13 +1,8 @@
 """An image of a seed is the same alone, in batches, compiled, and in its file."""
 
-from pathlib import Path
-
-import numpy as np
-import pytest
 import torch
-from PIL import Image
 
-from sampling.renderer import Renderer, Request, labels, latents, styles, write_images
+from sampling.renderer import Renderer, Request, labels, latents, styles
 from training.config import PerformanceConfig
 from training.networks.generator import Generator
 from training.run.preview import to_uint8
@@ -42,16 +37,3 @@ def test_random_noise_follows_from_the_seed_alone(generator: Generator) -> None:
     ws = renderer.styles(SEEDS, Request())
     assert torch.equal(renderer.images(ws, SEEDS), together)
     assert not torch.equal(renderer.images(ws, [0] * 5), together)
-
-
-@pytest.mark.parametrize("columns", [None, 4])
-def test_files_are_the_images_of_their_batches(generator: Generator, tmp_path: Path, columns: int | None) -> None:
-    seeds = [5, 3, 1, 4, 11, 9, 2, 6, 50, 35]
-    names = [f"seed{seed:04d}" for seed in seeds]
-    renderer, request = Renderer(generator, batch=4), Request(psi=0.9)
-    write_images(renderer.seed_batches(seeds, request), names, tmp_path, "png", columns)
-    images = renderer.images(renderer.styles(seeds, request), seeds)
-    for name, image in zip(names, images, strict=True):
-        with Image.open(tmp_path / f"{name}.png") as file:
-            assert np.array_equal(np.asarray(file), image.permute(1, 2, 0).squeeze(2).numpy())
-    assert len(list(tmp_path.iterdir())) == len(seeds) + bool(columns)

@@ -8,7 +8,6 @@ from PIL import Image
 
 from sampling.renderer import Renderer, Request, styles
 from sampling.tables import (
-    class_grid,
     draw,
     mix,
     truncation_sweep,
@@ -66,13 +65,3 @@ def test_cutoff_leaves_the_last_styles(generator: Generator) -> None:
     table = truncation_sweep(generator, ws, [0], 1)
     assert torch.equal(table[:, 0, 1:], ws[:, 1:])
     assert torch.equal(table[0, 0, 0], table[1, 0, 0])
-
-
-def test_column_of_the_class_grid_is_the_image_of_that_class(conditional: Generator) -> None:
-    renderer = Renderer(conditional, batch=1)
-    table = class_grid(renderer, [5, 6], [2, 0], Request(psi=0.8))
-    images = draw(renderer, table, [5, 6])
-    for column, index in enumerate([2, 0]):
-        own = torch.cat(list(renderer.seed_batches([5, 6], Request(torch.eye(3)[[index]], 0.8))))
-        assert torch.equal(images[:, column], own)
-    assert not torch.equal(images[:, 0], images[:, 1])

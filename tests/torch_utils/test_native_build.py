@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from torch_utils import distributed
-from torch_utils.distributed import PeerError
 from torch_utils.ops import kernels, native
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.kernels import find_kernel
@@ -182,46 +180,6 @@ def test_what_each_nvcc_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"{old} of CUDA 11.5 does not know GPUs of 9.0" in message
     assert f"{new} of CUDA 13.0 is newer than PyTorch's 12.8" in message
     assert message.endswith("set CUDA_HOME to its folder")
-
-
-def test_gpus_that_pytorch_has_no_code_for_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(6, 1), (8, 6), (8, 9), (12, 1), (13, 0)]
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_120", "compute_120"])
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: found[index])
-    assert toolchain.present_gpus() == {1: 86, 2: 89, 3: 121, 4: 130}
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_100"])
-    assert toolchain.present_gpus() == {}
-    with pytest.raises(OperatorsUnavailable, match="no code for the GPUs here"):
-        loading.target_for("cuda")
-
-
-def prepare_by_two(folder: Path) -> None:
-    distributed.init(CPU_DEVICE)
-    log = folder / str(distributed.rank())
-    native.load_library = native.enable = lambda *_: None  # type: ignore[assignment]
-
-    def fail(device_type: str) -> None:
-        log.write_text("checked")
-        raise OperatorsUnavailable("bias_act differs from the reference")
-
-    native.check_once = fail
-    native.enable = lambda *_: log.with_suffix(".enabled").touch()  # type: ignore[assignment]
-    native.prepare(torch.device("cuda"), "auto")
-    assert not log.with_suffix(".enabled").exists()
-    native.check_once = lambda device_type: None
-    native.prepare(torch.device("cuda"), "auto")
-    native.load_library = fail
-    with pytest.raises((OperatorsUnavailable, PeerError), match="bias_act differs") as raised:
-        native.prepare(torch.device("cuda"), "native")
-    log.with_suffix(f".{raised.type.__name__}").touch()
-    distributed.shutdown()
-
-
-def test_the_first_process_of_a_machine_builds_and_checks_for_the_others(tmp_path: Path) -> None:
-    distributed.spawn(prepare_by_two, 2, tmp_path)
-    names = {"0", "0.enabled", "1.enabled", "0.OperatorsUnavailable", "1.PeerError"}
-    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:

@@ -6,6 +6,7 @@ import golden_data
 import numpy as np
 import pytest
 import torch
+from golden_data import relative_error
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,11 +18,6 @@ DATA = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
 
 def single(name: str, share: float = 1.0) -> AugmentPipe:
     return AugmentPipe(Transforms(**{name: share}))
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("percentile", [0.2, 0.5, 0.8])

@@ -34,9 +34,7 @@ def owner(tmp_path: Path) -> subprocess.Popen:
 def test_a_second_process_is_refused_until_the_first_ends(
     owner: subprocess.Popen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(
-        ValueError, match=rf"{tmp_path} is in use: process {owner.pid} on \S+, since 20.* --resume=latest"
-    ):
+    with pytest.raises(ValueError, match=rf"{tmp_path} is in use: process {owner.pid} on \S+, since 20"):
         RunLock().acquire(tmp_path)
     owner.send_signal(signal.SIGKILL)
     owner.wait()

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from test_loop import assert_same, train
+from tiny_runs import assert_same, train
 
 from benchmarks.memory import saved_bytes
 from training.config import DatasetSpec, PerformanceConfig, RunConfig

@@ -6,23 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_runs import CPU, train_in_parts
 from torch import Tensor
 
 from dnnlib.dataclass_values import override
 from training.checkpoint.snapshot import load_discriminator
-from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, RunConfig
-from training.data.stream import ImageDataset
 from training.latents import Latents
 from training.losses import build_phases
 from training.losses.functions import difference_penalty
 from training.networks.discriminator import Discriminator
 from training.phases import MicroBatch
-from training.run.training_run import TrainingRun
 from training.state import TrainState
-from training.supervisor import supervise
-
-CPU = torch.device("cpu")
 
 
 def with_san(config: RunConfig, **loss: Any) -> RunConfig:
@@ -107,19 +102,7 @@ def test_a_run_trains_and_resumes(
     config = with_san(tiny_config, kind=kind, **({"penalty": penalty} if penalty else {}))
     config = replace(config, data=replace(config.data, cond=True))
 
-    def train(run_dir: Path, kimg: float) -> TrainingRun:
-        run_dir.mkdir(exist_ok=True)
-        dataset = ImageDataset(tiny_data, use_labels=True)
-        shorter = replace(config, schedule=replace(config.schedule, kimg=kimg))
-        run = TrainingRun(shorter, dataset, run_dir, CPU, find_state(run_dir))
-        supervise(run)
-        return run
-
-    whole = train(tmp_path / "whole", 0.032)
-    train(tmp_path / "parts", 0.016)
-    resumed = train(tmp_path / "parts", 0.032)
-    for name, values in whole.state.D.state_dict().items():
-        assert torch.equal(resumed.state.D.state_dict()[name], values), name
+    whole, _ = train_in_parts(config, tiny_data, tmp_path)
     D = load_discriminator(tmp_path / "whole" / "network-snapshot-000000.pkl")
     images, c = torch.randn(3, 3, 16, 16), torch.eye(3)
     assert torch.equal(D(images, c), whole.state.D.eval()(images, c)) and D(images, c).shape == (3, 1)
