@@ -14,7 +14,7 @@ from PIL import Image
 import generate
 from sampling.renderer import Renderer
 from training.checkpoint.snapshot import save_snapshot
-from training.config import DataConfig, DatasetSpec, RunConfig
+from training.config import DataConfig, DatasetSpec
 from training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
@@ -129,9 +129,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
     assert not [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
 
 
-def test_nothing_is_written_inside_what_is_read_as_images(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_written_inside_what_is_read_as_images(tiny_config, tiny_data, tmp_path) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     (tmp_path / "link").symlink_to(tmp_path / "data")
     config = replace(tiny_config, data=DataConfig(str(tmp_path / "link")))

@@ -123,9 +123,7 @@ def test_model_card_has_the_networks_own_numbers(snapshot: Path, tmp_path: Path)
         (["--hub=user/repo", "--export=x.pkl"], "--hub=user/repo: Hugging Face needs one more package: pip install"),
     ],
 )
-def test_pushing_names_what_is_missing_first(
-    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
+def test_pushing_names_what_is_missing_first(snapshot, tmp_path, monkeypatch, arguments, message) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.chdir(tmp_path)
     code, output = run(f"--network={snapshot}", *arguments)

@@ -161,9 +161,7 @@ def test_a_memorised_image_is_found(network: Path, tmp_path: Path, by: str, caps
         (["project", "--target={tmp}/data/a.png", "--lpips=gone.pth"], "--lpips=gone.pth: there is no such file; give"),
     ],
 )
-def test_errors_are_one_line_before_any_work(
-    colour_network: Path, tmp_path: Path, arguments: list[str], message: str
-) -> None:
+def test_errors_are_one_line_before_any_work(colour_network, tmp_path, arguments, message) -> None:
     (tmp_path / "data").mkdir()
     Image.new("L", (32, 16)).save(tmp_path / "data" / "a.png")
     command, *rest = (argument.format(tmp=tmp_path) for argument in arguments)

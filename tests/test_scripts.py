@@ -90,9 +90,7 @@ def test_an_error_ends_the_script_with_a_line(script: str, arguments: list[str],
         ("generate", ["--network={network}", "--seeds=0-4", "--outdir=o", "--grid=0x0"], "rows x columns"),
     ],
 )
-def test_bad_input_gets_one_clear_line(
-    script: str, arguments: list[str], message: str, digits: Path, trained: Path, tmp_path: Path
-) -> None:
+def test_bad_input_gets_one_clear_line(script, arguments, message, digits, trained, tmp_path) -> None:
     network = trained / "network-snapshot-000000.pkl"
     filled = [text.format(digits=digits, network=network).replace("=o", f"={tmp_path / 'o'}") for text in arguments]
     assert message in refused(script, *filled)
@@ -136,9 +134,7 @@ def test_bad_input_gets_one_clear_line(
         (["--subset=1000"], "--subset"),
     ],
 )
-def test_bad_options_of_train_get_one_clear_line(
-    arguments: list[str], message: str, digits: Path, trained: Path, tmp_path: Path
-) -> None:
+def test_bad_options_of_train_get_one_clear_line(arguments, message, digits, trained, tmp_path) -> None:
     network = trained / "network-snapshot-000000.pkl"
     filled = [text.format(digits=digits, network=network, run=trained, runs=trained.parent) for text in arguments]
     message = message.format(runs=trained.parent)
@@ -151,9 +147,7 @@ def test_unwritable_outdir(digits: Path, tmp_path: Path) -> None:
     assert "cannot write there" in refused("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={digits}", *TINY)
 
 
-def test_too_little_memory_is_one_line_with_a_remedy(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_one_line_with_a_remedy(digits, tmp_path, monkeypatch) -> None:
     def fail(options: object) -> None:
         raise RuntimeError(
             "process 1 failed:\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB."

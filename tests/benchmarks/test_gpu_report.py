@@ -132,9 +132,7 @@ def test_parts_for_which_no_time_is_left_are_skipped(tmp_path: Path) -> None:
         (["--minutes=0"], "--minutes"),
     ],
 )
-def test_wrong_options_are_named(
-    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_options_are_named(options, message, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(facts.torch_facts, "ask", lambda: TorchFacts(version="2.11.0"))
     result = CliRunner().invoke(main.main, ["--device=cpu", f"--outdir={tmp_path / 'o'}", *options])
     assert result.exit_code in (1, 2) and message in result.output

@@ -1,7 +1,5 @@
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -69,9 +67,7 @@ def _age(path: Path) -> None:
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
-def test_what_a_killed_process_left_is_removed(
-    tmp_path: Path, writer: Callable[[Path], AbstractContextManager[object]]
-) -> None:
+def test_what_a_killed_process_left_is_removed(tmp_path, writer) -> None:
     left_file, left_folder = tmp_path / ".data.1-0123abcd.tmp", tmp_path / ".data.2-0123abcd.tmp"
     left_file.touch()
     left_folder.mkdir()
@@ -90,9 +86,7 @@ def test_what_a_killed_process_left_is_removed(
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
-def test_what_a_running_process_writes_is_left_alone(
-    tmp_path: Path, writer: Callable[[Path], AbstractContextManager[object]]
-) -> None:
+def test_what_a_running_process_writes_is_left_alone(tmp_path, writer) -> None:
     with writer(tmp_path / "data"):
         (ours,) = tmp_path.iterdir()
         _age(ours)

@@ -74,9 +74,7 @@ NAMES = ["00/1.png", "00/2.png", "01/é.png"]
     ],
 )
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_names_of_labels_and_files_may_be_spelled_differently(
-    tmp_path: Path, kind: str, files: list[str], labelled: list[str]
-) -> None:
+def test_names_of_labels_and_files_may_be_spelled_differently(tmp_path, kind, files, labelled) -> None:
     labels = [[name, index] for index, name in enumerate(labelled)]
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for name in files:

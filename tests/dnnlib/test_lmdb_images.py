@@ -90,9 +90,7 @@ def test_other_files_of_that_name_are_refused(database: Path, place: int | slice
 
 
 @pytest.mark.parametrize(("place", "value"), [(10, 1), (10, 4), (12, 255), (16, 255)])
-def test_damaged_index_is_an_error_and_not_the_end_of_the_process(
-    database: Path, place: int, value: int, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_index_is_an_error_and_not_the_end_of_the_process(database, place, value, capfd) -> None:
     content = bytearray((database / "data.mdb").read_bytes())
     page_bytes = int.from_bytes(content[40:44], "little")
     leaves = [start for start in range(2 * page_bytes, len(content), page_bytes) if content[start + 10] == 2]

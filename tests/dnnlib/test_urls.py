@@ -80,9 +80,7 @@ def test_spaces_and_other_alphabets_in_addresses(server: FileServer, tmp_path: P
         (b"x" * 101, "larger than the limit of 100 B"),
     ],
 )
-def test_what_is_no_file_is_named_and_not_kept(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
-) -> None:
+def test_what_is_no_file_is_named_and_not_kept(server, tmp_path, monkeypatch, content, message) -> None:
     monkeypatch.setattr(urls, "MAX_BYTES", 100)
     if content is not None:
         server.files["/net.pkl"] = content
@@ -110,9 +108,7 @@ def test_a_download_that_breaks_off_is_not_kept(server: FileServer, tmp_path: Pa
         ("hf://user/repo/net.pkl", "pip install huggingface_hub"),
     ],
 )
-def test_other_addresses_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
-) -> None:
+def test_other_addresses_are_refused(tmp_path, monkeypatch, address, message) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(AddressError, match=message):
         local_file(address, tmp_path)

@@ -1,7 +1,6 @@
 """Labels: classes by number or name, given vectors, and those of a data set of vectors."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,9 +70,7 @@ def test_a_vector_is_given(tiny_config: RunConfig, conditional: Generator) -> No
         choose_labels(make(tiny_config, length=0), None, "1")
 
 
-def test_vectors_are_drawn_from_the_data(
-    tiny_config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_vectors_are_drawn_from_the_data(tiny_config, tmp_path, capsys) -> None:
     generator = make(tiny_config, vectors=True)
     for name in ("2", "number:2"):
         with pytest.raises(ValueError, match="vectors of length 3, not classes; give one as --label=1,0,0"):

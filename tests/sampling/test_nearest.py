@@ -84,9 +84,7 @@ def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_pat
     torch.testing.assert_close(result.own, among.amin(dim=1)[result.indices])
 
 
-def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(
-    generator: Generator, description: Description, tmp_path: Path
-) -> None:
+def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(generator, description, tmp_path) -> None:
     """Otherwise a near copy of an image that the data set has twice would look harmless."""
     images = random_images(generator, 10)
     images = torch.maximum(images, images.flip(3))
@@ -99,9 +97,7 @@ def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(
     assert result.own.min() > 2 * result.distances.max() and result.ratios[0] < 0.5
 
 
-def test_the_training_set_is_the_subset_used_in_training(
-    tiny_config: RunConfig, conditional: Generator, tmp_path: Path
-) -> None:
+def test_the_training_set_is_the_subset_used_in_training(tiny_config, conditional, tmp_path) -> None:
     folder = save_images(tmp_path / "data", random_images(conditional, 20))
     config = replace(tiny_config, data=replace(tiny_config.data, path=str(folder), subset=6, mirror=True))
     conditional.run_config = config

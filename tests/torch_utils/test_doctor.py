@@ -86,9 +86,7 @@ def test_driver_version_from_nvidia_smi(tmp_path: Path) -> None:
         (TorchFacts(error="broken"), DRIVER, None, False, "cannot be imported", ""),
     ],
 )  # fmt: skip
-def test_why_pytorch_sees_no_gpu(
-    facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool, text: str, remedy: str
-) -> None:
+def test_why_pytorch_sees_no_gpu(facts, driver, visible, is_wsl, text, remedy) -> None:
     (verdict,) = gpu.check_gpus(facts, driver, visible, is_wsl)
     assert verdict.level == WARN  # the CPU trains as well
     assert text in verdict.text and remedy in verdict.remedy
@@ -165,9 +163,7 @@ def test_without_pytorch_and_a_package_the_other_checks_go_on(tmp_path: Path, mo
         ("raise SystemExit(0)", "code 0 (it printed nothing)"),
     ],
 )
-def test_pytorch_that_cannot_be_imported_is_reported(
-    module: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pytorch_that_cannot_be_imported_is_reported(module, words, tmp_path, monkeypatch) -> None:
     (tmp_path / "torch.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert words in torch_facts.ask().error

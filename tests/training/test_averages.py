@@ -78,9 +78,7 @@ def test_resume_and_choice(tiny_config: RunConfig, several: EmaConfig, tiny_data
         load_generator(path, ema=5)
 
 
-def test_an_average_that_a_file_lacks_begins_as_the_first(
-    tiny_config: RunConfig, several: EmaConfig, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_an_average_that_a_file_lacks_begins_as_the_first(tiny_config, several, tiny_data, tmp_path) -> None:
     """With --resume=latest --force, and in fine-tuning."""
     single = train(tiny_config, tiny_data, tmp_path / "run", 0.016)
     state = TrainState(replace(tiny_config, ema=several), SPEC, CPU)

@@ -71,9 +71,7 @@ def test_a_single_changed_bit_is_noticed(state: TrainState, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("renaming", range(3))
-def test_a_kill_at_any_renaming_loses_nothing(
-    state: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renaming: int
-) -> None:
+def test_a_kill_at_any_renaming_loses_nothing(state, tmp_path, monkeypatch, renaming) -> None:
     """Writing a state takes three: of the whole file, of the one before it, and of the new one."""
     for nimg in (8, 16):
         state.cur_nimg = nimg

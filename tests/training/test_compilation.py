@@ -72,9 +72,7 @@ def test_without_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "1"])
-def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], choice: str
-) -> None:
+def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(monkeypatch, capsys, choice) -> None:
     from functorch.compile import make_boxed_func
 
     def fail(graph: object, inputs: object) -> object:

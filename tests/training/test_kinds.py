@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -107,9 +106,7 @@ register("loss", ToyLossConfig, ToyLoss)
 
 
 @pytest.mark.parametrize("groups", [["generator"], ["discriminator"], ["loss"], ["generator", "discriminator", "loss"]])
-def test_a_new_kind_trains_resumes_and_is_used(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, groups: list[str]
-) -> None:
+def test_a_new_kind_trains_resumes_and_is_used(tiny_config, tiny_data, tmp_path, groups) -> None:
     config = tiny_config
     if "loss" not in groups and "generator" in groups:
         config = replace(config, loss=replace(config.loss, mixing_prob=0.0))

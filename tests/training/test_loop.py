@@ -80,9 +80,7 @@ def whole(labelled: RunConfig, tiny_data: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("stop_nimg", [8, 24, 32])
-def test_resumed_run_equals_the_uninterrupted_one(
-    labelled: RunConfig, whole: TrainingRun, tiny_data: Path, tmp_path: Path, stop_nimg: int
-) -> None:
+def test_resumed_run_equals_the_uninterrupted_one(labelled, whole, tiny_data, tmp_path, stop_nimg) -> None:
     schedule = replace(labelled.schedule, state_kimg=0.008, tick_kimg=1000.0)
     train(replace(labelled, schedule=schedule), tiny_data, tmp_path, stop_nimg / 1000)
     assert find_state(tmp_path)["cur_nimg"] == stop_nimg  # type: ignore[index]

@@ -81,9 +81,7 @@ def test_path_length_bookkeeping(state: TrainState) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_path_length_that_is_not_finite_does_not_move_the_mean(
-    state: TrainState, monkeypatch: pytest.MonkeyPatch, bad: float
-) -> None:
+def test_a_path_length_that_is_not_finite_does_not_move_the_mean(state, monkeypatch, bad) -> None:
     measure, means = logistic.path_lengths, []
     for factor in (1.0, bad, 1.0):
         monkeypatch.setattr(logistic, "path_lengths", lambda *arguments, factor=factor: measure(*arguments) * factor)

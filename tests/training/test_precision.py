@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -98,9 +97,7 @@ def test_float16_is_clamped_where_the_configuration_has_no_clamp() -> None:
     ("name", "capability", "expected"),
     [("auto", (8, 0), "bf16"), ("auto", (9, 0), "bf16"), ("auto", (7, 5), "fp16"), ("tf32", (9, 0), "tf32")],
 )
-def test_precision_follows_the_gpu(
-    monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, int], expected: str
-) -> None:
+def test_precision_follows_the_gpu(monkeypatch, name, capability, expected) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU X")
     assert resolve_precision(name, CUDA).name == expected
@@ -148,9 +145,7 @@ def test_an_overflow_that_no_scale_cures_is_a_fault(half: TrainState) -> None:
     assert streaks == [0, 0, 1, 2]  # at scales 4, 2, 1 and 1/2
 
 
-def test_a_resumed_run_in_fp16_equals_the_uninterrupted_one(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_in_fp16_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_path) -> None:
     config = replace(tiny_config, performance=PerformanceConfig("fp16"))
     _, resumed = train_in_parts(config, tiny_data, tmp_path)
     assert resumed.state.g.scaler.state_dict()["_growth_tracker"] > 0

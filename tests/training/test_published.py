@@ -86,9 +86,7 @@ def test_damaged_safetensors_are_refused_in_one_line(published: Path, tmp_path: 
         load_generator(path)
 
 
-def test_package_that_only_safetensors_need_is_named_where_it_is_missing(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_that_only_safetensors_need_is_named_where_it_is_missing(published, tmp_path, monkeypatch) -> None:
     path = tmp_path / "ours.safetensors"
     export_snapshot(published / "official_small.pkl", path)
     monkeypatch.setitem(sys.modules, "safetensors", None)

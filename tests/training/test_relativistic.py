@@ -115,9 +115,7 @@ def test_the_penalty_is_of_the_image_before_its_augmentation(tiny_config: RunCon
 
 
 @pytest.mark.parametrize("penalty", ["exact", "approx"])
-def test_a_resumed_run_equals_the_uninterrupted_one(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, penalty: str
-) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_path, penalty) -> None:
     config = configured(tiny_config, penalty=penalty, penalty_interval=2, mixing_prob=0.5)
     train_in_parts(config, tiny_data, tmp_path)
 

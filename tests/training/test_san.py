@@ -1,7 +1,6 @@
 """The SAN head of the discriminator: two terms, each of which trains its own part."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,9 +95,7 @@ def test_the_step_of_d_is_that_of_the_formulas(tiny_config: RunConfig, kind: str
 
 
 @pytest.mark.parametrize(("kind", "penalty"), [("logistic", ""), ("relativistic", "exact"), ("relativistic", "approx")])
-def test_a_run_trains_and_resumes(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, kind: str, penalty: str
-) -> None:
+def test_a_run_trains_and_resumes(tiny_config, tiny_data, tmp_path, kind, penalty) -> None:
     config = with_san(tiny_config, kind=kind, **({"penalty": penalty} if penalty else {}))
     config = replace(config, data=replace(config.data, cond=True))
 

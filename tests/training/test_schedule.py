@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tiny_runs import CPU, train, train_in_parts
@@ -70,9 +69,7 @@ def test_a_ramp_needs_a_burn_in_and_a_fixed_augmentation(tiny_config: RunConfig)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "relativistic"])
-def test_a_run_resumed_in_the_burn_in_equals_the_uninterrupted_one(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_run_resumed_in_the_burn_in_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_path, kind) -> None:
     config = override(changing(tiny_config), "loss.kind", kind)
     config = replace(config, schedule=replace(config.schedule, tick_kimg=0.008))
     for run in train_in_parts(config, tiny_data, tmp_path, 0.048):
@@ -98,9 +95,7 @@ def test_steps_use_the_values_of_their_images(tiny_config: RunConfig) -> None:
         assert state.ada.p_clamped.item() == pytest.approx(0.5 * done)
 
 
-def test_a_resumed_run_takes_the_learning_rate_of_its_settings(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_takes_the_learning_rate_of_its_settings(tiny_config, tiny_data, tmp_path) -> None:
     """Optimizer states carry the rate that they were saved with; a diverged run is resumed with a smaller one."""
     train(tiny_config, tiny_data, tmp_path / "run", 0.016)
     smaller = replace(tiny_config, optimizer=replace(tiny_config.optimizer, g_lr=0.001))

@@ -57,9 +57,7 @@ def test_compiled_augmentation_is_eager_augmentation(cuda_graphs: bool) -> None:
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
-def test_compiled_training_is_eager_training(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, cuda_graphs: bool
-) -> None:
+def test_compiled_training_is_eager_training(tiny_config, tiny_data, tmp_path, cuda_graphs) -> None:
     """With two micro-batches a step, so that gradients of graphs add up. Noise and augmentation are drawn otherwise."""
     config = replace(
         tiny_config,

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from training.checkpoint.state_file import STATE_LATEST, find_state, state_values, write_state
-from training.config import DatasetSpec, RunConfig
 from training.run.disk_full import DiskFullError, DiskFullRetry
 from training.state import TrainState
 
@@ -43,9 +42,7 @@ def test_waits_until_there_is_space_and_gives_up_after_the_stated_number(tmp_pat
     assert not logged
 
 
-def test_a_write_that_fails_halfway_leaves_the_last_state(
-    tiny_config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path
-) -> None:
+def test_a_write_that_fails_halfway_leaves_the_last_state(tiny_config, tiny_spec, tmp_path) -> None:
     state = TrainState(tiny_config, tiny_spec, torch.device("cpu"))
     write_state(tmp_path, state_values(state))
     state.cur_nimg = 8
