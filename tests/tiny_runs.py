@@ -37,6 +37,16 @@ def train_in_parts(config: RunConfig, data: Path, folder: Path, kimg: float = 0.
     return whole, resumed
 
 
+def without_randomness(config: RunConfig) -> RunConfig:
+    """Without noise, augmentation and comparison of images, and so the same in micro-batches of any size."""
+    return replace(
+        config,
+        generator=replace(config.generator, noise=False),
+        augment=replace(config.augment, mode="noaug"),
+        discriminator=replace(config.discriminator, mbstd_group=1),
+    )
+
+
 def assert_same(ours: Any, theirs: Any, where: str = "state") -> None:
     """Bit for bit, through nested dicts and lists."""
     assert type(ours) is type(theirs), where

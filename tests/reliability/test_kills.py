@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from training_run import BATCH, PAUSED_TRAIN, STEPS, Run, assert_same
+from tiny_runs import assert_same
+from training_run import BATCH, PAUSED_TRAIN, STEPS, Run
 
 KILLS = 25
 

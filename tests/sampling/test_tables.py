@@ -58,10 +58,3 @@ def test_psi_of_one_is_the_seed_and_of_zero_the_same_in_all_rows(generator: Gene
     own = torch.cat(list(Renderer(generator, batch=1).seed_batches([1, 2, 3], Request(psi=0.5))))
     assert torch.equal(images[:, 2], own)
     assert torch.allclose(table[:, 0] + table[:, 3], 2 * table[:, 1], atol=1e-5)  # opposite sides of the mean
-
-
-def test_cutoff_leaves_the_last_styles(generator: Generator) -> None:
-    ws = styles(generator, [1, 2], Request())
-    table = truncation_sweep(generator, ws, [0], 1)
-    assert torch.equal(table[:, 0, 1:], ws[:, 1:])
-    assert torch.equal(table[0, 0, 0], table[1, 0, 0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import CPU, micro_batch, train_in_parts
+from tiny_runs import CPU, micro_batch, train_in_parts, without_randomness
 from torch import Tensor
 
 from dnnlib.dataclass_values import ConfigError, override
@@ -28,16 +28,6 @@ def configured(config: RunConfig, **settings: Any) -> RunConfig:
     """The configuration with the relativistic loss and these settings of it."""
     config = override(config, "loss.kind", "relativistic")
     return replace(config, loss=replace(config.loss, **{"r1_gamma": 3.0, "mixing_prob": 0.0} | settings))
-
-
-def without_randomness(config: RunConfig) -> RunConfig:
-    """Without noise, augmentation and comparison of images."""
-    return replace(
-        config,
-        generator=replace(config.generator, noise=False),
-        augment=replace(config.augment, mode="noaug"),
-        discriminator=replace(config.discriminator, mbstd_group=1),
-    )
 
 
 def squared_gradients(D: Any, images: Tensor) -> Tensor:

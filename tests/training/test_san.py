@@ -5,17 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import CPU, train_in_parts
+from tiny_runs import CPU, micro_batch, train_in_parts, without_randomness
 from torch import Tensor
 
 from dnnlib.dataclass_values import override
 from training.checkpoint.snapshot import load_discriminator
 from training.config import DatasetSpec, RunConfig
-from training.latents import Latents
 from training.losses import build_phases
 from training.losses.functions import difference_penalty
 from training.networks.discriminator import Discriminator
-from training.phases import MicroBatch
 from training.state import TrainState
 
 
@@ -55,20 +53,14 @@ def gradients(value: Tensor, network: torch.nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", ["logistic", "relativistic"])
 def test_the_step_of_d_is_that_of_the_formulas(tiny_config: RunConfig, kind: str) -> None:
-    config = with_san(tiny_config, kind=kind, mixing_prob=0.0, r1_gamma=1.0)
-    config = replace(
-        config,
-        generator=replace(config.generator, noise=False),
-        augment=replace(config.augment, mode="noaug"),
-    )
+    config = without_randomness(with_san(tiny_config, kind=kind, mixing_prob=0.0, r1_gamma=1.0))
     state = TrainState(config, DatasetSpec(16, 16, 3), CPU)
     state.G.double(), state.D.double()
-    z, c = torch.randn(4, 8, dtype=torch.float64), torch.zeros(4, 0)
-    batch = MicroBatch(torch.randn(4, 3, 16, 16, dtype=torch.float64), c, Latents(z, c, None, 2, 7))
+    batch = micro_batch(0, dtype=torch.float64)
     D = state.D.requires_grad_(True)
     (d_main,) = (phase for phase in build_phases(state) if phase.name == "D_main")
     value = sum(d_main.loss(batch))  # type: ignore[arg-type]
-    fakes = state.G(z, noise_mode="none").detach()
+    fakes = state.G(batch.latents.z, noise_mode="none").detach()
 
     def terms(images: Tensor) -> tuple[Tensor, Tensor]:
         hidden: list[Tensor] = []
