@@ -17,8 +17,6 @@ from training.checkpoint.snapshot import save_snapshot
 from training.config import DataConfig, DatasetSpec
 from training.state import TrainState
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(*arguments: object, ok: bool = True) -> str:
     """What generate.py prints when it is called in this process; it must succeed, or fail with one line."""
@@ -79,13 +77,6 @@ def test_the_command_comes_before_its_options(snapshot: Path) -> None:
     assert "No such command 'images'" in run("--seeds=0", "images", ok=False)
     assert "Missing option '--network'" in run("--seeds=0", ok=False)
     assert "Missing option '--rows'" in run("mix", f"--network={snapshot}", ok=False)
-
-
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    for command in ([], ["classes"]):
-        arguments = [*command, "--network=none.pkl", "--seeds=0", f"--outdir={tmp_path}"]
-        assert "none.pkl: there is no such file" in run(*arguments, ok=False)
-        assert isinstance(CliRunner().invoke(generate.main, [*arguments, "--debug"]).exception, ValueError)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from benchmarks import baseline
 from benchmarks.common import config_of, images_of
 from benchmarks.contenders import Ours, Published
+from benchmarks.memory import saved_bytes
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
+from training.presets import preset
 
 SPEC = DatasetSpec(32, 32, 3, label_dim=3)
 
@@ -84,3 +86,14 @@ def test_steps_move_the_weights_alike() -> None:
     largest = max(float(c.abs().max()) for _, c in moved)
     assert largest > 0
     assert max(float((a - c).abs().max()) for a, c in moved) < 1e-3 * largest
+
+
+def test_stored_bytes_of_the_cifar_preset() -> None:
+    """406 MB per image in the published formulation; at most 0.38 of it in ours, 0.26 in bf16."""
+    spec = DatasetSpec(32, 32, 3)
+    network = Generator(preset("cifar", spec).generator, spec)
+    z = torch.randn(1, network.z_dim)
+    plain = saved_bytes(network, lambda: baseline.generator(network, z))
+    assert plain == pytest.approx(406e6, rel=0.05)
+    assert saved_bytes(network, lambda: network(z)) < 0.38 * plain
+    assert saved_bytes(network, lambda: network.synthesis(network.mapping(z), dtype=torch.bfloat16)) < 0.26 * plain

@@ -31,26 +31,16 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 main = importlib.import_module("benchmarks.gpu_report.__main__")
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.sec = 100.0
-
-    def __call__(self) -> float:
-        return self.sec
-
-
 @pytest.mark.parametrize("taken", [0.0, 0.3, 1.0, None])
 def test_the_whole_plan_ends_in_time(taken: float | None, tmp_path: Path) -> None:
     """Whatever share of its limit each part takes; None: each hangs until it is killed."""
-    clock = Clock()
-    budget = Budget(10, GRACE_SEC, clock)
+    now = [100.0]
+    budget = Budget(10, GRACE_SEC, lambda: now[0])
     settings = Settings(tmp_path, data=None, cfg="cifar", device="cuda", half="bf16", is_quick=False, seed=0)
     needs, limits = [part.need for part in Parts(settings, tmp_path).all()], []
     for index, need in enumerate(needs):
         limits.append(budget.limit_sec(need, needs[index + 1 :]))
-        clock.sec += limits[-1] * taken if taken is not None else limits[-1] + GRACE_SEC * (limits[-1] > 0)
+        now[0] += limits[-1] * taken if taken is not None else limits[-1] + GRACE_SEC * (limits[-1] > 0)
     assert budget.used_sec + GRACE_SEC * (taken is not None) <= 600
     assert all(limits[:11] if taken is None else limits)  # modes and steps are measured even if all parts hang
 
@@ -113,14 +103,6 @@ def test_a_part_that_fails_or_cannot_be_read_harms_no_other(tmp_path: Path) -> N
     assert "rows" in report["parts"][2]["note"]
     assert report["parts"][3]["output"] == ["WORK"]
     assert "fine" in (tmp_path / "report.md").read_text(encoding="utf-8")
-
-
-def test_parts_for_which_no_time_is_left_are_skipped(tmp_path: Path) -> None:
-    parts = [replace(part, need=Need(20, 60)) for part in parts_of_commands(first="pass", second="pass")]
-    started = session(tmp_path, parts, minutes=1)
-    started.budget.end_sec = started.budget.start_sec + GRACE_SEC + 1.9
-    started.run(parts)
-    assert [(part["status"], part["note"]) for part in read(tmp_path)["parts"]] == [("skipped", "no time left")] * 2
 
 
 @pytest.mark.parametrize(
