@@ -33,9 +33,9 @@ def test_frames_and_times_are_those_given(tmp_path, shape, suffix, fps, toleranc
         times = []
         for index, pixels in enumerate(given):
             image.seek(index)
-            times.append(image.info["duration"])
             difference = abs(np.asarray(image.convert("RGB")).astype(int) - np.broadcast_to(pixels, (*shape[:2], 3)))
             assert difference.max() <= (0 if shape[2] == 1 else tolerance)
+            times.append(image.info["duration"])
     assert sum(times) == round(len(given) * 1000 / fps)
 
 
