@@ -17,13 +17,15 @@ from training.supervisor import supervise
 CPU = torch.device("cpu")
 
 
-def train(config: RunConfig, data: Path, run_dir: Path, kimg: float | None = None) -> TrainingRun:
+def train(
+    config: RunConfig, data: Path, run_dir: Path, kimg: float | None = None, device: torch.device = CPU
+) -> TrainingRun:
     """Train, or resume what is in the folder, up to so many kimg."""
     run_dir.mkdir(exist_ok=True)
     if kimg is not None:
         config = replace(config, schedule=replace(config.schedule, kimg=kimg))
     dataset = ImageDataset(data, use_labels=config.data.cond)
-    run = TrainingRun(config, dataset, run_dir, CPU, find_state(run_dir))
+    run = TrainingRun(config, dataset, run_dir, device, find_state(run_dir))
     supervise(run)
     return run
 

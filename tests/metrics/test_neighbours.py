@@ -79,20 +79,6 @@ def test_a_collapsed_generator() -> None:
     assert measured(fake, fake, 3) == {"precision": 1, "recall": 1, "density": 20 / 3, "coverage": 1}
 
 
-def test_too_few_rows_are_refused() -> None:
-    rows = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    assert measured(rows, rows, 3) == {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}
-    with pytest.raises(ValueError, match="4 rows of real features are too few for neighbour 4 of each; it takes 5"):
-        precision_recall(rows, rows, 4, CPU)
-    with pytest.raises(ValueError, match="3 rows of generated features are too few"):
-        precision_recall(rows, rows[:3], 3, CPU)
-    with pytest.raises(ValueError, match="3 rows of real features are too few"):
-        density_coverage(rows[:3], rows, 3, CPU)
-    assert density_coverage(rows, rows[:1], 3, CPU)[0] > 0
-    with pytest.raises(ValueError, match="no generated features"):
-        density_coverage(rows, rows[:0], 3, CPU)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 def test_counts_on_a_gpu() -> None:

@@ -29,13 +29,6 @@ def test_every_image_is_enlarged_by_an_integer_factor() -> None:
         assert find(page, image.repeat(3, axis=0).repeat(3, axis=1))
 
 
-def test_captions_take_space_only_in_rows_that_have_some() -> None:
-    image = np.full((96, 96, 1), 128, np.uint8)
-    plain, titled = sheet([[(image, "")], [(image, "")]]), sheet([[(image, "title")], [(image, "")]])
-    assert plain.shape[0] < titled.shape[0] < plain.shape[0] + 30
-    assert plain.min() == 128 and titled.min() < 100
-
-
 def test_captions_of_narrow_images_do_not_overlap() -> None:
     image = np.full((96, 24, 1), 128, np.uint8)
     one, two = sheet([[(image, "head 3  12.3x")]]), sheet([[(image, "head 3  12.3x"), (image, "")]])

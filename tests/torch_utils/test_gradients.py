@@ -25,14 +25,6 @@ def test_gradients_become_finite_and_missing_ones_stay_missing() -> None:
     assert not is_finite
 
 
-def test_left_as_they_are_for_a_scaler() -> None:
-    parameters = parameters_with([1.0, INF], [NAN])
-    loss, is_finite = average_gradients(parameters, torch.tensor(5.0), replace=False)
-    assert parameters[0].grad is not None and parameters[0].grad.tolist() == [[1.0, INF]]
-    assert parameters[1].grad is not None and parameters[1].grad.isnan().all()
-    assert loss == 5 and not is_finite
-
-
 @pytest.mark.parametrize(
     ("grads", "loss", "expected"),
     [

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_utils import distributed
+from torch_utils.distributed import PeerError
 from torch_utils.ops import kernels, native
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.kernels import find_kernel
@@ -84,6 +86,15 @@ def test_modes(quick_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEFORMER_OPS", "fast")
     with pytest.raises(ValueError, match=r"STYLEFORMER_OPS.* must be one of auto, native, reference; got 'fast'"):
         native.prepare(CPU_DEVICE)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("auto", [False, True]), ("native", [True, True])])
+def test_inside_compiled_code_auto_leaves_bias_act_to_inductor(mode, expected, quick_compiler, monkeypatch) -> None:
+    native.enable("cpu", mode)
+    operators, x = ("bias_act", "upfirdn2d"), torch.ones(1)
+    assert all(find_kernel(name, x) for name in operators)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert [find_kernel(name, x) is not None for name in operators] == expected
 
 
 def prepare_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +191,38 @@ def test_what_each_nvcc_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"{old} of CUDA 11.5 does not know GPUs of 9.0" in message
     assert f"{new} of CUDA 13.0 is newer than PyTorch's 12.8" in message
     assert message.endswith("set CUDA_HOME to its folder")
+
+
+def prepare_by_two(folder: Path) -> None:
+    distributed.init(CPU_DEVICE)
+    log = folder / str(distributed.rank())
+    native.load_library = native.enable = lambda *_: None  # type: ignore[assignment]
+
+    def fail(device_type: str) -> None:
+        log.write_text("checked")
+        raise OperatorsUnavailable("bias_act differs from the reference")
+
+    native.check_once = fail
+    native.enable = lambda *_: log.with_suffix(".enabled").touch()  # type: ignore[assignment]
+    native.prepare(torch.device("cuda"), "auto")
+    assert not log.with_suffix(".enabled").exists()
+    native.check_once = lambda device_type: None
+    native.prepare(torch.device("cuda"), "auto")
+    native.load_library = fail
+    with pytest.raises((OperatorsUnavailable, PeerError), match="bias_act differs") as raised:
+        native.prepare(torch.device("cuda"), "native")
+    log.with_suffix(f".{raised.type.__name__}").touch()
+    distributed.shutdown()
+
+
+def test_the_first_process_of_a_machine_builds_and_checks_for_the_others(tmp_path: Path) -> None:
+    distributed.spawn(prepare_by_two, 2, tmp_path)
+    names = {"0", "0.enabled", "1.enabled", "0.OperatorsUnavailable", "1.PeerError"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_a_build_ends_before_the_other_processes_stop_waiting() -> None:
+    assert distributed.TIMEOUT.total_seconds() > build.TIMEOUT_SEC + loading.CHECK_TIMEOUT_SEC
 
 
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:

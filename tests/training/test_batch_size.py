@@ -15,9 +15,9 @@ from dnnlib.dataclass_values import ConfigError
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.plan import batch_size
-from training.plan.batch_size import MemoryProbe, initial_batch_gpu, micro_batches, search_batch_gpu, with_micro_batch
+from training.plan.batch_size import MemoryProbe, micro_batches, search_batch_gpu
 from training.plan.speed import speed
-from training.run.folder import new_run, read_options
+from training.run.folder import read_options
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 GIB = 2**30
@@ -87,18 +87,6 @@ def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
     assert found(graphs=True) == 4  # they keep memory of their own
     with pytest.raises(ValueError, match=r"not even 4 images per forward pass fit into the memory of cuda:0"):
         found(cache_gib=8)
-
-
-def test_resumed_run_keeps_its_number(tiny_config, dataset, tmp_path, monkeypatch):
-    assert initial_batch_gpu(tiny_config, dataset, 2, tmp_path)[0] == with_micro_batch(tiny_config, 4)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert initial_batch_gpu(tiny_config, dataset, 2, None)[1] == MemoryProbe(2)
-    for count in (2, 4):
-        (new_run(tmp_path, with_micro_batch(tiny_config, count)) / "training-state-latest.pt").touch()
-    new_run(tmp_path, with_micro_batch(tiny_config, 8))  # never saved
-    assert initial_batch_gpu(tiny_config, dataset, 1, tmp_path) == (with_micro_batch(tiny_config, 4), None)
-    other = changed(tiny_config, "loss", r1_gamma=9.0)
-    assert initial_batch_gpu(other, dataset, 1, tmp_path)[1] is not None
 
 
 def test_speed_is_measured_unless_it_would_take_long(tiny_config: RunConfig, dataset: ImageDataset) -> None:

@@ -1,9 +1,11 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_runs import CPU, micro_batch, without_randomness
 from torch import Tensor
 
@@ -172,6 +174,22 @@ def test_terms_are_differentiated_one_after_the_other(state: TrainState) -> None
     replace(phase_of(state, "D_main"), loss=terms).step([micro_batch()])
     assert order == ["first", "first backward", "second", "second backward"]
     assert len(list(LogisticLoss(state).d_main(micro_batch()))) == 2  # generated and real images
+
+
+def test_only_path_length_forgoes_fused_attention(state: TrainState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second derivatives need PyTorch's plain formulation."""
+    allowed, attention, cuda = [], F.scaled_dot_product_attention, torch.backends.cuda
+
+    def recorded(*args: Any, **kwargs: Any) -> Tensor:
+        allowed.append(cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.cudnn_sdp_enabled())
+        assert cuda.math_sdp_enabled()
+        return attention(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
+    for phase in build_phases(state):
+        allowed.clear()
+        phase.step([micro_batch()])
+        assert set(allowed) == {"G_main": {True}, "G_pl": {False}, "D_main": {True}, "D_r1": set()}[phase.name]
 
 
 def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:

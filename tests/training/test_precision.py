@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from training.losses import build_phases
 from training.losses.logistic import LogisticLoss
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator, ToRGB
+from training.networks.layers import EqualizedConv2d, EqualizedLinear
 from training.precision import allow_tf32, describe_precision, resolve_precision
 from training.state import TrainState
 
@@ -78,6 +80,25 @@ def test_gradients_are_those_of_float32(tiny_config: RunConfig, loss: str, preci
         assert cosine(*gradients) > COSINES[precision]
     else:
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "skip"])
+def test_linear_layers_and_the_epilogue_stay_float32(generator: Generator, architecture: str) -> None:
+    """The minibatch-std channel of nearly equal images is a small signal, which bf16 would round to 3 digits."""
+    D = Discriminator(DiscriminatorConfig(architecture=architecture, channel_base=512, channel_max=16), SPEC)
+    seen: dict[str, set[torch.dtype]] = {}
+
+    def record(place: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.setdefault(place, set()).update({inputs[0].dtype, output.dtype})
+
+    for name, module in [*generator.named_modules(), *D.named_modules()]:
+        if isinstance(module, EqualizedLinear):
+            module.register_forward_hook(partial(record, "linear"))
+        if isinstance(module, EqualizedConv2d):
+            module.register_forward_hook(partial(record, name.split(".")[0]))
+    images = generator.synthesis(generator.mapping(torch.randn(4, 512), labels(4)), dtype=torch.bfloat16)
+    assert D(images, labels(4), torch.bfloat16).dtype == torch.float32
+    assert seen == {"linear": {torch.float32}, "blocks": {torch.bfloat16}, "epilogue": {torch.float32}}
 
 
 @pytest.mark.parametrize("size", [1e-3, 3e4])
