@@ -10,8 +10,8 @@ from dnnlib.images.animation import enlarged
 from dnnlib.images.writer import write_image
 from sampling.attention_maps import LayerAttention, Point, attention_maps
 from sampling.captions import Cell, as_colour, enlargement, sheet
+from torch_utils.images import to_uint8
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 HEADS_PER_ROW = 8
 _DARKENED = 0.35  # brightness of the image below the heat

@@ -141,7 +141,7 @@ NETWORK = "--network={run}/network-snapshot-000000.pkl"
     ("options", "message"),
     [
         ([NETWORK, "--metrics=fid50k_ful"], "choose from fid50k_full"),
-        ([NETWORK], "Missing option '--metrics'"),
+        ([NETWORK], "--metrics is missing; write --metrics=LIST"),
         (["--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--network=a", "--images=b", "--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--images={run}/data.zip", "--metrics=" + NAME], "--data=PATH"),
@@ -152,7 +152,7 @@ NETWORK = "--network={run}/network-snapshot-000000.pkl"
         ([NETWORK, "--gpus=2", "--device=cuda", "--metrics=" + NAME], "which contradicts --gpus=2"),
         ([NETWORK, "--gpus=0", "--device=cuda", "--metrics=" + NAME], "which contradicts --gpus=0"),
         ([NETWORK, "--metrics=proxy_fd_clf_v1"], "has no class labels"),
-        ([NETWORK, "--repeat=0", "--metrics=" + NAME], "'--repeat': 0 is not in the range"),
+        ([NETWORK, "--repeat=0", "--metrics=" + NAME], "--repeat: 0 is not in the range"),
         (
             [NETWORK, "--metrics=fid20_full,pr203_full", "--detector=own.pth"],
             "these metrics use inception, vgg16; write",

@@ -137,6 +137,13 @@ def test_unwritable_outdir(digits: Path, tmp_path: Path) -> None:
     assert "cannot write there" in refused("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={digits}", *TINY)
 
 
+def test_dry_run_prints_what_it_costs_and_writes_nothing(digits: Path, tmp_path: Path) -> None:
+    output = run("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", *TINY, "--gpus=2", "--cond=1", "-n")
+    assert torch.cuda.is_available() or "2 processes share the CPU" in output
+    assert '"widths": [\n' in output and "GFLOP per image forward" in output and "Memory: " in output
+    assert not (tmp_path / "o").exists()
+
+
 def test_too_little_memory_is_one_line_with_a_remedy(digits, tmp_path, monkeypatch) -> None:
     def fail(options: object) -> None:
         raise RuntimeError(

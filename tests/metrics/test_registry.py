@@ -39,7 +39,7 @@ def run(names: list[str], fake: GeneratedImages, folder: Path, batch_size: int =
 
 def test_names_are_parsed() -> None:
     assert parse_names(f" {NAME} ,proxy_fd_clf_v1,{NAME}") == [NAME, "proxy_fd_clf_v1"]
-    with pytest.raises(ValueError, match=r"no metric fid, x in this version; choose from fid50k_full, "):
+    with pytest.raises(ValueError, match=r"no metric fid, x in this version; did you mean fid50k\?"):
         parse_names(f"fid,{NAME},x")
     with pytest.raises(ValueError, match="no metric is named; choose from"):
         parse_names(" ,")

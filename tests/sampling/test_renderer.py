@@ -3,9 +3,9 @@
 import torch
 
 from sampling.renderer import Renderer, Request, labels, latents, styles
+from torch_utils.images import to_uint8
 from training.config import PerformanceConfig
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 SEEDS = [5, 1, 7, 2, 9]
 
