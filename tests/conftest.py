@@ -1,5 +1,6 @@
 """Shared by all tests: the tiny configuration and its images."""
 
+import lzma
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from training.checkpoint.snapshot import save_snapshot
 from training.config import (
     AugmentConfig,
     DataConfig,
@@ -21,6 +23,7 @@ from training.config import (
     RunConfig,
     ScheduleConfig,
 )
+from training.state import TrainState
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a background job; child processes would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -52,6 +55,25 @@ def tiny_config() -> RunConfig:
 def tiny_spec() -> DatasetSpec:
     """Unlabelled 16x16 RGB."""
     return DatasetSpec(16, 16, 3)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recorded checkpoints of the published program."""
+    folder = tmp_path_factory.mktemp("published")
+    for path in (ROOT / "tests" / "data" / "published").glob("*.pkl.xz"):
+        (folder / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def snapshot(tiny_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network with the classes red, green and blue."""
+    path = tmp_path_factory.mktemp("snapshot") / "net.pkl"
+    save_snapshot(
+        path, TrainState(tiny_config, DatasetSpec(16, 16, 3, 3, ("red", "green", "blue")), torch.device("cpu"))
+    )
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ class FileServer(ThreadingHTTPServer):
         self.log: list[tuple[str, str, int]] = []
         self.committed: dict[str, bytes] = {}
         self.has_etag, self.missing_bytes, self.headers = True, 0, dict[str, str]()
-        self.status, self.redirect = 200, ""  # of every reply, where it is not 200
+        self.status = 200  # of every reply, where it is not 200
 
     @property
     def address(self) -> str:
@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Send a file, or 304 where the client has it."""
         if self.server.status != 200:
-            return self.reply(self.server.status, b"", {"Location": self.server.redirect})
+            return self.reply(self.server.status, b"")
         content = self.server.files.get(self.path)
         if content is None:
             return self.reply(404, b"gone", {"X-Error-Code": "EntryNotFound"})

@@ -38,8 +38,8 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np
     return config, params, data
 
 
-def relative_error(actual: torch.Tensor, recorded: np.ndarray) -> float:
-    """Return the largest difference over the largest recorded value."""
-    expected = torch.from_numpy(recorded)
-    assert actual.shape == expected.shape
+def relative_error(actual: torch.Tensor, recorded: np.ndarray | torch.Tensor) -> float:
+    """The largest difference over the largest recorded value."""
+    expected = torch.as_tensor(recorded)
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)} is not {tuple(expected.shape)}"
     return ((actual - expected).abs().max() / expected.abs().max()).item()

@@ -28,6 +28,14 @@ def write_images(
     return dest
 
 
+def write_pixels(dest: Path, images: np.ndarray | Tensor) -> Path:
+    """Write an unlabelled data set of images, uint8 [n, height, width, channels]."""
+    with write_dataset(dest) as writer:
+        for pixels in np.ascontiguousarray(images):
+            writer.add(encode_png(pixels), None)
+    return dest
+
+
 class FixedImages:
     """Serves as RealImages and, its images in order whatever the seed, as FakeImages; counts the passes."""
 

@@ -51,9 +51,3 @@ def recorded_discriminator(name: str) -> tuple[Discriminator, dict[str, torch.Te
 def tensors(arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Arrays by name as tensors."""
     return {name: torch.as_tensor(array) for name, array in arrays.items()}
-
-
-def relative_error(ours: torch.Tensor, recorded: torch.Tensor) -> float:
-    """max |difference| / max |recorded|; shapes must agree."""
-    assert ours.shape == recorded.shape, f"{tuple(ours.shape)} is not {tuple(recorded.shape)}"
-    return ((ours - recorded).abs().max() / recorded.abs().max()).item()

@@ -12,6 +12,7 @@ from training.config import DatasetSpec
 from training.presets import preset
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 
+METRICS = ("fid50k_full", "is50k")
 FACTS = {
     "command": "python train.py --outdir=runs --data=digits.zip --cfg=demo --cond=1 --resume=latest",
     "device": "CPU (Imaginary Processor)",
@@ -30,34 +31,31 @@ def make_run(
     path: Path,
     num_snapshots: int = 50,
     num_rows: int = 300,
-    grid_px: tuple[int, int] = (320, 256),
     kimg: float = 1000.0,
     facts: dict[str, Any] | None = None,
-    metrics: tuple[str, ...] = ("fid50k_full", "is50k"),
 ) -> Path:
     """Fill a folder as a run of the demo does: grids, statistics with gaps, metrics, a log."""
     path.mkdir(parents=True)
     options = preset("demo", DatasetSpec(32, 32, 3, 10)).to_dict()
-    options["schedule"] |= {"kimg": kimg, "metrics": list(metrics)}
+    options["schedule"] |= {"kimg": kimg, "metrics": list(METRICS)}
     options["data"] |= {"path": "digits.zip", "cond": True}
     options["loss"]["r1_gamma"] = 0.5
     (path / OPTIONS_FILE).write_text(json.dumps(options), encoding="utf-8")
     (path / FACTS_FILE).write_text(json.dumps(FACTS if facts is None else facts), encoding="utf-8")
     kimgs = [round(kimg * index / max(num_snapshots - 1, 1)) for index in range(num_snapshots)]
-    write_grids(path, kimgs, grid_px)
+    write_grids(path, kimgs)
     rows = [stats_row(kimg * index / max(num_rows - 1, 1), index) for index in range(num_rows)]
     (path / STATS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    for metric in metrics:
+    for metric in METRICS:
         write_metric(path, metric, kimgs[1:])
     lines = ["Warning: 00000/img00000007.png in digits.zip cannot be read: Bad CRC-32", *(f"kimg {k}" for k in kimgs)]
     (path / LOG_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def write_grids(path: Path, kimgs: list[int], grid_px: tuple[int, int]) -> None:
+def write_grids(path: Path, kimgs: list[int]) -> None:
     """Write fakes*.png and reals.png: rings, less and less noisy."""
-    width, height = grid_px
-    y, x = np.mgrid[:height, :width]
+    y, x = np.mgrid[:256, :320]
     clean = np.where(abs(np.hypot(x % 32 - 16, y % 32 - 16) - 9) < 3, 200.0, 30.0)
     rng = np.random.default_rng(0)
     for index, kimg in enumerate(kimgs):

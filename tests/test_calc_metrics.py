@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import lzma
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from image_sets import write_pixels
 from PIL import Image
 
 import calc_metrics
-from dnnlib.archive.writer import write_dataset
-from dnnlib.images.codec import encode_png
 from metrics import registry
 from metrics.detectors import Detector, DetectorKind
-from metrics.networks.inception import InceptionV3
 from metrics.weights.published import FILES, INCEPTION, MIRROR_VARIABLE
 from training.checkpoint.snapshot import save_snapshot
 from training.checkpoint.state_file import state_values, write_state
@@ -33,13 +29,6 @@ from training.state import TrainState
 
 NAME = "proxy_fd_randconv_v1"
 SNAPSHOT = "network-snapshot-000000.pkl"
-
-
-def write_pixels(path: Path, images: np.ndarray) -> Path:
-    with write_dataset(path) as writer:
-        for pixels in images:
-            writer.add(encode_png(pixels), None)
-    return path
 
 
 def write_images(path: Path, count: int, seed: int, size: int = 16, channels: int = 3) -> Path:
@@ -140,41 +129,45 @@ def test_fid_without_full_flips_as_training_does(run_dir, tmp_path, mirror, coun
     assert "comparable" not in result.output and "two halves" not in result.output
 
 
-def test_folder_of_images_in_place_of_a_network(run_dir: Path, tmp_path: Path) -> None:
-    images = write_images(tmp_path / "images", 70, seed=1)
-    options = [f"--images={images}", f"--metrics={NAME}", f"--data={run_dir / 'data.zip'}"]
-    result = invoke(run_dir, *options, f"--outdir={tmp_path}")
-    assert result.exit_code == 0, result.output
-    assert rows(tmp_path)[0]["snapshot"] == "images"
-    before = sorted(images.rglob("*"))
-    assert invoke(run_dir, *options).exit_code == 0
-    assert sorted(images.rglob("*")) == before
-
-
 def test_list_explains_every_metric(run_dir: Path) -> None:
     output = invoke(run_dir, "--metrics=list").output
     assert all(name in output and metric.definition in output for name, metric in registry.METRICS.items())
 
 
+NETWORK = "--network={run}/network-snapshot-000000.pkl"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--network={run}/network-snapshot-000000.pkl", "--metrics=fid50k_ful"], "choose from fid50k_full"),
-        (["--network={run}/network-snapshot-000000.pkl"], "--metrics is missing; write --metrics=LIST"),
+        ([NETWORK, "--metrics=fid50k_ful"], "choose from fid50k_full"),
+        ([NETWORK], "--metrics is missing; write --metrics=LIST"),
         (["--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--network=a", "--images=b", "--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--images={run}/data.zip", "--metrics=" + NAME], "--data=PATH"),
         (["--network={run}/none.pkl", "--data={run}/data.zip", "--metrics=" + NAME], "none.pkl: "),
-        (["--network={run}/network-snapshot-000000.pkl", "--data={run}/x", "--metrics=" + NAME], "x does not exist"),
-        (["--network={run}/network-snapshot-000000.pkl", "--device=abc", "--metrics=" + NAME], "no such device"),
-        (["--network={run}/network-snapshot-000000.pkl", "--device=cuda:99", "--metrics=" + NAME], "GPUs here"),
-        (["--network={run}/network-snapshot-000000.pkl", "--metrics=proxy_fd_clf_v1"], "has no class labels"),
+        ([NETWORK, "--data={run}/x", "--metrics=" + NAME], "x does not exist"),
+        ([NETWORK, "--device=abc", "--metrics=" + NAME], "no such device"),
+        ([NETWORK, "--device=cuda:7", "--metrics=" + NAME], "--device=cuda:7: PyTorch sees 2 GPUs here"),
+        ([NETWORK, "--gpus=2", "--device=cuda", "--metrics=" + NAME], "which contradicts --gpus=2"),
+        ([NETWORK, "--gpus=0", "--device=cuda", "--metrics=" + NAME], "which contradicts --gpus=0"),
+        ([NETWORK, "--metrics=proxy_fd_clf_v1"], "has no class labels"),
+        ([NETWORK, "--repeat=0", "--metrics=" + NAME], "--repeat: 0 is not in the range"),
+        (
+            [NETWORK, "--metrics=fid20_full,pr203_full", "--detector=own.pth"],
+            "these metrics use inception, vgg16; write",
+        ),
+        ([NETWORK, "--metrics=ppl2_20_wend", "--detector=own.pth"], "these metrics use vgg16, lpips; write"),
+        ([NETWORK, "--detector=dinov2=own.pth", "--metrics=" + NAME], "these metrics use no weights"),
+        ([NETWORK, "--metrics=fid20_full", "--detector=a.pth", "--detector=inception=b.pth"], "once for each"),
+        ([NETWORK, "--detector-module=own.pt", "--metrics=" + NAME], "is for the metrics fd_module and kd_module"),
     ],
 )
-def test_mistakes_are_named(run_dir: Path, options: list[str], message: str) -> None:
+def test_mistakes_are_named(run_dir, monkeypatch, options, message) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     result = invoke(run_dir, *(option.format(run=run_dir) for option in options))
-    assert result.exit_code != 0 and not isinstance(result.exception, ValueError)
-    assert message in result.output
+    assert result.exit_code in (1, 2) and isinstance(result.exception, SystemExit)
+    assert message in " ".join(result.output.split())
     assert not list(run_dir.glob("metric-*"))
 
 
@@ -191,33 +184,15 @@ def refuse(run_dir: Path, folder: Path, options: list[str], *parts: str) -> None
     assert not list(run_dir.glob("metric-*"))
 
 
-def inception_state(value: float = 1.0) -> dict[str, torch.Tensor]:
-    """A state of the right names and shapes, small as a file; the last tensor has this value."""
-    with torch.device("meta"):
-        shapes = InceptionV3().state_dict()
-    state = {name: torch.ones((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in shapes.items()}
-    return {**state, "fc.bias": torch.full([1008], value)}
-
-
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        (inception_state(float("nan")), "fc.bias has values that are not finite"),
-        ([1, 2], "has a list where named tensors"),
-    ],
-)
-def test_unusable_weights(run_dir, tmp_path, monkeypatch, state, message):
-    torch.save(state, tmp_path / "own.pth")
-    options = ["--network={snapshot}", "--metrics=is20,fid20_full"]
+def test_unusable_weights(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save([1, 2], tmp_path / "own.pth")
+    options, message = ["--network={snapshot}", "--metrics=is20,fid20_full"], "has a list where named tensors"
     refuse(run_dir, tmp_path, [*options, "--detector={tmp}/own.pth"], "{tmp}/own.pth", message)
     monkeypatch.setenv(INCEPTION.variable, str(tmp_path / "own.pth"))
     refuse(run_dir, tmp_path, options, "{tmp}/own.pth", message)
 
 
-@pytest.mark.parametrize(
-    ("metric", "key"),
-    [("fid20_full", "inception"), ("pr203_full", "vgg16")],
-)
+@pytest.mark.parametrize(("metric", "key"), [("fid20_full", "inception"), ("pr203_full", "vgg16")])
 def test_weights_missing_or_of_another_hash(run_dir: Path, tmp_path: Path, metric: str, key: str) -> None:
     options, file = ["--network={snapshot}", f"--metrics={metric}"], FILES[key]
     facts = (file.name, f"{file.num_bytes:,} bytes", file.sha256, f"curl -L --create-dirs -o {{tmp}}/cache/{file.name}")
@@ -226,40 +201,6 @@ def test_weights_missing_or_of_another_hash(run_dir: Path, tmp_path: Path, metri
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / file.name).write_bytes(b"another")
     refuse(run_dir, tmp_path, options, "is not the published file: it has 7 bytes", "Delete it", *facts)
-
-
-class NotANumber(torch.nn.Module):
-    """The mean of each colour; of images brighter than others, nothing that is a number."""
-
-    def __init__(self, brightest: float) -> None:
-        super().__init__()
-        self.brightest = brightest
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        means = x.float().mean(dim=(2, 3))
-        return torch.where(means > self.brightest, means * float("nan"), means)
-
-
-def save_script(network: torch.nn.Module, path: Path) -> None:
-    with warnings.catch_warnings(action="ignore"):
-        torch.jit.save(torch.jit.script(network), path)
-
-
-@pytest.mark.parametrize("bright", [0, 29])
-def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Path, bright: int) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
-    images[bright] = 255
-    bright_set, dark_set = write_pixels(tmp_path / "bright.zip", images), run_dir / "data.zip"
-    save_script(NotANumber(200.0), tmp_path / "net.pt")
-    options = ["--metrics=fd_module_30_full", "--detector-module={tmp}/net.pt", "--batch=7"]
-    message = "the features of detector module:net.pt are not finite"
-    refuse(run_dir, tmp_path, [*options, f"--data={bright_set}", f"--images={dark_set}"], f"real images: {message}")
-    result = invoke(
-        run_dir, *(option.format(tmp=tmp_path) for option in options), f"--data={dark_set}", f"--images={bright_set}",
-        f"--cache={tmp_path}", f"--outdir={tmp_path}",
-    )  # fmt: skip
-    assert result.exit_code == 1 and f"generated images: {message}" in result.output
-    assert not list(tmp_path.glob("metric-*"))
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -275,12 +216,7 @@ def test_a_network_that_returns_nan_for_some_images(run_dir: Path, tmp_path: Pat
         ("is9", 30, 9, "is9 stands for 9 generated images; the least number is 10"),
         (NAME, 3, 60, "the real set has 3 images; this metric takes at least 4"),
         (NAME, 30, 30, "this metric is for that number only"),
-        (
-            "all-light",
-            30,
-            30,
-            "fid5k_full: {tmp}/fake.zip has 30 images, but 5000 generated ones are needed; choose fid30_full",
-        ),
+        ("all-light", 30, 30, "fid5k_full: {tmp}/fake.zip has 30 images, but 5000 generated ones are needed"),
         ("ppl2_20_wend", 30, 30, "it takes --network, not"),
     ],
 )
@@ -334,10 +270,10 @@ def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
 def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_dir: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "data.zip", 30, seed=0)
     write_images(tmp_path / "other.zip", 30, seed=9)
-    state = TrainState(
-        tiny_config(tmp_path / "data.zip"), ImageDataset(tmp_path / "data.zip").spec, torch.device("cpu")
-    )
-    save_snapshot(tmp_path / SNAPSHOT, state, ImageDataset(tmp_path / "data.zip").content_hash())
+    dataset = ImageDataset(tmp_path / "data.zip")
+    content_hash = dataset.content_hash()
+    state = TrainState(tiny_config(tmp_path / "data.zip"), dataset.spec, torch.device("cpu"))
+    save_snapshot(tmp_path / SNAPSHOT, state, content_hash)
 
     def relation(data: str) -> bool | None:
         result = invoke(run_dir, f"--network={tmp_path / SNAPSHOT}", f"--data={tmp_path / data}", f"--metrics={NAME}")
@@ -350,7 +286,7 @@ def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_
     shutil.copy(tmp_path / "data.zip", tmp_path / "copy.zip")
     assert [relation(name) for name in ("data.zip", "copy.zip", "other.zip")] == [True, True, False]
     save_snapshot(tmp_path / SNAPSHOT, state)  # as older versions did: the training state beside it tells
-    write_state(tmp_path, state_values(state, ImageDataset(tmp_path / "data.zip").content_hash()))
+    write_state(tmp_path, state_values(state, content_hash))
     shutil.move(tmp_path / "other.zip", tmp_path / "data.zip")  # another set under the same name: its content tells
     assert [relation(name) for name in ("data.zip", "copy.zip")] == [False, True]
     for path in tmp_path.glob("training-state*"):
@@ -372,18 +308,11 @@ def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
     assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]
 
 
-@pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A published network that was trained on data.zip; the current folder has images of its size, but no data.zip."""
-    write_images(tmp_path / "here", 30, seed=0, size=32)
-    monkeypatch.chdir(tmp_path / "here")
-    packed = Path(__file__).parent / "data" / "published" / "official_small.pkl.xz"
-    (tmp_path / "official.pkl").write_bytes(lzma.decompress(packed.read_bytes()))
-    return tmp_path / "official.pkl"
-
-
-def test_a_published_network_is_not_compared_with_the_current_folder(published: Path, tmp_path: Path) -> None:
-    options = [f"--network={published}", f"--metrics={NAME}", f"--cache={tmp_path}"]
+def test_a_published_network_is_not_compared_with_the_current_folder(published, tmp_path, monkeypatch) -> None:
+    """It was trained on data.zip; the current folder has images of its size, but no data.zip."""
+    monkeypatch.chdir(write_images(tmp_path / "here", 30, seed=0, size=32))
+    options = [f"--network={published / 'official_small.pkl'}", f"--metrics={NAME}", f"--cache={tmp_path}"]
+    options += [f"--outdir={tmp_path}"]
     result = invoke(tmp_path, *options)
     assert result.exit_code == 1 and f"was trained on are not at {Path('data.zip').absolute()}" in result.output
     assert "--data=PATH" in result.output and not list(tmp_path.rglob("metric-*"))
@@ -435,26 +364,6 @@ def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
     Image.new("RGB", (160, 96)).save(images / "grid.png")
     few = invoke(run_dir, *options)
     assert few.exit_code == 1 and f"{images} has 59 images" in few.output
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--metrics=fid20_full,pr203_full", "--detector=own.pth"], "these metrics use inception, vgg16; write --detector=NAME="),
-        (["--metrics=ppl2_20_wend", "--detector=own.pth"], "these metrics use vgg16, lpips; write --detector=NAME=FILE"),
-        ([f"--metrics={NAME}", "--repeat=0"], "--repeat: 0 is not in the range"),
-        ([f"--metrics={NAME}", "--gpus=2", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=2"),
-        ([f"--metrics={NAME}", "--gpus=0", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=0"),
-        ([f"--metrics={NAME}", "--detector=dinov2=own.pth"], "these metrics use no weights"),
-        (["--metrics=fid20_full", "--detector=a.pth", "--detector=inception=b.pth"], "NAME=FILE, once for each"),
-        ([f"--metrics={NAME}", "--detector-module=own.pt"], "is for the metrics fd_module and kd_module"),
-        ([f"--metrics={NAME}", "--device=cuda:7"], "--device=cuda:7: PyTorch sees 2 GPUs here"),
-    ],
-)  # fmt: skip
-def test_options_that_make_no_sense(run_dir, monkeypatch, options, message):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    result = invoke(run_dir, f"--network={run_dir / SNAPSHOT}", *options)
-    assert result.exit_code == 2 and message in " ".join(result.output.split())
 
 
 def test_weights_are_named_by_network(run_dir: Path, tmp_path: Path) -> None:

@@ -2,12 +2,10 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +71,8 @@ def test_demo_as_a_user_runs_it(tmp_path: Path) -> None:
     images, content = _pack("demo", tmp_path / "again.zip", "--max-images=130")
     assert all(np.array_equal(ours, drawn) for ours, (drawn, _) in zip(images, digits("train", 130), strict=True))
     assert [label for _, label in content["labels"]] == [index % 10 for index in range(130)]
-    assert (tmp_path / "new" / "demo.zip").read_bytes() == (
-        tmp_path / "again.zip"
-    ).read_bytes()  # many processes or one
+    by_many_processes, by_one = tmp_path / "new" / "demo.zip", tmp_path / "again.zip"
+    assert by_many_processes.read_bytes() == by_one.read_bytes()
 
 
 def _interrupt(dest: Path, signal_number: int) -> int:
@@ -143,12 +140,8 @@ def test_labels_from_folders_and_kept_by_the_next_packing(pets: Path, tmp_path: 
     again, content_again = _pack(tmp_path / "one.zip", tmp_path / "two.zip")
     assert content_again == content
     assert np.array_equal(np.stack(again), np.stack(images))
-    _refused(
-        "leave out --labels-from-folders",
-        f"--source={tmp_path / 'one.zip'}",
-        f"--dest={tmp_path / 'd.zip'}",
-        "--class-labels",
-    )
+    options = (f"--source={tmp_path / 'one.zip'}", f"--dest={tmp_path / 'd.zip'}", "--class-labels")
+    _refused("leave out --labels-from-folders", *options)
 
 
 def test_what_is_not_read_and_classes_without_images_are_named(tmp_path: Path) -> None:
@@ -230,10 +223,8 @@ def test_bad_images_are_named_and_nothing_is_left(pets: Path, tmp_path: Path) ->
     options = (f"--source={pets}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
     _save(pets / "dog" / "99.png", 0, size=(6, 8))
     _refused(f"cat/0.png in {pets} is 8x6 and dog/99.png in {pets} is 6x8", *options)
-    _refused("--width=8 --height=8, and add --transform=center-crop to crop them to squares before", *options)
     _save(pets / "dog" / "99.png", 0, mode="RGBA")
     _refused(f"dog/99.png in {pets} has transparency", *options)
-    _refused("--background=white", *options)
     (pets / "dog" / "99.png").write_text("not found")
     _refused(f"dog/99.png in {pets} is not an image, or damaged. Or skip such files with --on-error=skip", *options)
     _save(pets / "dog" / "99.png", 0)
@@ -248,7 +239,7 @@ def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
     dest.write_text("precious")
     _refused("--force to replace it", f"--source={pets}", f"--dest={dest}")
     assert dest.read_text() == "precious"
-    assert len(_pack(pets, dest, "--force")[0]) == 12
+    _pack(pets, dest, "--force")
     _refused(f"--dest={dest} lies inside --source={dest}", f"--source={dest}", f"--dest={dest}", "--force")
 
 
@@ -283,9 +274,8 @@ def test_bad_files_are_skipped_with_their_labels(pets: Path, tmp_path: Path, wor
     (pets / "dog" / "7.png").write_bytes(content[: len(content) // 2])  # seen when it is decoded
     _save(pets / "dog" / "9.png", 9, mode="RGBA")
     dest = tmp_path / "d.zip"
-    result = _run(
-        f"--source={pets}", f"--dest={dest}", "--labels-from-folders", "--on-error=skip", f"--workers={workers}"
-    )
+    options = (f"--source={pets}", f"--dest={dest}", "--labels-from-folders", "--on-error=skip")
+    result = _run(*options, f"--workers={workers}")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[0].startswith("Warning: train.py will not take these images: ")
     assert result.stderr.splitlines()[1] == "Skipped 3 of 12 images:"
@@ -325,10 +315,7 @@ def test_different_sizes_are_made_one(pets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("side", "reason"),
-    [
-        (1100, "images of 1100x1100 px are too large: the limit is "),
-        (33, "images of 33x33 px cannot be halved evenly"),
-    ],
+    [(1100, "images of 1100x1100 px are too large: "), (33, "images of 33x33 px cannot be halved evenly")],
 )
 def test_images_that_train_py_refuses_are_packed_with_a_warning(tmp_path: Path, side: int, reason: str) -> None:
     size = (f"--width={side}", f"--height={side}", "--max-images=10", "--workers=1")
@@ -337,13 +324,6 @@ def test_images_that_train_py_refuses_are_packed_with_a_warning(tmp_path: Path, 
     assert result.stderr.startswith(f"Warning: train.py will not take these images: {reason}")
     assert result.stderr.count("\n") == 1
     assert f"10 images of {side}x{side} RGB" in result.stdout
-
-
-def test_images_that_train_py_takes_are_packed_without_a_warning(tmp_path: Path) -> None:
-    result = _run(
-        "--source=demo", f"--dest={tmp_path / 'd.zip'}", "--width=48", "--height=48", "--max-images=10", "--workers=1"
-    )
-    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_celeba_crop_of_jpeg_files(tmp_path: Path) -> None:
@@ -364,9 +344,8 @@ def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)
     source = tmp_path / "mnist"
     source.mkdir()
-    (source / "train-images-idx3-ubyte").write_bytes(
-        bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(pixels)
-    )
+    header = bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28])
+    (source / "train-images-idx3-ubyte").write_bytes(header + bytes(pixels))
     (source / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(range(9)))
     images, content = _pack(source, tmp_path / "a.zip")
     assert np.array_equal(np.stack(images)[..., 0], pixels)
@@ -385,15 +364,6 @@ def test_set_of_torchvision_is_packed_or_said_to_be_missing(tmp_path: Path) -> N
     missing = ("--source=torchvision:CIFAR10", f"--root={tmp_path}", f"--dest={tmp_path / 'c.zip'}")
     _refused(f"torchvision's CIFAR10 cannot be opened in {tmp_path}: ", *missing)
     _refused("or --download to fetch it there", *missing)
-
-
-@pytest.mark.slow
-def test_set_of_torchvision_is_the_same_by_several_processes(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "dataset_tool.py", "--source=torchvision:FakeData", "--max-images=3"]
-    for workers in (1, 2):
-        options = [f"--dest={workers}.zip", f"--workers={workers}", "--width=16", "--height=16"]
-        subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, check=True)
-    assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
 def test_inspect_says_what_is_there_and_draws_it(pets: Path, tmp_path: Path) -> None:
@@ -438,40 +408,12 @@ def test_a_source_inside_dest_is_refused_and_kept(tmp_path: Path) -> None:
     _refused("https://a.org/x.zip is an address", "--source=https://a.org/x.zip", f"--dest={tmp_path / 'new'}")
 
 
-def _raw_zip(path: Path, members: list[tuple[bytes, bytes]]) -> Path:
-    """Write a zip of one image, under these names, each with this extra field."""
-    pixels, local, table = encode_png(np.zeros((32, 32, 3), np.uint8)), b"", b""
-    for name, extra in members:
-        sizes = struct.pack("<IIIHH", zlib.crc32(pixels), len(pixels), len(pixels), len(name), len(extra))
-        table += struct.pack("<IHHHHHH", 0x02014B50, 20, 20, 0, 0, 0, 33) + sizes
-        table += struct.pack("<HHHII", 0, 0, 0, 0, len(local)) + name + extra
-        local += struct.pack("<IHHHHH", 0x04034B50, 20, 0, 0, 0, 33) + sizes + name + extra + pixels
-    count = len(members)
-    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, count, count, len(table), len(local), 0)
-    path.write_bytes(local + table + end)
-    return path
-
-
-def _unicode_path(raw: bytes, name: str) -> bytes:
-    return struct.pack("<HHBI", 0x7075, 5 + len(name.encode()), 1, zlib.crc32(raw)) + name.encode()
-
-
-@pytest.mark.parametrize(
-    ("names", "class_names", "is_guessed"),
-    [
-        ([b"cat/1.png", b"dog/1.png"], ["cat", "dog"], False),
-        (["é/1.png".encode(), b"a/1.png"], ["a", "é"], False),
-        ([_raw := "表/1.png".encode("shift-jis"), b"a/1.png"], ["a", "ò%5C"], True),
-        ([(_raw, "表/1.png"), b"a/1.png"], ["a", "表"], False),
-        ([(b"?/1.png", "猫/1.png"), (b"?/1.png", "犬/1.png")], ["犬", "猫"], False),
-    ],
-)
-def test_class_names_of_a_zip_in_any_encoding(
-    tmp_path: Path, names: list[bytes | tuple[bytes, str]], class_names: list[str], is_guessed: bool
-) -> None:
-    members = [(name, b"") if isinstance(name, bytes) else (name[0], _unicode_path(*name)) for name in names]
-    source = _raw_zip(tmp_path / "set.zip", members)
-    result = _run(f"--source={source}", f"--dest={tmp_path / 'd.zip'}", "--labels-from-folders", "--workers=1")
-    assert result.exit_code == 0, result.output
-    assert f"2 classes ({', '.join(class_names)})" in result.stdout
-    assert ("read as code page 437" in result.stderr) == is_guessed
+def test_names_of_a_zip_in_a_legacy_encoding_are_read_with_a_warning(tmp_path: Path) -> None:
+    """tests/dnnlib/test_zip_reader.py has other encodings."""
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("xxx/1.png", "a/1.png"):
+            archive.writestr(name, encode_png(np.zeros((32, 32, 3), np.uint8)))
+    content = (tmp_path / "set.zip").read_bytes()
+    (tmp_path / "set.zip").write_bytes(content.replace(b"xxx", "ü".encode("cp437") + b"ab"))
+    result = _run(f"--source={tmp_path / 'set.zip'}", f"--dest={tmp_path / 'd.zip'}", "--labels-from-folders")
+    assert "2 classes (a, üab)" in result.stdout and "read as code page 437" in result.stderr

@@ -1,14 +1,12 @@
 """The command lines of generate.py for images of seeds: files, tables, animations, messages."""
 
-import lzma
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 import torch
 from click.testing import CliRunner
 from PIL import Image
@@ -16,38 +14,8 @@ from PIL import Image
 import generate
 from sampling.renderer import Renderer
 from training.checkpoint.snapshot import save_snapshot
-from training.config import DataConfig, DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig, ScheduleConfig
+from training.config import DataConfig, DatasetSpec
 from training.state import TrainState
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A snapshot of a small untrained network with three classes."""
-    folder = tmp_path_factory.mktemp("network")
-    config = RunConfig(
-        generator=GeneratorConfig(widths=(32, 16), layers=(1, 2), head_width=8, z_dim=8, w_dim=16),
-        discriminator=DiscriminatorConfig(channel_base=128, channel_max=16, mbstd_group=4, mapping_layers=2),
-        schedule=ScheduleConfig(batch=4),
-    )
-    spec = DatasetSpec(16, 16, 3, 3, ("red", "green", "blue"))
-    save_snapshot(folder / "tiny.pkl", TrainState(config, spec, torch.device("cpu")))
-    return folder / "tiny.pkl"
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the published program, without classes."""
-    path = tmp_path_factory.mktemp("published") / "official_small.pkl"
-    path.write_bytes(lzma.decompress((ROOT / "tests/data/published/official_small.pkl.xz").read_bytes()))
-    return path
-
-
-def check(code: int, output: str, ok: bool) -> str:
-    assert (code == 0) == ok, output
-    assert "Traceback" not in output
-    return output
 
 
 def run(*arguments: object, ok: bool = True) -> str:
@@ -55,14 +23,8 @@ def run(*arguments: object, ok: bool = True) -> str:
     done = CliRunner().invoke(generate.main, [str(argument) for argument in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return check(done.exit_code, done.output, ok)
-
-
-def run_process(*arguments: object, ok: bool = True) -> str:
-    """The same in a separate process."""
-    command = [sys.executable, ROOT / "generate.py", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    return check(done.returncode, done.stdout + done.stderr, ok)
+    assert (done.exit_code == 0) is ok, done.output
+    return done.output
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -70,29 +32,31 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(file.convert("RGB")).astype(int)
 
 
-def test_styles_written_and_read_give_the_same_files(network: Path, tmp_path: Path) -> None:
-    run(f"--network={network}", "--seeds=3,1,3,4", "--class=blue", "--trunc=0.8", f"--outdir={tmp_path}", "--save-w")
-    run(f"--network={network}", f"--w={tmp_path / 'w.npz'}", f"--outdir={tmp_path / 'again'}", "--grid=1x3")
+def test_styles_written_and_read_give_the_same_files(snapshot: Path, tmp_path: Path) -> None:
+    run(f"--network={snapshot}", "--seeds=3,1,3,4", "--class=blue", "--trunc=0.8", f"--outdir={tmp_path}", "--save-w")
+    run(f"--network={snapshot}", f"--w={tmp_path / 'w.npz'}", f"--outdir={tmp_path / 'again'}", "--grid=1x3")
     for index, seed in enumerate((3, 1, 4)):
         again = tmp_path / "again" / f"w{index:04d}.png"
         assert again.read_bytes() == (tmp_path / f"seed{seed:04d}.png").read_bytes()
     assert pixels(tmp_path / "again" / "grid.png").shape == (16, 48, 3)
-    output = run(f"--network={network}", f"--projected-w={tmp_path / 'w.npz'}", "--seeds=1", "--outdir=o", ok=False)
+    output = run(f"--network={snapshot}", f"--projected-w={tmp_path / 'w.npz'}", "--seeds=1", "--outdir=o", ok=False)
     assert "has the styles already: leave out --seeds" in output
 
 
-def test_class_grid_and_its_errors(network: Path, published: Path, tmp_path: Path) -> None:
-    run("classes", f"--network={network}", "--seeds=5,7", "--classes=2,red", f"--outdir={tmp_path}", "--batch=1")
-    run(f"--network={network}", "--seeds=5,7", "--class=2", f"--outdir={tmp_path}", "--batch=1")
+def test_class_grid_and_its_errors(snapshot: Path, published: Path, tmp_path: Path) -> None:
+    run("classes", f"--network={snapshot}", "--seeds=5,7", "--classes=2,red", f"--outdir={tmp_path}", "--batch=1")
+    run(f"--network={snapshot}", "--seeds=5,7", "--class=2", f"--outdir={tmp_path}", "--batch=1")
     assert np.array_equal(pixels(tmp_path / "classes.png")[16:, :16], pixels(tmp_path / "seed0007.png"))
-    output = run("classes", f"--network={published}", "--seeds=0", f"--outdir={tmp_path / 'o'}", ok=False)
+    output = run(
+        "classes", f"--network={published / 'official_small.pkl'}", "--seeds=0", f"--outdir={tmp_path / 'o'}", ok=False
+    )
     assert "this network was trained without classes" in output and not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(("suffix", "scale"), [("webp", 1), ("gif", 2)])
-def test_animation_has_its_frames_and_the_seeds_images(network: Path, tmp_path: Path, suffix: str, scale: int) -> None:
+def test_animation_has_its_frames_and_the_seeds_images(snapshot: Path, tmp_path: Path, suffix: str, scale: int) -> None:
     path = tmp_path / "deeper" / f"walk.{suffix}"
-    arguments = [f"--network={network}", "--batch=1", "--class=1"]
+    arguments = [f"--network={snapshot}", "--batch=1", "--class=1"]
     run("interpolate", *arguments, "--seeds=0-2", "--frames=4", "--fps=10", f"--out={path}", f"--scale={scale}")
     run(*arguments, "--seeds=0-2", f"--outdir={tmp_path}")
     with Image.open(path) as animation:
@@ -107,26 +71,12 @@ def test_animation_has_its_frames_and_the_seeds_images(network: Path, tmp_path: 
             assert differences[seed] <= (0 if suffix == "webp" else 16)  # an untrained network shows many colours
 
 
-def test_the_command_comes_before_its_options(network: Path) -> None:
-    line = f"the command comes first, then all options: python generate.py mix --network={network} --rows=0"
-    assert line in run_process(f"--network={network}", "mix", "--rows=0", ok=False)
+def test_the_command_comes_before_its_options(snapshot: Path) -> None:
+    line = f"the command comes first, then all options: python generate.py mix --network={snapshot} --rows=0"
+    assert line in scripts.run("generate", f"--network={snapshot}", "mix", "--rows=0", ok=False)
     assert "No such command 'images'" in run("--seeds=0", "images", ok=False)
     assert "--network is missing; write --network=FILE" in run("--seeds=0", ok=False)
-    assert "--rows is missing; write --rows=LIST" in run("mix", f"--network={network}", ok=False)
-
-
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    for command in ([], ["classes"]):
-        arguments = [*command, "--network=none.pkl", "--seeds=0", f"--outdir={tmp_path}"]
-        assert "none.pkl: there is no such file" in run(*arguments, ok=False)
-        assert isinstance(CliRunner().invoke(generate.main, [*arguments, "--debug"]).exception, ValueError)
-
-
-@pytest.mark.parametrize(
-    ("compiling", "count", "expected"), [("auto", 999, "0"), ("auto", 1000, "auto"), ("1", 2, "1")]
-)
-def test_network_is_compiled_for_many_images(compiling: str, count: int, expected: str) -> None:
-    assert generate.performance({"compile": compiling, "precision": "fp32"}, count).compile == expected
+    assert "--rows is missing; write --rows=LIST" in run("mix", f"--network={snapshot}", ok=False)
 
 
 @pytest.mark.parametrize(
@@ -149,16 +99,13 @@ def test_network_is_compiled_for_many_images(compiling: str, count: int, expecte
         (["--export={folder}/x.zip"], "must end in .pkl"),
         (["--seeds=0-2047", "--grid=2048x1", "--format=webp", "--outdir={folder}/o"], "limited to 16383 px per side"),
         (["mix", "--rows=0-2047", "--cols=0", "--format=webp", "--outdir={folder}/o"], "limited to 16383 px per side"),
-        (
-            ["mix", "--rows=0", "--cols=1", "--col-styles=4", "--outdir={folder}/o"],
-            "there is no style 4; this network has 4",
-        ),
+        (["mix", "--rows=0", "--cols=1", "--col-styles=4", "--outdir={folder}/o"], "there is no style 4"),
         (["interpolate", "--seeds=0-2", "--out={folder}/a.avi"], "ends in .webp, .gif, .mp4"),
         (["interpolate", "--seeds=0-2", "--grid=2x2", "--out={folder}/a.webp"], "--seeds has 3 seeds"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
-    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.setattr(Renderer, "batches", None)
     monkeypatch.setattr(Renderer, "seed_batches", None)
@@ -167,15 +114,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
     filled = [text.format(file=tmp_path / "file", folder=tmp_path / "folder") for text in arguments]
     words = filled if filled[0].startswith("-") else filled[1:]
     command = filled[: len(filled) - len(words)]
-    result = CliRunner().invoke(generate.main, [*command, f"--network={network}", *words])
+    result = CliRunner().invoke(generate.main, [*command, f"--network={snapshot}", *words])
     assert result.exit_code and isinstance(result.exception, SystemExit)
     assert message in " ".join(result.output.split())
     assert not [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
 
 
-def test_nothing_is_written_inside_what_is_read_as_images(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_written_inside_what_is_read_as_images(tiny_config, tiny_data, tmp_path) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     (tmp_path / "link").symlink_to(tmp_path / "data")
     config = replace(tiny_config, data=DataConfig(str(tmp_path / "link")))

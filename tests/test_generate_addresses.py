@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,7 +19,6 @@ from PIL import Image
 import generate
 from dnnlib.files import file_sha256
 from sampling.hub import model_card
-from training.checkpoint.snapshot import save_snapshot
 from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.state import TrainState
@@ -33,26 +33,15 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServ
         yield server
 
 
-@pytest.fixture
-def state(tiny_config: RunConfig) -> TrainState:
-    return TrainState(tiny_config, DatasetSpec(16, 16, 3, 3, ("red", "green", "blue")), torch.device("cpu"))
-
-
-@pytest.fixture
-def network(state: TrainState, tmp_path: Path) -> Path:
-    save_snapshot(tmp_path / "net.pkl", state)
-    return tmp_path / "net.pkl"
-
-
 def run(*arguments: object) -> tuple[int, str]:
     done = CliRunner().invoke(generate.main, [str(argument) for argument in arguments])
     return done.exit_code, " ".join(done.output.split())
 
 
-def test_a_network_by_address_makes_the_same_images(server: FileServer, network: Path, tmp_path: Path) -> None:
-    server.files["/net.pkl"] = network.read_bytes()
+def test_a_network_by_address_makes_the_same_images(server: FileServer, snapshot: Path, tmp_path: Path) -> None:
+    server.files["/net.pkl"] = snapshot.read_bytes()
     for command in ([], ["classes"]):
-        for name, source in (("here", network), ("there", f"{server.address}/net.pkl")):
+        for name, source in (("here", snapshot), ("there", f"{server.address}/net.pkl")):
             code, output = run(*command, f"--network={source}", "--seeds=0,1", f"--outdir={tmp_path / name}")
             assert code == 0, output
     for path in (tmp_path / "here").iterdir():
@@ -60,7 +49,7 @@ def test_a_network_by_address_makes_the_same_images(server: FileServer, network:
     assert [status for *_, status in server.log] == [200, 304]
 
 
-def test_files_that_are_not_networks_are_named(state: TrainState, network: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_networks_are_named(tiny_config: RunConfig, snapshot: Path, tmp_path: Path) -> None:
     (tmp_path / "page.pkl").write_text("\n<html>Not found</html>")
     (tmp_path / "page.safetensors").write_text("<!doctype html>")
     (tmp_path / "pointer.pkl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
@@ -68,10 +57,10 @@ def test_files_that_are_not_networks_are_named(state: TrainState, network: Path,
     (tmp_path / "s3.pkl").write_text("<!-- --><Error>AccessDenied</Error>")
     (tmp_path / "log.txt").write_text('{"error": 1}')
     (tmp_path / "styles.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    (tmp_path / "part.pkl").write_bytes(network.read_bytes()[:2000])
+    (tmp_path / "part.pkl").write_bytes(snapshot.read_bytes()[:2000])
     torch.jit.save(torch.jit.script(torch.nn.ReLU()), tmp_path / "script.pt")
     with tarfile.open(tmp_path / "net.tar", "w") as tar:
-        tar.add(network)
+        tar.add(snapshot)
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("00000/img.png", b"")
     (tmp_path / "folder").mkdir()
@@ -80,6 +69,7 @@ def test_files_that_are_not_networks_are_named(state: TrainState, network: Path,
     (tmp_path / "run" / "network-snapshot-000012.pkl").touch()
     (tmp_path / "runs" / "00000").mkdir(parents=True)
     (tmp_path / "runs" / "00000" / "network-snapshot-000012.pkl").touch()
+    state = TrainState(tiny_config, DatasetSpec(16, 16, 3), torch.device("cpu"))
     write_state(tmp_path, state_values(state))
     expected = {
         "page.pkl": "this is a web page",
@@ -107,7 +97,8 @@ def test_files_that_are_not_networks_are_named(state: TrainState, network: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_model_card_has_the_networks_own_numbers(network: Path) -> None:
+def test_model_card_has_the_networks_own_numbers(snapshot: Path, tmp_path: Path) -> None:
+    network = Path(shutil.copy(snapshot, tmp_path))
     row = {"metric": "fid5k_full", "num_gen": 5000, "num_real": 300, "comparable_to_published": True}
     rows = [
         row | {"value": 20.0, "snapshot": "net.pkl", "snapshot_hash": "0"},  # an older file of this name
@@ -132,17 +123,15 @@ def test_model_card_has_the_networks_own_numbers(network: Path) -> None:
         (["--hub=user/repo", "--export=x.pkl"], "--hub=user/repo: Hugging Face needs one more package: pip install"),
     ],
 )
-def test_pushing_names_what_is_missing_first(
-    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
+def test_pushing_names_what_is_missing_first(snapshot, tmp_path, monkeypatch, arguments, message) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.chdir(tmp_path)
-    code, output = run(f"--network={network}", *arguments)
+    code, output = run(f"--network={snapshot}", *arguments)
     assert code == 1 and message in output
     assert not (tmp_path / "x.pkl").exists()
 
 
-def test_hub_gives_back_what_was_pushed(server: FileServer, network: Path, tmp_path: Path) -> None:
+def test_hub_gives_back_what_was_pushed(server: FileServer, snapshot: Path, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     environment = os.environ | {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
 
@@ -150,14 +139,14 @@ def test_hub_gives_back_what_was_pushed(server: FileServer, network: Path, tmp_p
         command = [sys.executable, str(ROOT / "generate.py"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
-    done = run_process(f"--network={network}", f"--export={tmp_path / 'ours.pkl'}", "--hub=user/repo")
+    done = run_process(f"--network={snapshot}", f"--export={tmp_path / 'ours.pkl'}", "--hub=user/repo")
     assert done.returncode == 0 and "Pushed: " in done.stdout, done.stderr
     assert server.committed["ours.pkl"] == (tmp_path / "ours.pkl").read_bytes()
     assert b"hf://user/repo/ours.pkl" in server.committed["README.md"]
     server.files["/user/repo/resolve/main/ours.pkl"] = server.committed["ours.pkl"]
     done = run_process("--network=hf://user/repo/ours.pkl", "--seeds=0", "--outdir=hub")
     assert done.returncode == 0, done.stderr
-    run(f"--network={network}", "--seeds=0", f"--outdir={tmp_path / 'here'}")
+    run(f"--network={snapshot}", "--seeds=0", f"--outdir={tmp_path / 'here'}")
     assert (tmp_path / "hub" / "seed0000.png").read_bytes() == (tmp_path / "here" / "seed0000.png").read_bytes()
     done = run_process("--network=hf://user/repo/gone.pkl", "--seeds=0", "--outdir=hub")
     assert done.returncode == 1 and "hf://user/repo/gone.pkl: the download failed" in done.stderr

@@ -1,6 +1,5 @@
 """generate.py attention, directions, project and nearest: their files and messages, on several kinds of networks."""
 
-import lzma
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
-PUBLISHED = Path(__file__).parent / "data" / "published"
+NAME = "official_small_linformer_cond.pkl"
 SPECS = {
     "colour": DatasetSpec(16, 16, 3),
     "grey": DatasetSpec(16, 32, 1),
@@ -44,14 +43,6 @@ def network(request: pytest.FixtureRequest, tiny_config: RunConfig, tmp_path: Pa
 @pytest.fixture
 def colour_network(tiny_config: RunConfig, tmp_path: Path) -> Path:
     return snapshot(tmp_path / "network.pkl", tiny_config, SPECS["colour"])
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published checkpoint with classes and Linformer."""
-    path = tmp_path_factory.mktemp("published") / "network.pkl"
-    path.write_bytes(lzma.decompress((PUBLISHED / "official_small_linformer_cond.pkl.xz").read_bytes()))
-    return path
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -127,11 +118,11 @@ def test_projection_into_w_plus_of_a_class_by_a_published_network(published: Pat
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     run(
-        "project", f"--network={published}", f"--target={tmp_path / 'photo.png'}", f"--outdir={tmp_path / 'out'}",
+        "project", f"--network={published / NAME}", f"--target={tmp_path / 'photo.png'}", f"--outdir={tmp_path / 'out'}",
         "--space=w+", "--steps=3", "--candidates=8", "--starts=1", "--class=1",
     )  # fmt: skip
     with np.load(tmp_path / "out" / "projected_w.npz") as arrays:
-        generator = load_generator(published)
+        generator = load_generator(published / NAME)
         assert arrays["w"].shape == (1, generator.num_ws, generator.w_dim)
         assert not np.array_equal(arrays["w"][0, 0], arrays["w"][0, -1])
 
@@ -165,17 +156,12 @@ def test_a_memorised_image_is_found(network: Path, tmp_path: Path, by: str, caps
         (["directions", "--directions=d.npz", "--layers=0"], "leave out --layers and --count"),
         (["directions", "--directions=gone.npz"], "gone.npz: not a directions.npz"),
         (["nearest"], "was trained on may be anywhere; name them with --data=PATH"),
-        (
-            ["nearest", "--data={tmp}/data"],
-            r"data: its images have 32x16 px and 1 channels, those of the network 16x16",
-        ),
+        (["nearest", "--data={tmp}/data"], "its images have 32x16 px and 1 channels"),
         (["project", "--target={tmp}/gone.png"], "--target=.*gone.png: there is no such file"),
         (["project", "--target={tmp}/data/a.png", "--lpips=gone.pth"], "--lpips=gone.pth: there is no such file; give"),
     ],
 )
-def test_errors_are_one_line_before_any_work(
-    colour_network: Path, tmp_path: Path, arguments: list[str], message: str
-) -> None:
+def test_errors_are_one_line_before_any_work(colour_network, tmp_path, arguments, message) -> None:
     (tmp_path / "data").mkdir()
     Image.new("L", (32, 16)).save(tmp_path / "data" / "a.png")
     command, *rest = (argument.format(tmp=tmp_path) for argument in arguments)
@@ -189,7 +175,5 @@ def test_errors_are_one_line_before_any_work(
 def test_directions_of_another_network_are_refused(colour_network: Path, published: Path, tmp_path: Path) -> None:
     shared = ["--seeds=0", f"--outdir={tmp_path}"]
     run("directions", f"--network={colour_network}", *shared, "--count=1")
-    with pytest.raises(
-        click.ClickException, match=r"directions.npz: directions of 16 dimensions for styles up to 3, but"
-    ):
-        run("directions", f"--network={published}", *shared, f"--directions={tmp_path / 'directions.npz'}")
+    with pytest.raises(click.ClickException, match=r"directions.npz: directions of 16 dimensions"):
+        run("directions", f"--network={published / NAME}", *shared, f"--directions={tmp_path / 'directions.npz'}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import train
 
 from torch_utils.ops import native
 from training.checkpoint.snapshot import load_discriminator, load_generator
@@ -14,37 +15,28 @@ from training.data.stream import ImageDataset
 from training.loop import step
 from training.networks.discriminator import Discriminator
 from training.run.training_run import TrainingRun
-from training.supervisor import supervise
 
+GPU = torch.device("cuda", 0)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
-
-
-def train(config: RunConfig, data: Path, run_dir: Path, saved: dict | None = None) -> TrainingRun:
-    run_dir.mkdir(exist_ok=True)
-    loop = TrainingRun(config, ImageDataset(data, use_labels=True), run_dir, torch.device("cuda", 0), saved)
-    supervise(loop)
-    return loop
 
 
 def test_training_and_resume_with_every_phase(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     config = replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
     config = replace(config, schedule=replace(config.schedule, state_kimg=0.008, tick_kimg=0.048))
     (tmp_path / "run").mkdir()
-    stopped = TrainingRun(config, ImageDataset(tiny_data, use_labels=True), tmp_path / "run", torch.device("cuda", 0))
+    stopped = TrainingRun(config, ImageDataset(tiny_data, use_labels=True), tmp_path / "run", GPU)
     for _ in range(3):
         step(stopped, stopped.next_batch())
     stopped.save_state()
-    saved = find_state(tmp_path / "run")
-    assert saved is not None
-    assert saved["state"]["stats"]  # between two ticks
-    loop = train(config, tiny_data, tmp_path / "run", saved)
+    assert find_state(tmp_path / "run")["state"]["stats"]  # between two ticks
+    loop = train(config, tiny_data, tmp_path / "run", device=GPU)
     assert loop.state.cur_nimg == 48
     assert all(p.isfinite().all() for p in loop.state.G.parameters())
 
 
 def test_snapshots_compute_the_same_on_both_devices(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     config = replace(tiny_config, data=replace(tiny_config.data, cond=True))
-    train(config, tiny_data, tmp_path / "run")
+    train(config, tiny_data, tmp_path / "run", device=GPU)
     path = tmp_path / "run" / "network-snapshot-000000.pkl"
     devices = {t.device.type for t in torch.load(path, weights_only=True)["G_ema"].values()}
     assert devices == {"cpu"}  # it opens on any machine

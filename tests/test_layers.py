@@ -18,11 +18,7 @@ ORDER = [
     "training.registry", "training.config", "training.presets", "training.networks", "training.state", "training.phases",
     "training.losses", "training.loop", "training.supervisor",
 ]  # fmt: skip
-INDEPENDENT = [
-    "training.losses.functions",
-    "training.ema",
-    "training.augment.ada",
-]  # import nothing of training but each other
+INDEPENDENT = ["training.losses.functions", "training.ema", "training.augment.ada"]  # import only each other
 
 
 def imports(path: Path) -> set[str]:

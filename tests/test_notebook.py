@@ -43,11 +43,6 @@ def test_the_notebook_is_valid_and_stores_no_outputs() -> None:
     assert all(re.fullmatch(r"[a-z-]+", cell.id) for cell in nb.cells)  # names, which stay when a cell is edited
 
 
-def test_the_file_is_written_as_nbformat_writes_it() -> None:
-    """So an edit in Jupyter changes the lines that were edited and no others."""
-    assert nbformat.writes(notebook()) + "\n" == PATH.read_text(encoding="utf-8")
-
-
 def test_every_option_in_the_notebook_is_one_of_the_script_it_is_given_to() -> None:
     help_texts = {name: (ROOT / "docs" / f"{name}-help.txt").read_text(encoding="utf-8") for name in SCRIPTS}
     scripts_of = {"pack": "dataset_tool", "train": "train", "generate": "generate", "measure": "calc_metrics"}
@@ -59,14 +54,6 @@ def test_every_option_in_the_notebook_is_one_of_the_script_it_is_given_to() -> N
         known = set(re.findall(r"--[a-z_][a-z_-]*", help_texts[script]))
         assert options <= known, script
     assert "--mirror" in help_texts["train"] and "--gamma" in help_texts["train"]  # named in the form
-
-
-def test_every_setting_of_the_form_is_used() -> None:
-    cells = code_cells()
-    names = re.findall(r"(?m)^([A-Z_]+) = .*# @param", cells["settings"])
-    assert len(names) >= 12
-    rest = "\n".join(source for name, source in cells.items() if name != "settings")
-    assert not [name for name in names if not re.search(rf"\b{name}\b", rest)]
 
 
 @pytest.mark.slow

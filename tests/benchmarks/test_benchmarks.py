@@ -4,27 +4,19 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny_runs import CPU, train
 
 from benchmarks import loader, precision, sampling, train_step
-from benchmarks.common import Settings, run_benchmark
 from benchmarks.kernels import where_it_waits
-from benchmarks.rows import Row, read_rows
-from benchmarks.timing import interleaved
 from training.config import RunConfig
-from training.data.stream import ImageDataset
-from training.run.training_run import TrainingRun
-from training.supervisor import supervise
 
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
 FIELDS = {
     "preset", "phase", "mode", "device", "batch", "images_per_sec", "peak_mem_mb", "saved_mb_per_image",
     "ratio_to_baseline",
@@ -56,21 +48,6 @@ def test_train_step(tmp_path: Path) -> None:
         assert row["sec_per_kimg"] == pytest.approx(1000 / row["images_per_sec"])
     assert by_key["g_main", "fp32"]["saved_mb_per_image"] < by_key["g_main", "baseline"]["saved_mb_per_image"]
     assert by_key["generate", "fp32"]["saved_mb_per_image"] == 0
-
-
-def test_an_iteration_is_its_steps_and_a_share_of_r1() -> None:
-    """Its arithmetic for the cifar preset is 137 GFLOP per image; generator 17.5, discriminator 8.0 forward."""
-    settings = train_step.Settings([], [2], [], CPU, 1, 0.0, True, False, None)
-    comparison = train_step.Comparison("demo", 2, settings)
-    for phase in ("d_r1", "iteration"):
-        comparison.measure(phase)
-    before = comparison.times["iteration"]["baseline"][0]
-    comparison.add_r1()
-    after = comparison.times["iteration"]["baseline"][0]
-    assert after - before == pytest.approx(comparison.times["d_r1"]["baseline"][0] / comparison.config.loss.r1_interval)
-    comparison.config, comparison.spec = train_step.config_of("cifar", 4), train_step.images_of("cifar")
-    gflops = [comparison.flops(phase) / 1e9 for phase in ("g_forward", "iteration")]
-    assert gflops == pytest.approx([17.5, 137], rel=0.02)
 
 
 def test_loader_reads_the_same_images_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,29 +107,6 @@ def test_wrong_options_are_named(option: str, message: str, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_rounds_are_interleaved_and_none_is_always_first() -> None:
-    order: list[str] = []
-    calls = {name: (lambda name=name: order.append(name)) for name in ("a", "b", "c")}
-    times = interleaved(calls, CPU, rounds=2, least_sec=0.0)
-    assert "".join(order) == "abc" + "cba"
-    assert all(len(values) == 2 for values in times.values())
-
-
-def test_an_ended_benchmark_leaves_the_rows_it_had(tmp_path: Path) -> None:
-    row = Row("demo", "load", "baseline", "cpu", 2, 10.0, None, None, None)
-    path = tmp_path / "new" / "rows.json"
-
-    def measure(settings: Settings) -> Iterator[Row]:
-        yield row
-        assert read_rows(path) == [row]  # while the next one is being measured
-        raise ValueError("too large")
-
-    options = {"device": "cpu", "quick": True, "presets": None, "batch": None, "malloc": False, "rounds": None}
-    with pytest.raises(click.ClickException, match="too large"):
-        run_benchmark({**options, "threads": None, "json_path": str(path)}, measure, ["demo"])
-    assert read_rows(path) == [row]
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 def test_waiting_for_the_gpu_is_found() -> None:
@@ -164,18 +118,9 @@ def test_waiting_for_the_gpu_is_found() -> None:
 
 def test_precision(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     """Errors of the gradients: those of regularisers are float32's in every mode, the others grow with what is rounded."""
-    config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.008))
-    (tmp_path / "run").mkdir()
-    loop = TrainingRun(config, ImageDataset(tiny_data), tmp_path / "run", CPU)
-    supervise(loop)
-    options = [
-        f"--snapshot={loop.output.snapshot_path(loop.state.cur_nimg)}",
-        f"--data={tiny_data}",
-        "--batch=8",
-        "--batches=1",
-        "--device=cpu",
-    ]
-    result = CliRunner().invoke(precision.main, options)
+    run = train(tiny_config, tiny_data, tmp_path / "run", 0.008)
+    options = [f"--snapshot={run.output.snapshot_path(8)}", f"--data={tiny_data}", "--batch=8", "--batches=1"]
+    result = CliRunner().invoke(precision.main, [*options, "--device=cpu"])
     assert result.exit_code == 0, result.output
     names, _, *lines = [[word.strip() for word in line.split("|")[1:-1]] for line in result.output.splitlines()]
     found = {line[0]: dict(zip(names[1:], map(float, line[1:]), strict=True)) for line in lines}

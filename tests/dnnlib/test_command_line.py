@@ -51,11 +51,6 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(paint, list(arguments))
 
 
-def test_command_runs_and_shows_its_defaults() -> None:
-    assert call("--colour=red").output == "paint red\n"
-    assert "[default: blue]" in call("--help").output
-
-
 def test_errors_of_checks_are_one_line_unless_debugging() -> None:
     done = call("--colour=octarine")
     assert done.exit_code == 1

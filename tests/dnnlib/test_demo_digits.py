@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from dnnlib.sources.demo_digits import SPLITS, digits
 
@@ -30,27 +29,3 @@ def test_digits_are_whole(images: np.ndarray) -> None:
     border = np.ones((32, 32), bool)
     border[1:-1, 1:-1] = False
     assert all((image[border] == image[0, 0]).all() for image in images)
-
-
-def test_digits_stand_out_by_brightness(images: np.ndarray) -> None:
-    luma = images @ np.array([0.299, 0.587, 0.114])
-    contrast = np.abs(luma - luma[:, :1, :1]).max(axis=(1, 2))
-    assert contrast.min() > 80
-
-
-def _to_glyph(image: np.ndarray) -> np.ndarray:
-    """Return the digit without its outline, cut out and brought to one size, flat."""
-    luma = image @ np.array([0.299, 0.587, 0.114])
-    contrast = np.abs(luma - luma[0, 0])
-    rows, columns = np.nonzero(contrast > 0.6 * contrast.max())
-    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    cut = Image.fromarray((255 * contrast / contrast.max()).astype(np.uint8)).crop(box)
-    return np.asarray(cut.resize((12, 16)), dtype=np.float64).ravel()
-
-
-def test_digits_can_be_told_apart(images: np.ndarray) -> None:
-    """The nearest neighbour among other images, by shape alone, nearly always shows the same digit."""
-    known = [(_to_glyph(image), label) for image, label in digits("train", 2000)]
-    glyphs, labels = np.stack([glyph for glyph, _ in known]), np.array([label for _, label in known])
-    nearest = [np.abs(glyphs - _to_glyph(image)).sum(axis=1).argmin() for image in images[:200]]
-    assert (labels[nearest] == np.arange(200) % 10).mean() > 0.9

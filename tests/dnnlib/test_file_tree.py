@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from dnnlib.archive.file_tree import FileTree, natural_key
-from dnnlib.archive.zip_reader import ChangedError
 
 
 @pytest.fixture(params=["folder", "zip", "compressed zip"])
@@ -36,24 +35,6 @@ def test_names_and_contents(tree: FileTree) -> None:
     assert not tree.exists("c.txt")
 
 
-def test_pickle_reads_the_same(tree: FileTree) -> None:
-    tree.read("a.txt")
-    copy = pickle.loads(pickle.dumps(tree))
-    assert copy.read("b/2.txt") == tree.read("b/2.txt")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fork_gets_its_own_file_position(tree: FileTree) -> None:
-    expected = {name: tree.read(name) for name in tree.names()}
-    with tree.open("a.txt") as file:
-        child = os.fork()
-        if child == 0:
-            same = all(tree.read(name) == content for name, content in expected.items() for _ in range(20))
-            os._exit(0 if same else 1)
-        assert os.waitpid(child, 0)[1] == 0
-        assert file.read() == expected["a.txt"]
-
-
 def test_natural_order() -> None:
     names = ["img10.png", "img9.png", "a/x.png", "a10/x.png", "a9/x.png", "img010.png", "2.png", "10.png"]
     ordered = ["2.png", "10.png", "a/x.png", "a9/x.png", "a10/x.png", "img9.png", "img010.png", "img10.png"]
@@ -66,41 +47,9 @@ def test_bad_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK but no zip")
     with pytest.raises(ValueError, match=r"broken.zip is cut short or damaged"):
         FileTree(tmp_path / "broken.zip")
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_damaged_member_is_named(tmp_path: Path, method: int) -> None:
-    path = tmp_path / "d.zip"
-    with zipfile.ZipFile(path, "w", method) as archive:
-        archive.writestr("a.png", os.urandom(1000))
-    content = bytearray(path.read_bytes())
-    content[60:90] = bytes(30)
-    path.write_bytes(content)
-    tree = FileTree(path)
-    with pytest.raises(ValueError, match=r"^a.png in .* cannot be read: ."), tree.named_errors("a.png"):
-        tree.read("a.png")
-
-
-def test_zip_without_its_end_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "d.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.png", "content")
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(
-        ValueError, match=r"d.zip is a damaged zip file \(its end is missing\); copy or download it again"
-    ):
-        FileTree(path)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_named_pipes_keep_nobody_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="pipe is neither"):
-        os.mkfifo(tmp_path / "pipe")
-        FileTree(tmp_path / "pipe")
-    tree = FileTree(tmp_path)
-    with pytest.raises(ValueError, match=r"^a.png in .* is no ordinary file"), tree.named_errors("a.png"):
-        tree.read("a.png")
+    (tmp_path / "page.zip").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(ValueError, match=r"page.zip is a web page.*. A data set is a folder or a zip file"):
+        FileTree(tmp_path / "page.zip")
 
 
 def test_reading_is_bounded(tree: FileTree) -> None:
@@ -147,15 +96,6 @@ def test_clutter_is_skipped_and_counted(tmp_path: Path, kind: str) -> None:
     assert tree.clutter() == {kind: len(names) for kind, names in CLUTTER.items()}
 
 
-def test_gone_folder_is_noticed(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    tree = FileTree(tmp_path / "data")
-    tree.check()
-    (tmp_path / "data").rmdir()
-    with pytest.raises(ChangedError, match="data is gone; put it back"):
-        tree.check()
-
-
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "1.png").touch()
@@ -178,21 +118,3 @@ def test_unreadable_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"d.zip cannot be read: permission denied"):
         FileTree(tmp_path / "d.zip")
     (tmp_path / "data" / "sub").chmod(0o700)
-
-
-@pytest.mark.parametrize(
-    ("start", "kind"),
-    [
-        (b"", "empty"),
-        (b"Rar!\x1a\x07", "an archive"),
-        (b"7z\xbc\xaf", "an archive"),
-        (b"\x1f\x8b", "compressed"),
-        (b"\x89PNG", "an image"),
-        (b"<!DOCTYPE html>", "a web page"),
-        (b"version https://git-lfs.github.com", "a Git-LFS pointer"),
-    ],
-)
-def test_files_that_are_no_zip_are_named(tmp_path: Path, start: bytes, kind: str) -> None:
-    (tmp_path / "d.zip").write_bytes(start)
-    with pytest.raises(ValueError, match=f"d.zip is {kind}.*. A data set is a folder or a zip file"):
-        FileTree(tmp_path / "d.zip")

@@ -10,7 +10,6 @@ from dnnlib.images.codec import (
     FORMATS,
     SUFFIXES,
     Layout,
-    check_layout,
     common_layout,
     decode,
     encode_png,
@@ -34,14 +33,6 @@ def test_png_keeps_every_pixel(channels: int) -> None:
     data = encode_png(pixels)
     assert np.array_equal(decode(data), pixels)
     assert read_layout(io.BytesIO(data)) == Layout(6, 4, channels)
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "WEBP", "PPM"])
-def test_lossless_formats(file_format: str) -> None:
-    options = {"lossless": True} if file_format == "WEBP" else {}
-    data = _file(Image.fromarray(RGB), file_format, **options)
-    assert np.array_equal(decode(data), RGB)
-    assert read_layout(io.BytesIO(data)) == Layout(6, 4, 3)
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("P", 3), ("CMYK", 3)])
@@ -110,21 +101,6 @@ def test_alpha_that_hides_nothing_is_no_obstacle(mode: str) -> None:
     colours = np.asarray(image.convert("L" if mode == "LA" else "RGB"))
     assert np.array_equal(decode(data), colours.reshape(4, 6, channels))
     assert "alpha" not in read_kind(io.BytesIO(data)).mode
-
-
-@pytest.mark.parametrize(
-    ("content", "kind"),
-    [
-        (b"", "is empty"),
-        (b"\xff\x0a" + bytes(50), "a JPEG XL image"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "a JPEG XL image"),
-        (b"\0\0\0\x18ftypmp42" + bytes(50), "a video"),
-        (b"\0\0\0\x18ftypheic" + bytes(50), "a HEIC image"),
-    ],
-)
-def test_what_is_no_image_is_named(content: bytes, kind: str) -> None:
-    with pytest.raises(ValueError, match=kind):
-        read_layout(io.BytesIO(content))
 
 
 def test_windows_bitmap_without_header() -> None:
@@ -213,12 +189,6 @@ def test_common_layout() -> None:
     assert common_layout("ab", [Layout(6, 4, 1), Layout(4, 6, 3)], lambda old: Layout(2, 2, old.channels)).width == 2
 
 
-def test_check_layout() -> None:
-    check_layout(RGB, Layout(6, 4, 3))
-    with pytest.raises(ValueError, match="is 6x4 once decoded, not 4x6 RGB"):
-        check_layout(RGB, Layout(4, 6, 3))
-
-
 def test_cmyk_jpeg() -> None:
     image = Image.new("CMYK", (16, 16), (0, 200, 250, 10))
     assert abs(decode(_file(image, "JPEG")).astype(int) - np.asarray(image.convert("RGB"))).max() <= 4
@@ -251,9 +221,8 @@ def test_decoding_to_a_layout() -> None:
 
 
 def test_every_format_is_read_by_its_suffixes() -> None:
-    blocks = (
-        np.array([[[255, 0, 0], [0, 0, 255]], [[0, 128, 0], [255, 255, 255]]], np.uint8).repeat(16, 0).repeat(16, 1)
-    )
+    colours = np.array([[[255, 0, 0], [0, 0, 255]], [[0, 128, 0], [255, 255, 255]]], np.uint8)
+    blocks = colours.repeat(16, 0).repeat(16, 1)
     for file_format, suffixes in FORMATS.items():
         assert set(suffixes) <= set(SUFFIXES)
         pixels = decode(_file(Image.fromarray(blocks), file_format, quality=95))
@@ -308,6 +277,10 @@ def test_formats_without_grey_are_grey_if_their_channels_are_equal(file_format: 
 @pytest.mark.parametrize(
     ("start", "message"),
     [
+        (b"", "is empty"),
+        (b"\xff\x0a" + bytes(50), "is not an image but a JPEG XL image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "a JPEG XL image"),
+        (b"\0\0\0\x18ftypmp42" + bytes(50), "a video"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image; convert it to PNG or JPEG"),
         (b"\n<!DOCTYPE HTML><title>404</title>", "a web page; download the file again"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git-LFS pointer; fetch the file with git lfs pull"),
@@ -318,5 +291,6 @@ def test_formats_without_grey_are_grey_if_their_channels_are_equal(file_format: 
     ],
 )
 def test_other_files_under_the_name_of_an_image_are_recognised(start: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=f"is not an image but {message}"):
-        decode(start)
+    for read in (decode, lambda content: read_layout(io.BytesIO(content))):
+        with pytest.raises(ValueError, match=message):
+            read(start)

@@ -96,28 +96,6 @@ def test_bad_combinations(arguments: tuple[str, int | None, int | None], message
         ImageTransform(*arguments)
 
 
-def _celeba_face() -> np.ndarray:
-    rows, columns = np.indices((218, 178), dtype=np.uint8)
-    return np.stack([rows, columns, rows ^ columns], axis=2)
-
-
-def test_celeba_takes_the_square_of_128_around_89_121() -> None:
-    face = _celeba_face()
-    crop = face[121 - 64 : 121 + 64, 89 - 64 : 89 + 64]
-    assert np.array_equal(ImageTransform("celeba").apply(face), crop)
-    assert ImageTransform("celeba").output(Layout(178, 218, 3)) == Layout(128, 128, 3)
-    resized = ImageTransform("celeba", 64, 48).apply(face)
-    assert np.array_equal(resized, _resized(crop, 64, 48, Image.Resampling.LANCZOS))
-    assert ImageTransform("celeba", 130, 130).enlarges(Layout(178, 218, 3))
-    assert not ImageTransform("celeba", 64, 64).enlarges(Layout(178, 218, 3))
-
-
-@pytest.mark.parametrize("size", [(218, 178), (178, 217), (128, 128)])
-def test_celeba_refuses_other_sizes(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=rf"is {size[0]}x{size[1]}, but --transform=celeba is for .*178x218; use"):
-        ImageTransform("celeba").apply(_noise(*size))
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pad_puts_black_around_and_changes_no_pixel(channels: int) -> None:
     pixels = _noise(28, 27, channels)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from dnnlib.archive.label_table import Label
 from dnnlib.images.grid import Column, draw_grid
-from dnnlib.packing.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect_source, sample_columns
+from dnnlib.packing.inspection import NUM_ROWS, Inspection, inspect_source, sample_columns
 from dnnlib.packing.inspection_text import report
 from dnnlib.packing.packer import Result
 from dnnlib.sources.image_sources import open_source
@@ -65,13 +65,6 @@ def test_files_of_all_kinds_are_counted(tmp_path: Path, workers: int) -> None:
     assert sum(len(column.images) for column in sample_columns(found, ())) == 7
 
 
-def test_images_with_the_same_bytes_in_another_shape_are_not_alike() -> None:
-    flat = np.zeros((4, 9, 3), np.uint8)
-    shapes = [flat, flat.reshape(9, 4, 3), flat.reshape(6, 6, 3), flat.copy()]
-    found = _inspect(_source([ArrayImage(str(index), array) for index, array in enumerate(shapes)]))
-    assert found.repeated == [["0", "3"]]
-
-
 def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
     images = [image for label in (2, 0) for image in _arrays(50, label)]
     found = _inspect(_source(images, labelled=True, names=("cat", "dog", "owl")))
@@ -81,14 +74,6 @@ def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
         assert {image.label for image in chosen} == {label}
         assert max(int(image.origin.split()[1]) for image in chosen) > NUM_ROWS
     assert [column.heading for column in sample_columns(found, ("cat", "dog", "owl"))] == ["cat", "owl"]
-
-
-@pytest.mark.parametrize("count", [1, 5, 96, 500])
-def test_samples_without_classes_fill_columns(count: int) -> None:
-    columns = sample_columns(_inspect(_source(_arrays(count))), ())
-    assert sum(len(column.images) for column in columns) == min(count, NUM_ROWS * NUM_COLUMNS)
-    assert len(columns) == min(count, NUM_COLUMNS)
-    assert {column.heading for column in columns} == {""}
 
 
 def test_text_of_a_good_set() -> None:
@@ -110,12 +95,6 @@ def test_proposed_side_enlarges_few_images(sizes: dict[tuple[int, int], int], si
     text = _text(_source(images))
     assert "- images of 2 sizes" in text
     assert f"--source=X --dest=NEW.zip --transform=center-crop --width={side} --height={side}" in text
-
-
-def test_refusal_of_the_size_is_quoted_and_remedied() -> None:
-    text = _text(_source(_arrays(2, size=(300, 300))), refusal="they are too large")
-    assert "- they are too large" in text
-    assert "--width=256 --height=256" in text
 
 
 def test_grid_keeps_shapes_and_enlarges_whole_pixels() -> None:

@@ -78,21 +78,8 @@ def test_half_a_database_is_refused(database: Path, share: float) -> None:
         _open(database)
 
 
-@pytest.mark.parametrize(
-    ("place", "value"), [(16, b"\0"), (20, b"\xff"), (40, b"\x03"), (slice(0, None), b""), (slice(30, None), b"")]
-)
-def test_other_files_of_that_name_are_refused(database: Path, place: int | slice, value: bytes) -> None:
-    content = bytearray((database / "data.mdb").read_bytes())
-    content[place if isinstance(place, slice) else slice(place, place + 1)] = value
-    (database / "data.mdb").write_bytes(content)
-    with pytest.raises(ValueError, match=r"data.mdb (cannot be read|is damaged|is cut off)"):
-        _open(database)
-
-
 @pytest.mark.parametrize(("place", "value"), [(10, 1), (10, 4), (12, 255), (16, 255)])
-def test_damaged_index_is_an_error_and_not_the_end_of_the_process(
-    database: Path, place: int, value: int, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_index_is_an_error_and_not_the_end_of_the_process(database, place, value, capfd) -> None:
     content = bytearray((database / "data.mdb").read_bytes())
     page_bytes = int.from_bytes(content[40:44], "little")
     leaves = [start for start in range(2 * page_bytes, len(content), page_bytes) if content[start + 10] == 2]

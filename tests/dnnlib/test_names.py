@@ -35,24 +35,13 @@ def test_normal_name(spelled: str, normal: str) -> None:
 
 def test_text_is_printable() -> None:
     assert normal_text("cafe\u0301 \udcff\0") == "café %FF%00"
-    for text, shown in [
-        ("café 犬", "café 犬"),
-        ("a\nb", "a\\nb"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-        ("\udce9", "\\udce9"),
-    ]:
+    for text, shown in {"café 犬": "café 犬", "a\nb": "a\\nb", "\u202egnp": "\\u202egnp", "\udce9": "\\udce9"}.items():
         assert printable(text) == shown
-        assert printable(text).encode()
 
 
 def test_user_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    for text, path in [
-        ("~/x", "/home/me/x"),
-        ("~", "/home/me"),
-        ("~no-such-user/x", "~no-such-user/x"),
-        ("a~b", "a~b"),
-    ]:
+    for text, path in {"~/x": "/home/me/x", "~": "/home/me", "~no-one/x": "~no-one/x", "a~b": "a~b"}.items():
         assert user_path(text) == Path(path)
 
 
@@ -62,12 +51,8 @@ def test_names_of_any_bytes_are_packed_and_shown(tmp_path: Path, encoding: str) 
     for name in ("cat\n\x1b[31m", "dog\udcff", "cafe\u0301"):
         (source / name).mkdir(parents=True)
         (source / name / "1.png").write_bytes(encode_png(np.zeros((32, 32, 3), np.uint8)))
-    command = [
-        sys.executable,
-        Path(__file__).parents[2] / "dataset_tool.py",
-        f"--source={source}",
-        "--labels-from-folders",
-    ]
+    program = Path(__file__).parents[2] / "dataset_tool.py"
+    command = [sys.executable, program, f"--source={source}", "--labels-from-folders"]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     dest = tmp_path / "n\udce9w"
     for option in (f"--dest={dest}", "--inspect"):

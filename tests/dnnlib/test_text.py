@@ -14,16 +14,10 @@ def test_parse_int_list_refuses(text: str) -> None:
         parse_int_list(text)
 
 
-def test_parse_int_list_builds_no_list_that_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parse_int_list_builds_no_list_that_fills_the_memory() -> None:
     for text in ("0-10000000", "0-4294967295", "0-99999999999", "7,0-5999999,0-5999999"):
-        with pytest.raises(
-            ValueError, match=rf"^'{text}' has more than 10,000,000 numbers, the limit; write shorter ranges"
-        ):
+        with pytest.raises(ValueError, match=rf"^'{text}' has more than 10,000,000 numbers"):
             parse_int_list(text)
-    monkeypatch.setattr("dnnlib.text._MAX_NUMBERS", 10)
-    assert parse_int_list("10-18,7") == [*range(10, 19), 7]
-    with pytest.raises(ValueError, match="has more than 10 numbers"):
-        parse_int_list("10-18,7,7")
 
 
 @pytest.mark.parametrize(("text", "value"), [("128k", 128_000), ("50", 50), ("1.5m", 1_500_000), ("0.25K", 250)])

@@ -118,15 +118,6 @@ def test_errors_of_a_set_become_one_line(recorded: list[dict[str, object]], tmp_
         last.pixels(3, None)
 
 
-def test_set_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
-    for name in ("MNIST", "CIFAR10", "STL10"):
-        with pytest.raises(
-            ValueError, match=rf"{name} cannot be opened in {tmp_path}: .* or --download to fetch it there"
-        ):
-            _open(name, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("name", "split", "download", "message"),
     [

@@ -1,8 +1,5 @@
-import os
-import pickle
 import random
 import re
-import shutil
 import struct
 import warnings
 import zipfile
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 
 from dnnlib.archive.file_tree import FileTree
-from dnnlib.archive.zip_reader import ChangedError, ZipReader
+from dnnlib.archive.zip_reader import ZipReader
 from dnnlib.images.codec import encode_png
 from dnnlib.names import normal_text
 
@@ -37,25 +34,10 @@ def test_members_that_lead_outside_are_refused(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("other", ["é/1.png", "./é/1.png", "é//1.png", "é\\1.png", "e\u0301/./1.png"])
 def test_two_members_of_one_name_are_refused_and_both_shown(tmp_path: Path, other: str) -> None:
     path = _zip(tmp_path / "d.zip", ("é/1.png", b"old"), ("é/", b""), (zipfile.ZipInfo(other), b"new"))
-    with pytest.raises(
-        ValueError, match=r'd.zip has two members of one name: ".*1.png" and ".*1.png"; rename'
-    ) as raised:
+    with pytest.raises(ValueError, match=r'd.zip has two members of one name: ".*1.png" and ".*1.png"') as raised:
         ZipReader(path).members()
     first, second = re.findall('"(.*?)"', str(raised.value))
     assert normal_text(first) != normal_text(second) or other == "é/1.png"  # they look different
-
-
-def test_large_members_are_refused(tmp_path: Path) -> None:
-    path = _zip(tmp_path / "d.zip", ("a.png", bytes(100)))
-    content = bytearray(path.read_bytes())
-    struct.pack_into("<I", content, content.rindex(b"a.png") - 46 + 24, 3 * 2**30)  # unpacked size, in the table
-    path.write_bytes(content)
-    tree = FileTree(path)
-    with (
-        pytest.raises(ValueError, match=r"^a.png in .*d.zip has 3.0 GiB, more than the li"),
-        tree.named_errors("a.png"),
-    ):
-        tree.read("a.png")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -67,52 +49,6 @@ def test_contents(tmp_path: Path, method: int) -> None:
     reader = ZipReader(path)
     for name, content in members:
         assert reader.read(name) == reader.open(name).read() == content
-
-
-def test_removed_touched_and_copied_files_stay_readable(tmp_path: Path) -> None:
-    path = _zip(tmp_path / "d.zip", ("a", b"content"))
-    reader = ZipReader(path)
-    reader.members()
-    os.utime(path, (0, 0))
-    assert reader.read("a") == b"content"
-    shutil.copy(path, tmp_path / "copy")
-    os.replace(tmp_path / "copy", path)
-    reader.check()
-    assert reader.read("a") == b"content"
-    path.unlink()
-    assert reader.read("a") == b"content"
-    with pytest.raises(ChangedError, match=r"d.zip is gone"):
-        reader.check()
-
-
-def test_replaced_file_is_noticed_by_a_check_and_by_other_processes(tmp_path: Path) -> None:
-    path = _zip(tmp_path / "d.zip", ("a", b"content"))
-    tree = FileTree(path)
-    tree.names()
-    copy = pickle.loads(pickle.dumps(tree))
-    os.replace(_zip(tmp_path / "e.zip", ("a", b"another")), path)
-    assert tree.read("a") == b"content"  # through the handle that is open
-    for look in (tree.check, copy.names, lambda: copy.read("a")):
-        with pytest.raises(ChangedError, match=r"d.zip has been replaced since it was opened; put the original back"):
-            look()
-    path.unlink()
-    with pytest.raises(ChangedError, match=r"d.zip cannot be read: No such file"):
-        pickle.loads(pickle.dumps(copy)).names()
-
-
-def test_file_changed_in_place_is_noticed_at_once(tmp_path: Path) -> None:
-    path = _zip(tmp_path / "d.zip", ("a", b"content"))
-    reader = ZipReader(path)
-    reader.members()
-    original = path.read_bytes()
-    path.write_bytes(_zip(tmp_path / "e.zip", ("a", b"another")).read_bytes())
-    with pytest.raises(ChangedError, match="replaced since"):
-        reader.read("a")
-    path.write_bytes(original[:40])
-    with pytest.raises(ChangedError, match=r"damaged zip file .* It could be read before"):
-        reader.read("a")
-    path.write_bytes(original)
-    assert reader.read("a") == b"content"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -4,7 +4,8 @@ import functools
 
 import pytest
 import torch
-from recorded_networks import recorded_discriminator, relative_error
+from golden_data import relative_error
+from recorded_networks import recorded_discriminator
 from torch import Tensor, nn
 
 from training.losses.functions import generator_loss, r1_penalty

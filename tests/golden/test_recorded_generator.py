@@ -4,7 +4,8 @@ import functools
 
 import pytest
 import torch
-from recorded_networks import recorded_generator, relative_error
+from golden_data import relative_error
+from recorded_networks import recorded_generator
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 

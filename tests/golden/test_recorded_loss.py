@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from golden_data import load
-from recorded_networks import recorded_discriminator, recorded_generator, relative_error, tensors
+from golden_data import load, relative_error
+from recorded_networks import recorded_discriminator, recorded_generator, tensors
 from test_recorded_discriminator import published_parameter
 from test_recorded_generator import published_gradient
 from torch import Tensor

@@ -1,7 +1,6 @@
 """Shared by the tests of the Inception metrics: random weights, and one evaluation of the recorded images with them."""
 
 import json
-import warnings
 from pathlib import Path
 
 import inception_golden
@@ -10,7 +9,7 @@ import pytest
 import torch
 from golden_data import DATA
 from image_sets import FixedImages, GeneratedImages
-from inception_golden import NAMES, Evaluation, recorded_images
+from inception_golden import NAMES, Evaluation, recorded_images, save_archive
 from torch import Tensor
 
 from metrics import registry
@@ -76,14 +75,9 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), lambda real: None, spy)
         patch.setitem(registry.METRICS, "spy", rows)
         with pytest.warns(UserWarning, match="2048 features from only"):
-            results = registry.evaluate(
-                [*NAMES, "spy"],
-                real,
-                fake,
-                batch_size=32,
-                cache_folder=folder,
-                weights=Source({"inception": weights_file}),
-            )
+            weights = Source({"inception": weights_file})
+            names = [*NAMES, "spy"]
+            results = registry.evaluate(names, real, fake, batch_size=32, cache_folder=folder, weights=weights)
     detector, real_rows, fake_rows = seen[0]
     by_name = {result.metric: result for result in results}
     return Evaluation(by_name, real_rows, fake_rows, detector, (real.passes, fake.passes))
@@ -92,16 +86,5 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def archive_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random weights as a TorchScript archive with the names of inception-2015-12-05.pt."""
-    path = tmp_path_factory.mktemp("weights") / "random.pt"
-    root = torch.nn.Module()
-    for theirs, ours in torchscript_names().items():
-        *parents, leaf = theirs.split(".")
-        module = root
-        for name in parents:
-            if not hasattr(module, name):
-                module.add_module(name, torch.nn.Module())
-            module = module.get_submodule(name)
-        module.register_buffer(leaf, random_state[ours])
-    with warnings.catch_warnings(action="ignore"):
-        torch.jit.save(torch.jit.script(root), path)
-    return path
+    tensors = {theirs: random_state[ours] for theirs, ours in torchscript_names().items()}
+    return save_archive(tmp_path_factory.mktemp("weights") / "random.pt", tensors)

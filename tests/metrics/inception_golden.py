@@ -1,10 +1,13 @@
 """Recorded images, and random weights of the Inception network, the same on every machine, that they were seen with."""
 
 import hashlib
+import json
 import math
+import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +39,29 @@ def logits_of(evaluation: Evaluation) -> Tensor:
     """Class scores of the generated images."""
     assert isinstance(evaluation.detector.network, InceptionV3)
     return evaluation.detector.network.logits(evaluation.fake_rows)
+
+
+def save_archive(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    """Write a TorchScript archive with tensors of these dotted names."""
+    root = torch.nn.Module()
+    for name, tensor in tensors.items():
+        *parents, leaf = name.split(".")
+        module = root
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, torch.nn.Module())
+            module = module.get_submodule(parent)
+        module.register_buffer(leaf, tensor)
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(torch.jit.script(root), path)
+    return path
+
+
+def recorded_features(case: str) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Real and generated features, and the values that other programs have for them."""
+    values = json.loads((DATA / "metrics/features_v1.json").read_text())
+    with np.load(DATA / "metrics/features_v1.npz") as archive:
+        return torch.from_numpy(archive[f"{case}_real"]), torch.from_numpy(archive[f"{case}_gen"]), values
 
 
 def recorded_images(which: str) -> Tensor:

@@ -3,7 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from dinov2_tiny import SIZES, state_of
@@ -12,6 +11,7 @@ from inception_golden import recorded_images
 
 from dnnlib.files import file_sha256
 from metrics.detectors import full_precision
+from metrics.distances.frechet import frechet_distance
 from metrics.distances.kernel import kernel_distance
 from metrics.families import dinov2 as dinov2_metrics
 from metrics.networks.dinov2 import load_dinov2
@@ -37,23 +37,13 @@ def weights_file(tmp_path: Path) -> Path:
 
 def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> None:
     real, fake = recorded_images("a"), recorded_images("b")[:60]
-    fd, kd = evaluate(
-        NAMES,
-        FixedImages(real),
-        GeneratedImages(fake),
-        batch_size=25,
-        cache_folder=tmp_path / "cache",
-        weights=Source({"dinov2": weights_file}),
-    )
+    options = {"batch_size": 25, "cache_folder": tmp_path / "cache", "weights": Source({"dinov2": weights_file})}
+    fd, kd = evaluate(NAMES, FixedImages(real), GeneratedImages(fake), **options)
     network = load_dinov2(weights_file, TINY)
     with full_precision():
-        x, y = network(real).double().numpy(), network(fake).double().numpy()
-    cov_x, cov_y = np.cov(x.T), np.cov(y.T)  # ddof 1
-    trace_of_root = np.sqrt(np.linalg.eigvals(cov_x @ cov_y).astype(complex)).real.sum()
-    expected = np.square(x.mean(axis=0) - y.mean(axis=0)).sum() + np.trace(cov_x + cov_y) - 2 * trace_of_root
-    assert fd.value == pytest.approx(expected, rel=1e-5)
-    mean, std = kernel_distance(torch.from_numpy(y), torch.from_numpy(x))
-    assert (kd.value, kd.details["std"]) == pytest.approx((mean, std), rel=1e-4)
+        x, y = network(real).double(), network(fake).double()
+    assert fd.value == pytest.approx(frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov()), rel=1e-5)
+    assert (kd.value, kd.details["std"]) == pytest.approx(kernel_distance(y, x), rel=1e-4)
     assert fd.settings == {"ddof": 1} and kd.settings["subset_size"] == 60
     for result in (fd, kd):
         assert result.detector == "dinov2_vitl14" and result.resize == "bicubic_antialias_16"

@@ -40,16 +40,6 @@ def record_of(detector: Detector, real: FixedImages, folder: Path) -> FeatureRec
     return records_of(detector, real, folder, (real.count, Keep.MOMENTS))[0]
 
 
-def test_record_keeps_rows_classes_and_moments_of_the_first_images() -> None:
-    rows, classes = torch.randn(10, 3), torch.arange(10)
-    record = FeatureRecord(dim=3, count=7, keep=Keep.MOMENTS | Keep.ROWS)
-    for start in (0, 4, 8):
-        record.append(rows[start : start + 4], classes[start : start + 4], start)
-    assert torch.equal(record.rows, rows[:7])
-    assert record.classes is not None and record.classes.tolist() == list(range(7))
-    torch.testing.assert_close(record.moments.mean, rows[:7].double().mean(dim=0))
-
-
 def test_halves_part_a_sorted_and_an_alternating_set_evenly() -> None:
     for classes in (torch.arange(1000) // 500, torch.arange(1000) % 2):
         record = FeatureRecord(dim=1, count=1000)

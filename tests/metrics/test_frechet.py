@@ -85,16 +85,3 @@ def test_few_rows_warn() -> None:
         moments_distance(moments_of(rows), moments_of(rows[:8]), ddof=1)
     with warnings.catch_warnings(action="error"):
         moments_distance(moments_of(rows), moments_of(rows[:9]), ddof=1)
-
-
-def test_wrong_use_is_refused() -> None:
-    moments = FeatureMoments(4)
-    with pytest.raises(ValueError, match=r"\[3, 5\]"):
-        moments.append(torch.zeros(3, 5))
-    with pytest.raises(ValueError, match="no mean"):
-        _ = moments.mean
-    moments.append(torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="1 rows"):
-        moments.covariance(1)
-    with pytest.raises(ValueError, match="4 and of 5"):
-        moments.merge(FeatureMoments(5))

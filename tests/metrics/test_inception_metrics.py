@@ -1,35 +1,24 @@
 """FID, KID and Inception score of recorded images against the values that other programs have for them."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from image_sets import FixedImages, GeneratedImages
+from image_sets import write_pixels
 from inception_golden import NAMES, Evaluation, logits_of, recorded_images
 from torch import Tensor
 
 import calc_metrics
-from dnnlib.archive.writer import write_dataset
 from dnnlib.files import file_sha256
-from dnnlib.images.codec import encode_png
 from metrics import registry
 from metrics.detectors import Detector
-from metrics.distances.frechet import FeatureMoments, moments_distance
 from metrics.distances.inception_score import inception_score
 from metrics.distances.kernel import kernel_distance, mean_discrepancy
-from metrics.registry import evaluate, find, parse_names, uses_flipped
 
 pytestmark = pytest.mark.filterwarnings("ignore:a Frechet distance")
-
-
-def moments(rows: Tensor) -> FeatureMoments:
-    found = FeatureMoments(rows.shape[1])
-    found.append(rows)
-    return found
 
 
 def distance_of_few(a: np.ndarray, b: np.ndarray) -> float:
@@ -109,56 +98,9 @@ def few_numbers(monkeypatch: pytest.MonkeyPatch) -> FewNumbers:
     return network
 
 
-def test_fid_without_full_looks_at_the_first_as_trained(few_numbers, tmp_path, monkeypatch):
-    images = recorded_images("a")
-    real = FixedImages(images, content_hash="a")
-    flipped = FixedImages(torch.cat([images, images.flip(3)]), content_hash="a and flipped")
-    fake = GeneratedImages(recorded_images("b"))
-
-    def run(*names: str) -> dict[str, tuple[int, float]]:
-        results = evaluate(names, real, fake, real_as_trained=flipped, cache_folder=tmp_path)
-        return {result.metric: (result.num_real, result.value) for result in results}
-
-    both = run("fid64", "fid64_full")
-    assert (both["fid64"][0], both["fid64_full"][0]) == (128, 64)
-    expected = moments_distance(moments(few_numbers(flipped.images)), moments(few_numbers(fake.images)), ddof=0)
-    assert both["fid64"][1] == pytest.approx(expected, rel=1e-9)
-    use = registry.METRICS["fid50k"].real
-    assert use is not None and use.max_count == 50_000
-    assert uses_flipped(["fid5k"]) and not uses_flipped(["fid5k_full", "is5k"])
-
-
-def test_real_set_may_be_cut_short(few_numbers: FewNumbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = registry.get("fid64_full")
-    assert metric.real is not None
-    monkeypatch.setitem(registry.METRICS, "first", replace(metric, real=replace(metric.real, max_count=30)))
-    real, fake = FixedImages(recorded_images("a")), GeneratedImages(recorded_images("b"))
-    (result,) = evaluate(["first"], real, fake, batch_size=16, cache_folder=tmp_path)
-    expected = moments_distance(moments(few_numbers(real.images[:30])), moments(few_numbers(fake.images)), ddof=0)
-    assert result.num_real == 30 and result.value == pytest.approx(expected, rel=1e-9)
-    expected = moments_distance(moments(few_numbers(real.images[:30])), moments(few_numbers(fake.images)), ddof=0)
-    assert result.value == pytest.approx(expected, rel=1e-9)
-
-
-def test_names_have_any_number() -> None:
-    names = ["fid50k_full", "fid96_full", "is10k", "kid1k_full", "fid5k"]
-    assert parse_names(",".join(names)) == names
-    assert [registry.get(name).num_gen for name in names] == [50_000, 96, 10_000, 1000, 5000]
-    assert "96 generated" in registry.get("fid96_full").definition
-    for name in ("fid", "fid0_full", "fid05k_full", "fid5K_full", "is5k_full", "kid5k", "afid5k"):
-        assert find(name) is None
-    with pytest.raises(ValueError, match="the largest number is 10000000"):
-        parse_names("fid99999999999999999999k_full")
-    for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10}.items():
-        with pytest.raises(ValueError, match=f"{name} stands for . generated images; the least number is {least}"):
-            parse_names(name)
-
-
 def test_calc_metrics_with_a_weights_file(archive_file: Path, tmp_path: Path, recorded: dict[str, np.ndarray]) -> None:
     for which, count in (("a", 3), ("b", 10)):
-        with write_dataset(tmp_path / f"{which}.zip") as writer:
-            for pixels in recorded_images(which)[:count].permute(0, 2, 3, 1).numpy():
-                writer.add(encode_png(np.ascontiguousarray(pixels)), None)
+        write_pixels(tmp_path / f"{which}.zip", recorded_images(which)[:count].permute(0, 2, 3, 1))
     options = [f"--images={tmp_path / 'b.zip'}", f"--data={tmp_path / 'a.zip'}", "--metrics=fid3_full,is10"]
     options += ["--device=cpu", "--offline", f"--outdir={tmp_path}", f"--cache={tmp_path / 'cache'}"]
     result = CliRunner().invoke(calc_metrics.main, [*options, f"--detector={archive_file}"])
@@ -171,11 +113,3 @@ def test_calc_metrics_with_a_weights_file(archive_file: Path, tmp_path: Path, re
     assert distance["value"] == pytest.approx(distance_of_few(*features), rel=1e-4)
     assert (distance["num_real"], distance["num_gen"]) == (3, 3)
     assert distance["detector_digest"] == score["detector_digest"] == file_sha256(archive_file)
-
-
-def test_a_single_real_image_is_refused() -> None:
-    real = FixedImages(recorded_images("a")[:1])
-    for name in ("fid5k_full", "fid5k", "kid5k_full"):
-        with pytest.raises(ValueError, match="has 1 images"):
-            registry.check_suitable([name], real)
-    registry.check_suitable(["is5k"], real)

@@ -51,10 +51,7 @@ def test_other_networks_are_refused(small_state: dict[str, Tensor], tmp_path: Pa
     assert same(read_inception(save(tmp_path, small_state)), small_state)
     nan = torch.full_like(small_state[SHAPES], float("nan"))
     for state, message in (
-        (
-            {k: v for k, v in small_state.items() if k != SHAPES},
-            rf"of 566 tensors expected it has 565; it lacks '{SHAPES}'",
-        ),
+        ({k: v for k, v in small_state.items() if k != SHAPES}, rf"it has 565; it lacks '{SHAPES}'"),
         ({**small_state, "AuxLogits.fc.bias": torch.zeros(2)}, "also has 'AuxLogits.fc.bias'"),
         ({**small_state, 5: torch.zeros(2)}, "also has 5"),
         ({**small_state, SHAPES: torch.zeros(128, 128, 7, 1)}, rf"{SHAPES} is torch.float32 \[128, 128, 7, 1\], not"),
@@ -66,16 +63,6 @@ def test_other_networks_are_refused(small_state: dict[str, Tensor], tmp_path: Pa
     ):
         with pytest.raises(ValueError, match=message):
             read_inception(save(tmp_path, state))
-
-
-@pytest.mark.parametrize("layout", ["pth", "pt"])
-def test_truncated_files_are_refused(layout: str, weights_file: Path, archive_file: Path, tmp_path: Path) -> None:
-    whole = {"pth": weights_file, "pt": archive_file}[layout]
-    path = tmp_path / whole.name
-    with open(whole, "rb") as file:
-        path.write_bytes(file.read(1_000_000))
-    with pytest.raises(ValueError, match=rf"{path.name} \(1,000,000 bytes\) is not a file of weights, or damaged"):
-        read_inception(path)
 
 
 def test_archive_of_another_network_is_refused(tmp_path: Path) -> None:

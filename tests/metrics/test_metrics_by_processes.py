@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_sets import write_pixels
 from inception_golden import recorded_images
 
-from dnnlib.archive.writer import write_dataset
-from dnnlib.images.codec import encode_png
 from metrics.detectors import Detector
 from metrics.features import Keep, RealRequest, real_features
 from metrics.images import no_progress
@@ -38,16 +37,8 @@ def rows(folder: Path, metric: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / f"metric-{metric}.jsonl").read_text().splitlines()]
 
 
-def write_images(path: Path, images: np.ndarray) -> Path:
-    """Pack images, uint8 [n, height, width, 3], as a data set."""
-    with write_dataset(path) as writer:
-        for pixels in images:
-            writer.add(encode_png(np.ascontiguousarray(pixels)), None)
-    return path
-
-
 def write_noise(path: Path, count: int, seed: int) -> Path:
-    return write_images(path, np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
+    return write_pixels(path, np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
 
 
 class RealImagesOfOne:
@@ -81,9 +72,7 @@ def test_two_processes_and_the_cache(tmp_path: Path) -> None:
     assert "From the cache" not in calc_metrics(tmp_path / "one", RANDCONV, *options)
     calc_metrics(tmp_path / "two", RANDCONV, *options, "--gpus=2")
     (one,), (two,) = rows(tmp_path / "one", RANDCONV), rows(tmp_path / "two", RANDCONV)
-    assert two["value"] == pytest.approx(one["value"], rel=1e-9) and two["floor"] == pytest.approx(
-        one["floor"], rel=1e-9
-    )
+    assert (two["value"], two["floor"]) == pytest.approx((one["value"], one["floor"]), rel=1e-9)
     real.unlink()
     write_noise(real, 300, 2)
     output = calc_metrics(tmp_path / "one", RANDCONV, *options)
@@ -97,7 +86,7 @@ def test_two_processes_and_the_cache(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_inception_metrics_with_one_process_and_two(weights_file: Path, tmp_path: Path) -> None:
     for which in ("a", "b"):
-        write_images(tmp_path / f"{which}.zip", recorded_images(which).permute(0, 2, 3, 1).numpy())
+        write_pixels(tmp_path / f"{which}.zip", recorded_images(which).permute(0, 2, 3, 1))
     options = [f"--data={tmp_path / 'a.zip'}", f"--images={tmp_path / 'b.zip'}", f"--detector={weights_file}"]
     for gpus in ("1", "2"):
         calc_metrics(tmp_path / gpus, ",".join(INCEPTION), *options, "--batch=16", f"--gpus={gpus}")

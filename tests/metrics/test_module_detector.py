@@ -4,7 +4,6 @@ import shutil
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from image_sets import FixedImages, GeneratedImages
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from dnnlib.files import file_sha256
 from metrics import registry
 from metrics.detectors import BuildContext, Detector, full_precision
+from metrics.distances.frechet import frechet_distance
 from metrics.distances.kernel import kernel_distance
 from metrics.families.module import build_module, prepare_module
 from metrics.images import no_progress
@@ -114,6 +114,8 @@ class HalfPrecision(nn.Module):
 
 
 def test_files_that_are_no_program_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give --detector-module=FILE"):
+        prepare_module(Source())
     with pytest.raises(ValueError, match=r"--detector-module=.*none\.pt: there is no such file"):
         open_on_cpu(tmp_path / "none.pt")
     torch.save(Colours().state_dict(), tmp_path / "state.pt")
@@ -149,31 +151,14 @@ def test_an_exported_program_needs_a_dynamic_batch(files: dict[str, Path]) -> No
 def test_distances_follow_from_the_features(files: dict[str, Path], tmp_path: Path) -> None:
     weights = Source({"module": files["script"]})
     prepare_module(weights)
-    fd, kd = registry.evaluate(
-        ["fd_module_60_full", "kd_module_60_full"],
-        FixedImages(recorded_images("a")),
-        GeneratedImages(recorded_images("b")[:60]),
-        batch_size=59,
-        cache_folder=tmp_path,
-        weights=weights,
-    )
+    names, real, fake = ["fd_module_60_full", "kd_module_60_full"], recorded_images("a"), recorded_images("b")[:60]
+    options = {"batch_size": 59, "cache_folder": tmp_path, "weights": weights}
+    fd, kd = registry.evaluate(names, FixedImages(real), GeneratedImages(fake), **options)
     with torch.no_grad():
-        x, y = (Colours().eval()(recorded_images(which)).double() for which in "ab")
-    y = y[:60]
-    cov_x, cov_y = np.cov(x.T), np.cov(y.T)
-    trace_of_root = np.sqrt(np.linalg.eigvals(cov_x @ cov_y).real.clip(0)).sum()
-    of_means = (x.mean(dim=0) - y.mean(dim=0)).square().sum().item()
-    assert fd.value == pytest.approx(of_means + np.trace(cov_x + cov_y) - 2 * trace_of_root, rel=1e-4)
+        x, y = (Colours().eval()(images).double() for images in (real, fake))
+    assert fd.value == pytest.approx(frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov()), rel=1e-4)
     assert fd.floor is not None and fd.floor > 0
     assert kd.value == pytest.approx(kernel_distance(y, x)[0], rel=1e-4)
     for result in (fd, kd):
         assert result.detector == "module:colours.pt" and result.detector_digest == file_sha256(files["script"])
         assert result.resize == "own" and not result.comparable_to_published
-
-
-def test_the_option_is_asked_for(tmp_path: Path) -> None:
-    context = BuildContext(FixedImages(recorded_images("a")), CPU, tmp_path, Source(), no_progress)
-    with pytest.raises(ValueError, match="give --detector-module=FILE"):
-        build_module(context)
-    with pytest.raises(ValueError, match="give --detector-module=FILE"):
-        prepare_module(Source())

@@ -1,16 +1,13 @@
 """Precision and recall, density and coverage as metrics: values, names, settings, and the detector's weights."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import vgg_golden
-from golden_data import DATA
 from image_sets import FixedImages
-from inception_golden import Evaluation
+from inception_golden import Evaluation, recorded_features
 from torch import Tensor
 
 from dnnlib.files import file_sha256
@@ -21,9 +18,8 @@ from metrics.families.neighbours import (
     measure_density_coverage,
     measure_precision_recall,
 )
-from metrics.features import Keep
 from metrics.images import no_progress
-from metrics.metric import Inputs, RealUse
+from metrics.metric import Inputs
 from metrics.weights.published import VGG16, Source
 
 CPU = torch.device("cpu")
@@ -37,19 +33,17 @@ def inputs(real: Tensor, fake: Tensor) -> Inputs:
 
 
 def test_values_are_the_recorded_ones() -> None:
-    values = json.loads((DATA / "metrics/features_v1.json").read_text())
-    with np.load(DATA / "metrics/features_v1.npz") as archive:
-        both = inputs(torch.from_numpy(archive["full_real"]), torch.from_numpy(archive["full_gen"]))
-    measurement = measure_precision_recall(both)
-    expected = {name: values[f"full.prdc.k3_{name}"] for name in ("precision", "recall")}
-    assert measurement.details == pytest.approx(expected, rel=1e-12)
-    assert measurement.value == measurement.details["precision"] != measurement.details["recall"]
-    assert measurement.settings == {"k": 3, "edge_included": True, "max_real": 200_000, "distances": "float64"}
-    measurement = measure_density_coverage(both)
-    expected = {name: values[f"full.prdc.k5_{name}"] for name in ("density", "coverage")}
-    assert measurement.details == pytest.approx(expected, rel=1e-12)
-    assert measurement.value == measurement.details["coverage"] != measurement.details["density"]
-    assert measurement.settings == {"k": 5, "edge_included": True, "max_real": 10_000, "distances": "float64"}
+    real, fake, values = recorded_features("full")
+    both = inputs(real, fake)
+    for measure, k, main, other, max_real in (
+        (measure_precision_recall, 3, "precision", "recall", 200_000),
+        (measure_density_coverage, 5, "coverage", "density", 10_000),
+    ):
+        measurement = measure(both)
+        expected = {name: values[f"full.prdc.k{k}_{name}"] for name in (main, other)}
+        assert measurement.details == pytest.approx(expected, rel=1e-12)
+        assert measurement.value == measurement.details[main] != measurement.details[other]
+        assert measurement.settings == {"k": k, "edge_included": True, "max_real": max_real, "distances": "float64"}
 
 
 def test_values_of_images_are_the_peers(evaluation: Evaluation, peers: dict[str, float]) -> None:
@@ -61,16 +55,6 @@ def test_values_of_images_are_the_peers(evaluation: Evaluation, peers: dict[str,
     for peer in ("prdc.k3", "exact.pr3"):
         details = measure_precision_recall(both).details
         assert details == {"precision": peers[f"{peer}_precision"], "recall": peers[f"{peer}_recall"]}
-
-
-def test_names() -> None:
-    (name, first), (other_name, other) = PRECISION_RECALL.standard(), DENSITY_COVERAGE.standard()
-    assert (name, first.num_gen, other_name, other.num_gen) == ("pr50k3_full", 50_000, "dc10k5_full", 10_000)
-    assert first.real == RealUse(Keep.ROWS, max_count=200_000) and other.real == RealUse(Keep.ROWS, max_count=10_000)
-    assert first.higher_is_better and other.higher_is_better
-    found = PRECISION_RECALL.find("pr5k3_full"), PRECISION_RECALL.find("pr43_full"), DENSITY_COVERAGE.find("dc965_full")
-    assert [metric and metric.num_gen for metric in found] == [5000, 4, 96]
-    assert PRECISION_RECALL.find("pr50k5_full") is None
 
 
 def test_the_detector_is_built_from_its_file(tmp_path: Path) -> None:

@@ -1,24 +1,15 @@
 """Precision, recall, density and coverage against recorded values of other programs and against their definition."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from golden_data import DATA
+from inception_golden import recorded_features
 from torch import Tensor
 
 from metrics.distances import neighbours
 from metrics.distances.neighbours import density_coverage, precision_recall
 
 CPU = torch.device("cpu")
-
-
-def recorded(case: str) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Real and generated features, and the values."""
-    values = json.loads((DATA / "metrics/features_v1.json").read_text())
-    with np.load(DATA / "metrics/features_v1.npz") as archive:
-        return torch.from_numpy(archive[f"{case}_real"]), torch.from_numpy(archive[f"{case}_gen"]), values
 
 
 def measured(real: Tensor, fake: Tensor, k: int, device: torch.device = CPU) -> dict[str, float]:
@@ -47,7 +38,7 @@ def by_definition(real: Tensor, fake: Tensor, k: int, is_strict: bool = False) -
 @pytest.mark.parametrize("case", ["full", "lowrank"])
 @pytest.mark.parametrize("k", [3, 5])
 def test_counts_are_those_of_other_programs(case: str, k: int) -> None:
-    real, fake, values = recorded(case)
+    real, fake, values = recorded_features(case)
     found = measured(real, fake, k)
     counts = {"precision": len(fake), "recall": len(real), "density": k * len(fake), "coverage": len(real)}
     for name, count in counts.items():
@@ -88,32 +79,10 @@ def test_a_collapsed_generator() -> None:
     assert measured(fake, fake, 3) == {"precision": 1, "recall": 1, "density": 20 / 3, "coverage": 1}
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 7, 40, 300])
-def test_blocks_do_not_change_a_count(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, fake, _ = recorded("lowrank")
-    expected = measured(real, fake, 5)
-    monkeypatch.setattr(neighbours, "_ROWS_AT_ONCE", rows_at_once)
-    assert measured(real, fake, 5) == expected
-
-
-def test_too_few_rows_are_refused() -> None:
-    rows = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    assert measured(rows, rows, 3) == {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}
-    with pytest.raises(ValueError, match="4 rows of real features are too few for neighbour 4 of each; it takes 5"):
-        precision_recall(rows, rows, 4, CPU)
-    with pytest.raises(ValueError, match="3 rows of generated features are too few"):
-        precision_recall(rows, rows[:3], 3, CPU)
-    with pytest.raises(ValueError, match="3 rows of real features are too few"):
-        density_coverage(rows[:3], rows, 3, CPU)
-    assert density_coverage(rows, rows[:1], 3, CPU)[0] > 0
-    with pytest.raises(ValueError, match="no generated features"):
-        density_coverage(rows, rows[:0], 3, CPU)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 def test_counts_on_a_gpu() -> None:
-    real, fake, _ = recorded("full")
+    real, fake, _ = recorded_features("full")
     assert measured(real, fake, 3, torch.device("cuda")) == measured(real, fake, 3)
     rows = torch.randn(2500, 4096, generator=torch.Generator().manual_seed(0)) + 10
     expected = {"precision": 1, "recall": 1, "density": 4 / 3, "coverage": 1}

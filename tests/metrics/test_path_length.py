@@ -17,8 +17,7 @@ from metrics.families.path_length import (
     build_path_length,
     trimmed,
 )
-from metrics.features import Keep
-from metrics.images import EPSILON, Sample, no_progress
+from metrics.images import EPSILON, no_progress
 from metrics.weights.published import LPIPS, VGG16, MissingWeights, Source
 
 CPU = torch.device("cpu")
@@ -80,17 +79,6 @@ def test_the_extreme_pairs_are_left_out() -> None:
         assert trimmed(skewed)[0] != pytest.approx(np.mean(np.square(np.arange(float(first), float(last)))), rel=1e-5)
     assert trimmed(torch.tensor([3.0, 3.0])) == (3.0, 0.0)
     assert trimmed(torch.tensor([1.0, 2.0]))[0] == 1.5
-
-
-def test_names() -> None:
-    (family,) = FAMILIES
-    name, metric = family.standard()
-    assert (name, metric.num_gen, metric.sample, metric.keep) == ("ppl2_wend", 50_000, Sample.PAIRS, Keep.ROWS)
-    assert metric.real is None and metric.detector in DETECTORS and "50,000 pairs" in metric.definition
-    found = family.find("ppl2_96_wend")
-    assert found is not None and found.num_gen == 96 and family.find("ppl2_wend") is None
-    with pytest.raises(ValueError, match="stands for 1 generated images; the least number is 2"):
-        family.find("ppl2_1_wend")
 
 
 def test_small_images_are_refused() -> None:

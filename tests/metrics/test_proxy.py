@@ -88,24 +88,11 @@ def test_random_convolutions_order_distortions(randconv: Detector, digits: tuple
     assert distance(randconv, real, images[classes < 3]) > 2 * distance(randconv, real, images[::3])
 
 
-def test_floor_is_the_distance_of_two_halves(randconv: Detector, digits: tuple[Tensor, Tensor]) -> None:
-    real, fake = record_of(randconv, digits[0]), record_of(randconv, noisy(digits[0], 60))
-    measured = proxy.measure_distance(Inputs(randconv, CPU, real=real, fake=fake))
-    assert measured.floor is not None and 0 < measured.floor < 0.1 * measured.value
-    assert measured.floor == pytest.approx(proxy.moments_distance(*real.halves, ddof=1))
-
-
 @pytest.mark.parametrize("network", [RandomConvolutions(CPU), ImageClassifier(10).eval()])
 def test_any_size_and_grey_images(network: RandomConvolutions | ImageClassifier) -> None:
     for height, width in [(8, 8), (12, 9), (48, 48), (33, 64)]:
         grey = torch.randint(0, 256, [2, 1, height, width], dtype=torch.uint8)
         assert torch.equal(network(grey), network(grey.expand(-1, 3, -1, -1))) and network(grey).isfinite().all()
-
-
-def test_large_images_are_averaged() -> None:
-    small = torch.randint(0, 256, [2, 3, 32, 32], dtype=torch.uint8)
-    large = small.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    assert torch.equal(image_classifier.shrink(large), small)
 
 
 def test_training_is_seeded_and_leaves_the_random_state(digits: tuple[Tensor, Tensor]) -> None:

@@ -12,21 +12,9 @@ from PIL import Image
 from metrics.weights.state_files import read_state
 
 
-def image(path: Path) -> None:
-    Image.new("RGB", (16, 16)).save(path, "png")
-
-
-def network(path: Path) -> None:
-    torch.save(torch.nn.Linear(2, 2), path)
-
-
 def other_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("image.png", "x")
-
-
-def number(path: Path) -> None:
-    path.write_bytes(pickle.dumps(5, protocol=2))
 
 
 def cut(length: int, is_zip: bool) -> Callable[[Path], None]:
@@ -39,15 +27,19 @@ def cut(length: int, is_zip: bool) -> Callable[[Path], None]:
     return write
 
 
-@pytest.mark.parametrize(
-    "write", [image, other_zip, network, number, Path.touch, cut(40_000, True), cut(40_000, False)]
-)
+OTHERS: list[Callable[[Path], object]] = [
+    Path.touch, other_zip, cut(40_000, True), cut(40_000, False),
+    lambda path: Image.new("RGB", (16, 16)).save(path, "png"),
+    lambda path: torch.save(torch.nn.Linear(2, 2), path),
+    lambda path: path.write_bytes(pickle.dumps(5, protocol=2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("write", OTHERS)
 def test_other_files_are_refused_without_torchs_advice(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "weights.pth"
     write(path)
-    with pytest.raises(
-        ValueError, match=r"weights\.pth \([0-9,]+ bytes\) is not a file of weights, or damaged"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"weights\.pth .* is not a file of weights, or damaged") as caught:
         read_state(path)
     message = str(caught.value)
     assert "\n" not in message and "weights_only" not in message and "trust" not in message

@@ -1,12 +1,12 @@
 """Reading the weights of VGG16: torchvision's layout, archives of unknown names, and everything that must be refused."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 import vgg_golden
+from inception_golden import save_archive
 from torch import Tensor
 
 from metrics.networks import vgg16_weights
@@ -19,22 +19,6 @@ CONVOLUTIONS = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # of torchvisio
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
     return vgg_golden.small_state()
-
-
-def archive(folder: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """Write a TorchScript archive with tensors of these dotted names."""
-    root = torch.nn.Module()
-    for name, tensor in tensors.items():
-        *parents, leaf = name.split(".")
-        module = root
-        for parent in parents:
-            if not hasattr(module, parent):
-                module.add_module(parent, torch.nn.Module())
-            module = module.get_submodule(parent)
-        module.register_buffer(leaf, tensor)
-    with warnings.catch_warnings(action="ignore"):
-        torch.jit.save(torch.jit.script(root), folder / "weights.pt")
-    return folder / "weights.pt"
 
 
 def renamed(state: Mapping[str, Tensor], convolution: str, layer: str, leaf: str = "{}") -> dict[str, Tensor]:
@@ -56,9 +40,7 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 
 def test_torchvisions_layout(state: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(
-        state, tmp_path / "weights.pth", _use_new_zipfile_serialization=False
-    )  # torchvision's file is of this kind
+    torch.save(state, tmp_path / "weights.pth", _use_new_zipfile_serialization=False)  # as torchvision's file
     network = load_vgg16(tmp_path / "weights.pth")
     assert same(network.state_dict(), state)
     assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
@@ -68,22 +50,21 @@ def test_torchvisions_layout(state: dict[str, Tensor], tmp_path: Path) -> None:
 def test_archives_are_mapped_by_shape_and_natural_order(names, state, tmp_path):
     tensors = renamed(state, *names) if names else state  # None = torchvision's own names
     lpips = {f"lpips{i}.weight": torch.rand(1, size, 1, 1) for i, size in enumerate((64, 128, 256, 512, 512))}
-    path = archive(tmp_path, {**tensors, **lpips})
+    path = save_archive(tmp_path / "weights.pt", {**tensors, **lpips})
     assert same(read_vgg16(path), state)
     assert not is_proven(Weights(path, "", is_published=True))  # not tried on the published archive
 
 
 def test_archives_that_leave_a_doubt_are_refused(state, tmp_path, monkeypatch):
-    path = archive(tmp_path, {"weight": torch.zeros(2)})  # in place of many archives of half a gigabyte
+    path = save_archive(
+        tmp_path / "weights.pt", {"weight": torch.zeros(2)}
+    )  # in place of many archives of half a gigabyte
     tensors = renamed(state, "conv{}", "fc{}", ".{}")
     exchanged = {**tensors, "conv1.weight": tensors["conv2.weight"], "conv2.weight": tensors["conv1.weight"]}
     for case, message in (
         ({k: v for k, v in tensors.items() if k != "conv5.bias"}, r"it lacks 'features\.10\.bias'"),
         ({k: v for k, v in tensors.items() if not k.startswith("fc3")}, r"it lacks 'classifier\.6\.bias'"),
-        (
-            {**tensors, "conv14.weight": torch.zeros(8, 8, 3, 3)},
-            r"it lacks 'classifier\.0\.bias'",
-        ),
+        ({**tensors, "conv14.weight": torch.zeros(8, 8, 3, 3)}, r"it lacks 'classifier\.0\.bias'"),
         ({k.replace("conv13", "last_conv"): v for k, v in tensors.items()}, "so their order is unknown"),
         (exchanged, r"features\.0\.weight is torch\.float32 \[64, 64, 3, 3\]"),
         ({}, "of 32 tensors expected it has 0"),

@@ -2,13 +2,10 @@
 
 import dataclasses
 import hashlib
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from file_server import serving
 
 from metrics.registry import DETECTORS, get, prepare
 from metrics.weights import published as weights
@@ -56,9 +53,7 @@ def test_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_named_paths_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place(tmp_path / "test.pth", CONTENT)
-    with pytest.raises(
-        ValueError, match=r"--detector=.*none\.pth: there is no such file; it should have the test weights"
-    ):
+    with pytest.raises(ValueError, match=r"--detector=.*none\.pth: there is no such file"):
         find(FILE, Source({"test": tmp_path / "none.pth"}, cache_folder=tmp_path))
     monkeypatch.setenv(FILE.variable, str(tmp_path / "gone.pth"))
     with pytest.raises(ValueError, match=r"\$STYLEFORMER_TEST=.*gone\.pth: there is no such file"):
@@ -87,44 +82,28 @@ def test_download_into_the_cache_from_a_mirror(tmp_path, monkeypatch, capsys):
         obtain(FILE, Source(cache_folder=tmp_path / "other"))
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a server of the files in tmp_path/served; it announces more of those named cut than it sends."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def send_header(self, keyword: str, value: str) -> None:
-            is_cut = keyword == "Content-Length" and "cut" in self.path
-            super().send_header(keyword, str(int(value) + 1) if is_cut else value)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    place(tmp_path / "served" / "test.pth", CONTENT)
-    place(tmp_path / "served" / "wrong.pth", b"x" * len(CONTENT))
-    place(tmp_path / "served" / "cut.pth", CONTENT[:-1])
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served"))) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [("missing", "HTTP Error 404"), ("wrong", "invalid hash value"), ("cut", "invalid hash value")],
 )
-def test_wrong_answers_are_refused_and_another_address_is_tried(name, message, server, tmp_path):
+def test_wrong_answers_are_refused_and_another_address_is_tried(name: str, message: str, tmp_path: Path) -> None:
     source = Source(cache_folder=tmp_path / "cache", bar=True)
-    bad = dataclasses.replace(FILE, addresses=(f"{server}/{name}.pth",))
-    with pytest.raises(MissingWeights, match=rf"(?s){server}/{name}.pth: {message}.*7,000 bytes.*curl -L") as caught:
-        obtain(bad, source)
-    assert FILE.sha256 in str(caught.value)
-    assert not list((tmp_path / "cache").iterdir())
-    found = obtain(dataclasses.replace(bad, addresses=(*bad.addresses, f"{server}/test.pth")), source)
+    with serving() as server, serving() as other:
+        server.files = {"/wrong.pth": b"x" * len(CONTENT), "/cut.pth": CONTENT[:-1]}
+        server.missing_bytes = int(name == "cut")
+        other.files["/test.pth"] = CONTENT
+        address = f"{server.address}/{name}.pth"
+        bad = dataclasses.replace(FILE, addresses=(address,))
+        with pytest.raises(MissingWeights, match=rf"(?s){address}: {message}.*7,000 bytes.*curl -L") as caught:
+            obtain(bad, source)
+        assert FILE.sha256 in str(caught.value)
+        assert not list((tmp_path / "cache").iterdir())
+        found = obtain(dataclasses.replace(bad, addresses=(address, f"{other.address}/test.pth")), source)
     assert found.path.read_bytes() == CONTENT and [found.path] == list((tmp_path / "cache").iterdir())
 
 
-def test_of_several_processes_the_first_of_a_machine_downloads(server, tmp_path, monkeypatch):
-    file = dataclasses.replace(FILE, addresses=(f"{server}/test.pth",))
+def test_of_several_processes_the_first_of_a_machine_downloads(tmp_path, monkeypatch):
+    file = dataclasses.replace(FILE, addresses=(place(tmp_path / "test.pth", CONTENT).as_uri(),))
     kind = dataclasses.replace(DETECTORS[get("is5k").detector], readers={file: Path.read_bytes})
     monkeypatch.setitem(DETECTORS, get("is5k").detector, kind)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_run import ROOT, TINY, Run, assert_same, environment
+from tiny_runs import assert_same
+from training_run import ROOT, TINY, Run, environment
 
 HAS_TMPFS = shutil.which("unshare") and not subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
 # In a mount namespace of its own: fill the small disk, train until it complains, make space, and see the end.

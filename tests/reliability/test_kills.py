@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from training_run import BATCH, PAUSED_TRAIN, STEPS, Run, assert_same
+from tiny_runs import assert_same
+from training_run import BATCH, PAUSED_TRAIN, STEPS, Run
 
 KILLS = 25
 
@@ -67,9 +68,7 @@ def test_terminated_at_25_random_moments(digits: Path, whole: Run, tmp_path: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_saves_the_state_and_prints_how_to_resume(
-    digits: Path, whole: Run, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_saves_the_state_and_prints_how_to_resume(digits, whole, tmp_path, number) -> None:
     run = Run(digits, tmp_path / "run", ["--state-kimg=1"])
     process = run.start()
     wait_for(process, "batch 4, 2 images per forward pass")

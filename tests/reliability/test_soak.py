@@ -31,14 +31,8 @@ def open_files(pid: int) -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
 def test_memory_and_files_stay(digits: Path, tmp_path: Path) -> None:
     # The demo's networks; a tick, a snapshot and a state about every half minute.
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "--cfg=demo",
-        "--cond=1",
-        f"--data={digits}",
-        f"--outdir={tmp_path}",
-    ]
+    command = [sys.executable, str(ROOT / "train.py"), "--cfg=demo", "--cond=1", f"--data={digits}"]
+    command += [f"--outdir={tmp_path}"]
     command += ["--kimg=1000", "--tick=1", "--snap=1", "--keep=3", "--workers=1", "--metrics=none"]
     command += [f"--stop-after={round(MINUTES * 60)}s"]
     with open(tmp_path / "output", "w") as output:
@@ -54,8 +48,6 @@ def test_memory_and_files_stay(digits: Path, tmp_path: Path) -> None:
     second, last = samples[quarter : 2 * quarter], samples[3 * quarter :]
     means = [sum(memory for memory, _ in part) / len(part) for part in (second, last)]
     files = [max(count for _, count in part) for part in (second, last)]
-    print(
-        f"\n{MINUTES:g} minutes, {text.count('kimg ')} ticks: {means[0]:.0f} MB, then {means[1]:.0f} MB; files {files}"
-    )
+    print(f"\n{MINUTES:g} minutes, {text.count('kimg ')} ticks: {means} MB, {files} files")
     assert means[1] < 1.05 * means[0]
     assert files[1] <= files[0]

@@ -73,9 +73,3 @@ def test_animations_side_by_side(generator: Generator) -> None:
     alone = list(frames(Renderer(generator, batch=8), [ways[2]], timeline(2, 3, False), 0, 1))
     for together, single in zip(made, alone, strict=True):
         assert abs(together[height:, :width].astype(int) - single.astype(int)).max() <= 1
-
-
-def test_seeds_that_do_not_share_out_are_refused() -> None:
-    for count, cells in ((1, 1), (7, 2), (4, 4)):
-        with pytest.raises(ValueError, match=r"--seeds has \d seeds.*two or more"):
-            split_seeds(range(count), cells)

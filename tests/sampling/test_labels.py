@@ -1,7 +1,6 @@
 """Labels: classes by number or name, given vectors, and those of a data set of vectors."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +21,7 @@ def test_classes_by_number_range_and_name(conditional: Generator) -> None:
     assert find_classes(conditional, None) == [0, 1, 2]
     assert find_classes(conditional, "blue,0-1,name:red,number:1-2") == [2, 0, 1, 0, 1, 2]
     for text in ("0-3", "yellow", "red,", "1-0", "name:0", "number:red", "1" * 5000):
-        with pytest.raises(
-            ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of 'red', 'green', 'blue'"
-        ):
+        with pytest.raises(ValueError, match=r"--classes=.*there is no such class; choose 0-2 or one of 'red'"):
             find_classes(conditional, text)
 
 
@@ -73,9 +70,7 @@ def test_a_vector_is_given(tiny_config: RunConfig, conditional: Generator) -> No
         choose_labels(make(tiny_config, length=0), None, "1")
 
 
-def test_vectors_are_drawn_from_the_data(
-    tiny_config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_vectors_are_drawn_from_the_data(tiny_config, tmp_path, capsys) -> None:
     generator = make(tiny_config, vectors=True)
     for name in ("2", "number:2"):
         with pytest.raises(ValueError, match="vectors of length 3, not classes; give one as --label=1,0,0"):

@@ -18,7 +18,6 @@ from sampling.nearest import (
     pixel_description,
     read,
 )
-from torch_utils.images import to_uint8
 from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
 from training.networks.discriminator import Discriminator
@@ -43,15 +42,6 @@ def test_a_copy_has_distance_zero_even_among_large_numbers() -> None:
     distances, indices = nearest(rows[[100]], rows.split(64), 2)
     assert distances.tolist() == [[0.0, 1.0]]
     assert indices.tolist() == [[100, 200]]
-
-
-def test_excluded_rows_are_skipped() -> None:
-    rows = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    distances, indices = nearest(rows[[0, 2]], rows.split(3), 2, excluded=torch.tensor([[0, 3], [2, 1]]))
-    assert indices.tolist() == [[1, 2], [0, 3]]
-    assert distances.tolist() == [[1, 3], [3, 4]]
-    with pytest.raises(ValueError, match="only 4 images"):
-        nearest(rows[:1], rows.split(2), 4, excluded=torch.tensor([[0]]))
 
 
 def save_images(folder: Path, images: Tensor) -> Path:
@@ -80,25 +70,6 @@ def description(request: pytest.FixtureRequest, tiny_config: RunConfig, generato
     return discriminator_description(discriminator, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_a_copied_image_is_found_first_at_distance_zero(
-    generator: Generator, description: Description, tmp_path: Path, mirror: bool
-) -> None:
-    z, c = torch.randn(2, generator.z_dim), torch.zeros(2, generator.c_dim)
-    generated = to_uint8(generator(z, c, noise_mode="const"))
-    images = random_images(generator, 20)
-    images[13], images[4] = generated[0], generated[1].flip(2)
-    dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=mirror)
-    result = find_real_neighbours(generated, dataset, 3, description)
-    assert result.indices[0, 0] == 13
-    assert result.distances[0, 0] < 1e-6 and result.ratios[0] < 1e-3
-    if mirror:
-        assert result.indices[1, 0] == 24 and result.distances[1, 0] < 1e-6
-    else:
-        assert result.distances[1, 0] > 1e-3
-    assert (result.distances.diff(dim=1) >= 0).all()
-
-
 def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_path: Path) -> None:
     images = random_images(generator, 12)
     dataset = ImageDataset(save_images(tmp_path / "data", images))
@@ -113,9 +84,7 @@ def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_pat
     torch.testing.assert_close(result.own, among.amin(dim=1)[result.indices])
 
 
-def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(
-    generator: Generator, description: Description, tmp_path: Path
-) -> None:
+def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(generator, description, tmp_path) -> None:
     """Otherwise a near copy of an image that the data set has twice would look harmless."""
     images = random_images(generator, 10)
     images = torch.maximum(images, images.flip(3))
@@ -128,9 +97,7 @@ def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(
     assert result.own.min() > 2 * result.distances.max() and result.ratios[0] < 0.5
 
 
-def test_the_training_set_is_the_subset_used_in_training(
-    tiny_config: RunConfig, conditional: Generator, tmp_path: Path
-) -> None:
+def test_the_training_set_is_the_subset_used_in_training(tiny_config, conditional, tmp_path) -> None:
     folder = save_images(tmp_path / "data", random_images(conditional, 20))
     config = replace(tiny_config, data=replace(tiny_config.data, path=str(folder), subset=6, mirror=True))
     conditional.run_config = config

@@ -46,9 +46,7 @@ def test_other_shapes_are_named(conditional: Generator, tmp_path: Path, shape: t
         (None, "damaged"),
     ],
 )
-def test_other_files_are_refused(
-    conditional: Generator, tmp_path: Path, arrays: dict[str, np.ndarray] | None, message: str
-) -> None:
+def test_other_files_are_refused(conditional, tmp_path, arrays, message) -> None:
     path = tmp_path / "w.npz"
     np.savez(path, **arrays or {"w": np.zeros((1, 16))})
     if arrays is None:

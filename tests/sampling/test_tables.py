@@ -3,17 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from sampling.renderer import Renderer, Request, styles
 from sampling.tables import (
-    check_col_styles,
-    class_grid,
     draw,
     mix,
-    table_path,
     truncation_sweep,
     write_mixing_table,
 )
@@ -51,13 +47,6 @@ def test_mixing_table_and_single_images(generator: Generator, tmp_path: Path) ->
     assert np.array_equal(cell(0, 3), expected)
 
 
-def test_style_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    assert list(check_col_styles(None, 8)) == [0, 1, 2, 3]
-    assert list(check_col_styles([7], 8)) == [7]
-    with pytest.raises(ValueError, match="--col-styles: there is no style 8; this network has 8: 0-7"):
-        check_col_styles([0, 8], 8)
-
-
 def test_psi_of_one_is_the_seed_and_of_zero_the_same_in_all_rows(generator: Generator) -> None:
     ws = styles(generator, [1, 2, 3], Request())
     table = truncation_sweep(generator, ws, [-1, 0, 0.5, 1], None)
@@ -69,26 +58,3 @@ def test_psi_of_one_is_the_seed_and_of_zero_the_same_in_all_rows(generator: Gene
     own = torch.cat(list(Renderer(generator, batch=1).seed_batches([1, 2, 3], Request(psi=0.5))))
     assert torch.equal(images[:, 2], own)
     assert torch.allclose(table[:, 0] + table[:, 3], 2 * table[:, 1], atol=1e-5)  # opposite sides of the mean
-
-
-def test_cutoff_leaves_the_last_styles(generator: Generator) -> None:
-    ws = styles(generator, [1, 2], Request())
-    table = truncation_sweep(generator, ws, [0], 1)
-    assert torch.equal(table[:, 0, 1:], ws[:, 1:])
-    assert torch.equal(table[0, 0, 0], table[1, 0, 0])
-
-
-def test_column_of_the_class_grid_is_the_image_of_that_class(conditional: Generator) -> None:
-    renderer = Renderer(conditional, batch=1)
-    table = class_grid(renderer, [5, 6], [2, 0], Request(psi=0.8))
-    images = draw(renderer, table, [5, 6])
-    for column, index in enumerate([2, 0]):
-        own = torch.cat(list(renderer.seed_batches([5, 6], Request(torch.eye(3)[[index]], 0.8))))
-        assert torch.equal(images[:, column], own)
-    assert not torch.equal(images[:, 0], images[:, 1])
-
-
-def test_a_table_too_large_for_its_format_is_refused_at_once(generator: Generator, tmp_path: Path) -> None:
-    assert table_path(tmp_path, "t.png", generator, 1, 10**6) == tmp_path / "t.png"
-    with pytest.raises(ValueError, match=r"--format=webp is limited to 16383 px per side"):
-        table_path(tmp_path, "t.webp", generator, 1, 16384 // generator.img_width + 1)

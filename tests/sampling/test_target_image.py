@@ -43,9 +43,7 @@ def test_the_centre_is_cropped_and_resized(tmp_path: Path) -> None:
         (np.zeros((16, 24, 4), np.uint8), 3, 255, "transparency on white"),
     ],
 )
-def test_other_images_are_converted(
-    tmp_path: Path, pixels: np.ndarray, channels: int, value: int, changes: str
-) -> None:
+def test_other_images_are_converted(tmp_path, pixels, channels, value, changes) -> None:
     target, described = read(tmp_path, pixels, channels)
     assert target.shape == (channels, 16, 24) and (target == value).all() and described == changes
 

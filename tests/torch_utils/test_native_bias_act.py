@@ -1,4 +1,4 @@
-"""The compiled bias_act, on the CPU by the code of the GPU kernels, against formulas in extended precision."""
+"""The compiled bias_act, on the CPU by the code of the GPU kernels, against formulas in float64."""
 
 import itertools
 
@@ -16,33 +16,6 @@ pytestmark = pytest.mark.usefixtures("compiled")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ALPHA, GAIN = float(np.float32(0.2)), float(np.float32(1.3))  # what float32 holds of them
 STRAIGHT = ("linear", "relu", "lrelu")
-SELU_SCALE, SELU_ALPHA = (
-    np.longdouble("1.0507009873554804934193349852946"),
-    np.longdouble("1.6732632423543772848170429916717"),
-)
-
-
-def true_values(act: str, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An activation, its first and its second derivative, from their definitions."""
-    one, e = np.ones_like(v), np.exp(np.minimum(v, 0))
-    s, tanh = 1 / (1 + np.exp(-v)), np.tanh(v)
-    slope = s / (1 + np.exp(v))
-    tanh_slope = 1 / np.cosh(v) ** 2
-    return {
-        "linear": (v, one, 0 * v),
-        "relu": (np.maximum(v, 0), one * (v > 0), 0 * v),
-        "lrelu": (np.where(v > 0, v, v * ALPHA), np.where(v > 0, one, one * ALPHA), 0 * v),
-        "tanh": (tanh, tanh_slope, -2 * tanh * tanh_slope),
-        "sigmoid": (s, slope, slope * (1 - 2 * s)),
-        "elu": (np.where(v > 0, v, np.expm1(v)), np.where(v > 0, one, e), np.where(v < 0, e, 0)),
-        "selu": (
-            SELU_SCALE * np.where(v > 0, v, SELU_ALPHA * np.expm1(v)),
-            SELU_SCALE * np.where(v > 0, 1, SELU_ALPHA * e),
-            SELU_SCALE * np.where(v < 0, SELU_ALPHA * e, 0),
-        ),
-        "softplus": (np.where(v > 20, v, np.log1p(np.exp(v))), np.where(v > 20, 1, s), np.where(v > 20, 0, slope)),
-        "swish": (v * s, s + v * slope, slope * (2 + v * (1 - 2 * s))),
-    }[act]
 
 
 def extended(x: Tensor) -> np.ndarray:
@@ -55,25 +28,24 @@ def units_off(actual: Tensor, expected: np.ndarray, least: float) -> float:
     return float((np.abs(extended(actual) - expected) / np.ldexp(torch.finfo(actual.dtype).eps, place)).max())
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_values_and_derivatives_of_all_activations(act: str, dtype: torch.dtype) -> None:
-    """float16 and bfloat16 are right but for the last rounding, float32 and float64 within 2 units, also where the result
-    is small, unless it is small because the derivative is a difference: those of swish, and the second ones."""
+    """Against float64: float16 and bfloat16 are right but for the last rounding, float32 within 2 units, also where the
+    result is small, unless it is small because the derivative is a difference: those of swish, and the second ones."""
     torch.manual_seed(0)
-    math = torch.float64 if dtype == torch.float64 else torch.float32
     x, bias = (torch.randn(2, 8, 40, 40).double() * 3).to(dtype), torch.randn(8).to(dtype)
     weight, again = torch.randn(x.shape).to(dtype), torch.randn(x.shape).to(dtype)
     actual = derivatives(lambda x: bias_act(x, bias, act=act, alpha=ALPHA, gain=GAIN), weight, again, x)
-    v = extended(x.to(math) + bias.to(math).reshape(1, -1, 1, 1))
-    value, first, second = true_values(act, v)
-    w, a = extended(weight), extended(again)
-    expected = [value * GAIN, first * GAIN * w, first * GAIN * a, second * GAIN * w * a]
+    v = (x.float() + bias.float().reshape(1, -1, 1, 1)).double()
+    arguments = (None, 1, act, ALPHA, GAIN, None, None, None)
+    expected = derivatives(lambda v: bias_act_reference(v, *arguments), weight.double(), again.double(), v)
     is_half = dtype in (torch.float16, torch.bfloat16)
     for number, (one, other) in enumerate(zip(actual, expected, strict=True)):
         crosses_zero = number == 3 or (number > 0 and act == "swish")
-        least = 2.0**-14 if is_half else 1.0 if crosses_zero else 2.0**-100
-        assert units_off(one, other, least) <= (1 if is_half else 2), f"result {number}"
+        smallest = 2.0**-24 if act == "tanh" else 2.0**-100  # in float64 too, 1 - tanh ** 2 is a difference
+        least = 2.0**-14 if is_half else 1.0 if crosses_zero else smallest
+        assert units_off(one, extended(other), least) <= (1 if is_half else 2), f"result {number}"
 
 
 LAYOUTS = {

@@ -193,18 +193,6 @@ def test_what_each_nvcc_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert message.endswith("set CUDA_HOME to its folder")
 
 
-def test_gpus_that_pytorch_has_no_code_for_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(6, 1), (8, 6), (8, 9), (12, 1), (13, 0)]
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "sm_120", "compute_120"])
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: found[index])
-    assert toolchain.present_gpus() == {1: 86, 2: 89, 3: 121, 4: 130}
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_100"])
-    assert toolchain.present_gpus() == {}
-    with pytest.raises(OperatorsUnavailable, match="no code for the GPUs here"):
-        loading.target_for("cuda")
-
-
 def prepare_by_two(folder: Path) -> None:
     distributed.init(CPU_DEVICE)
     log = folder / str(distributed.rank())

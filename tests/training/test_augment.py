@@ -6,6 +6,7 @@ import golden_data
 import numpy as np
 import pytest
 import torch
+from golden_data import relative_error
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,11 +18,6 @@ DATA = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
 
 def single(name: str, share: float = 1.0) -> AugmentPipe:
     return AugmentPipe(Transforms(**{name: share}))
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("percentile", [0.2, 0.5, 0.8])
@@ -208,15 +204,6 @@ def test_second_derivative_of_the_whole_pipe(channels):
 
     assert torch.autograd.gradcheck(apply, images, fast_mode=True)
     assert torch.autograd.gradgradcheck(apply, images, fast_mode=True)
-
-
-def test_randomness_follows_the_seed():
-    images, pipe = torch.rand(4, 3, 16, 16), AugmentPipe("bgcfnc")
-    results = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        results.append(pipe(images, 0.5))
-    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
 
 
 def test_no_step_needs_a_value_from_the_device(monkeypatch):

@@ -14,11 +14,10 @@ import train
 from dnnlib.dataclass_values import ConfigError
 from training.config import RunConfig
 from training.data.stream import ImageDataset
-from training.plan import batch_size, probe
-from training.plan.batch_size import MemoryProbe, initial_batch_gpu, micro_batches, search_batch_gpu, with_micro_batch
-from training.plan.probe import Probe
+from training.plan import batch_size
+from training.plan.batch_size import MemoryProbe, micro_batches, search_batch_gpu
 from training.plan.speed import speed
-from training.run.folder import new_run, read_options
+from training.run.folder import read_options
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 GIB = 2**30
@@ -90,30 +89,6 @@ def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
         found(cache_gib=8)
 
 
-def test_resumed_run_keeps_its_number(tiny_config, dataset, tmp_path, monkeypatch):
-    assert initial_batch_gpu(tiny_config, dataset, 2, tmp_path)[0] == with_micro_batch(tiny_config, 4)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert initial_batch_gpu(tiny_config, dataset, 2, None)[1] == MemoryProbe(2)
-    for count in (2, 4):
-        (new_run(tmp_path, with_micro_batch(tiny_config, count)) / "training-state-latest.pt").touch()
-    new_run(tmp_path, with_micro_batch(tiny_config, 8))  # never saved
-    assert initial_batch_gpu(tiny_config, dataset, 1, tmp_path) == (with_micro_batch(tiny_config, 4), None)
-    other = changed(tiny_config, "loss", r1_gamma=9.0)
-    assert initial_batch_gpu(other, dataset, 1, tmp_path)[1] is not None
-
-
-def test_probe_steps_as_training_does(tiny_config, dataset, monkeypatch):
-    tried = Probe(with_micro_batch(tiny_config, 2), dataset, CPU, num_processes=2)
-    assert [len(batch.images) for batch in tried.batches] == [2, 2]
-    before = [p.clone() for p in tried.state.G.parameters()]
-    assert list(tried.step()) == ["G_main", "G_pl", "D_main", "D_r1"]
-    assert any(not torch.equal(p, q) for p, q in zip(before, tried.state.G.parameters(), strict=True))
-    monkeypatch.setattr(tried, "step", lambda: {"G_main": 1.0, "G_pl": 3.0, "D_main": 2.0, "D_r1": 4.0})
-    assert tried.iteration_sec(10) == (1.0 + 3.0 / 2 + 2.0 + 4.0 / 2, 10)
-    monkeypatch.setattr(probe, "CPU_SEC", 0.0)
-    assert tried.iteration_sec(10)[1] == 1
-
-
 def test_speed_is_measured_unless_it_would_take_long(tiny_config: RunConfig, dataset: ImageDataset) -> None:
     text = speed(tiny_config, dataset, CPU)
     assert "kimg per day: " in text and "per step of 8 images on cpu, mean of 10 steps" in text
@@ -135,7 +110,7 @@ def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: py
     options = arguments(tiny_data, tmp_path / "o", "-n", "--batch-gpu=auto", "--cache=ram")
     result = CliRunner().invoke(train.main, options)
     assert result.exit_code == 0, result.output
-    for text in ('"batch_gpu": 8', "kimg per day", "iB per process at most"):
+    for text in ('"batch_gpu": 8', "GFLOP per image forward", "kimg per day", "iB per process at most"):
         assert text in result.output
     assert not list(tmp_path.iterdir())
 

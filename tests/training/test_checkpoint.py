@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from training.checkpoint.files import CheckpointError
-from training.checkpoint.snapshot import load_discriminator, load_generator, load_networks, read_snapshot, save_snapshot
-from training.checkpoint.state_file import STATE_LATEST, find_state, state_values, write_state
+from training.checkpoint.snapshot import load_generator, load_networks, save_snapshot
+from training.checkpoint.state_file import find_state, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.state import TrainState
 
@@ -18,25 +18,6 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def state(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> TrainState:
     return TrainState(tiny_config, tiny_spec, CPU)
-
-
-def test_snapshot_round_trip(state: TrainState, tmp_path: Path) -> None:
-    state.cur_nimg = 123
-    path = tmp_path / "network-snapshot-000000.pkl"
-    save_snapshot(path, state)
-    config, spec, values = read_snapshot(path)
-    assert (config, spec, values["cur_nimg"]) == (state.config, state.spec, 123)
-    z, image = torch.randn(2, 8), torch.randn(4, 3, 16, 16)
-    generator, discriminator = load_generator(path), load_discriminator(path)
-    assert torch.equal(generator(z, noise_mode="const"), state.G_ema(z, noise_mode="const"))
-    assert torch.equal(discriminator(image), state.D.eval()(image))
-    assert (generator.z_dim, generator.c_dim, generator.num_ws, generator.img_resolution) == (8, 0, 4, 16)
-
-
-def test_class_names_travel_with_the_network(tiny_config: RunConfig, tmp_path: Path) -> None:
-    spec = DatasetSpec(16, 16, 3, 2, ("cat", "dog"))
-    save_snapshot(tmp_path / "a.pkl", TrainState(tiny_config, spec, CPU))
-    assert load_generator(tmp_path / "a.pkl").class_names == ("cat", "dog")
 
 
 class Hostile:
@@ -58,18 +39,7 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00."])
-def test_random_files_are_named(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "something.pkl"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"something\.pkl"):
-        load_generator(path)
-
-
-def test_wrong_kind_and_newer_version(state: TrainState, tmp_path: Path) -> None:
-    write_state(tmp_path, state_values(state))
-    with pytest.raises(CheckpointError, match="it is a training state"):
-        load_generator(tmp_path / STATE_LATEST)
+def test_a_newer_version_is_refused(state: TrainState, tmp_path: Path) -> None:
     save_snapshot(tmp_path / "a.pkl", state)
     values = torch.load(tmp_path / "a.pkl", weights_only=True)
     torch.save(values | {"version": 99}, tmp_path / "b.pkl")
@@ -88,9 +58,7 @@ def test_a_single_changed_bit_is_noticed(state: TrainState, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("renaming", range(3))
-def test_a_kill_at_any_renaming_loses_nothing(
-    state: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renaming: int
-) -> None:
+def test_a_kill_at_any_renaming_loses_nothing(state, tmp_path, monkeypatch, renaming) -> None:
     """Writing a state takes three: of the whole file, of the one before it, and of the new one."""
     for nimg in (8, 16):
         state.cur_nimg = nimg

@@ -1,18 +1,15 @@
 """Compiled networks: one graph each, the same results, and no trace of it in weights, copies and files."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import TorchDynamoException
 
-import train as train_script
 from dnnlib.dataclass_values import ConfigError
-from training import compilation, launch
+from training import compilation
 from training.augment.pipe import AugmentPipe
 from training.compilation import Compiled, announce, replays, resolve_compile
-from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
+from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
@@ -75,9 +72,7 @@ def test_without_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "1"])
-def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], choice: str
-) -> None:
+def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(monkeypatch, capsys, choice) -> None:
     from functorch.compile import make_boxed_func
 
     def fail(graph: object, inputs: object) -> object:
@@ -94,15 +89,6 @@ def test_a_backward_pass_that_does_not_compile_is_found_in_the_forward_pass(
     run(x).sum().backward()
     assert network.weight.grad is not None and network.weight.grad.eq(1).all()
     assert "Linear runs without the compiler, which failed (no such kernel)" in capsys.readouterr().out
-
-
-def test_train_py_leaves_graphs_to_the_program(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[RunConfig] = []
-    monkeypatch.setattr(launch, "dry_run", lambda config, *rest: seen.append(config))
-    options = [f"--data={tiny_data}", "--outdir=unused", "--metrics=none", "--dry-run"]
-    for more in ([], ["--compile=0"], ["--set", "performance.cuda_graphs=false"]):
-        train_script.main([*options, *more], standalone_mode=False)
-    assert [config.performance.cuda_graphs for config in seen] == [None, None, False]
 
 
 def test_compiled_backward_pass_of_the_generator_scatters_nothing() -> None:

@@ -1,7 +1,7 @@
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,52 +89,15 @@ def test_content_hash_follows_the_content_only(data: Path, folder: Path, tmp_pat
     assert len(others) == 5
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda content: content["labels"].pop(), r"no label for 00000/img00000009.png"),
-        (lambda content: content["labels"].append(["x.png", 0]), r"not among the images: x.png"),
-        (lambda content: content["labels"][2].__setitem__(1, [1.0]), r"img00000002.png is a vector"),
-        (lambda content: content["labels"][2].__setitem__(1, 4), r"img00000002.png is 4, outside 0..2"),
-        (lambda content: content.update(labels=None), r"--cond needs labels.*--labels-from-folders"),
-    ],
-)
-def test_labels_that_do_not_fit(
-    folder: Path, change: Callable[[dict[str, list[object]]], object], message: str
-) -> None:
+def test_labels_that_do_not_fit_matter_only_where_they_are_used(folder: Path) -> None:
     content = json.loads((folder / "dataset.json").read_text())
-    change(content)
-    (folder / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=message):
+    (folder / "dataset.json").write_text(json.dumps(content | {"labels": content["labels"][1:]}))
+    with pytest.raises(ValueError, match=r"no label for 00000/img00000000.png"):
         ImageDataset(folder, use_labels=True)
-    assert len(ImageDataset(folder)) == COUNT  # they do not matter here
-
-
-def test_bad_data_sets(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere does not exist"):
-        ImageDataset(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty contains no images"):
-        ImageDataset(tmp_path / "empty")
-    bad = folder / "00000" / "img00000009.png"
-    bad.write_bytes(encode_png(noise(0)[:, :8]))
-    with pytest.raises(ValueError, match=r"img00000000.png in .* is 16x8 and .*img00000009.png in .* is 8x8"):
-        ImageDataset(folder)
-    alpha = np.concatenate([noise(0), noise(0)[:, :, :1]], axis=2)
-    bad.write_bytes(encode_png(alpha))
-    with pytest.raises(ValueError, match=r"img00000009.png in .* alpha channel"):
-        ImageDataset(folder)
-    bad.write_bytes(encode_png(noise(0))[:60])  # seen only when it is read
-    with pytest.raises(ValueError, match=r"img00000009.png in .* is damaged"):
-        ImageDataset(folder).image(9)
-
-
-def test_grey_and_mixed(tmp_path: Path) -> None:
-    dataset = ImageDataset(write_images(tmp_path / "d", (noise(index, channels=1) for index in range(2))))
-    assert dataset.spec.channels == 1
-    assert dataset.image(0).shape == (1, 8, 16)
-    (tmp_path / "d" / "00000" / "img00000001.png").write_bytes(encode_png(noise(1)))
-    assert ImageDataset(tmp_path / "d").image(0).shape == (3, 8, 16)
+    (folder / "dataset.json").write_text(json.dumps(content | {"labels": None}))
+    with pytest.raises(ValueError, match=r"--cond needs labels.*--labels-from-folders"):
+        ImageDataset(folder, use_labels=True)
+    assert len(ImageDataset(folder)) == COUNT
 
 
 def test_order_is_a_permutation_each_epoch_and_can_start_anywhere() -> None:

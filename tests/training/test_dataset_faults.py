@@ -223,42 +223,44 @@ def _overwrite(data: Path) -> None:
     data.write_bytes(_write(data.parent / "other.zip", first=100).read_bytes())
 
 
+def _move(path: Path) -> None:
+    path.rename(path.parent / "elsewhere")
+
+
 @pytest.mark.parametrize(
-    ("change", "workers", "message"),
+    ("name", "change", "workers", "taken", "message"),
     [
-        (Path.unlink, 2, "data.zip cannot be read: No such file or directory. It could be read before: put"),
-        (_replace, 2, "data.zip has been replaced since it was opened; put the original back"),
-        (_overwrite, 0, "data.zip has been replaced since it was opened"),
-        (lambda path: os.truncate(path, 999), 0, "data.zip is a damaged zip file .* It could be read before"),
+        (
+            "data.zip",
+            Path.unlink,
+            2,
+            0,
+            "data.zip cannot be read: No such file or directory. It could be read before: put",
+        ),
+        ("data.zip", _replace, 2, 0, "data.zip has been replaced since it was opened; put the original back"),
+        ("data.zip", _overwrite, 0, 0, "data.zip has been replaced since it was opened"),
+        ("data.zip", _overwrite, 2, 8, "data.zip has been replaced since it was opened"),
+        (
+            "data.zip",
+            lambda path: os.truncate(path, 999),
+            0,
+            0,
+            "data.zip is a damaged zip file .* It could be read before",
+        ),
+        ("data", _move, 2, 8, "data is gone; put it back"),
     ],
 )
-def test_another_data_set_in_its_place_ends_the_stream(
-    data: Path, change: Callable[[Path], None], workers: int, message: str
-) -> None:
-    dataset = ImageDataset(data)
-    change(data)
+def test_another_data_set_in_its_place_ends_the_stream(tmp_path, name, change, workers, taken, message) -> None:
+    """Before a worker has opened it, or after."""
+    path = _write(tmp_path / name)
+    dataset = ImageDataset(path)
+    batches = _stream(dataset, num_workers=workers)
+    _take(itertools.islice(batches, taken // 2), taken)
+    change(path)
     with pytest.raises(DataError, match=message) as caught:
-        _take(_stream(dataset, num_workers=workers), EPOCH)
+        _take(batches, EPOCH)
     assert "\n" not in str(caught.value)
     assert not dataset.broken
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("data", lambda path: path.rename(path.parent / "elsewhere"), "data is gone; put it back"),
-        ("data.zip", _overwrite, "has been replaced"),
-    ],
-)
-def test_change_under_running_workers_ends_the_stream(
-    tmp_path: Path, name: str, change: Callable[[Path], object], message: str
-) -> None:
-    path = _write(tmp_path / name)
-    batches = _stream(ImageDataset(path), num_workers=2)
-    _take(itertools.islice(batches, 4), 8)  # all workers have opened it
-    change(path)
-    with pytest.raises(DataError, match=message):
-        _take(batches, EPOCH)
 
 
 def test_touched_or_copied_data_set_can_still_be_read(data: Path) -> None:

@@ -14,12 +14,11 @@ from torch import Tensor
 from dnnlib.images.codec import Layout, encode_png
 from metrics import registry
 from metrics.detectors import Detector
-from metrics.images import Sample
 from metrics.weights.published import INCEPTION
 from training.config import DatasetSpec, GeneratorConfig
 from training.data.labels import Labels
 from training.data.stream import ImageDataset
-from training.evaluation.images import FakeSampler, FakeSet, RealSet, class_indices, reference_dataset
+from training.evaluation.images import FakeSampler, RealSet, class_indices, reference_dataset
 from training.evaluation.inputs import open_images
 from training.evaluation.snapshots import default_metrics, evaluate_snapshot
 from training.networks.generator import Generator
@@ -113,17 +112,6 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
     assert class_indices(Labels(np.array([[0.5, 0.5]]))) is None
     reference = reference_dataset(data)  # labels and all images, whatever was trained on
     assert len(reference) == COUNT and reference.spec.label_dim == 3
-
-
-def test_saved_images_stand_in_for_a_generator(data: Path) -> None:
-    fake = FakeSet(RealSet(ImageDataset(data)))
-    images, _ = gather(fake.batches(range(10), 4, seed=0))
-    assert len(images) == 10
-    fake.check(Sample.IMAGES, 13)
-    with pytest.raises(ValueError, match=r"has 13 images, but 14 generated ones are needed"):
-        fake.check(Sample.IMAGES, 14)
-    with pytest.raises(ValueError, match=r"path length .* takes --network"):
-        fake.check(Sample.PAIRS, 2)
 
 
 def test_pairs_differ_by_a_small_step_in_w_and_not_in_noise(data: Path) -> None:

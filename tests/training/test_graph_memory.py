@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from functorch.compile import make_boxed_func
-from test_loop import assert_same
+from tiny_runs import CPU, assert_same
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 
@@ -22,8 +22,6 @@ from training.data.stream import ImageDataset
 from training.loop import step
 from training.run.training_run import TrainingRun
 from training.state import TrainState
-
-CPU = torch.device("cpu")
 
 
 class GraphMemory:

@@ -47,9 +47,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[range], None]:
     return put
 
 
-def test_a_single_bad_step_is_reported_and_skipped(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, poison: Callable, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_single_bad_step_is_reported_and_skipped(tiny_config, tiny_data, tmp_path, poison, capsys) -> None:
     poison(range(1, 2))
     loop = start(tiny_config, tiny_data, tmp_path / "run", kimg=0.04)
     supervise(loop)
@@ -60,9 +58,7 @@ def test_a_single_bad_step_is_reported_and_skipped(
     assert all(p.isfinite().all() for p in loop.state.G_ema.parameters())
 
 
-def test_a_diverged_run_goes_back_and_takes_another_way(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, poison: Callable, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_diverged_run_goes_back_and_takes_another_way(tiny_config, tiny_data, tmp_path, poison, capsys) -> None:
     batches = 16  # of 8 images, in 2 passes each; the state is saved every second step, divergence seen every eighth
     poison(range(12, 16))
     schedule = {"kimg": batches * 8 / 1000, "state_kimg": 0.016, "max_nonfinite": 2, "batch": 8, "batch_gpu": 4}

@@ -6,20 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_runs import train
 from torch import Tensor
 
 from dnnlib.dataclass_values import ConfigError, override
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 from training.checkpoint.snapshot import load_generator
 from training.config import DatasetSpec, GeneratorConfig, RunConfig
-from training.data.stream import ImageDataset
-from training.losses import build_phases
 from training.networks.hybrid import HybridConfig, HybridGenerator, ModulatedConv2d
 from training.networks.layers import RESAMPLE_TAPS
 from training.presets import preset
-from training.run.training_run import TrainingRun
-from training.state import TrainState
-from training.supervisor import supervise
 
 SMALL = {"head_width": 8, "z_dim": 8, "w_dim": 16, "channel_base": 256, "channel_max": 16}
 
@@ -118,10 +114,7 @@ def hybrid_config(tiny_config: RunConfig) -> RunConfig:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_every_phase_trains(hybrid_config: RunConfig, tiny_data: Path, tmp_path: Path, dtype: str) -> None:
     config = override(override(hybrid_config, "schedule.kimg", "0.016"), "performance.precision", dtype)
-    assert [phase.name for phase in build_phases(TrainState(config, ImageDataset(tiny_data).spec, torch.device("cpu")))]
-    (tmp_path / "run").mkdir()
-    run = TrainingRun(config, ImageDataset(tiny_data), tmp_path / "run", torch.device("cpu"))
-    supervise(run)
+    run = train(config, tiny_data, tmp_path / "run")
     G = load_generator(tmp_path / "run" / "network-snapshot-000000.pkl")
     assert isinstance(G, HybridGenerator)
     z = torch.randn(2, 8)

@@ -60,23 +60,6 @@ def test_bounded_margin_changes_no_bit(shape, size, memory_format, monkeypatch):
         assert bounded.stride() == whole.stride()
 
 
-def test_maps_compose_from_the_right():
-    torch.manual_seed(0)
-    flip = torch.tensor([[1.0], [-1.0], [1.0]]).double()
-    turn, rotation, rotation_again = torch.randn(3, 3, 1).double()
-    stretch, (shift, shift_again) = torch.rand(3, 2).double() + 0.5, torch.randn(2, 3, 2).double()
-
-    def rotated(point: Tensor, angle: Tensor) -> Tensor:
-        cos, sin = angle.cos(), angle.sin()
-        return torch.cat([cos * point[:, :1] - sin * point[:, 1:], sin * point[:, :1] + cos * point[:, 1:]], dim=1)
-
-    point = torch.randn(3, 2).double()
-    moved = rotated(stretch * rotated(point + shift_again, rotation_again), rotation)
-    moved = rotated(moved + shift, turn) * torch.cat([flip, torch.ones_like(flip)], dim=1)
-    inverse = compose(flip, turn, shift, rotation, stretch, rotation_again, shift_again)
-    torch.testing.assert_close((inverse.linear @ point.unsqueeze(2)).squeeze(2) + inverse.offset, moved)
-
-
 def test_a_third_of_the_hue_circle_cycles_the_channels():
     images = torch.rand(2, 3, 4, 4)
     nothing, one = torch.zeros(2, 1), torch.ones(2, 1)

@@ -5,25 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from sampling.renderer import Renderer
-from training.augment import pipe as augment
-from training.augment.pipe import AugmentPipe
 from training.compilation import resolve_compile
-from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
+from training.config import DatasetSpec, GeneratorConfig, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.losses import build_phases
-from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.phases import MicroBatch, Phase
+from training.phases import MicroBatch
 from training.presets import preset
 from training.state import TrainState
 
@@ -41,62 +35,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def inductor(monkeypatch: pytest.MonkeyPatch, cache_folder: str) -> Iterator[None]:
-    """The compiler without memory, drawing random numbers as PyTorch does."""
-    import torch._inductor.config as config
-
+def inductor(monkeypatch: pytest.MonkeyPatch, cache_folder: str) -> None:
+    """The compiler without memory."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", cache_folder)
     resolve_compile.cache_clear()
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    with config.patch(fallback_random=True):
-        yield
-
-
-def results(run: Callable[..., Tensor], inputs: list[Tensor], *settings: Any) -> list[Tensor]:
-    """What a network returns, and the gradients of a weighted sum of it."""
-    torch.manual_seed(0)
-    y = run(*inputs[:1], *settings)
-    weights = torch.linspace(-1, 2, y.numel()).reshape(y.shape)
-    return [y.detach(), *torch.autograd.grad((y * weights).sum(), inputs)]
-
-
-def assert_equal_eager(network: torch.nn.Module, x: Tensor, *settings: Any) -> None:
-    inputs = [x.requires_grad_(), *network.parameters()]
-    theirs = results(network, inputs, *settings)
-    ours = results(torch.compile(network, dynamic=False, fullgraph=True), inputs, *settings)
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * max(b.abs().max().item(), 1.0))
-
-
-@pytest.mark.parametrize("linformer", [False, True])
-def test_generator(linformer: bool) -> None:
-    torch.manual_seed(0)
-    config = GeneratorConfig((32, 16), (1, 1), head_width=8, linformer=linformer, linformer_from_px=16, w_dim=16)
-    synthesis = Generator(config, SPEC).synthesis
-    for name, parameter in synthesis.named_parameters():
-        if name.endswith("noise_strength"):
-            parameter.data.fill_(0.3)  # so that noise counts
-    assert_equal_eager(synthesis, torch.randn(4, config.num_ws, 16), "random")
-
-
-@pytest.mark.parametrize("architecture", ["orig", "resnet", "skip"])
-def test_discriminator(architecture: str) -> None:
-    torch.manual_seed(0)
-    config = DiscriminatorConfig(architecture, channel_base=128, channel_max=16)
-    assert_equal_eager(Discriminator(config, SPEC), torch.randn(4, 3, 16, 16))
-
-
-@pytest.mark.parametrize("pipe", ["bgc", "bgcf"])
-def test_augmentation(pipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same number everywhere: the compiler may draw random ones in another order."""
-
-    def same(distribution: str, count: int, like: Tensor) -> Tensor:
-        return torch.full([count], 0.3, dtype=like.dtype, device=like.device)
-
-    monkeypatch.setattr(augment, "random_numbers", same)
-    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert_equal_eager(AugmentPipe(pipe), images, torch.tensor(0.8))
 
 
 def micro_batch(state: TrainState, mix: bool = False) -> MicroBatch:
@@ -139,24 +83,16 @@ def narrow_cifar() -> RunConfig:
     return replace(config, generator=generator, discriminator=discriminator, performance=COMPILED)
 
 
-def generated_kernels(phase: Phase, batch: MicroBatch) -> int:
-    """How many kernels the compiler makes for the first step of a phase, forwards and backwards."""
+def test_kernels_of_the_generator_phase() -> None:
     from torch._inductor import metrics
-
-    metrics.reset()
-    phase.step([batch])
-    return metrics.generated_kernel_count
-
-
-def test_kernels_of_the_generator_phase(inductor: None) -> None:
-    import torch._inductor.config as config
 
     resolve_compile("1", CPU)
     state = TrainState(narrow_cifar(), DatasetSpec(32, 32, 3), CPU)
     phase = build_phases(state)[0]
     assert phase.name == "G_main"
-    with config.patch(fallback_random=False):  # as in a run
-        assert 0 < generated_kernels(phase, micro_batch(state)) <= MAX_KERNELS
+    metrics.reset()
+    phase.step([micro_batch(state)])
+    assert 0 < metrics.generated_kernel_count <= MAX_KERNELS
 
 
 START = """
@@ -183,10 +119,7 @@ def test_a_later_start_finds_what_the_first_compiled(tmp_path: Path) -> None:
             [sys.executable, "-c", START], env=environment, capture_output=True, text=True, check=True, timeout=300
         )
         line, counts = done.stdout.splitlines()
-        assert (
-            line
-            == f"Compiling the networks: minutes at the first start, less later (cached in {tmp_path / 'compiled'})."
-        )
+        assert f"(cached in {tmp_path / 'compiled'})" in line
         starts.append(json.loads(counts))
     first, second = starts
     assert first["hit"] == 0 and second["miss"] == 0

@@ -2,26 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import train_in_parts
 from torch import Tensor, nn
 
 from dnnlib.dataclass_values import ConfigError, override
 from training.checkpoint.snapshot import load_discriminator, load_generator
-from training.checkpoint.state_file import find_state
 from training.config import AnyDiscriminator, AnyGenerator, AnyLoss, DatasetSpec, RunConfig
-from training.data.stream import ImageDataset
 from training.losses.base import AdversarialLoss
 from training.networks.base import StyleGenerator
 from training.networks.layers import EqualizedLinear
 from training.phases import MicroBatch, Phase
 from training.registry import register
-from training.run.training_run import TrainingRun
-from training.supervisor import supervise
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -111,28 +105,14 @@ register("discriminator", ToyDiscriminatorConfig, ToyDiscriminator)
 register("loss", ToyLossConfig, ToyLoss)
 
 
-def train(config: RunConfig, data: Path, run_dir: Path, kimg: float) -> TrainingRun:
-    run_dir.mkdir(exist_ok=True)
-    config = replace(config, schedule=replace(config.schedule, kimg=kimg))
-    run = TrainingRun(config, ImageDataset(data), run_dir, CPU, find_state(run_dir))
-    supervise(run)
-    return run
-
-
 @pytest.mark.parametrize("groups", [["generator"], ["discriminator"], ["loss"], ["generator", "discriminator", "loss"]])
-def test_a_new_kind_trains_resumes_and_is_used(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, groups: list[str]
-) -> None:
+def test_a_new_kind_trains_resumes_and_is_used(tiny_config, tiny_data, tmp_path, groups) -> None:
     config = tiny_config
     if "loss" not in groups and "generator" in groups:
         config = replace(config, loss=replace(config.loss, mixing_prob=0.0))
     for group in groups:
         config = override(config, f"{group}.kind", "toy")
-    whole = train(config, tiny_data, tmp_path / "whole", 0.016)
-    train(config, tiny_data, tmp_path / "parts", 0.008)
-    resumed = train(config, tiny_data, tmp_path / "parts", 0.016)
-    for name, values in whole.state.G_ema.state_dict().items():
-        assert torch.equal(resumed.state.G_ema.state_dict()[name], values), name
+    _, resumed = train_in_parts(config, tiny_data, tmp_path, 0.016)
     if "loss" in groups:
         assert resumed.state.loss_buffers["steps"] == 2
     snapshot = tmp_path / "whole" / "network-snapshot-000000.pkl"

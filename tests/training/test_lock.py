@@ -31,12 +31,8 @@ def owner(tmp_path: Path) -> subprocess.Popen:
     return process
 
 
-def test_a_second_process_is_refused_until_the_first_ends(
-    owner: subprocess.Popen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(
-        ValueError, match=rf"{tmp_path} is in use: process {owner.pid} on \S+, since 20.* --resume=latest"
-    ):
+def test_a_second_process_is_refused_until_the_first_ends(owner, tmp_path, capsys) -> None:
+    with pytest.raises(ValueError, match=rf"{tmp_path} is in use: process {owner.pid} on \S+, since 20"):
         RunLock().acquire(tmp_path)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
@@ -55,9 +51,7 @@ def test_a_run_that_ended_is_taken_without_a_word(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("content", [b"{not json", b"\xff\xfe\x00", b"[1]", b'{"host": 1}'])
-def test_a_damaged_lock_file_does_not_keep_anybody_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
-) -> None:
+def test_a_damaged_lock_file_does_not_keep_anybody_out(tmp_path, capsys, content) -> None:
     (tmp_path / LOCK_FILE).write_bytes(content)
     with RunLock() as lock:
         lock.acquire(tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from test_best import RESULT
+from tiny_runs import CPU, assert_same, train
 
 from dnnlib.files import file_sha256
 from metrics.results import append_rows, read_rows
@@ -20,7 +21,6 @@ from training.run.stop import Stop, StopRequest
 from training.run.training_run import TrainingRun
 from training.supervisor import supervise
 
-CPU = torch.device("cpu")
 METRIC = "proxy_fd_randconv_v1"
 
 # Mean losses of each tick of the tiny run, by the probability of style mixing. Recorded once; a change of these numbers is a
@@ -41,14 +41,6 @@ RECORDED = {
 }
 
 
-def train(config: RunConfig, data: Path, run_dir: Path, saved: dict[str, Any] | None = None) -> TrainingRun:
-    run_dir.mkdir(exist_ok=True)
-    dataset = ImageDataset(data, use_labels=config.data.cond)
-    loop = TrainingRun(config, dataset, run_dir, CPU, saved)
-    supervise(loop)
-    return loop
-
-
 class StopAfter(StopRequest):
     """Asks to stop after so many steps."""
 
@@ -65,22 +57,6 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
     private = ("timestamp", "Timing/", "Resources/")
     return [{name: value for name, value in row.items() if not name.startswith(private)} for row in lines]
-
-
-def assert_same(ours: Any, theirs: Any, where: str = "state") -> None:
-    """Bit for bit, through nested dicts and lists."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in ours:
-            assert_same(ours[key], theirs[key], f"{where}.{key}")
-    elif isinstance(ours, list | tuple):
-        for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            assert_same(a, b, f"{where}[{index}]")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    else:
-        assert ours == theirs, where
 
 
 @pytest.mark.parametrize("mixing_prob", RECORDED)
@@ -104,14 +80,11 @@ def whole(labelled: RunConfig, tiny_data: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("stop_nimg", [8, 24, 32])
-def test_resumed_run_equals_the_uninterrupted_one(
-    labelled: RunConfig, whole: TrainingRun, tiny_data: Path, tmp_path: Path, stop_nimg: int
-) -> None:
-    schedule = replace(labelled.schedule, state_kimg=0.008, tick_kimg=1000.0, kimg=stop_nimg / 1000)
-    train(replace(labelled, schedule=schedule), tiny_data, tmp_path)
-    saved = find_state(tmp_path)
-    assert saved is not None and saved["cur_nimg"] == stop_nimg
-    resumed = train(labelled, tiny_data, tmp_path, saved)
+def test_resumed_run_equals_the_uninterrupted_one(labelled, whole, tiny_data, tmp_path, stop_nimg) -> None:
+    schedule = replace(labelled.schedule, state_kimg=0.008, tick_kimg=1000.0)
+    train(replace(labelled, schedule=schedule), tiny_data, tmp_path, stop_nimg / 1000)
+    assert find_state(tmp_path)["cur_nimg"] == stop_nimg  # type: ignore[index]
+    resumed = train(labelled, tiny_data, tmp_path)
     assert_same(resumed.state.state_dict(), whole.state.state_dict())
     name = "network-snapshot-000000.pkl"
     first, second = (torch.load(folder / name, weights_only=True) for folder in (tmp_path, whole.run_dir))
@@ -127,10 +100,8 @@ def test_stats_continue_on_resume(tiny_config: RunConfig, tiny_data: Path, tmp_p
     stopped = TrainingRun(config, ImageDataset(tiny_data), parts, CPU)
     stopped.stop = StopAfter(3)
     assert supervise(stopped) is Stop.TIME
-    saved = find_state(parts)
-    assert saved is not None
-    assert saved["cur_nimg"] == 24
-    train(config, tiny_data, parts, saved)
+    assert find_state(parts)["cur_nimg"] == 24  # type: ignore[index]
+    train(config, tiny_data, parts)
     assert rows(parts) == rows(tmp_path / "whole")
 
 
@@ -151,13 +122,7 @@ def test_files_of_a_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path)
     assert torch.equal(discriminator(image), loop.state.D.eval()(image))
 
 
-def test_metrics_that_a_stop_prevented_are_computed_on_resume(
-    tiny_config: RunConfig,
-    tiny_data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_metrics_that_a_stop_prevented_are_computed_on_resume(tiny_config, tiny_data, tmp_path, monkeypatch, capsys):
     """Once, of the snapshot as old as the state; a metric that fails does not end the training."""
     errors: list[BaseException] = [RuntimeError("out of memory"), KeyboardInterrupt()]
 
@@ -173,9 +138,8 @@ def test_metrics_that_a_stop_prevented_are_computed_on_resume(
     with pytest.raises(KeyboardInterrupt):
         train(config, tiny_data, tmp_path)
     for num_rows in (0, 1, 1):
-        saved = find_state(tmp_path)
-        assert saved is not None and saved["cur_nimg"] == 16
-        train(config, tiny_data, tmp_path, saved)
+        assert find_state(tmp_path)["cur_nimg"] == 16  # type: ignore[index]
+        train(config, tiny_data, tmp_path)
         assert [row["snapshot"] for row in read_rows(tmp_path, METRIC)] == ["network-snapshot-000000.pkl"] * num_rows
     assert "failed, training continues: out of memory" in capsys.readouterr().out
     snapshot = tmp_path / "network-snapshot-000000.pkl"  # of 16 images; the name counts thousands

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from test_loop import assert_same, train
+from tiny_runs import assert_same, train
 
 from benchmarks.memory import saved_bytes
 from training.config import DatasetSpec, PerformanceConfig, RunConfig
@@ -23,10 +23,9 @@ def test_recomputed_stages_give_the_same_run(tiny_config: RunConfig, tiny_data: 
     assert_same(states[2], states[0])
 
 
-def test_recomputed_stages_and_half_precision_store_less() -> None:
+def test_recomputed_stages_store_less() -> None:
     spec = DatasetSpec(32, 32, 3)
     G = Generator(preset("cifar", spec).generator, spec)
     ws = torch.randn(2, G.num_ws, G.w_dim)
     plain = saved_bytes(G, lambda: G.synthesis(ws))
-    assert saved_bytes(G, lambda: G.synthesis(ws, dtype=torch.bfloat16)) < 0.7 * plain
     assert saved_bytes(G, lambda: G.synthesis(ws, recomputed_stages=2)) < 0.5 * plain

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_runs import CPU, micro_batch, without_randomness
 from torch import Tensor
 
 from torch_utils import distributed
@@ -16,13 +17,6 @@ from training.losses import build_phases, logistic
 from training.losses.logistic import LogisticLoss
 from training.phases import MicroBatch, Phase
 from training.state import TrainState
-
-CPU = torch.device("cpu")
-
-
-def micro_batch(state: TrainState, mix: bool = False) -> MicroBatch:
-    z, c = torch.randn(4, 8), torch.zeros(4, 0)
-    return MicroBatch(torch.randn(4, 3, 16, 16), c, Latents(z, c, torch.randn(4, 8) if mix else None, 2, 0))
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def test_only_the_phases_a_config_needs(tiny_config: RunConfig, tiny_spec: Datas
 def test_a_phase_moves_its_own_network_only(state: TrainState) -> None:
     for phase in build_phases(state):
         before = {name: p.clone() for net in (state.G, state.D) for name, p in net.named_parameters()}
-        phase.step([micro_batch(state)])
+        phase.step([micro_batch()])
         for net in (state.G, state.D):
             moved = any(not torch.equal(before[name], p) for name, p in net.named_parameters())
             assert moved is (net is phase.trained.network), phase.name
@@ -62,7 +56,7 @@ def test_adam_is_scaled_for_lazy_regularisation(tiny_config: RunConfig, tiny_spe
 
 
 def test_running_mean_of_w_moves_once_a_phase_and_not_by_mixed_latents(state: TrainState) -> None:
-    batches = [micro_batch(state, mix=True), micro_batch(state, mix=True)]
+    batches = [micro_batch(mix=True), micro_batch(mix=True)]
     mapping = state.G.mapping_network
     with torch.no_grad():
         w = torch.cat([state.G_ema.mapping_network(batch.latents.z) for batch in batches])
@@ -71,31 +65,19 @@ def test_running_mean_of_w_moves_once_a_phase_and_not_by_mixed_latents(state: Tr
 
 
 def test_mixed_styles_come_from_the_second_latents(state: TrainState) -> None:
-    latents = micro_batch(state, mix=True).latents
+    latents = micro_batch(mix=True).latents
     ws = LogisticLoss(state).styles(latents)
     assert latents.mix_z is not None
     first, second = state.G.mapping(latents.z), state.G.mapping(latents.mix_z)
     assert torch.equal(ws, torch.cat([first[:, :2], second[:, 2:]], dim=1))
 
 
-def test_path_length_bookkeeping(state: TrainState) -> None:
-    """The penalty sees half the batch; the running mean moves by 1 % of the mean length."""
-    losses = LogisticLoss(state)
-    list(losses.g_path_length(micro_batch(state)))
-    losses.update_pl_mean()
-    stats = state.stats.collect()
-    assert stats["Loss/path_length"].num == 2
-    assert state.loss_buffers["pl_mean"].item() == pytest.approx(0.01 * stats["Loss/path_length"].mean)
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_path_length_that_is_not_finite_does_not_move_the_mean(
-    state: TrainState, monkeypatch: pytest.MonkeyPatch, bad: float
-) -> None:
+def test_a_path_length_that_is_not_finite_does_not_move_the_mean(state, monkeypatch, bad) -> None:
     measure, means = logistic.path_lengths, []
     for factor in (1.0, bad, 1.0):
         monkeypatch.setattr(logistic, "path_lengths", lambda *arguments, factor=factor: measure(*arguments) * factor)
-        phase_of(state, "G_pl").step([micro_batch(state), micro_batch(state)])
+        phase_of(state, "G_pl").step([micro_batch(), micro_batch()])
         state.finite.end_step()
         means.append(state.loss_buffers["pl_mean"].item())
     assert 0 < means[0] == means[1] < means[2]
@@ -105,13 +87,13 @@ def test_a_path_length_that_is_not_finite_does_not_move_the_mean(
 def test_what_is_not_finite_moves_neither_the_mean_style_nor_the_weights(state: TrainState) -> None:
     mapping = state.G.mapping_network
     phase = phase_of(state, "D_main")
-    phase.step([micro_batch(state)])
-    before, bad = mapping.w_avg.clone(), micro_batch(state)
+    phase.step([micro_batch()])
+    before, bad = mapping.w_avg.clone(), micro_batch()
     bad.latents.z[0, 0] = bad.images[0, 0, 0, 0] = math.nan
     phase.step([bad])
     assert torch.equal(mapping.w_avg, before) and before.any()
     assert all(p.isfinite().all() for p in state.D.parameters())
-    phase.step([micro_batch(state)])
+    phase.step([micro_batch()])
     assert mapping.w_avg.isfinite().all() and not torch.equal(mapping.w_avg, before)
 
 
@@ -140,7 +122,7 @@ def test_two_ranks_agree_on_what_is_not_finite(tiny_config: RunConfig) -> None:
 def test_steps_that_overflow_are_left_out_in_half_precision(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     state = TrainState(replace(tiny_config, performance=PerformanceConfig("fp16")), tiny_spec, CPU)
     phase = phase_of(state, "D_main")
-    good, bad = micro_batch(state), micro_batch(state)
+    good, bad = micro_batch(), micro_batch()
     bad.images[0, 0, 0, 0] = float("inf")
 
     def everything() -> list[torch.Tensor]:
@@ -171,7 +153,7 @@ POISON: dict[str, Callable[[TrainState], Tensor]] = {
 @pytest.mark.parametrize("name", POISON)
 def test_a_state_is_good_only_where_all_that_is_saved_is_finite(state: TrainState, name: str) -> None:
     for phase in build_phases(state):
-        phase.step([micro_batch(state)])
+        phase.step([micro_batch()])
     state.finite.end_step()
     assert state.all_finite()
     POISON[name](state).view(-1)[0] = math.nan
@@ -189,9 +171,9 @@ def test_terms_are_differentiated_one_after_the_other(state: TrainState) -> None
             order.append(name)
             yield term
 
-    replace(phase_of(state, "D_main"), loss=terms).step([micro_batch(state)])
+    replace(phase_of(state, "D_main"), loss=terms).step([micro_batch()])
     assert order == ["first", "first backward", "second", "second backward"]
-    assert len(list(LogisticLoss(state).d_main(micro_batch(state)))) == 2  # generated and real images
+    assert len(list(LogisticLoss(state).d_main(micro_batch()))) == 2  # generated and real images
 
 
 def test_only_path_length_forgoes_fused_attention(state: TrainState, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,19 +188,14 @@ def test_only_path_length_forgoes_fused_attention(state: TrainState, monkeypatch
     monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
     for phase in build_phases(state):
         allowed.clear()
-        phase.step([micro_batch(state)])
+        phase.step([micro_batch()])
         assert set(allowed) == {"G_main": {True}, "G_pl": {False}, "D_main": {True}, "D_r1": set()}[phase.name]
 
 
 def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
     """Without noise, augmentation and minibatch-std the gradients of micro-batches add up to the whole batch's."""
-    config = replace(
-        tiny_config,
-        generator=replace(tiny_config.generator, noise=False),
-        augment=replace(tiny_config.augment, mode="noaug"),
-        discriminator=replace(tiny_config.discriminator, mbstd_group=1),
-    )
-    parts = [micro_batch(TrainState(config, tiny_spec, CPU)) for _ in range(3)]
+    config = without_randomness(tiny_config)
+    parts = [micro_batch() for _ in range(3)]
     whole = MicroBatch(
         torch.cat([part.images for part in parts]),
         torch.zeros(12, 0),
@@ -241,7 +218,7 @@ def test_frozen_layers_compute_no_gradients(tiny_config: RunConfig, tiny_spec: D
     config = replace(tiny_config, discriminator=replace(tiny_config.discriminator, freeze_layers=2))
     state = TrainState(config, tiny_spec, CPU)
     for phase in build_phases(state):
-        phase.step([micro_batch(state)])
+        phase.step([micro_batch()])
     layers = list(state.D.layers_from_image())
     assert all(p.grad is None for layer in layers[:2] for p in layer.parameters())
     assert all(p.grad is not None for layer in layers[2:] for p in layer.parameters())

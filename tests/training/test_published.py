@@ -1,7 +1,6 @@
 """Published checkpoints give the published images, and opening a file never runs anything in it."""
 
 import io
-import lzma
 import os
 import pickle
 import pickletools
@@ -27,18 +26,9 @@ ROOT = Path(__file__).parents[2]
 NAMES = ["official_small", "official_small_linformer_cond"]
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recorded checkpoints, unpacked."""
-    folder = tmp_path_factory.mktemp("published")
-    for name in NAMES:
-        (folder / f"{name}.pkl").write_bytes(lzma.decompress((DATA / f"{name}.pkl.xz").read_bytes()))
-    return folder
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_published_images(folder: Path, name: str) -> None:
-    generator = load_generator(folder / f"{name}.pkl")
+def test_published_images(published: Path, name: str) -> None:
+    generator = load_generator(published / f"{name}.pkl")
     expected = np.load(DATA / f"{name}_expected.npz")
     assert sum(p.numel() for p in generator.parameters()) == expected["num_params_G"]
     for seed in range(4):
@@ -56,9 +46,9 @@ def test_published_images(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_published_discriminator(folder: Path, name: str) -> None:
+def test_published_discriminator(published: Path, name: str) -> None:
     expected = np.load(DATA / f"{name}_expected.npz")
-    logits = load_discriminator(folder / f"{name}.pkl")(
+    logits = load_discriminator(published / f"{name}.pkl")(
         torch.as_tensor(expected["d_img"]), torch.as_tensor(expected["d_c"])
     )
     assert np.abs(logits.numpy() - expected["d_logits"]).max() <= 1e-5 * np.abs(expected["d_logits"]).max()
@@ -66,8 +56,8 @@ def test_published_discriminator(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("suffix", [".pkl", ".safetensors"])
-def test_exported_files_hold_the_same_networks(folder: Path, tmp_path: Path, name: str, suffix: str) -> None:
-    source, target = folder / f"{name}.pkl", tmp_path / f"ours{suffix}"
+def test_exported_files_hold_the_same_networks(published: Path, tmp_path: Path, name: str, suffix: str) -> None:
+    source, target = published / f"{name}.pkl", tmp_path / f"ours{suffix}"
     export_snapshot(source, target)
     first, second = read_snapshot(source), read_snapshot(target)
     assert first[:2] == second[:2]
@@ -83,9 +73,9 @@ def test_exported_files_hold_the_same_networks(folder: Path, tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("kind", ["truncated", "other", "foreign"])
-def test_damaged_safetensors_are_refused_in_one_line(folder: Path, tmp_path: Path, kind: str) -> None:
+def test_damaged_safetensors_are_refused_in_one_line(published: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "ours.safetensors"
-    export_snapshot(folder / "official_small.pkl", path)
+    export_snapshot(published / "official_small.pkl", path)
     contents = {
         "truncated": path.read_bytes()[:-1],
         "other": b"PNG" * 100,
@@ -96,17 +86,15 @@ def test_damaged_safetensors_are_refused_in_one_line(folder: Path, tmp_path: Pat
         load_generator(path)
 
 
-def test_package_that_only_safetensors_need_is_named_where_it_is_missing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_that_only_safetensors_need_is_named_where_it_is_missing(published, tmp_path, monkeypatch) -> None:
     path = tmp_path / "ours.safetensors"
-    export_snapshot(folder / "official_small.pkl", path)
+    export_snapshot(published / "official_small.pkl", path)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.delitem(sys.modules, "safetensors.torch")
-    for use in (load_generator, partial(export_snapshot, folder / "official_small.pkl")):
+    for use in (load_generator, partial(export_snapshot, published / "official_small.pkl")):
         with pytest.raises(CheckpointError, match=r"ours\.safetensors: .*: pip install safetensors$"):
             use(path)
-    export_snapshot(folder / "official_small.pkl", tmp_path / "ours.pkl")
+    export_snapshot(published / "official_small.pkl", tmp_path / "ours.pkl")
     assert load_generator(tmp_path / "ours.pkl").img_height == 32
 
 
@@ -138,7 +126,7 @@ def huge_storage() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["os.system", "builtins.eval", "nested", "huge", "memo", "bytes", "truncated"])
-def test_hostile_files(folder: Path, tmp_path: Path, kind: str) -> None:
+def test_hostile_files(published: Path, tmp_path: Path, kind: str) -> None:
     """Nothing runs, nothing large is allocated, one clear line."""
     target, path = tmp_path / "it-ran", tmp_path / "hostile.pkl"
     contents = {
@@ -148,7 +136,7 @@ def test_hostile_files(folder: Path, tmp_path: Path, kind: str) -> None:
         "huge": pickle.dumps({"G_ema": Call(torch.storage._load_from_bytes, huge_storage())}),
         "memo": b"\x80\x04Nr\xff\xff\xff\x7f.",  # an entry far out in the memo
         "bytes": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f.",  # a text of 10^18 bytes
-        "truncated": (folder / "official_small.pkl").read_bytes()[:100_000],
+        "truncated": (published / "official_small.pkl").read_bytes()[:100_000],
     }
     path.write_bytes(contents[kind])
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -159,9 +147,9 @@ def test_hostile_files(folder: Path, tmp_path: Path, kind: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 100_000
 
 
-def test_flipped_bytes_end_in_one_clear_line_or_load(folder: Path, tmp_path: Path) -> None:
+def test_flipped_bytes_end_in_one_clear_line_or_load(published: Path, tmp_path: Path) -> None:
     """Byte flips where the pickle is structure, not numbers."""
-    data = (folder / "official_small.pkl").read_bytes()
+    data = (published / "official_small.pkl").read_bytes()
     operations = list(pickletools.genops(data))
     ends = [position for _, _, position in operations[1:]] + [len(data)]
     structure = [
@@ -172,7 +160,7 @@ def test_flipped_bytes_end_in_one_clear_line_or_load(folder: Path, tmp_path: Pat
     ]
     rng = random.Random(0)
     refused = 0
-    for _ in range(25):
+    for _ in range(12):
         flipped = bytearray(data)
         flipped[rng.choice(structure)] ^= 1 << rng.randrange(8)
         (tmp_path / "flipped.pkl").write_bytes(flipped)
@@ -192,8 +180,8 @@ def test_a_tensor_cannot_reach_beyond_its_storage(offset: int, size: tuple[int],
         rebuild_tensor(torch.arange(6.0), offset, size, stride)
 
 
-def test_networks_of_other_programs_are_named(folder: Path) -> None:
-    module = read_published(folder / "official_small.pkl")["G_ema"]
+def test_networks_of_other_programs_are_named(published: Path) -> None:
+    module = read_published(published / "official_small.pkl")["G_ema"]
     del module.state["_init_kwargs"]["synthesis_kwargs"]["G_dict"]
     with pytest.raises(PublishedFileError, match="not a Styleformer"):
         generator_config(module)

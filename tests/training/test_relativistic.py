@@ -6,24 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_runs import CPU, micro_batch, train_in_parts, without_randomness
 from torch import Tensor
 
 from dnnlib.dataclass_values import ConfigError, override
 from torch_utils import distributed
 from torch_utils.distributed import spawn
-from training.augment.pipe import PIPES, AugmentPipe
-from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
-from training.latents import Latents
 from training.losses import build_phases
 from training.losses.relativistic import RelativisticLoss
-from training.phases import MicroBatch
 from training.run.training_run import TrainingRun
 from training.state import TrainState
 from training.supervisor import supervise
 
-CPU = torch.device("cpu")
 SPEC = DatasetSpec(16, 16, 3)
 EPS = 0.01
 
@@ -32,24 +28,6 @@ def configured(config: RunConfig, **settings: Any) -> RunConfig:
     """The configuration with the relativistic loss and these settings of it."""
     config = override(config, "loss.kind", "relativistic")
     return replace(config, loss=replace(config.loss, **{"r1_gamma": 3.0, "mixing_prob": 0.0} | settings))
-
-
-def without_randomness(config: RunConfig) -> RunConfig:
-    """Without noise, augmentation and comparison of images."""
-    return replace(
-        config,
-        generator=replace(config.generator, noise=False),
-        augment=replace(config.augment, mode="noaug"),
-        discriminator=replace(config.discriminator, mbstd_group=1),
-    )
-
-
-def micro_batch(seed: int = 0, count: int = 4, dtype: torch.dtype = torch.float64) -> MicroBatch:
-    drawn = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, 8, dtype=dtype, generator=drawn)
-    images = torch.randn(count, 3, 16, 16, dtype=dtype, generator=drawn)
-    c = torch.zeros(count, 0, dtype=dtype)
-    return MicroBatch(images, c, Latents(z, c, None, 2, seed=7))
 
 
 def squared_gradients(D: Any, images: Tensor) -> Tensor:
@@ -64,7 +42,7 @@ def test_value_and_gradients_are_those_of_the_formulas(tiny_config: RunConfig, p
     config = configured(without_randomness(tiny_config), penalty=penalty, penalty_share=share, penalty_interval=2)
     state = TrainState(config, SPEC, CPU)
     state.G.double(), state.D.double()
-    loss, batch = RelativisticLoss(state), micro_batch()
+    loss, batch = RelativisticLoss(state), micro_batch(0, dtype=torch.float64)
     fakes = state.G(batch.latents.z, noise_mode="none").detach()
 
     def gradients(value: Tensor, network: Any) -> list[Tensor]:
@@ -95,7 +73,7 @@ def test_value_and_gradients_are_those_of_the_formulas(tiny_config: RunConfig, p
 def test_approx_agrees_with_exact_in_expectation(tiny_config: RunConfig) -> None:
     """10,000 directions, 2,500 for each of four images."""
     state = TrainState(configured(without_randomness(tiny_config)), SPEC, CPU)
-    loss, images = RelativisticLoss(state), micro_batch(dtype=torch.float32).images
+    loss, images = RelativisticLoss(state), micro_batch(0).images
     direction = torch.Generator().manual_seed(1)
     exact = squared_gradients(state.D, images).mean().item()
     many, labels = images.repeat(125, 1, 1, 1), torch.zeros(500, 0)
@@ -109,51 +87,27 @@ def test_penalties_come_at_their_interval_and_the_ratio_now_and_then(tiny_config
     (_, d_main), seen = build_phases(state), {}
     for index in (0, 1, 2, 64):
         state.cur_nimg = index * state.config.schedule.batch
-        d_main.step([micro_batch(dtype=torch.float32)])
+        d_main.step([micro_batch(0)])
         seen[index] = {name for name in state.stats.collect() if "/r" in name and "Loss/s" not in name}
     penalties = {"Loss/r1_penalty", "Loss/r2_penalty"}
     ratio = {"Loss/r1_approx_to_exact"}
     assert seen == {0: penalties | ratio, 1: set(), 2: penalties, 64: penalties | ratio}
 
 
-@pytest.mark.parametrize("pipe", ["bgc", "bgcfnc"])
-def test_copies_are_changed_by_the_same_draw(pipe: str) -> None:
-    images = torch.randn(3, 3, 16, 16)
-    changed = AugmentPipe(pipe)(images.repeat(2, 1, 1, 1), 0.9, copies=2)
-    torch.testing.assert_close(changed[:3], changed[3:])
-    assert not torch.allclose(changed[:3], images)
-    assert set(PIPES) >= {pipe}
-
-
 def test_the_penalty_is_of_the_image_before_its_augmentation(tiny_config: RunConfig) -> None:
     """Were the copies augmented by different draws, the difference would be that of two pictures."""
     config = replace(tiny_config, augment=replace(tiny_config.augment, mode="fixed", p=1.0))
     state = TrainState(configured(config), SPEC, CPU)
-    loss, batch = RelativisticLoss(state), micro_batch(dtype=torch.float32)
+    loss, batch = RelativisticLoss(state), micro_batch(0)
     with torch.no_grad():
         penalty = loss.differences(batch.images, batch.labels, torch.Generator().manual_seed(0))[2]
     assert penalty.max() < 50 * squared_gradients(state.D, batch.images).mean()
 
 
-def train(config: RunConfig, data: Path, run_dir: Path, kimg: float) -> TrainingRun:
-    run_dir.mkdir(exist_ok=True)
-    config = replace(config, schedule=replace(config.schedule, kimg=kimg))
-    run = TrainingRun(config, ImageDataset(data), run_dir, CPU, find_state(run_dir))
-    supervise(run)
-    return run
-
-
 @pytest.mark.parametrize("penalty", ["exact", "approx"])
-def test_a_resumed_run_equals_the_uninterrupted_one(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, penalty: str
-) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_path, penalty) -> None:
     config = configured(tiny_config, penalty=penalty, penalty_interval=2, mixing_prob=0.5)
-    whole = train(config, tiny_data, tmp_path / "whole", 0.032)
-    train(config, tiny_data, tmp_path / "parts", 0.016)
-    resumed = train(config, tiny_data, tmp_path / "parts", 0.032)
-    for name in ("G", "D", "G_ema"):
-        for key, values in getattr(whole.state, name).state_dict().items():
-            assert torch.equal(getattr(resumed.state, name).state_dict()[key], values), key
+    train_in_parts(config, tiny_data, tmp_path)
 
 
 def save_weights(task: tuple[RunConfig, Path, Path]) -> None:
@@ -186,7 +140,7 @@ def test_every_phase_runs_in_the_chosen_precision(tiny_config: RunConfig, precis
     state = TrainState(config, SPEC, CPU)
     for phase in build_phases(state):
         before = [p.clone() for p in phase.trained.parameters]
-        phase.step([micro_batch(dtype=torch.float32)])
+        phase.step([micro_batch(0)])
         assert any(not torch.equal(a, b) for a, b in zip(before, phase.trained.parameters, strict=True))
     state.finite.end_step()
     assert state.finite.total_bad == 0

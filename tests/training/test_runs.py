@@ -29,9 +29,7 @@ def changed(config: RunConfig, group: str, **values: object) -> RunConfig:
     return replace(config, **{group: replace(getattr(config, group), **values)})  # type: ignore[arg-type]
 
 
-def test_resumes_where_only_length_place_and_speed_changed(
-    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec
-) -> None:
+def test_resumes_where_only_length_place_and_speed_changed(config, run_dir, tiny_spec) -> None:
     ours = changed(changed(config, "schedule", kimg=9.0, keep=3), "data", path="/elsewhere/flowers.zip", workers=4)
     ours = changed(ours, "performance", compile="1", cuda_graphs=True, recomputed_stages=1)
     assert newest_matching_run(run_dir.parent, ours, tiny_spec) == (run_dir, ours)
@@ -55,10 +53,7 @@ def test_forced_settings_of_the_optimizers_are_used(config: RunConfig, run_dir: 
         ("performance", {"precision": "bf16"}, "performance.precision (fp32 there, bf16 here)"),
     ],
 )
-def test_other_settings_are_named(
-    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, capsys: pytest.CaptureFixture[str],
-    group: str, values: dict[str, object], named: str,
-) -> None:  # fmt: skip
+def test_other_settings_are_named(config, run_dir, tiny_spec, capsys, group, values, named) -> None:
     ours = changed(config, group, **values)
     with pytest.raises(ConfigError, match=re.escape(named)) as caught:
         newest_matching_run(run_dir.parent, ours, tiny_spec)
@@ -70,18 +65,14 @@ def test_other_settings_are_named(
     assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)  # an older one may match
 
 
-def test_a_fine_tuned_run_keeps_its_settings_on_resume(
-    config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path
-) -> None:
+def test_a_fine_tuned_run_keeps_its_settings_on_resume(config, tiny_spec, tmp_path) -> None:
     tuned = changed(changed(config, "augment", speed_kimg=100.0), "ema", rampup=None)
     run_dir = new_run(tmp_path, tuned)
     write_state(run_dir, state_values(TrainState(tuned, tiny_spec, torch.device("cpu"))))
     assert newest_matching_run(tmp_path, config, tiny_spec) == (run_dir, tuned)
 
 
-def test_folders_of_other_programs_and_damaged_ones_are_skipped(
-    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec
-) -> None:
+def test_folders_of_other_programs_and_damaged_ones_are_skipped(config, run_dir, tiny_spec) -> None:
     for number, text in enumerate(['{"num_gpus": 1, "loss_kwargs": {}}', '{"data": 3}', "{", "[]"], start=1):
         folder = run_dir.parent / f"{number:05d}-other"
         folder.mkdir()
@@ -107,9 +98,7 @@ def test_force_needs_networks_that_fit(config: RunConfig, run_dir: Path, tiny_sp
 @pytest.mark.parametrize(
     "text", ["null", "", "[" * 100_000, '{"schedule": {"kimg": 1e400}}', f'{{"schedule": {{"seed": {10**400}}}}}']
 )
-def test_damaged_settings_are_taken_from_the_state(
-    config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, capsys: pytest.CaptureFixture[str], text: str
-) -> None:
+def test_damaged_settings_are_taken_from_the_state(config, run_dir, tiny_spec, capsys, text) -> None:
     (run_dir / OPTIONS_FILE).write_text(text, encoding="utf-8")
     assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)
     assert f"{OPTIONS_FILE} cannot be used" in capsys.readouterr().out
@@ -134,9 +123,7 @@ def test_a_run_of_another_kind_is_a_difference_not_an_error(tmp_path: Path, tiny
             assert any(text.startswith(f"{group}.kind") for text in differences(theirs, ours))
 
 
-def test_a_state_without_the_newer_fields_of_its_images_is_resumed(
-    tmp_path: Path, tiny_config: RunConfig, tiny_spec: DatasetSpec
-) -> None:
+def test_a_state_without_the_newer_fields_of_its_images_is_resumed(tmp_path, tiny_config, tiny_spec) -> None:
     run_dir = new_run(tmp_path, tiny_config)
     values = state_values(TrainState(tiny_config, tiny_spec, torch.device("cpu")))
     del values["dataset"]["labels_are_vectors"], values["dataset"]["class_names"]

@@ -1,28 +1,20 @@
 """The SAN head of the discriminator: two terms, each of which trains its own part."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_runs import CPU, micro_batch, train_in_parts, without_randomness
 from torch import Tensor
 
 from dnnlib.dataclass_values import override
 from training.checkpoint.snapshot import load_discriminator
-from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, RunConfig
-from training.data.stream import ImageDataset
-from training.latents import Latents
 from training.losses import build_phases
 from training.losses.functions import difference_penalty
 from training.networks.discriminator import Discriminator
-from training.phases import MicroBatch
-from training.run.training_run import TrainingRun
 from training.state import TrainState
-from training.supervisor import supervise
-
-CPU = torch.device("cpu")
 
 
 def with_san(config: RunConfig, **loss: Any) -> RunConfig:
@@ -61,20 +53,14 @@ def gradients(value: Tensor, network: torch.nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", ["logistic", "relativistic"])
 def test_the_step_of_d_is_that_of_the_formulas(tiny_config: RunConfig, kind: str) -> None:
-    config = with_san(tiny_config, kind=kind, mixing_prob=0.0, r1_gamma=1.0)
-    config = replace(
-        config,
-        generator=replace(config.generator, noise=False),
-        augment=replace(config.augment, mode="noaug"),
-    )
+    config = without_randomness(with_san(tiny_config, kind=kind, mixing_prob=0.0, r1_gamma=1.0))
     state = TrainState(config, DatasetSpec(16, 16, 3), CPU)
     state.G.double(), state.D.double()
-    z, c = torch.randn(4, 8, dtype=torch.float64), torch.zeros(4, 0)
-    batch = MicroBatch(torch.randn(4, 3, 16, 16, dtype=torch.float64), c, Latents(z, c, None, 2, 7))
+    batch = micro_batch(0, dtype=torch.float64)
     D = state.D.requires_grad_(True)
     (d_main,) = (phase for phase in build_phases(state) if phase.name == "D_main")
     value = sum(d_main.loss(batch))  # type: ignore[arg-type]
-    fakes = state.G(z, noise_mode="none").detach()
+    fakes = state.G(batch.latents.z, noise_mode="none").detach()
 
     def terms(images: Tensor) -> tuple[Tensor, Tensor]:
         hidden: list[Tensor] = []
@@ -101,25 +87,11 @@ def test_the_step_of_d_is_that_of_the_formulas(tiny_config: RunConfig, kind: str
 
 
 @pytest.mark.parametrize(("kind", "penalty"), [("logistic", ""), ("relativistic", "exact"), ("relativistic", "approx")])
-def test_a_run_trains_and_resumes(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, kind: str, penalty: str
-) -> None:
+def test_a_run_trains_and_resumes(tiny_config, tiny_data, tmp_path, kind, penalty) -> None:
     config = with_san(tiny_config, kind=kind, **({"penalty": penalty} if penalty else {}))
     config = replace(config, data=replace(config.data, cond=True))
 
-    def train(run_dir: Path, kimg: float) -> TrainingRun:
-        run_dir.mkdir(exist_ok=True)
-        dataset = ImageDataset(tiny_data, use_labels=True)
-        shorter = replace(config, schedule=replace(config.schedule, kimg=kimg))
-        run = TrainingRun(shorter, dataset, run_dir, CPU, find_state(run_dir))
-        supervise(run)
-        return run
-
-    whole = train(tmp_path / "whole", 0.032)
-    train(tmp_path / "parts", 0.016)
-    resumed = train(tmp_path / "parts", 0.032)
-    for name, values in whole.state.D.state_dict().items():
-        assert torch.equal(resumed.state.D.state_dict()[name], values), name
+    whole, _ = train_in_parts(config, tiny_data, tmp_path)
     D = load_discriminator(tmp_path / "whole" / "network-snapshot-000000.pkl")
     images, c = torch.randn(3, 3, 16, 16), torch.eye(3)
     assert torch.equal(D(images, c), whole.state.D.eval()(images, c)) and D(images, c).shape == (3, 1)

@@ -2,21 +2,15 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
+from tiny_runs import CPU, train, train_in_parts
 
 from dnnlib.dataclass_values import ConfigError, override
-from training.checkpoint.state_file import find_state
 from training.config import DatasetSpec, RunConfig
-from training.data.stream import ImageDataset
-from training.run.training_run import TrainingRun
 from training.schedule import Ramp, schedule_table
 from training.state import TrainState
-from training.supervisor import supervise
 
-CPU = torch.device("cpu")
 SPEC = DatasetSpec(16, 16, 3)
 CHANGING = {
     "optimizer.g_lr": "0.002->0.0005",
@@ -74,26 +68,11 @@ def test_a_ramp_needs_a_burn_in_and_a_fixed_augmentation(tiny_config: RunConfig)
         override(changing(tiny_config), "augment.mode", "ada").check(SPEC)
 
 
-def train(config: RunConfig, data: Path, run_dir: Path, kimg: float) -> TrainingRun:
-    run_dir.mkdir(exist_ok=True)
-    config = replace(config, schedule=replace(config.schedule, kimg=kimg, tick_kimg=0.008))
-    run = TrainingRun(config, ImageDataset(data), run_dir, CPU, find_state(run_dir))
-    supervise(run)
-    return run
-
-
 @pytest.mark.parametrize("kind", ["logistic", "relativistic"])
-def test_a_run_resumed_in_the_burn_in_equals_the_uninterrupted_one(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_run_resumed_in_the_burn_in_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_path, kind) -> None:
     config = override(changing(tiny_config), "loss.kind", kind)
-    whole = train(config, tiny_data, tmp_path / "whole", 0.048)
-    train(config, tiny_data, tmp_path / "parts", 0.024)
-    resumed = train(config, tiny_data, tmp_path / "parts", 0.048)
-    for name in ("G", "D", "G_ema"):
-        for key, values in getattr(whole.state, name).state_dict().items():
-            assert torch.equal(getattr(resumed.state, name).state_dict()[key], values), key
-    for run in (whole, resumed):
+    config = replace(config, schedule=replace(config.schedule, tick_kimg=0.008))
+    for run in train_in_parts(config, tiny_data, tmp_path, 0.048):
         rows = [json.loads(line) for line in (run.run_dir / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
         for name, text in CHANGING.items():
             ramp = Ramp.from_text(text)
@@ -116,9 +95,7 @@ def test_steps_use_the_values_of_their_images(tiny_config: RunConfig) -> None:
         assert state.ada.p_clamped.item() == pytest.approx(0.5 * done)
 
 
-def test_a_resumed_run_takes_the_learning_rate_of_its_settings(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_takes_the_learning_rate_of_its_settings(tiny_config, tiny_data, tmp_path) -> None:
     """Optimizer states carry the rate that they were saved with; a diverged run is resumed with a smaller one."""
     train(tiny_config, tiny_data, tmp_path / "run", 0.016)
     smaller = replace(tiny_config, optimizer=replace(tiny_config.optimizer, g_lr=0.001))

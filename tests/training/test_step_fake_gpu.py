@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from training.config import DatasetSpec, PerformanceConfig, RunConfig
+from training.config import DatasetSpec, PerformanceConfig
 from training.latents import Latents
 from training.losses import base, build_phases
 from training.networks import discriminator, layers
@@ -65,9 +65,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("fake_gpu")
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # in copying a network
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_nothing_mixes_devices_or_waits(
-    tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_nothing_mixes_devices_or_waits(tiny_config, monkeypatch, precision) -> None:
     config = replace(tiny_config, performance=PerformanceConfig(precision, compile="0"))
     state = TrainState(config, DatasetSpec(16, 16, 3, label_dim=3), GPU)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import without_randomness
 
 from training.augment.pipe import AugmentPipe
 from training.compilation import forward_pass
@@ -57,16 +58,9 @@ def test_compiled_augmentation_is_eager_augmentation(cuda_graphs: bool) -> None:
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
-def test_compiled_training_is_eager_training(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, cuda_graphs: bool
-) -> None:
+def test_compiled_training_is_eager_training(tiny_config, tiny_data, tmp_path, cuda_graphs) -> None:
     """With two micro-batches a step, so that gradients of graphs add up. Noise and augmentation are drawn otherwise."""
-    config = replace(
-        tiny_config,
-        generator=replace(tiny_config.generator, noise=False),
-        augment=replace(tiny_config.augment, mode="noaug"),
-        schedule=replace(tiny_config.schedule, batch_gpu=4),
-    )
+    config = without_randomness(replace(tiny_config, schedule=replace(tiny_config.schedule, batch_gpu=4)))
     weights = []
     for name, performance in (
         ("eager", PerformanceConfig()),

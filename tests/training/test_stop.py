@@ -58,9 +58,7 @@ def test_a_run_out_of_time_saves_where_it_stands(tiny_config: RunConfig, tiny_da
     assert find_state(tmp_path / "run")["cur_nimg"] == loop.state.cur_nimg == 0  # type: ignore[index]
 
 
-def test_unusable_images_end_the_run_with_its_state(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
     loop = start(tiny_config, tiny_data, tmp_path / "run")
     good = list(itertools.islice(loop.reals, 3 * tiny_config.schedule.batch // loop.micro_batch))
 
@@ -74,9 +72,7 @@ def test_unusable_images_end_the_run_with_its_state(
     assert find_state(tmp_path / "run")["cur_nimg"] == 3 * tiny_config.schedule.batch  # type: ignore[index]
 
 
-def test_a_run_that_should_stop_begins_no_metrics(
-    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_should_stop_begins_no_metrics(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("training.run.training_run.evaluate_snapshot", lambda *arguments: pytest.fail("measured"))
     config = replace(tiny_config, schedule=replace(tiny_config.schedule, metrics=("proxy_fd_randconv_v1",)))
     loop = start(config, tiny_data, tmp_path / "run", StopRequest(time.monotonic()))

@@ -9,7 +9,7 @@ import torch
 
 from torch_utils import distributed
 from training.checkpoint.state_file import STATE_LATEST, find_state, state_values, write_state
-from training.config import DatasetSpec, RunConfig, ScheduleConfig
+from training.config import ScheduleConfig
 from training.run.disk_full import DiskFullError, DiskFullRetry
 from training.run.output import RunOutput
 from training.run.stop import StopRequest
@@ -46,9 +46,7 @@ def test_waits_until_there_is_space_and_gives_up_after_the_stated_number(tmp_pat
     assert not logged
 
 
-def test_several_processes_do_not_wait_longer_than_their_collectives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_do_not_wait_longer_than_their_collectives(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     schedule = ScheduleConfig(disk_retries=10, disk_wait_sec=300.0)
     output = RunOutput(tmp_path, schedule, None, "", print, StopRequest())  # type: ignore[arg-type]
@@ -61,9 +59,7 @@ def test_several_processes_do_not_wait_longer_than_their_collectives(
         output.write(0, "reals.png", write)
 
 
-def test_a_write_that_fails_halfway_leaves_the_last_state(
-    tiny_config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path
-) -> None:
+def test_a_write_that_fails_halfway_leaves_the_last_state(tiny_config, tiny_spec, tmp_path) -> None:
     state = TrainState(tiny_config, tiny_spec, torch.device("cpu"))
     write_state(tmp_path, state_values(state))
     state.cur_nimg = 8

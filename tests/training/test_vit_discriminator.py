@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import CPU, train
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib.dataclass_values import ConfigError
 from training.checkpoint.snapshot import load_discriminator
 from training.config import DatasetSpec, RunConfig
-from training.data.stream import ImageDataset
 from training.networks.vit_discriminator import VitConfig, VitDiscriminator, rotary_angles, rotate
-from training.run.training_run import TrainingRun
 from training.state import TrainState
-from training.supervisor import supervise
 
 SMALL = {"patch_px": 4, "width": 16, "depth": 2, "head_width": 8}
 
@@ -56,7 +54,7 @@ def test_learning_rate_falls_with_the_width(tiny_config: RunConfig, tiny_spec: D
     for width in (16, 32):
         config = replace(tiny_config, discriminator=VitConfig(**SMALL | {"width": width}))
         config = replace(config, loss=replace(config.loss, r1_interval=10**9))
-        rates.append(TrainState(config, tiny_spec, torch.device("cpu")).d.optimizer.param_groups[0]["lr"])
+        rates.append(TrainState(config, tiny_spec, CPU).d.optimizer.param_groups[0]["lr"])
     assert rates[0] == 2 * rates[1] == pytest.approx(2e-4 * 768 / 16)
 
 
@@ -69,9 +67,7 @@ def test_unsuitable_settings_are_named() -> None:
 
 def test_trains_with_exact_r1_and_loads_again(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     config = replace(tiny_config, discriminator=VitConfig(**SMALL), schedule=replace(tiny_config.schedule, kimg=0.016))
-    (tmp_path / "run").mkdir()
-    run = TrainingRun(config, ImageDataset(tiny_data), tmp_path / "run", torch.device("cpu"))
-    supervise(run)
+    run = train(config, tiny_data, tmp_path / "run")
     images = torch.randn(2, 3, 16, 16)
     D = load_discriminator(tmp_path / "run" / "network-snapshot-000000.pkl")
     assert isinstance(D, VitDiscriminator) and torch.equal(D(images), run.state.D.eval()(images))

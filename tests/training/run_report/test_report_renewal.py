@@ -4,13 +4,11 @@ import json
 import os
 from pathlib import Path
 
-import pytest
 import torch
 from click.testing import CliRunner
 
 import train
 from training.run.names import FACTS_FILE, REPORT_FILE
-from training.run_report.renewal import RunReport, write_report
 
 TINY = [
     "--cfg=demo", "--g_dict=16,16", "--num_layers=1,1", "--batch=8", "--workers=0", "--kimg=0.008", "--metrics=none",
@@ -48,20 +46,3 @@ def test_report_of_a_run_that_failed(tiny_data: Path, tmp_path: Path) -> None:
         (data / path.name).write_bytes(content[:50] + bytes(len(content) - 50))
     _, status, output = run(data.parent, tmp_path / "runs")
     assert status[0] == "failed" and "images are broken" in status[1], output
-
-
-def test_error_keeps_the_older_report_and_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    RunReport(tmp_path, dict, print, is_on=False).write()  # of another rank
-    assert not list(tmp_path.iterdir())
-    write_report(tmp_path)
-    older = (tmp_path / REPORT_FILE).read_bytes()
-
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("dnnlib.files.os.fsync", full)
-    RunReport(tmp_path, dict, said.append).write()
-    assert (tmp_path / REPORT_FILE).read_bytes() == older
-    assert [path.name for path in tmp_path.iterdir()] == [REPORT_FILE]
-    assert len(said) == 1 and "No space left" in said[0]
