@@ -21,10 +21,10 @@ class BiasActCall(ctypes.Structure):
     """The arguments of styleformer_bias_act."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("input", "grad", "grad_grad", "bias", "noise", "strength", "result", "stream")),
+        *((name, c_void_p) for name in ("input", "grad", "bias", "noise", "strength", "result", "stream")),
         *((name, c_double) for name in ("alpha", "gain", "clamp")),
         *((name, c_int64) for name in ("outer", "channels", "inner", "noise_outer")),
-        *((name, c_int32) for name in ("act", "dtype", "order")),
+        *((name, c_int32) for name in ("act", "dtype")),
     )
 
 
