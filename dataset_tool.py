@@ -17,10 +17,9 @@ from dnnlib.command_line import memory_shortage
 from dnnlib.console import protect_console
 from dnnlib.dataclass_values import ConfigError
 from dnnlib.images.codec import Layout, parse_color
-from dnnlib.images.grid import draw_grid
 from dnnlib.images.writer import write_image
 from dnnlib.names import printable
-from dnnlib.packing.inspection import inspect_source, sample_columns
+from dnnlib.packing.inspection import inspect_source, sample_sheet
 from dnnlib.packing.inspection_text import report
 from dnnlib.packing.packer import Packer, Recipe
 from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
@@ -176,7 +175,7 @@ def inspect(options: dict[str, Any]) -> None:
     for line in report(found, images, source_words(options), refusal):
         say(line)
     if grid and found.samples:
-        write_image(grid, draw_grid(sample_columns(found, images.class_names)))
+        write_image(grid, sample_sheet(found, images.class_names))
         say(f"{'grid':<12}{grid}")
 
 

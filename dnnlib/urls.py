@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dnnlib.file_kinds import foreign_kind
 from dnnlib.files import atomic_write
-from dnnlib.text import format_bytes
+from dnnlib.text import first_line, format_bytes
 
 MAX_BYTES = 8 * 2**30  # of a download
 _TIMEOUT_SEC = 30.0
@@ -88,12 +88,6 @@ def _from_hub(text: str) -> str:
         return str(hub.hf_hub_download(repo_id=match[1], filename=match[3], revision=match[2]))
     except Exception as error:  # of many classes, those of its HTTP library among them
         raise AddressError(f"{text}: the download failed ({first_line(error)})") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _from_http(address: str, folder: Path) -> Path:

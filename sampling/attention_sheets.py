@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from dnnlib.images.animation import enlarged
+from dnnlib.images.captions import Cell, as_colour, enlargement, sheet
 from dnnlib.images.writer import write_image
 from sampling.attention_maps import LayerAttention, Point, attention_maps
-from sampling.captions import Cell, as_colour, enlargement, sheet
 from training.networks.generator import Generator
 from training.run.preview import to_uint8
 

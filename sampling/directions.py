@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dnnlib.files import atomic_write
+from dnnlib.images.captions import sheet
 from dnnlib.images.writer import write_image
 from dnnlib.paths import user_path
-from sampling.captions import sheet
 from sampling.renderer import Renderer, Request, device_of, random_w
 from training.networks.generator import Generator
 

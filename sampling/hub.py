@@ -5,7 +5,8 @@ from pathlib import Path
 
 from dnnlib.files import file_sha256
 from dnnlib.paths import user_path
-from dnnlib.urls import AddressError, first_line, load_hub
+from dnnlib.text import first_line
+from dnnlib.urls import AddressError, load_hub
 from metrics.results import read_rows
 from training.checkpoint.snapshot import read_snapshot
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from dnnlib.images.captions import sheet
 from dnnlib.images.writer import write_image
-from sampling.captions import sheet
 from sampling.renderer import device_of
 from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset

@@ -210,17 +210,12 @@ def _opened(kind: type[FileTree], path: Path, identity: Identity) -> FileTree:
 def _require_zip(path: Path) -> None:
     if path.is_file() and zipfile.is_zipfile(path):
         return
-    if path.is_file() and _starts_like_a_zip(path):
+    if path.is_file() and path.open("rb").read(4) == b"PK\3\4":
         raise ValueError(f"{path} is a damaged zip file (its end is missing); copy or download it again")
     kind = foreign_kind(path) if path.is_file() else None
     if kind:
         raise ValueError(f"{path} is {kind}. A data set is a folder or a zip file")
     raise ValueError(f"{path} is neither a folder nor a readable zip file; give one of the two")
-
-
-def _starts_like_a_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\3\4"
 
 
 def _open_file(path: Path) -> IO[bytes]:

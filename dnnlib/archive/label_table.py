@@ -184,15 +184,15 @@ def _by_name(pairs: object, origin: str) -> dict[str, Label]:
 def _parse(label: object, name: str, origin: str) -> Label:
     if isinstance(label, int) and not isinstance(label, bool):
         return label
-    if isinstance(label, list) and label and all(_is_finite_number(value) for value in label):
+    if (
+        isinstance(label, list)
+        and label
+        and all(type(value) in (int, float) and abs(value) < _MAX_FLOAT32 for value in label)
+    ):
         return tuple(float(value) for value in label)
     raise ValueError(
-        f"{origin}: the label of {printable(name)} is {_shown(label)}; write a class index or a list of numbers"
+        f"{origin}: the label of {printable(name)} is {printable(repr(label)[:80])}; write a class index or a list of numbers"
     )
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_FLOAT32
 
 
 def _kind(label: Label) -> str:
@@ -201,10 +201,6 @@ def _kind(label: Label) -> str:
 
 def _last(class_names: Sequence[str]) -> str:
     return f'{len(class_names) - 1}, the classes in "class_names"' if class_names else f"{_MAX_CLASSES - 1:,}"
-
-
-def _shown(value: object) -> str:
-    return printable(repr(value)[:80])
 
 
 def some_of(names: Sequence[str]) -> str:

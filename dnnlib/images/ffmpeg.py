@@ -1,6 +1,5 @@
 """MP4 files through the program ffmpeg, where it is installed."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -28,45 +27,25 @@ def require_ffmpeg(path: Path) -> str:
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write frames, uint8 [height, width, 1 or 3], as H.264 (yuv420p, even sides); OSError if ffmpeg fails."""
-    program, temporary, remaining = require_ffmpeg(path), temporary_name(path), iter(frames)
-    first = with_even_sides(next(remaining))
-    height, width, channels = first.shape
-    command = [
-        program, "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "gray" if channels == 1 else "rgb24",
-        "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p",
-        "-crf", _QUALITY, "-movflags", "+faststart", "-f", "mp4", str(temporary),
-    ]  # fmt: skip
-    try:
-        with (
-            tempfile.TemporaryFile() as errors,
-            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as process,
-        ):
-            try:
-                feed(process, first, remaining)
-            except BaseException:
-                process.kill()
-                raise
-            if process.wait() != 0:
-                errors.seek(0)
-                lines = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+    program, temporary = require_ffmpeg(path), temporary_name(path)
+    with tempfile.TemporaryFile() as raw:
+        for frame in map(with_even_sides, frames):
+            raw.write(frame.tobytes())
+        raw.seek(0)
+        height, width, channels = frame.shape
+        command = [
+            program, "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "gray" if channels == 1 else "rgb24",
+            "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p",
+            "-crf", _QUALITY, "-movflags", "+faststart", "-f", "mp4", str(temporary),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, stdin=raw, capture_output=True)
+            if done.returncode != 0:
+                lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
                 raise OSError(f"{path} cannot be written: ffmpeg failed ({lines[0]}); name a .webp file instead")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def feed(process: "subprocess.Popen[bytes]", first: np.ndarray, remaining: Iterable[np.ndarray]) -> None:
-    """Send all frames to ffmpeg, or those that it takes before it fails."""
-    assert process.stdin is not None
-    try:
-        process.stdin.write(first.tobytes())
-        for frame in remaining:
-            process.stdin.write(with_even_sides(frame).tobytes())
-    except BrokenPipeError:
-        pass
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def with_even_sides(pixels: np.ndarray) -> np.ndarray:

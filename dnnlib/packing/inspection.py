@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from dnnlib.archive.label_table import Label
 from dnnlib.archive.zip_reader import ChangedError
+from dnnlib.images.captions import MIN_CELL_PX, sheet
 from dnnlib.images.codec import FileKind
-from dnnlib.images.grid import Column
 from dnnlib.packing.packer import Progress
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.source_images import ImageSource, SourceImage
@@ -22,6 +23,7 @@ MAX_CLASS_COLUMNS = 20  # of the samples: one per class
 NUM_COLUMNS, NUM_ROWS = 12, 8  # of the samples without classes
 WHITE = (255, 255, 255)
 
+_MAX_HEADING = 16  # characters of a class name
 _CHUNK = 64  # images sent to a process at once
 _MAX_MESSAGES = 10
 _MAX_GROUPS, _MAX_NAMES = 3, 3  # of identical images that are named
@@ -118,22 +120,23 @@ def examine(source_image: SourceImage) -> Facts | ValueError:
     return Facts(kind, (pixels.shape[1], pixels.shape[0]), int.from_bytes(digest.digest()), label)
 
 
-def sample_columns(found: Inspection, class_names: Sequence[str]) -> list[Column]:
-    """Return the samples decoded, with the names of their classes above them."""
-    return [
-        Column(_heading(found, class_names, key), [_pixels(source_image) for source_image in chosen])
-        for key, chosen in found.samples.items()
-    ]
+def sample_sheet(found: Inspection, class_names: Sequence[str]) -> np.ndarray:
+    """Return the samples as one image, uint8 [height, width, 3], with the names of their classes above them."""
+    columns = []
+    for key, chosen in found.samples.items():
+        heading = (class_names[key] if class_names else str(key)) if found.labels else ""
+        captions = itertools.chain([heading[:_MAX_HEADING]], itertools.repeat(""))
+        columns.append(
+            [(_fitted(source_image), caption) for source_image, caption in zip(chosen, captions, strict=False)]
+        )
+    return sheet(list(itertools.zip_longest(*columns)))
 
 
-def _heading(found: Inspection, class_names: Sequence[str], key: int) -> str:
-    if not found.labels:
-        return ""
-    return class_names[key] if class_names else str(key)
-
-
-def _pixels(source_image: SourceImage) -> np.ndarray:
-    return source_image.pixels(source_image.layout(WHITE).channels, WHITE)
+def _fitted(source_image: SourceImage) -> np.ndarray:
+    pixels = source_image.pixels(source_image.layout(WHITE).channels, WHITE)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    method = Image.Resampling.LANCZOS if max(image.size) > MIN_CELL_PX else Image.Resampling.NEAREST
+    return np.asarray(ImageOps.pad(image, (MIN_CELL_PX, MIN_CELL_PX), method, color=WHITE))
 
 
 class _Samples:

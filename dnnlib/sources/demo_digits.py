@@ -34,7 +34,8 @@ def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, i
     count = size if count is None else count
     if not 0 <= count <= size:
         raise ValueError(f"count={count} is outside 0..{size}, the size of the demo split {split!r}")
-    return (_draw_indexed(split_id, index) for index in range(count))
+    for index in range(count):
+        yield draw_digit(index % 10, np.random.default_rng(np.random.SeedSequence((split_id, index)))), index % 10
 
 
 def split_size(split: str) -> int:
@@ -61,11 +62,6 @@ def draw_digit(label: int, rng: np.random.Generator) -> np.ndarray:
         image = blend(image, outline, _coverage(glyph, placement))
     image = blend(image, fill, _coverage(_inner_glyph(label, stroke_px, outline_px), placement))
     return np.rint(image * 255).astype(np.uint8)
-
-
-def _draw_indexed(split_id: int, index: int) -> tuple[np.ndarray, int]:
-    label = index % 10
-    return draw_digit(label, np.random.default_rng(np.random.SeedSequence((split_id, index)))), label
 
 
 @functools.cache

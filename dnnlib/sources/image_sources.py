@@ -70,7 +70,8 @@ def _opener_of_set(source: str, path: Path, options: SourceOptions) -> Callable[
         if published:
             return lambda: open_torchvision(published, download=False, max_images=limit)
         if (path / DATA_FILE).is_file():
-            return lambda: _lsun(path, options)
+            _refuse_split(options, "an LMDB")
+            return lambda: open_lmdb(path, limit)
     images = idx_files.find_images(path, split)
     return functools.partial(idx_files.open_idx, images, limit) if images else None
 
@@ -101,11 +102,6 @@ def _demo(split: str, max_images: int | None, scene_size: tuple[int, int] | None
 
     names = demo_scenes.NAMES if scene_size else tuple(str(digit) for digit in range(10))
     return ImageSource(count, images, True, names, Layout(width, height, 3))
-
-
-def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
-    _refuse_split(options, "an LMDB")
-    return open_lmdb(folder, options.max_images)
 
 
 def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> ImageSource:

@@ -36,28 +36,6 @@ class SourceImage(Protocol):
 
 
 @dataclass(frozen=True)
-class FileImage:
-    """An image file in a folder or zip, read when asked for."""
-
-    tree: ImageTree
-    name: str
-    label: Label | None = None
-
-    @property
-    def origin(self) -> str:
-        return self.tree.origin(self.name)
-
-    def kind(self) -> FileKind:
-        return self.tree.kind(self.name)
-
-    def layout(self, background: Color | None) -> Layout:
-        return self.tree.layout(self.name, background)
-
-    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
-        return self.tree.decode(self.name, channels, background)
-
-
-@dataclass(frozen=True)
 class ArrayImage:
     """An image in memory, uint8 [height, width, 1 or 3]."""
 
@@ -78,7 +56,7 @@ class ArrayImage:
 
 
 class EncodedImage:
-    """Base of images whose content is an image file that is not on the disk."""
+    """Base of images whose content is an image file."""
 
     @property
     def origin(self) -> str:
@@ -103,6 +81,26 @@ class EncodedImage:
             return read(data)
         except ValueError as error:
             raise ValueError(f"{self.origin} {error}") from error
+
+
+@dataclass(frozen=True)
+class FileImage(EncodedImage):
+    """An image file in a folder or zip, read when asked for."""
+
+    tree: ImageTree
+    name: str
+    label: Label | None = None
+
+    @property
+    def origin(self) -> str:
+        return self.tree.origin(self.name)
+
+    def content(self) -> bytes:
+        with self.tree.named_errors(self.name):
+            return self.tree.read(self.name)
+
+    def layout(self, background: Color | None) -> Layout:
+        return self.tree.layout(self.name, background)
 
 
 @dataclass(frozen=True)

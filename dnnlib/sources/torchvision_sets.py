@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib.sources.source_images import ArrayImage, EncodedImage, ImageSource, SourceImage
+from dnnlib.text import first_line
 
 PREFIX = "torchvision:"
 PUBLISHED = {  # name -> folder in --root, files one of which is in it, split that GANs are trained on
@@ -181,7 +182,7 @@ def _item(named_set: NamedSet, index: int) -> tuple[Image.Image, int | None]:
     try:
         item = _opened(named_set)[index]
     except Exception as error:  # each set has its own
-        raise ValueError(f"{origin} cannot be read: {_first_line(error)}") from error
+        raise ValueError(f"{origin} cannot be read: {first_line(error).rstrip('.')}") from error
     image, label = (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
     if not isinstance(image, Image.Image):
         raise ValueError(f"{origin} is not a still image but a {type(image).__name__}; choose another set")
@@ -194,10 +195,6 @@ def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     (image if image.mode in _MODES else image.convert("RGB")).save(file, "png", compress_level=0)
     return file.getvalue()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -217,7 +214,7 @@ def _named_errors(named_set: NamedSet, download: bool) -> Iterator[None]:
         if isinstance(error, ImportError):
             remedy = "install that package"
         raise ValueError(
-            f"{named_set.title} cannot be opened in {named_set.root}: {_first_line(error)}; {remedy}"
+            f"{named_set.title} cannot be opened in {named_set.root}: {first_line(error).rstrip('.')}; {remedy}"
         ) from error
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.images.animation import enlarged, write_animation
+from dnnlib.images.captions import enlargement, sheet
 from dnnlib.images.writer import write_image
-from sampling.captions import enlargement, sheet
 from sampling.embeddings import Embedding, discriminator_embedding, lpips_embedding
 from sampling.projection.descent import Likeness, closest_samples, descend, principal_space, psnr
 from sampling.renderer import Renderer, device_of, random_w

@@ -1,6 +1,6 @@
 import pytest
 
-from dnnlib.text import format_bytes, format_duration, parse_int_list, parse_kilo, parse_number_list
+from dnnlib.text import format_bytes, format_duration, parse_int_list, parse_number_list
 
 
 def test_parse_int_list() -> None:
@@ -24,17 +24,6 @@ def test_parse_int_list_builds_no_list_that_fills_the_memory(monkeypatch: pytest
     assert parse_int_list("10-18,7") == [*range(10, 19), 7]
     with pytest.raises(ValueError, match="has more than 10 numbers"):
         parse_int_list("10-18,7,7")
-
-
-@pytest.mark.parametrize(("text", "value"), [("128k", 128_000), ("50", 50), ("1.5m", 1_500_000), ("0.25K", 250)])
-def test_parse_kilo(text: str, value: int) -> None:
-    assert parse_kilo(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "k", "1.0001k", "1g", "-3k", "1e3"])
-def test_parse_kilo_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="number"):
-        parse_kilo(text)
 
 
 @pytest.mark.parametrize(
