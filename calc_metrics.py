@@ -43,7 +43,6 @@ class ProgressBars:
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -108,7 +107,6 @@ def main(**options: Any) -> None:
 
 
 def explain() -> None:
-    """Print every metric with its definition."""
     from metrics.registry import FAMILIES, METRICS
 
     for name, metric in METRICS.items():
@@ -200,7 +198,6 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
-    """Return the generated images."""
     from training.evaluation.inputs import open_images, open_network
 
     if job.images:

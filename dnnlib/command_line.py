@@ -19,7 +19,6 @@ class Command(click.Command):
     """A command whose own errors are one line; its option --debug shows the traceback instead."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it. Raises ClickException where `one_line_errors` does."""
         with one_line_errors(bool(context.params.get("debug"))):
             return super().invoke(context)
 

@@ -72,7 +72,6 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

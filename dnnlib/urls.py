@@ -31,7 +31,6 @@ class AddressError(ValueError):
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address such as https://... rather than a path."""
     return _SCHEME.match(text) is not None
 
 
@@ -65,7 +64,6 @@ def local_file(text: str, cache_folder: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line."""
     return " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
 
 

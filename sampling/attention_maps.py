@@ -19,10 +19,8 @@ def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor | Modulation, token
     """The rows of a layer's attention matrices that belong to some tokens; each sums to 1.
 
     Args:
-        layer: Any encoder layer.
         x: Its input, [batch, tokens, width].
         w: Its style vectors, [batch, w_dim], or the factors computed from them.
-        tokens: Indices of the queries.
 
     Returns:
         [batch, heads, queries, keys]; the keys are the tokens, or their Linformer projections.
@@ -87,8 +85,6 @@ def attention_maps(
     Args:
         generator: In eval mode.
         ws: Styles of one image, [1, num_ws, w_dim].
-        points: In the image.
-        layers: Indices over all stages.
     """
     all_layers = encoder_layers(generator)
     image_size = (generator.img_height, generator.img_width)

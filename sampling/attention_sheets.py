@@ -57,14 +57,6 @@ def layer_sheet(pixels: np.ndarray, points: Sequence[Point], attention: LayerAtt
     """One layer: for each point the image, the mean over the heads, and each head; long rows are wrapped.
 
     Captions give the peak as a multiple of an even share; 1.0x is a flat map.
-
-    Args:
-        pixels: The image, uint8 [height, width, channels].
-        points: The queries.
-        attention: Their maps.
-
-    Returns:
-        uint8 [height, width, 3].
     """
     rows: list[list[Cell]] = []
     for i, point in enumerate(points):
@@ -89,7 +81,6 @@ def overview(pixels: np.ndarray, points: Sequence[Point], layers: Sequence[Layer
 
 
 def point_cell(pixels: np.ndarray, point: Point, attention: LayerAttention) -> Cell:
-    """The image with a point marked."""
     factor = enlargement(*pixels.shape[:2])
     marked = mark(as_colour(enlarged(pixels, factor)).copy(), point, pixels.shape[:2], attention.weights.shape[2:])
     return marked, f"at {point[0]},{point[1]}"

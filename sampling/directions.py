@@ -37,7 +37,6 @@ class Directions:
         return moved
 
     def save(self, path: Path) -> None:
-        """Write an .npz file with one array per field."""
         with atomic_write(path) as file:
             arrays = {name: getattr(self, name).cpu().numpy() for name in _FIELDS}
             np.savez(file, layers=np.array(self.layers), **arrays)
@@ -67,7 +66,6 @@ def find_directions(generator: Generator, layers: Sequence[int], count: int, sam
     component positive.
 
     Args:
-        generator: Whose weights to take.
         layers: Indices of ws.
         count: At most w_dim.
         samples: Random w, [samples, w_dim], to measure their spread.

@@ -185,7 +185,6 @@ class GeneratorConfig(AnyGenerator):
                     f"--depth or --minimum_head")
 
     def num_heads(self, width: int) -> int:
-        """Attention heads of a layer of this width."""
         return max(self.minimum_heads, width // self.head_width)
 
     def is_projected(self, num_tokens: int) -> bool:
@@ -193,7 +192,6 @@ class GeneratorConfig(AnyGenerator):
         return self.linformer and num_tokens >= self.linformer_from_px**2
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ["widths", "layers", "head_width", "minimum_heads", "linformer", "z_dim", "w_dim", "mapping_layers"]
         names += ["linformer_tokens", "linformer_from_px"] if self.linformer else []
         return {name: getattr(self, name) for name in names}
@@ -237,7 +235,6 @@ class DiscriminatorConfig(AnyDiscriminator):
         require(self.freeze_layers >= 0, f"--freezed must be 0 or more, got {self.freeze_layers}")
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ("architecture", "channel_base", "channel_max", "mapping_layers", "san")
         return {name: getattr(self, name) for name in names}
 
@@ -277,7 +274,6 @@ class LossConfig(AnyLoss):
                 f"{self.pl_batch_shrink}")
 
     def training_flops(self, G: float, D: float) -> float:
-        """Floating-point operations per training image, from those of the forward passes."""
         r1 = 6 * D / self.r1_interval if highest(self.r1_gamma) > 0 else 0.0
         path_length = 6 * G / (self.pl_interval * self.pl_batch_shrink) if self.pl_weight > 0 else 0.0
         return super().training_flops(G, D) + r1 + path_length

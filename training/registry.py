@@ -55,7 +55,6 @@ def entry(group: str, kind: str | None = None) -> Entry:
 
 
 def create(group: str, kind: str, *arguments: Any) -> Any:
-    """The network or loss of a kind."""
     target = entry(group, kind).target
     if isinstance(target, str):
         module, name = target.split(":")

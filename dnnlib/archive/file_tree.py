@@ -126,15 +126,12 @@ class FileTree:
         return False
 
     def exists(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
         return name in self._zip.members() if self._zip else self._path_of(name).is_file()
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file for reading."""
         return self._zip.open(name) if self._zip else _open_file(self._path_of(name))
 
     def sizes(self, names: Sequence[str]) -> list[int]:
-        """Return how many bytes each file has; a zip has that in its table."""
         if self._zip:
             members = self._zip.members()
             return [members[name].file_size for name in names]
@@ -150,7 +147,6 @@ class FileTree:
             return file.read(size)
 
     def crcs(self, names: Sequence[str]) -> list[int]:
-        """Return the CRC-32 of each file's content; a zip has that in its table."""
         if self._zip:
             members = self._zip.members()
             return [members[name].CRC for name in names]

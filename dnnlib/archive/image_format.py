@@ -43,7 +43,6 @@ def declared_layout(tree: ImageTree, count: int) -> Layout | None:
 
 
 def _parse(note: object, origin: str) -> tuple[Layout, int]:
-    """Return the layout and the number of images of a note; ValueError if it is not one."""
     limits = {"width": _MAX_SIDE_PX, "height": _MAX_SIDE_PX, "channels": 3, "bits": BITS, "count": 2**31}
     values = note if isinstance(note, dict) else {}
     is_sound = all(type(values.get(name)) is int and 1 <= values[name] <= limit for name, limit in limits.items())

@@ -69,7 +69,6 @@ class ImageTree(FileTree):
         return [name for name in self.names() if name.lower().endswith(image.SUFFIXES)]
 
     def layout(self, name: str, background: Color | None = None) -> Layout:
-        """Return the layout that the header of a file declares."""
         with self.named_errors(name), self.open(name) as file:
             layout = image.read_layout(file, background, self._may_be_grey)
         self._may_be_grey = self._may_be_grey and layout.channels == 1

@@ -35,19 +35,10 @@ class LabelTable:
         by_name = self._by_name_of(names)
         missing = [name for name in names if name not in by_name]
         unknown = sorted(by_name.keys() - set(names), key=natural_key)
-        if missing and unknown:
-            raise ValueError(
-                f"{self.origin} has no label for {some_of(missing)}, but labels for {some_of(unknown)}, which are no images "
-                f"here; use the same names"
-            )
-        if missing:
-            raise ValueError(
-                f'{self.origin} has no label for {some_of(missing)}; label every image or none ("labels": null)'
-            )
-        if unknown:
-            raise ValueError(
-                f"{self.origin} has labels for files that are not among the images: {some_of(unknown)}; remove these labels"
-            )
+        problems = [f"no label for {some_of(missing)}"] if missing else []
+        problems += [f"labels for {some_of(unknown)}, which are no images here"] if unknown else []
+        if problems:
+            raise ValueError(f'{self.origin} has {" and ".join(problems)}; label every image or none ("labels": null)')
         return [by_name[name] for name in names]
 
     def _by_name_of(self, names: Sequence[str]) -> dict[str, Label]:

@@ -61,7 +61,6 @@ def durations(count: int, fps: float, unit_ms: int) -> list[int]:
 
 
 def with_one_palette(images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Return images with one palette of 256 colours for all."""
     step = -(-len(images) // _PALETTE_FRAMES)
     sample = np.concatenate([np.asarray(image) for image in images[::step]])
     palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, features
+from PIL import ExifTags, Image, ImageColor, ImageOps, features
 
 from dnnlib.images.sixteen_bit import mode_16_bits, reduced_to_8_bits
 
@@ -51,15 +51,6 @@ _FOREIGN = (  # what people find under the name of an image: start of the file, 
     (rb"\0+$", "zeros only", "copy or download the file again"),
 )
 _LOW_COMPRESSION = 1  # far faster than the default and hardly larger
-_TURNS = {  # from the EXIF orientation to upright; from 5 on the image lies on its side
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in Image.info
 
 
@@ -132,8 +123,6 @@ def common_layout(
     """Return the layout for all images: the size they share; grey if all are grey, else RGB.
 
     Args:
-        origins: What to call each image in a message.
-        layouts: As they are.
         resized: What they become before they are compared.
 
     Raises:
@@ -164,7 +153,6 @@ def decode(
     frames the first is taken.
 
     Args:
-        data: Content of the file.
         channels: 1 or 3; None = as many as the file has. Grey becomes RGB if 3 are asked for.
         background: Colour behind a transparent image; None = refuse it.
         layout: Required layout; another size is refused before pixels are read. None = any.
@@ -290,8 +278,7 @@ def _is_opaque(image: Image.Image) -> bool:
 def _upright_8_bits(image: Image.Image, data: bytes, is_deep: bool) -> Image.Image:
     loaded = reduced_to_8_bits(data) if is_deep else image
     loaded.load()  # now the orientation is known even where it stands behind the pixels
-    turn = _TURNS.get(_orientation(loaded))
-    return loaded if turn is None else loaded.transpose(turn)
+    return ImageOps.exif_transpose(loaded) if _orientation(loaded) > 1 else loaded
 
 
 def _on_background(image: Image.Image, background: Color) -> Image.Image:
@@ -311,4 +298,4 @@ def _orientation(image: Image.Image) -> int:
             )  # that of PNG would read the pixels
     except Exception:  # damaged EXIF, which does not keep anybody from looking at the image
         return 1
-    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+    return orientation if orientation in range(1, 9) else 1

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import random
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,18 +30,14 @@ _MAX_GROUPS, _MAX_NAMES = 3, 3  # of identical images that are named
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about an image."""
-
     kind: FileKind
     size: tuple[int, int]  # width, height
-    digest: int  # 64 bits, of the pixels
+    digest: bytes  # of the pixels
     label: Label | None
 
 
 @dataclass
 class Inspection:
-    """Statistics of all images."""
-
     count: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
@@ -60,7 +55,6 @@ class Inspection:
         return sum(count for mode, count in self.modes.items() if mode.endswith("alpha"))
 
     def add(self, facts: Facts | ValueError) -> None:
-        """Count an image, or an error."""
         self.count += 1
         if isinstance(facts, ValueError):
             self.num_unusable += 1
@@ -84,22 +78,22 @@ def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Ins
     """
     found = Inspection()
     samples = _Samples()
-    digests, indexes = array("Q"), array("Q")
+    seen: dict[bytes, str] = {}  # digest of the pixels -> name of the first image that has them
+    repeated: dict[bytes, list[str]] = {}  # the same of images that others are equal to, with some of those
     images, same_images = itertools.tee(source.images())  # an archive is unpacked once
     results = ordered_map(examine, images, min(workers, source.count), _CHUNK)
-    for index, (source_image, facts) in enumerate(
-        zip(same_images, progress(results, source.count, "Inspecting"), strict=True)
-    ):
+    for source_image, facts in zip(same_images, progress(results, source.count, "Inspecting"), strict=True):
         found.add(facts)
         if isinstance(facts, Facts):
-            digests.append(facts.digest)
-            indexes.append(index)
+            if facts.digest in seen:
+                found.num_repeated += 1
+                repeated.setdefault(facts.digest, [seen[facts.digest]]).append(source_image.origin)
+            seen.setdefault(facts.digest, source_image.origin)
             samples.offer(source_image, facts.label)
     if found.num_unusable:
         source.check()
-    groups = _alike(np.array(digests, np.uint64), np.array(indexes, np.int64))
-    found.num_repeated = sum(len(group) - 1 for group in groups)
-    found.repeated = _names(source, [group[:_MAX_NAMES] for group in groups[:_MAX_GROUPS]])
+    groups = [repeated[digest] for digest in seen if digest in repeated]  # ordered by their first image
+    found.repeated = [names[:_MAX_NAMES] for names in groups[:_MAX_GROUPS]]
     found.samples = samples.columns()
     return found
 
@@ -117,7 +111,7 @@ def examine(source_image: SourceImage) -> Facts | ValueError:
         return ValueError(str(error))  # without the traceback, which cannot be sent
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(pixels).data)
-    return Facts(kind, (pixels.shape[1], pixels.shape[0]), int.from_bytes(digest.digest()), label)
+    return Facts(kind, (pixels.shape[1], pixels.shape[0]), digest.digest(), label)
 
 
 def sample_sheet(found: Inspection, class_names: Sequence[str]) -> np.ndarray:
@@ -165,19 +159,3 @@ class _Samples:
             return dict(sorted(self._chosen.items()))
         every = self._chosen.get(0, [])
         return {column: every[column::NUM_COLUMNS] for column in range(min(NUM_COLUMNS, len(every)))}
-
-
-def _alike(digests: np.ndarray, indexes: np.ndarray) -> list[np.ndarray]:
-    """Return groups of two or more indexes with the same digest, ordered by their smallest index."""
-    order = np.argsort(digests, kind="stable")
-    starts = np.flatnonzero(np.diff(digests[order])) + 1
-    groups = [group for group in np.split(indexes[order], starts) if len(group) > 1]
-    return sorted(groups, key=lambda group: int(group[0]))
-
-
-def _names(images: ImageSource, groups: list[np.ndarray]) -> list[list[str]]:
-    """Return the names of the images at these indexes."""
-    wanted = {int(index) for group in groups for index in group}
-    first_ones = itertools.islice(images.images(), max(wanted, default=-1) + 1)
-    origins = {index: item.origin for index, item in enumerate(first_ones) if index in wanted}
-    return [[origins[int(index)] for index in group] for group in groups]

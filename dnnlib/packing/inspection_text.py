@@ -16,14 +16,7 @@ _SHARE = 0.9  # of the images must not be enlarged
 
 
 def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
-    """Return the lines to print.
-
-    Args:
-        found: Statistics of the images.
-        images: The source.
-        chosen: Options of dataset_tool.py that select it, --source first.
-        refusal: Why train.py refuses a size.
-    """
+    """Return the lines to print."""
     lines = [f"{found.count:,} images{f'; left out: {images.left_out}' if images.left_out else ''}"]
     lines += _section("format", _histogram(found.formats))
     lines += _section("size", _histogram(Counter({f"{w}x{h}": count for (w, h), count in found.sizes.items()})))
@@ -109,7 +102,6 @@ def _duplicates(found: Inspection) -> list[str]:
 
 
 def _histogram(counts: Counter[str]) -> list[str]:
-    """Return the most frequent values with their counts."""
     shown = counts.most_common(_MAX_LINES)
     width = max((len(value) for value, _ in shown), default=0)
     rest = len(counts) - len(shown)

@@ -101,7 +101,6 @@ class Packer:
         self._require_some(count)
 
     def _check_known(self, layout: Layout) -> None:
-        """Raise ValueError if the recipe does not fit images of this layout."""
         try:
             self._recipe.transform.check(layout)
         except ValueError as error:
@@ -112,7 +111,6 @@ class Packer:
             raise ValueError(f"none of the {self._source.count:,} images is usable; {self.skipped[0]}")
 
     def _layouts(self) -> list[Layout]:
-        """Return the layouts of the usable images, and keep these."""
         kept, layouts = [], []
         job = functools.partial(_layout, self._recipe)
         for source_image, result in zip(self._images(), self._map(job, "Checking", _CHUNK), strict=True):

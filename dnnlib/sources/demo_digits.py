@@ -22,10 +22,6 @@ _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
 def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the first `count` (image, label) pairs of a split; the label of image i is i % 10.
 
-    Args:
-        split: "train" (6,000 images) or "score" (1,000).
-        count: None = the whole split.
-
     Returns:
         Images as uint8 [height, width, channels], labels 0..9.
     """
@@ -39,7 +35,6 @@ def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, i
 
 
 def split_size(split: str) -> int:
-    """Return the number of images in a split."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is unknown; the demo set has {', '.join(SPLITS)}")
     return SPLITS[split][1]

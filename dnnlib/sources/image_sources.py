@@ -24,8 +24,6 @@ DEMO = "demo"
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Options of a command line about the source."""
-
     max_images: int | None = None  # spread evenly over a folder or zip, else the first ones; None = all
     folder_labels: bool = False  # each sub-folder of a folder or zip is a class
     split: str | None = None  # part of a set that has several; None = the usual one for training

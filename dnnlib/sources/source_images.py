@@ -16,8 +16,6 @@ Result = TypeVar("Result")
 
 
 class SourceImage(Protocol):
-    """An image of a source."""
-
     @property
     def label(self) -> Label | None: ...
 
@@ -105,8 +103,6 @@ class FileImage(EncodedImage):
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The images to pack."""
-
     count: int
     images: Callable[[], Iterable[SourceImage]]  # each call starts at the first
     labelled: bool

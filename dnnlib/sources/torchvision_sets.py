@@ -90,8 +90,6 @@ def find_published(path: Path, source: str, split: str | None) -> NamedSet | Non
     """Return the set whose unpacked files are in a folder, or in a folder in it; None if there is none.
 
     Args:
-        path: The folder, of any name.
-        source: What the user gave, for messages.
         split: None = the one that GANs are trained on.
     """
     for name, (base, files, default_split) in PUBLISHED.items():

@@ -5,9 +5,8 @@ from functools import partial
 from metrics.detectors import BuildContext, Detector, DetectorKind
 from metrics.distances import neighbours
 from metrics.families import inception as inception_metrics
-from metrics.families.inception import check_count
 from metrics.features import Keep
-from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
+from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
 from metrics.networks.vgg16 import FEATURES, INPUT_PX
 from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import VGG16, require
@@ -20,7 +19,6 @@ DC_REAL = 10_000
 
 
 def build_vgg16(context: BuildContext) -> Detector:
-    """Return the detector; raises ValueError for missing or unusable weights."""
     weights = require(VGG16, context.weights)
     network = load_vgg16(weights.path).to(context.device)
     return Detector(DETECTOR, network, FEATURES, weights.sha256, f"tensorflow1_bilinear_{INPUT_PX}", is_proven(weights))

@@ -23,7 +23,6 @@ _PAIRS_AT_ONCE = 8  # at 256 px their embeddings and what leads to them take a g
 
 
 def build_path_length(context: BuildContext) -> Detector:
-    """Return the detector of pairs; raises ValueError for missing or unusable weights."""
     vgg16, channels = require(VGG16, context.weights), require(LPIPS, context.weights)
     channel_weights = [weights.to(context.device) for weights in read_channel_weights(channels.path)]
     lpips = Lpips(load_vgg16(vgg16.path).features.to(context.device), channel_weights)

@@ -1,26 +1,24 @@
 """Reads the weights of the Inception network from either published layout, and refuses everything else."""
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from metrics.networks.inception import BLOCKS, Branch, Conv, InceptionV3
-from metrics.weights.state_files import check_names, check_state, read_state
+from metrics.networks.inception import InceptionV3
+from metrics.weights.state_files import check_names, check_state, expected_state, read_state, with_state
 from metrics.weights.torchscript import is_torchscript
 
 _NETWORK = "the Inception network of 2015"
-_STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 _LEAVES = {"weight": "conv.weight", "beta": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
 
 
 def load_inception(path: Path) -> InceptionV3:
     """Return the network with the weights of a file; raises ValueError, as `read_inception` does."""
-    with torch.device("meta"):  # draws no random numbers
-        network = InceptionV3()
-    network.load_state_dict(read_inception(path), assign=True)
-    return network.requires_grad_(False)
+    return with_state(InceptionV3, read_inception(path))
 
 
 def read_inception(path: Path) -> dict[str, Tensor]:
@@ -32,8 +30,7 @@ def read_inception(path: Path) -> dict[str, Tensor]:
     state = read_state(path)
     if is_torchscript(path):
         state = _translate(path, state)
-    with torch.device("meta"):
-        expected = InceptionV3().state_dict()
+    expected = expected_state(InceptionV3)
     check_state(path, _NETWORK, expected, state)
     return state
 
@@ -44,23 +41,33 @@ def torchscript_names() -> dict[str, str]:
     There, blocks and convolutions are counted as in TensorFlow's graph. All further tensors of the .pth file are
     constant: batch normalisation has no gain (1), and counters (0).
     """
-    units = {f"layers.{_numbered('conv', index)}": name for index, name in enumerate(_STEM)}
-    for index, (block, branches) in enumerate(BLOCKS.items()):
-        for theirs, ours in _block_names(branches):
-            units[f"layers.{_numbered('mixed', index)}.{theirs}"] = f"{block}.{ours}"
+    with torch.device("meta"):
+        network = InceptionV3()
+    units: dict[str, str] = {}
+    for kind in ("conv", "mixed"):
+        named = [(name, block) for name, block in network.named_children() if name.lower().startswith(kind)]
+        for index, (name, block) in enumerate(named):
+            place = f"layers.{_numbered(kind, index)}"
+            inner = _block_names(block) if kind == "mixed" else []
+            units |= {f"{place}.{theirs}": f"{name}.{ours}" for theirs, ours in inner} or {place: name}
     leaves = {f"{theirs}.{a}": f"{ours}.{b}" for theirs, ours in units.items() for a, b in _LEAVES.items()}
     return {**leaves, "output.weight": "fc.weight", "output.bias": "fc.bias"}
 
 
-def _block_names(branches: list[Branch]) -> Iterator[tuple[str, str]]:
+def _block_names(block: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the archive's and our name of each convolution of a block."""
+    names = [name for name, _ in block.named_children()]
     towers = 0
-    has_forks = any(isinstance(step, tuple) for branch in branches for step in branch)
-    for branch in branches:
-        convs = [step.name for step in branch if isinstance(step, Conv)]
-        forks = [conv.name for step in branch if isinstance(step, tuple) for conv in step]
+    has_forks = any(name.endswith("b") for name in names)
+    for branch, its_names in itertools.groupby(names, lambda name: re.sub(r"_\d[ab]?$", "", name)):
+        convs: list[str] = []
+        forks: list[str] = []
+        for name in its_names:
+            (forks if name[-1] in "ab" else convs).append(name)
         prefix = ""
-        if convs and len(branch) > 1:  # a branch of several steps is a tower; blocks with forks write it without a dot
+        if (
+            len(convs) > 1 or forks or branch == "branch_pool"
+        ):  # of several steps; blocks with forks write it without a dot
             prefix = _numbered("tower", towers) + ("_" if has_forks else ".")
             towers += 1
         yield from ((f"{prefix}{_numbered('conv', index)}", name) for index, name in enumerate(convs))

@@ -3,21 +3,18 @@
 import re
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from dnnlib.archive.file_tree import natural_key
 from metrics.networks.vgg16 import VGG16
 from metrics.weights.published import Weights
-from metrics.weights.state_files import check_state, read_state
+from metrics.weights.state_files import check_state, expected_state, read_state, with_state
 from metrics.weights.torchscript import is_torchscript
 
 
 def load_vgg16(path: Path) -> VGG16:
     """Return the network with the weights of a file; raises ValueError, as `read_vgg16` does."""
-    with torch.device("meta"):  # draws no random numbers
-        network = VGG16()
-    network.load_state_dict(read_vgg16(path), assign=True)
-    return network.requires_grad_(False)
+    return with_state(VGG16, read_vgg16(path))
 
 
 def read_vgg16(path: Path) -> dict[str, Tensor]:
@@ -29,8 +26,7 @@ def read_vgg16(path: Path) -> dict[str, Tensor]:
     Raises ValueError for a damaged file, and for a missing, further, misshapen or non-finite tensor.
     """
     state = read_state(path)
-    with torch.device("meta"):
-        expected = VGG16().state_dict()
+    expected = expected_state(VGG16)
     if is_torchscript(path):
         state = _translate(path, state, expected)
     check_state(path, "the VGG16 network", expected, state)
@@ -49,7 +45,7 @@ def _translate(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tenso
         raise ValueError(
             f"{path}: the names of the convolutions differ by more than a number, so their order is unknown"
         )
-    weights = sorted(ndims, key=lambda name: (-ndims[name], _natural(name)))
+    weights = sorted(ndims, key=lambda name: (-ndims[name], natural_key(name.replace(".", "/"))))
     state = {}
     for ours, name in zip((name for name in expected if name.endswith(".weight")), weights, strict=False):
         head, _, tail = name.rpartition("weight")
@@ -57,11 +53,3 @@ def _translate(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tenso
         if (bias := f"{head}bias{tail}") in tensors:
             state[ours.replace(".weight", ".bias")] = tensors[bias]
     return state
-
-
-def _natural(name: str) -> list[list[str | int]]:
-    """Return a key that sorts names by their parts, and numbers in them by value: conv, conv2, conv10."""
-    return [
-        [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", component)]
-        for component in name.split(".")
-    ]

@@ -1,12 +1,15 @@
 """Reads files of weights without running what is in them, and checks that they are of the expected network."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metrics.weights.torchscript import ForbiddenName, is_torchscript, read_tensors
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -47,3 +50,17 @@ def check_state(path: Path, what: str, expected: Mapping[str, Tensor], state: Ma
             raise ValueError(f"{path}: {name} is {described}, not {tensor.dtype} {list(tensor.shape)}")
         if not torch.stack(found.aminmax()).isfinite().all():  # NaN shows in both; nothing of the tensor's size is made
             raise ValueError(f"{path}: {name} has values that are not finite (NaN or infinite)")
+
+
+def expected_state(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """Return names, shapes and types of a network's state, on the meta device: no memory, no random numbers."""
+    with torch.device("meta"):
+        return build().state_dict()
+
+
+def with_state(build: Callable[[], Network], state: Mapping[str, Tensor]) -> Network:
+    """Return a network with this state and without gradients."""
+    with torch.device("meta"):
+        network = build()
+    network.load_state_dict(state, assign=True)
+    return network.requires_grad_(False)

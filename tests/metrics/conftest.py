@@ -73,7 +73,7 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     fake = GeneratedImages(recorded_images("b"), content_hash="b")
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), lambda real: None, spy)
+        rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), spy, lambda real: None)
         patch.setitem(registry.METRICS, "spy", rows)
         with pytest.warns(UserWarning, match="2048 features from only"):
             results = registry.evaluate(

@@ -15,7 +15,7 @@ from dnnlib.dataclass_values import ConfigError
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.plan import batch_size, probe
-from training.plan.batch_size import MemoryProbe, initial_batch_gpu, micro_batches, search_batch_gpu, with_micro_batch
+from training.plan.batch_size import initial_batch_gpu, micro_batches, search_batch_gpu, with_micro_batch
 from training.plan.probe import Probe
 from training.plan.speed import speed
 from training.run.folder import new_run, read_options
@@ -80,7 +80,7 @@ def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
     def found(cache_gib: int = 0, graphs: bool = False) -> int | None:
         monkeypatch.setattr(batch_size, "device_bytes", lambda *given: cache_gib * GIB)
         config = changed(changed(tiny_config, "schedule", batch=16), "performance", compile="1", cuda_graphs=graphs)
-        return search_batch_gpu(config, dataset, MemoryProbe(1), CUDA).schedule.batch_gpu
+        return search_batch_gpu(config, dataset, 1, CUDA).schedule.batch_gpu
 
     assert found() == 8
     assert "8 images per forward pass fit into the memory of cuda:0" in capsys.readouterr().out
@@ -93,13 +93,13 @@ def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
 def test_resumed_run_keeps_its_number(tiny_config, dataset, tmp_path, monkeypatch):
     assert initial_batch_gpu(tiny_config, dataset, 2, tmp_path)[0] == with_micro_batch(tiny_config, 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert initial_batch_gpu(tiny_config, dataset, 2, None)[1] == MemoryProbe(2)
+    assert initial_batch_gpu(tiny_config, dataset, 2, None)[1] is True
     for count in (2, 4):
         (new_run(tmp_path, with_micro_batch(tiny_config, count)) / "training-state-latest.pt").touch()
     new_run(tmp_path, with_micro_batch(tiny_config, 8))  # never saved
-    assert initial_batch_gpu(tiny_config, dataset, 1, tmp_path) == (with_micro_batch(tiny_config, 4), None)
+    assert initial_batch_gpu(tiny_config, dataset, 1, tmp_path) == (with_micro_batch(tiny_config, 4), False)
     other = changed(tiny_config, "loss", r1_gamma=9.0)
-    assert initial_batch_gpu(other, dataset, 1, tmp_path)[1] is not None
+    assert initial_batch_gpu(other, dataset, 1, tmp_path)[1]
 
 
 def test_probe_steps_as_training_does(tiny_config, dataset, monkeypatch):

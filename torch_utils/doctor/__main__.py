@@ -60,7 +60,6 @@ def summary(found: list[Verdict]) -> str:
 
 
 def version_of(package: str) -> str | None:
-    """Return the installed version of a package, None where it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

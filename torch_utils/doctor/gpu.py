@@ -24,8 +24,6 @@ _MIN_DRIVERS = {12: 525, 13: 580}  # CUDA generation -> oldest driver branch, fr
 
 @dataclass(frozen=True)
 class Driver:
-    """What nvidia-smi reports."""
-
     error: str = ""  # why it does not work; "" = it does
     version: str = ""  # 580.95.05
 
@@ -48,14 +46,7 @@ def ask_driver(which: Callable[[str], str | None]) -> Driver:
 
 
 def check_gpus(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool) -> list[Verdict]:
-    """Check that PyTorch sees the GPUs and has kernels for them, or find out why not.
-
-    Args:
-        facts: What PyTorch sees.
-        driver: What NVIDIA's driver sees.
-        visible: $CUDA_VISIBLE_DEVICES.
-        is_wsl: Linux runs inside Windows.
-    """
+    """Check that PyTorch sees the GPUs and has kernels for them, or find out why not."""
     if facts.error:
         return [Verdict(WARN, "GPU", "unknown, because PyTorch cannot be imported")]
     if not facts.gpus:

@@ -13,13 +13,7 @@ _LITTLE_DISK = 2 << 30
 
 
 def check_memory(meminfo: str, limits: Iterable[str], is_wsl: bool) -> list[Verdict]:
-    """Check the available memory; no verdict where /proc/meminfo does not tell it.
-
-    Args:
-        meminfo: The text of /proc/meminfo.
-        limits: The texts of the files that may hold the limit of a container.
-        is_wsl: Linux runs inside Windows.
-    """
+    """Check the available memory; no verdict where /proc/meminfo does not tell it."""
     sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"(?m)^(\w+): +(\d+) kB$", meminfo)}
     if not {"MemTotal", "MemAvailable"} <= sizes.keys():
         return []

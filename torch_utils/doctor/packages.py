@@ -12,12 +12,7 @@ _TORCHVISION_LEAD = 15  # torch 2.N goes with torchvision 0.(N + 15)
 
 
 def check_packages(requirements: str, version_of: Callable[[str], str | None]) -> list[Verdict]:
-    """Check the packages of requirements.txt except torch and torchvision.
-
-    Args:
-        requirements: The text of requirements.txt.
-        version_of: Returns the installed version of a package, None if it is missing.
-    """
+    """Check the packages of requirements.txt except torch and torchvision."""
     present, found = [], []
     for name, minimum in parse(requirements).items():
         if name in ("torch", "torchvision"):

@@ -18,8 +18,6 @@ _TIMEOUT_SEC = 180
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that PyTorch sees."""
-
     name: str
     total_bytes: int
     free_bytes: int

@@ -34,8 +34,6 @@ _UNUSED_SEC = 30 * 86_400.0  # after which a file is removed when another one is
 
 
 class CacheLocation(Enum):
-    """Where decoded images are cached."""
-
     MEMORY = auto()  # of this process and those forked from it
     FILE = auto()  # mapped into the memory of all processes
     DEVICE = auto()  # the GPU

@@ -174,7 +174,6 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self._tree.crcs(self._names)
 
     def _decode(self, file_index: int) -> np.ndarray:
-        """Return the image of a file, uint8 [channels, height, width]."""
         name, num_bytes = self._names[file_index], self._num_bytes[file_index]
         return self._tree.pixels(name, self._layout, num_bytes, self._is_exact).transpose(2, 0, 1)
 
@@ -224,5 +223,4 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple
 
 
 def has_vectors(table: LabelTable | None) -> bool:
-    """Whether labels are vectors, not class indices."""
     return table is not None and not isinstance(next(iter(table.by_name.values())), int)

@@ -54,7 +54,6 @@ class ImageFiles:
 
     @cached_property
     def num_bytes(self) -> np.ndarray:
-        """The size of each file, int64 [files]."""
         return np.array(self.tree.sizes(self.names))
 
     def common_layout(self, names: Sequence[str]) -> Layout:

@@ -38,14 +38,9 @@ def stream(
 
     Args:
         dataset: Source of the images; broken ones are replaced (`load_or_substitute`) and added to its `broken`.
-        seed: Of the order.
         start_nimg: Images seen so far by all ranks.
         batch_size: Images per step on all ranks, a multiple of micro_batch * world_size.
-        micro_batch: Images per micro-batch.
-        rank: Of this process.
-        world_size: Number of ranks.
         num_workers: Processes that read ahead; 0 = read in this one, as is done with images cached on the GPU.
-        device: Where the tensors go.
         max_broken: Different images that may be broken.
         on_broken: Called with a line for people when an image is found broken for the first time.
 

@@ -42,11 +42,9 @@ class RealSet:
 
     @cached_property
     def content_hash(self) -> str:
-        """The SHA-256 of the data set, for which a folder is read completely."""
         return self.dataset.content_hash()
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices."""
         loader = DataLoader(
             Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
@@ -58,18 +56,12 @@ class FakeSet:
     """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`."""
 
     def __init__(self, real: RealSet) -> None:
-        self.images = real
-        self.name = real.name
+        self.images, self.name = real, real.name
+        self.count: int | None = real.count
 
     @property
     def content_hash(self) -> str:
-        """The SHA-256 of the images."""
         return self.images.content_hash
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return self.images.count
 
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError if there are fewer images, and for pairs, which only a generator can make."""
@@ -80,11 +72,9 @@ class FakeSet:
             raise ValueError(f"{path} has {self.images.count} images, but {count} generated ones are needed")
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices; the seed is ignored."""
         return self.images.batches(chosen, batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Not available; `check` refuses pairs."""
         raise NotImplementedError
 
 
@@ -105,9 +95,11 @@ class FakeSampler:
     ) -> None:
         if G.training:
             raise ValueError("the generator is in training mode, which sampling would change; call eval() first")
-        _check_match(G, dataset)
+        check_size(G, dataset)
+        _check_labels(G, dataset)
         self.G, self.device = G, torch.device(device)
-        self.name, self.content_hash, self.count = name, content_hash, None
+        self.name, self.content_hash = name, content_hash
+        self.count: int | None = None
         self._labels = dataset.labels() if G.c_dim else np.zeros((1, 0), np.float32)
         self._classes = class_indices(self._labels)
         # Depends on the image size alone: the values of metrics must not depend on the memory of the GPU.
@@ -117,7 +109,6 @@ class FakeSampler:
         """Accept any number of images and pairs."""
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices."""
         return self._rebatch(chosen, batch_size, lambda start: self._images(start, seed))
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
@@ -139,7 +130,6 @@ class FakeSampler:
 
     @torch.no_grad()
     def _images(self, start: int, seed: int) -> ImageBatch:
-        """Return the chunk of images from index `start` on."""
         z, c, chosen = self._draw(_LATENT_STREAM, seed, start)
         with self._noise_of(seed, start):
             images = self.G(z, c, truncation_psi=1.0, noise_mode="random")
@@ -147,7 +137,6 @@ class FakeSampler:
 
     @torch.no_grad()
     def _pairs(self, start: int, seed: int) -> ImageBatch:
-        """Return the chunk of pairs from index `start` on."""
         z, c, _ = self._draw(_LATENT_STREAM, seed, start)
         ws = self.G.mapping(z, c)
         other_ws = self.G.mapping(self._draw(_OTHER_STREAM, seed, start)[0], c)
@@ -159,7 +148,6 @@ class FakeSampler:
 
     @contextlib.contextmanager
     def _noise_of(self, seed: int, start: int) -> Iterator[None]:
-        """Seed the noise of the chunk that begins at `start`."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(seed, _NOISE_STREAM, start))
             yield
@@ -175,8 +163,8 @@ class FakeSampler:
         return z.to(self.device), c.to(self.device), chosen
 
 
-def _check_match(G: Generator, dataset: ImageDataset) -> None:
-    """Raise ValueError unless image size, channels and label length of a generator are those of the data set."""
+def check_size(G: Generator, dataset: ImageDataset) -> None:
+    """Raise ValueError unless image size and channels of a generator are those of the data set."""
     spec = dataset.spec
     if (G.img_width, G.img_height, G.img_channels) != (spec.width, spec.height, spec.channels):
         raise ValueError(
@@ -184,6 +172,10 @@ def _check_match(G: Generator, dataset: ImageDataset) -> None:
             f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set that it "
             f"was trained on"
         )
+
+
+def _check_labels(G: Generator, dataset: ImageDataset) -> None:
+    spec = dataset.spec
     if G.c_dim and G.c_dim != spec.label_dim:
         raise ValueError(
             f"the network takes labels of length {G.c_dim}, but those of {dataset.path} have length {spec.label_dim} "

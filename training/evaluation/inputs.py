@@ -104,7 +104,6 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
 
 
 def _is_readable(images: ImageDataset) -> bool:
-    """Return whether the first image can be read; colour images cannot be read as grey."""
     try:
         images.image(0)
     except ValueError:

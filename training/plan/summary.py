@@ -39,7 +39,6 @@ def forward_flops(G: Generator, D: Discriminator, spec: DatasetSpec) -> tuple[fl
 
 
 def count_flops(run: Callable[[], Tensor]) -> int:
-    """Return the FLOPs of a call; a multiplication with its addition counts as two."""
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()

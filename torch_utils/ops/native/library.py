@@ -42,8 +42,6 @@ class UpfirdnCall(ctypes.Structure):
 
 
 class Library:
-    """The functions of one compiled library."""
-
     def __init__(self, path: Path) -> None:
         try:
             functions = ctypes.CDLL(str(path))
@@ -70,11 +68,9 @@ class Library:
         return found
 
     def bias_act(self, call: BiasActCall, device: torch.device) -> None:
-        """Run bias_act on the current stream of the device."""
         self._run(self._bias_act, call, device)
 
     def upfirdn2d(self, call: UpfirdnCall, device: torch.device) -> None:
-        """Run upfirdn2d on the current stream of the device."""
         self._run(self._upfirdn2d, call, device)
 
     def _run(self, function: Callable[..., int], call: BiasActCall | UpfirdnCall, device: torch.device) -> None:
@@ -112,7 +108,6 @@ def register(
     the CPU time, all that a small tensor costs.
 
     Args:
-        name: Of the operator.
         schema: Its arguments and result in the language of torch.library.
         launch: Computes the result.
         empty_result: Returns a tensor with the shape and layout of the result.
