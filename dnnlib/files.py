@@ -30,8 +30,6 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         path: The final name; the folder must exist.
         mode: "wb" for bytes, "w" for UTF-8 text.
     """
-    if mode not in ("wb", "w"):
-        raise ValueError(f"mode={mode!r} is not supported; use 'wb' or 'w'")
     path = Path(path)
     _remove_stale(path)
     temporary = temporary_name(path)

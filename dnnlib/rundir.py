@@ -1,7 +1,6 @@
 """Numbered run folders, and a copy of the console in each run's log.txt."""
 
 import contextlib
-import os
 import re
 import sys
 import traceback
@@ -17,8 +16,6 @@ def create_run_dir(outdir: str | Path, description: str) -> Path:
 
     Runs started at the same moment get different numbers, on a shared disk too.
     """
-    if not description or "/" in description or os.sep in description:
-        raise ValueError(f"description={description!r} cannot be part of a folder name; use letters, digits, - and _")
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     number = max((_number(path) for path in run_dirs(outdir)), default=-1) + 1

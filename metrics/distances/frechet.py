@@ -37,8 +37,6 @@ class FeatureMoments:
                 self._flush()
 
     def merge(self, other: "FeatureMoments") -> "FeatureMoments":
-        if other.dim != self.dim:
-            raise ValueError(f"moments of {self.dim} and of {other.dim} features cannot be merged")
         return self.from_sums(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
     @property

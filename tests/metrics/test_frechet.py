@@ -96,5 +96,3 @@ def test_wrong_use_is_refused() -> None:
     moments.append(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="1 rows"):
         moments.covariance(1)
-    with pytest.raises(ValueError, match="4 and of 5"):
-        moments.merge(FeatureMoments(5))
