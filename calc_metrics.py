@@ -192,7 +192,7 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
     print(f"Real images: {real.location}{relation}")
     if job.images and (grids := grids_in(job.images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
-    notes = dataset.notes() + (fake.images.dataset.notes() if isinstance(fake, FakeSet) else [])
+    notes = dataset.notes() + (fake.dataset.notes() if isinstance(fake, FakeSet) else [])
     for note in dict.fromkeys(notes):  # once, where both are the same images
         print(note)
 

@@ -41,7 +41,10 @@ class FakeImages(Protocol):
     """Generated images."""
 
     name: str  # for people, such as the file name of the snapshot
-    count: int | None  # None = any number
+
+    @property
+    def count(self) -> int | None:
+        """Number of images; None = any."""
 
     @property
     def content_hash(self) -> str:

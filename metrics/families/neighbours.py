@@ -1,5 +1,6 @@
 """Precision and recall, density and coverage, for any number of generated images."""
 
+from collections.abc import Callable
 from functools import partial
 
 from metrics.detectors import BuildContext, Detector, DetectorKind
@@ -46,33 +47,30 @@ def _settings(k: int, max_real: int) -> dict[str, Setting]:
     return {"k": k, "edge_included": True, "max_real": max_real, "distances": "float64"}
 
 
-def _precision_recall(num_gen: int) -> Metric:
+def _metric(
+    what: str, num_gen: int, detector: str, k: int, max_real: int, measure: Callable[[Inputs], Measurement]
+) -> Metric:
     return Metric(
-        definition=f"precision, beside it recall, of {FEATURES:,} VGG16 features with balls up to neighbour "
-        f"{PR_NEIGHBOUR}; the first {PR_REAL:,} real images, none flipped, against {num_gen:,} generated ones; higher is "
-        f"better",
-        detector=DETECTOR,
+        definition=f"{what} with balls up to neighbour {k}; the first {max_real:,} real images, none flipped, against "
+        f"{num_gen:,} generated ones; higher is better",
+        detector=detector,
         num_gen=num_gen,
         keep=Keep.ROWS,
-        real=RealUse(Keep.ROWS, max_count=PR_REAL),
-        check=partial(check_count, least=PR_NEIGHBOUR + 1),
-        measure=measure_precision_recall,
+        real=RealUse(Keep.ROWS, max_count=max_real),
+        measure=measure,
+        check=partial(check_count, least=k + 1),
         higher_is_better=True,
     )
+
+
+def _precision_recall(num_gen: int) -> Metric:
+    what = f"precision, beside it recall, of {FEATURES:,} VGG16 features"
+    return _metric(what, num_gen, DETECTOR, PR_NEIGHBOUR, PR_REAL, measure_precision_recall)
 
 
 def _density_coverage(num_gen: int) -> Metric:
-    return Metric(
-        definition=f"coverage, beside it density, of Inception features with balls up to neighbour {DC_NEIGHBOUR}; the "
-        f"first {DC_REAL:,} real images, none flipped, against {num_gen:,} generated ones; higher is better",
-        detector=inception_metrics.DETECTOR,
-        num_gen=num_gen,
-        keep=Keep.ROWS,
-        real=RealUse(Keep.ROWS, max_count=DC_REAL),
-        check=partial(check_count, least=DC_NEIGHBOUR + 1),
-        measure=measure_density_coverage,
-        higher_is_better=True,
-    )
+    what = "coverage, beside it density, of Inception features"
+    return _metric(what, num_gen, inception_metrics.DETECTOR, DC_NEIGHBOUR, DC_REAL, measure_density_coverage)
 
 
 FAMILIES = (

@@ -115,7 +115,7 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
 
 
 def test_saved_images_stand_in_for_a_generator(data: Path) -> None:
-    fake = FakeSet(RealSet(ImageDataset(data)))
+    fake = FakeSet(ImageDataset(data))
     images, _ = gather(fake.batches(range(10), 4, seed=0))
     assert len(images) == 10
     fake.check(Sample.IMAGES, 13)

@@ -52,30 +52,22 @@ class RealSet:
             yield images, None if self._classes is None else self._classes[list(chosen[first : first + batch_size])]
 
 
-class FakeSet:
+class FakeSet(RealSet):
     """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`."""
-
-    def __init__(self, real: RealSet) -> None:
-        self.images, self.name = real, real.name
-        self.count: int | None = real.count
-
-    @property
-    def content_hash(self) -> str:
-        return self.images.content_hash
 
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError if there are fewer images, and for pairs, which only a generator can make."""
-        path = self.images.dataset.path
+        path = self.dataset.path
         if sample is Sample.PAIRS:
             raise ValueError(f"path length moves through the latents of a generator: it takes --network, not {path}")
-        if count > self.images.count:
-            raise ValueError(f"{path} has {self.images.count} images, but {count} generated ones are needed")
+        if count > self.count:
+            raise ValueError(f"{path} has {self.count} images, but {count} generated ones are needed")
 
-    def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        return self.images.batches(chosen, batch_size)
+    def batches(self, chosen: range, batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
+        return super().batches(chosen, batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        raise NotImplementedError
+        raise NotImplementedError  # `check` refuses pairs
 
 
 class FakeSampler:
@@ -98,8 +90,7 @@ class FakeSampler:
         check_size(G, dataset)
         _check_labels(G, dataset)
         self.G, self.device = G, torch.device(device)
-        self.name, self.content_hash = name, content_hash
-        self.count: int | None = None
+        self.name, self.content_hash, self.count = name, content_hash, None
         self._labels = dataset.labels() if G.c_dim else np.zeros((1, 0), np.float32)
         self._classes = class_indices(self._labels)
         # Depends on the image size alone: the values of metrics must not depend on the memory of the GPU.
