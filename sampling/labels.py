@@ -10,8 +10,6 @@ from dnnlib.names import normal_text
 from dnnlib.paths import user_path
 from dnnlib.text import parse_int_list, parse_number_list
 from sampling.renderer import device_of
-from training.data.dataset import ImageDataset
-from training.evaluation.inputs import describe_relation, is_training_set
 from training.networks.generator import Generator
 
 
@@ -50,6 +48,9 @@ def parse_label(generator: Generator, text: str) -> Tensor:
 
 def labels_of_data(generator: Generator) -> Tensor:
     """The labels of the training set in a fixed random order, [images, c_dim]. Raises ValueError if it is not here."""
+    from training.data.dataset import ImageDataset
+    from training.evaluation.inputs import describe_relation, is_training_set
+
     path = generator.run_config.data.path if generator.run_config else ""
     advice = (
         f"the labels of this network are vectors of length {generator.c_dim}; give one as --label={example(generator)}"

@@ -12,7 +12,18 @@ SCRIPTS = ["train", "generate", "calc_metrics", "dataset_tool"]
 
 
 COMMANDS = {
-    "generate": ["", "mix", "truncation", "classes", "interpolate", "attention", "directions", "project", "nearest"]
+    "generate": [
+        "",
+        "mix",
+        "truncation",
+        "classes",
+        "interpolate",
+        "attention",
+        "directions",
+        "project",
+        "nearest",
+        "explore",
+    ]
 }
 
 

@@ -1,5 +1,6 @@
 """The report of a run folder as one HTML file."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,16 @@ def make_page(run_dir: Path, is_served: bool = False) -> str:
         changed=None if preset is None else settings.differences(run.options, preset),
         facts=facts_rows(run.facts),
         command=run.facts.get("command"),
+        explore=explore_commands(run_dir),
         warnings=[line for line in run.log if line.startswith("Warning:")][-_LOG_LINES:],
         log=run.log[-_LOG_LINES:],
     )
+
+
+def explore_commands(run_dir: Path) -> list[str]:
+    """Return the command that shows each snapshot in the browser, newest first."""
+    snapshots = sorted(run_dir.resolve().glob("network-snapshot-*.pkl"), reverse=True)
+    return [shlex.join(["python", "generate.py", "explore", f"--network={path}"]) for path in snapshots]
 
 
 def status(run: RunFolder) -> tuple[str, str]:

@@ -1,0 +1,341 @@
+"""The widgets of the page, of the library gradio; all visitors share the networks, none of them the settings of another."""
+
+import functools
+import os
+import random
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from dnnlib.images.animation import enlarged
+from dnnlib.text import parse_int_list
+from sampling.explore.explorer import MAX_WALK_FRAMES, Explorer
+from sampling.explore.view import MAX_AMOUNT, MAX_PSI, MAX_SEED, NOISE_MODES, NUM_DIRECTIONS, View
+
+FPS = 24
+MAX_STEPS = 2000  # of a projection
+NETWORKS = 2  # kept loaded
+SETTINGS = (
+    "seed",
+    "label",
+    "trunc",
+    "noise",
+    "mix_on",
+    "mix",
+    "mix_from",
+)  # the first widgets that a view is read from
+_SHOW_ADDRESS = "query => { history.replaceState(null, '', query ? '?' + query : location.pathname); }"
+_CSS = ".pixels img { image-rendering: pixelated; object-fit: contain; } footer { display: none !important; }"
+
+Widgets = dict[str, Any]  # by the name of their setting
+
+
+def in_page(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose errors appear in the page in one line."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+    return guarded
+
+
+def snapshots_beside(network: str) -> list[str]:
+    """The snapshots of the same run, oldest first, or the network alone."""
+    path = Path(network)
+    beside = sorted(str(other) for other in path.parent.glob("network-snapshot-*.pkl"))
+    return beside if str(path) in beside else [str(path)]
+
+
+class Page:
+    """Widgets and what they do. Every handler gets the settings of its visitor; nothing of a visitor is kept here."""
+
+    def __init__(self, network: str, folder: Path) -> None:
+        self.network, self.folder = network, folder
+        self.open = functools.lru_cache(maxsize=NETWORKS)(self.load)
+        self.first = Explorer(network)
+
+    def load(self, network: str) -> Explorer:
+        """A snapshot of the same run. Raises ValueError."""
+        explorer = Explorer(network)
+        ours, first = explorer.generator, self.first.generator
+        if (ours.num_ws, ours.c_dim, ours.w_dim) != (first.num_ws, first.c_dim, first.w_dim):
+            raise ValueError(f"{network} has other styles or classes than {self.network}: explore it alone")
+        return explorer
+
+    def explorer(self, network: str) -> Explorer:
+        """The chosen network, loaded."""
+        return self.first if network == self.network else self.open(network)
+
+    def view(self, values: tuple[Any, ...]) -> View:
+        """The view that the widgets of `SETTINGS` and the sliders show."""
+        chosen = dict(zip(SETTINGS, values, strict=False))
+        amounts = dict(zip(self.slider_places(), values[len(SETTINGS) :], strict=True))
+        return View(
+            seed=whole("seed", chosen["seed"]),
+            label=str(chosen["label"] or "").strip(),
+            trunc=chosen["trunc"],
+            noise=chosen["noise"],
+            mix=whole("second seed", chosen["mix"]) if chosen["mix_on"] else None,
+            mix_from=chosen["mix_from"] if chosen["mix_on"] else 0,
+            moves={place: amount for place, amount in amounts.items() if amount},
+        )
+
+    def slider_places(self) -> list[tuple[str, int]]:
+        """(group, direction) of each slider."""
+        count = min(NUM_DIRECTIONS, self.first.generator.w_dim)
+        return [(group, index) for group in self.first.groups for index in range(count)]
+
+    # What happens
+
+    def draw(self, network: str, found: np.ndarray | None, *values: Any) -> tuple[np.ndarray, str, str]:
+        """The image, the command that makes it, and the query of the address."""
+        explorer, view = self.explorer(network), self.view(values)
+        image = enlarged(explorer.image(view, found), explorer.scale)
+        command = view.command(network, explorer.is_classes, found is not None, explorer.num_ws)
+        return shown(image), command, view.query()
+
+    def strip(self, network: str, *values: Any) -> tuple[np.ndarray, list[int]]:
+        """The images of neighbouring seeds, and these."""
+        explorer, view = self.explorer(network), self.view(values)
+        return shown(explorer.strip(view)), explorer.neighbours(view)
+
+    def pick(self, seeds: list[int], event: gr.SelectData) -> int:
+        """The seed of the image in the strip that was clicked."""
+        column = event.index[0] // (self.first.generator.img_width * self.first.strip_scale)
+        return seeds[min(column, len(seeds) - 1)]
+
+    def attend(self, network: str, found: np.ndarray | None, event: gr.SelectData, *values: Any) -> np.ndarray:
+        """The attention of the point of the image that was clicked."""
+        explorer = self.explorer(network)
+        x, y = (place // explorer.scale for place in event.index)
+        generator = explorer.generator
+        y, x = min(y, generator.img_height - 1), min(x, generator.img_width - 1)
+        return explorer.attention(self.view(values), found, y, x)
+
+    def walk(
+        self,
+        network: str,
+        seeds: str,
+        num_frames: int,
+        *values: Any,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> str:
+        """A file with the animation from seed to seed."""
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / "walk.webp"
+        view, numbers = self.view(values), parse_int_list(seeds)
+        self.explorer(network).walk(view, numbers, num_frames, FPS, path, lambda share: progress(share, "Frames"))
+        return str(path)
+
+    def find(
+        self,
+        network: str,
+        target: str | None,
+        num_steps: int,
+        *values: Any,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[np.ndarray, str]:
+        """The styles of a dropped image, and how close their image comes."""
+        if not target:
+            raise ValueError("drop an image first")
+        progress(0, "Choosing starts")
+        styles, decibels = self.explorer(network).project(
+            self.view(values), target, num_steps, lambda share: progress(share, "Steps")
+        )
+        return styles, f"Found: PSNR {decibels:.1f} dB. All tabs now use these styles in place of the seed's."
+
+    def save(self, network: str, found: np.ndarray | None, *values: Any) -> list[str]:
+        """The image and its styles as files."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return [str(path) for path in self.explorer(network).save(self.view(values), found, folder)]
+
+    def restore(self, request: gr.Request) -> list[Any]:
+        """The values of all widgets that the query of the address asks for."""
+        view = View.from_query(dict(request.query_params), self.first.num_ws)
+        label = self.first.class_value(view.label)
+        mix_from = view.mix_from if view.mix is not None else self.first.num_ws // 2
+        settings = [view.seed, label, view.trunc, view.noise, view.mix is not None, view.mix or 0, mix_from]
+        return settings + [view.moves.get(place, 0.0) for place in self.slider_places()]
+
+    # The widgets
+
+    def build(self) -> gr.Blocks:
+        """The page."""
+        with gr.Blocks(
+            title="Styleformer", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True
+        ) as blocks:
+            found, query = gr.State(None), gr.Textbox(visible="hidden")
+            with gr.Row():
+                with gr.Column(scale=2, min_width=320):
+                    self.build_image()
+                with gr.Column(scale=3, min_width=320), gr.Tabs():
+                    widgets = self.build_generate() | self.build_mix() | self.build_move()
+                    self.build_tools(widgets)
+            self.connect(blocks, widgets, found, query)
+        return blocks
+
+    def build_image(self) -> None:
+        """The image, what belongs to it, and the neighbouring seeds."""
+        self.image = picture("image", label="Image", elem_classes="pixels")
+        self.strip_image = picture("strip", label="Neighbouring seeds", show_label=False, elem_classes="pixels")
+        gr.Markdown("Neighbouring seeds: click one.")
+        choices = snapshots_beside(self.network)
+        self.snapshot = gr.Dropdown(
+            [(Path(path).name, path) for path in choices],
+            value=self.network,
+            label="Snapshot",
+            visible=len(choices) > 1,
+        )
+        self.command = gr.Textbox(label="The command for this image", lines=2, buttons=["copy"], elem_id="command")
+        self.save_button = gr.Button("Save image and styles")
+        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, visible=False, elem_id="files")
+
+    def build_generate(self) -> Widgets:
+        """Seed, label, truncation, noise."""
+        generator = self.first.generator
+        with gr.Tab("Generate"):
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed")
+            with gr.Row():
+                previous, following, dice = (gr.Button(text, min_width=60) for text in ("◀", "▶", "Random"))
+            if self.first.is_classes:
+                choices = [
+                    ("seed modulo classes", ""),
+                    *((name, value) for value, name in self.first.classes().items()),
+                ]
+                label: Any = gr.Dropdown(choices, value="", label="Class")
+            else:
+                label = gr.Textbox(label="Label vector", visible=bool(generator.c_dim), placeholder="1,0,0")
+            trunc = gr.Slider(
+                -1.0, MAX_PSI, 1.0, step=0.05, label="Truncation psi: 0 = the mean image, 1 = full variety"
+            )
+            noise = gr.Radio(NOISE_MODES, value="const", label="Noise")
+        previous.click(lambda value: max(int(value or 0) - 1, 0), seed, seed, api_visibility="private")
+        following.click(lambda value: min(int(value or 0) + 1, MAX_SEED), seed, seed, api_visibility="private")
+        dice.click(lambda: random.randrange(MAX_SEED + 1), None, seed, api_visibility="private")
+        return {"seed": seed, "label": label, "trunc": trunc, "noise": noise}
+
+    def build_mix(self) -> Widgets:
+        """The second seed and the first style that comes from it."""
+        count = self.first.num_ws
+        with gr.Tab("Mix"):
+            gr.Markdown("Replaces the last styles by those of a second seed: few for colours, many for the shape.")
+            mix_on = gr.Checkbox(False, label="Mix with a second seed")
+            mix = gr.Number(1, label="Second seed", precision=0, minimum=0, maximum=MAX_SEED)
+            mix_from = gr.Slider(0, count - 1, count // 2, step=1, label="First style from the second seed")
+        return {"mix_on": mix_on, "mix": mix, "mix_from": mix_from}
+
+    def build_move(self) -> Widgets:
+        """A slider per direction and group of styles."""
+        sliders: Widgets = {}
+        with gr.Tab("Move"):
+            gr.Markdown("The directions of W that change images most, in standard deviations of w.")
+            reset = gr.Button("Reset")
+            for group, styles in self.first.groups.items():
+                title = (
+                    f"{group}: style {styles[0]}" if len(styles) == 1 else f"{group}: styles {styles[0]}-{styles[-1]}"
+                )
+                with gr.Accordion(title, open=group == "all"):
+                    for index in [place[1] for place in self.slider_places() if place[0] == group]:
+                        sliders[f"{group}.{index}"] = gr.Slider(
+                            -MAX_AMOUNT / 2, MAX_AMOUNT / 2, 0, step=0.1, label=f"Direction {index}, {group}"
+                        )
+        reset.click(lambda: [0.0] * len(sliders), None, list(sliders.values()), api_visibility="private")
+        return sliders
+
+    def build_tools(self, widgets: Widgets) -> None:
+        """The tabs that compute on request."""
+        with gr.Tab("Attend", visible=self.first.has_attention):
+            gr.Markdown("Click a point of the image: brighter places get more of its attention, layer by layer.")
+            self.attention = picture("attention", label="Attention per layer")
+        with gr.Tab("Walk"):
+            self.walk_seeds = gr.Textbox("0-5", label="Seeds, such as 0-5 or 1,8,3")
+            self.walk_frames = gr.Slider(4, MAX_WALK_FRAMES, 24, step=1, label="Frames from one seed to the next")
+            self.walk_button = gr.Button("Play")
+            self.animation = picture("walk", label="Animation", type="filepath")
+            self.walk_file = gr.File(label="WebP file", interactive=False, visible=False, elem_id="walkfile")
+        with gr.Tab("Find"):
+            gr.Markdown("Drop an image: the styles are found whose own image comes closest. Then mix and move these.")
+            self.target = gr.Image(label="Target", type="filepath", sources=["upload", "clipboard"], elem_id="target")
+            self.steps = gr.Slider(20, MAX_STEPS, 150, step=10, label="Steps")
+            with gr.Row():
+                self.find_button, self.forget_button = gr.Button("Find"), gr.Button("Back to the seed")
+            self.outcome = gr.Markdown(elem_id="outcome")
+
+    def connect(self, blocks: gr.Blocks, widgets: Widgets, found: gr.State, query: gr.Textbox) -> None:
+        """Handlers. Of moves that come while an image is drawn, only the last is drawn."""
+        settings, seeds = list(widgets.values()), gr.State([0])
+        common: dict[str, Any] = {"api_visibility": "private"}
+        source = [self.snapshot, found, *settings]
+        latest = common | {"trigger_mode": "always_last", "show_progress": "hidden"}
+        changes = [widget.change for widget in [self.snapshot, *settings]]
+        drawn = [self.image, self.command, query]
+        gr.on([*changes, found.change], in_page(self.draw), source, drawn, concurrency_limit=4, **latest)
+        seen = [self.snapshot.change, *(widgets[name].change for name in ("seed", "label", "trunc", "noise"))]
+        strip_source, strip_drawn = [self.snapshot, *settings], [self.strip_image, seeds]
+        gr.on(seen, in_page(self.strip), strip_source, strip_drawn, concurrency_limit=4, **latest)
+        query.change(None, query, None, js=_SHOW_ADDRESS, **common)
+        restored = blocks.load(in_page(self.restore), None, settings, **common)
+        restored.then(in_page(self.draw), source, drawn, **latest).then(
+            in_page(self.strip), strip_source, strip_drawn, **latest
+        )
+        self.strip_image.select(in_page(self.pick), seeds, widgets["seed"], **common)
+        if self.first.has_attention:
+            self.image.select(in_page(self.attend), source, self.attention, **common)
+        self.save_button.click(in_page(self.save), source, self.files, **common).success(
+            lambda: gr.update(visible=True), None, self.files, **common
+        )
+        walk_source = [self.snapshot, self.walk_seeds, self.walk_frames, *settings]
+        self.walk_button.click(in_page(self.walk), walk_source, self.animation, **common).success(
+            lambda path: gr.update(value=path, visible=True), self.animation, self.walk_file, **common
+        )
+        find_source = [self.snapshot, self.target, self.steps, *settings]
+        self.find_button.click(in_page(self.find), find_source, [found, self.outcome], **common)
+        self.forget_button.click(lambda: (None, ""), None, [found, self.outcome], **common)
+
+
+def picture(name: str, **settings: Any) -> gr.Image:
+    """An image to look at, named in the page."""
+    return gr.Image(format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=name, **settings)
+
+
+def whole(name: str, value: float | None) -> int:
+    """A whole number of a widget. Raises ValueError if it is empty."""
+    if value is None:
+        raise ValueError(f"{name}: write a whole number, 0..{MAX_SEED}")
+    return int(value)
+
+
+def shown(image: np.ndarray) -> np.ndarray:
+    """An image [height, width, 1 or 3] as gradio takes it."""
+    return image[:, :, 0] if image.shape[2] == 1 else image
+
+
+def theme() -> gr.Theme:
+    """Fonts of the system: the page loads nothing from elsewhere."""
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def serve(network: str, host: str, port: int, is_shared: bool) -> None:
+    """Serve the page until the process is told to stop. Raises ValueError, OSError."""
+    stop = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="styleformer-explore-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # its copies of images go with it
+        blocks = Page(network, Path(folder)).build().queue(default_concurrency_limit=4)
+        _, url, public = blocks.launch(
+            server_name=host, server_port=port, share=is_shared, prevent_thread_lock=True, quiet=True, show_error=True,
+            theme=theme(), css=_CSS, ssr_mode=False, footer_links=[],
+        )  # fmt: skip
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: stop.set())
+        print(f"Explore {network}: {public or url} (Ctrl-C to stop)", flush=True)
+        stop.wait()
+        blocks.close(verbose=False)
