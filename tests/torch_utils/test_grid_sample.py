@@ -53,18 +53,3 @@ def test_half_precision_images_are_sampled_at_the_precision_of_the_grid(images, 
     assert sampled.dtype == torch.bfloat16
     exact = grid_sample(images.bfloat16().double(), grid)
     torch.testing.assert_close(sampled.double(), exact, atol=0.01, rtol=0.01)
-
-
-@pytest.mark.parametrize(
-    ("images", "grid", "message"),
-    [
-        (torch.zeros(3, 4, 4), torch.zeros(1, 2, 2, 2), "images are"),
-        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 2, 2, 2), "uint8"),
-        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 2, 3), "grid has shape"),
-        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 2, 2, dtype=torch.bfloat16), "float32 or float64"),
-        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 2, 2, requires_grad=True), "detach"),
-    ],
-)
-def test_bad_arguments_are_named(images, grid, message):
-    with pytest.raises(ValueError, match=message):
-        grid_sample(images, grid)

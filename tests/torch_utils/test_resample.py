@@ -59,16 +59,3 @@ def test_first_and_second_derivative(case, kernel):
 
     assert torch.autograd.gradcheck(apply, (x, w))
     assert torch.autograd.gradgradcheck(apply, (x, w))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"w": torch.zeros(6, 3, 3, 3)}, "takes 3 channels"),
-        ({"w": torch.zeros(5, 2, 3, 3), "groups": 2}, "groups=2"),
-        ({"up": 0}, "up=0"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        conv2d_resample(**{"x": torch.zeros(2, 4, 8, 8), "w": torch.zeros(6, 4, 3, 3), **arguments})

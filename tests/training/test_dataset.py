@@ -93,7 +93,7 @@ def test_content_hash_follows_the_content_only(data: Path, folder: Path, tmp_pat
     ("change", "message"),
     [
         (lambda content: content["labels"].pop(), r"no label for 00000/img00000009.png"),
-        (lambda content: content["labels"].append(["x.png", 0]), r"not among the images: x.png"),
+        (lambda content: content["labels"].append(["x.png", 0]), r"labels for x.png, which are no images"),
         (lambda content: content["labels"][2].__setitem__(1, [1.0]), r"img00000002.png is a vector"),
         (lambda content: content["labels"][2].__setitem__(1, 4), r"img00000002.png is 4, outside 0..2"),
         (lambda content: content.update(labels=None), r"--cond needs labels.*--labels-from-folders"),
