@@ -29,8 +29,7 @@ from training.data.stream import ImageDataset
 from training.evaluation.snapshots import check_metrics
 from training.options import check_options, configure
 from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
-from training.plan.speed import speed
-from training.plan.summary import summary
+from training.plan.summary import speed, summary
 from training.precision import allow_tf32, describe_precision, resolve_precision
 from training.run.folder import new_run, newest_matching_run, write_options
 from training.run.lock import RunLock

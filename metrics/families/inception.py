@@ -10,8 +10,7 @@ from metrics.distances import inception_score, kernel
 from metrics.distances.frechet import moments_distance
 from metrics.features import Keep
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
-from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3
-from metrics.networks.inception_weights import load_inception, read_inception
+from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3, load_inception, read_inception
 from metrics.weights.published import INCEPTION, require
 
 DETECTOR = "inception_2015"

@@ -16,7 +16,7 @@ from metrics.families import proxy
 from metrics.families.inception import frechet_metric, kernel_metric
 from metrics.metric import Family, Metric
 from metrics.weights.published import Source
-from metrics.weights.torchscript import is_torchscript
+from metrics.weights.reading import is_torchscript
 
 Network = Callable[[Tensor], object]
 

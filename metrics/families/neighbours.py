@@ -8,8 +8,7 @@ from metrics.distances import neighbours
 from metrics.families import inception as inception_metrics
 from metrics.features import Keep
 from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
-from metrics.networks.vgg16 import FEATURES, INPUT_PX
-from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
+from metrics.networks.vgg16 import FEATURES, INPUT_PX, is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import VGG16, require
 
 DETECTOR = "vgg16"

@@ -12,7 +12,7 @@ from metrics.features import Keep
 from metrics.images import EPSILON, RealImages, Sample
 from metrics.metric import Family, Inputs, Measurement, Metric, Setting
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
-from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
+from metrics.networks.vgg16 import is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import LPIPS, VGG16, require
 
 DETECTOR = "vgg16_lpips"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metrics.weights.state_files import check_state, expected_state, read_state, with_state
+from metrics.weights.reading import check_state, expected_state, read_state, with_state
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's colours, 0..1
 _STD = (0.229, 0.224, 0.225)

@@ -18,8 +18,7 @@ from metrics.detectors import Detector
 from metrics.families.inception import DETECTOR
 from metrics.features import Keep
 from metrics.metric import Inputs, Measurement, Metric, RealUse
-from metrics.networks.inception import InceptionV3
-from metrics.networks.inception_weights import torchscript_names
+from metrics.networks.inception import InceptionV3, torchscript_names
 from metrics.weights.published import Source
 
 

@@ -10,7 +10,7 @@ import vgg_golden
 from torch import Tensor
 
 from metrics.networks import vgg16_weights
-from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
+from metrics.networks.vgg16 import is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import Weights
 
 CONVOLUTIONS = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # of torchvision's `features`

@@ -17,7 +17,7 @@ from training.data.stream import ImageDataset
 from training.plan import batch_size, probe
 from training.plan.batch_size import initial_batch_gpu, micro_batches, search_batch_gpu, with_micro_batch
 from training.plan.probe import Probe
-from training.plan.speed import speed
+from training.plan.summary import speed
 from training.run.folder import new_run, read_options
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
