@@ -148,7 +148,29 @@ def collect(
         ValueError: On every process: fewer or more images came, or a detector's features are not finite.
     """
     with distributed.raise_on_all_ranks():
-        _collect_part(records, source, what, batch_size, device, progress)
+        total = max(record.count for _, record in records)
+        part, done = part_of(total, batch_size), 0
+        detectors = {detector.name: detector for detector, _ in records}
+        are_finite = {name: torch.ones([], dtype=torch.bool, device=device) for name in detectors}
+        progress(what, 0, total)
+        for images, classes in source(part):
+            first = part.start + done
+            on_device = images.to(device, non_blocking=True)
+            for name, detector in detectors.items():
+                open_records = [record for own, record in records if own.name == name and first < record.count]
+                if open_records:
+                    with full_precision():
+                        features = detector.network(on_device)
+                    are_finite[name] &= features.isfinite().all()
+                    for record in open_records:
+                        record.append(features, classes, first)
+            if done == 0:  # later ones are checked at the end: reading a value makes the host wait for the GPU
+                _check_finite(detectors, are_finite, what)
+            done += len(images)
+            progress(what, min(done * distributed.world_size(), total), total)
+        _check_finite(detectors, are_finite, what)
+        if done != len(part):
+            raise ValueError(f"{what}: {done} images came where {len(part)} were announced")
     for _, record in records:
         record.gather()
 
@@ -159,39 +181,6 @@ def part_of(total: int, batch_size: int) -> range:
     rank, world_size = distributed.rank(), distributed.world_size()
     first, stop = (-(-num_batches * number // world_size) for number in (rank, rank + 1))
     return range(first * batch_size, min(stop * batch_size, total))
-
-
-def _collect_part(
-    records: Sequence[tuple[Detector, FeatureRecord]],
-    source: Callable[[range], Iterable[ImageBatch]],
-    what: str,
-    batch_size: int,
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    total = max(record.count for _, record in records)
-    part, done = part_of(total, batch_size), 0
-    detectors = {detector.name: detector for detector, _ in records}
-    are_finite = {name: torch.ones([], dtype=torch.bool, device=device) for name in detectors}
-    progress(what, 0, total)
-    for images, classes in source(part):
-        first = part.start + done
-        on_device = images.to(device, non_blocking=True)
-        for name, detector in detectors.items():
-            open_records = [record for own, record in records if own.name == name and first < record.count]
-            if open_records:
-                with full_precision():
-                    features = detector.network(on_device)
-                are_finite[name] &= features.isfinite().all()
-                for record in open_records:
-                    record.append(features, classes, first)
-        if done == 0:  # later ones are checked at the end: reading a value makes the host wait for the GPU
-            _check_finite(detectors, are_finite, what)
-        done += len(images)
-        progress(what, min(done * distributed.world_size(), total), total)
-    _check_finite(detectors, are_finite, what)
-    if done != len(part):
-        raise ValueError(f"{what}: {done} images came where {len(part)} were announced")
 
 
 def _check_finite(detectors: Mapping[str, Detector], are_finite: Mapping[str, Tensor], what: str) -> None:

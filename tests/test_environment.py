@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from torch_utils.doctor.checks import OLDER_CUDA, matching_torchvision
 
 ROOT = Path(__file__).parents[1]
