@@ -78,8 +78,7 @@ def test_a_separable_filter_equals_its_outer_product():
 def test_sizes_scale_exactly(taps):
     f, x = setup_filter([1.0] * taps), torch.zeros(1, 1, 12, 24)
     assert upsample2d(x, f).shape[2:] == (24, 48)
-    assert upsample2d(x, f, up=[3, 1]).shape[2:] == (12, 72)
-    assert downsample2d(x, f, down=3).shape[2:] == (4, 8)
+    assert downsample2d(x, f).shape[2:] == (6, 12)
     assert filter2d(x, f).shape[2:] == (12, 24)
     assert filter2d(x, f, padding=[1, 2]).shape[2:] == (16, 26)
 

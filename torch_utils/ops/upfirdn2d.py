@@ -82,24 +82,15 @@ def filter2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: boo
     return upfirdn2d(x, f, padding=same, flip_filter=flip_filter, gain=gain)
 
 
-def upsample2d(
-    x: Tensor, f: Tensor | None, up: Factor = 2, padding: Padding = 0, flip_filter: bool = False, gain: float = 1
-) -> Tensor:
-    """Enlarge images, [batch, channels, height, width], by a factor n or [x, y]; `padding` adds to the result's size.
-
-    The gain makes up for the inserted zeros, so a constant image keeps its value.
-    """
-    up_x, up_y = parse_factor("up", up)
-    around = add_padding(padding, upsample_padding(f, (up_x, up_y)))
-    return upfirdn2d(x, f, up=up, padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y)
+def upsample2d(x: Tensor, f: Tensor | None) -> Tensor:
+    """Enlarge images, [batch, channels, height, width], by 2; a constant image keeps its value."""
+    return upfirdn2d(x, f, up=2, padding=upsample_padding(f, (2, 2)), gain=4)
 
 
-def downsample2d(
-    x: Tensor, f: Tensor | None, down: Factor = 2, padding: Padding = 0, flip_filter: bool = False, gain: float = 1
-) -> Tensor:
-    """Shrink images, [batch, channels, height, width], by a factor n or [x, y]; `padding` counts in input pixels."""
-    around = add_padding(padding, downsample_padding(f, parse_factor("down", down)))
-    return upfirdn2d(x, f, down=down, padding=around, flip_filter=flip_filter, gain=gain)
+def downsample2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: bool = False) -> Tensor:
+    """Shrink images, [batch, channels, height, width], by 2; `padding` counts in input pixels."""
+    around = add_padding(padding, downsample_padding(f, (2, 2)))
+    return upfirdn2d(x, f, down=2, padding=around, flip_filter=flip_filter)
 
 
 def filter_size(f: Tensor | None) -> tuple[int, int]:
