@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from dnnlib.dataclass_values import ConfigError, override
 from training.checkpoint.snapshot import load_discriminator, load_generator
 from training.checkpoint.state_file import find_state
-from training.config import AnyDiscriminator, AnyGenerator, AnyLoss, DatasetSpec, RunConfig
+from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
 from training.losses.base import AdversarialLoss
 from training.networks.base import StyleGenerator
 from training.networks.layers import EqualizedLinear
 from training.phases import MicroBatch, Phase
-from training.registry import register
+from training.registry import AnyDiscriminator, AnyGenerator, AnyLoss, register
 from training.run.training_run import TrainingRun
 from training.supervisor import supervise
 
