@@ -102,22 +102,20 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         files = positions % self.num_files
         return self.cache.get_batch(files, positions >= self.num_files), torch.from_numpy(self._labels[files])
 
-    def load_or_substitute(
-        self, index: int, max_broken: int = MAX_BROKEN
-    ) -> tuple[np.ndarray, np.ndarray, list[BrokenImage]]:
+    def load_or_substitute(self, index: int) -> tuple[np.ndarray, np.ndarray, list[BrokenImage]]:
         """Return an image, its label and [], or those of the next readable image and which images are broken.
 
         The first image follows the last; a flipped image is replaced by a flipped one. So the replacement depends on the
         data set alone.
 
         Raises:
-            DataError: All images are broken, or more than `max_broken` in a row; the zip or folder is gone or has been
+            DataError: All images are broken, or more than MAX_BROKEN in a row; the zip or folder is gone or has been
                 replaced; an image is not what dataset.json declares.
         """
         first, is_flipped = self._file_index(index), index >= self.num_files
         once_around = itertools.chain(range(first, self.num_files), range(first))
         broken: dict[str, str] = {}
-        for file_index in itertools.islice(once_around, max_broken + 1):
+        for file_index in itertools.islice(once_around, MAX_BROKEN + 1):
             try:
                 image, label = self[file_index + is_flipped * self.num_files]
             except ValueError as error:
@@ -126,7 +124,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
             else:
                 stand_in = self._names[file_index]
                 return image, label, [BrokenImage(*item, stand_in) for item in broken.items()]
-        raise too_many_broken_error(self.path, broken, max_broken)
+        raise too_many_broken_error(self.path, broken)
 
     def notes(self) -> list[str]:
         """Return lines about files that are not read, classes without images and labels that are not used."""

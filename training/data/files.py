@@ -73,7 +73,7 @@ class ImageFiles:
             else:
                 damaged[name] = found
         if len(damaged) > MAX_BROKEN or not layouts:
-            raise too_many_broken_error(self.path, damaged, MAX_BROKEN)
+            raise too_many_broken_error(self.path, damaged)
         return common_layout(map(self.tree.origin, layouts), layouts.values())
 
     def _layout(self, name: str) -> Layout | str:
@@ -87,9 +87,9 @@ class ImageFiles:
         return self._layouts[name]
 
 
-def too_many_broken_error(path: Path, broken: dict[str, str], max_broken: int) -> DataError:
+def too_many_broken_error(path: Path, broken: dict[str, str]) -> DataError:
     """Return the error to raise for broken images, given what is wrong with each by name."""
-    what = "all images are broken" if len(broken) <= max_broken else f"more than {max_broken} images are broken"
+    what = "all images are broken" if len(broken) <= MAX_BROKEN else f"more than {MAX_BROKEN} images are broken"
     names = " ".join(", ".join(broken).split())
     return DataError(
         f"{what} in {path}: {names} (the first: {next(iter(broken.values()))}). Copy the data set again from its "
