@@ -1,7 +1,8 @@
 """A source of images, each cheap to hold and to send to another process."""
 
+import contextlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -13,6 +14,15 @@ from dnnlib.images import codec as image
 from dnnlib.images.codec import Color, FileKind, Layout
 
 Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def named(origin: str) -> Iterator[None]:
+    """Put the name of an image before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{origin} {error}") from error
 
 
 class SourceImage(Protocol):
@@ -75,10 +85,8 @@ class EncodedImage:
 
     def _named(self, read: Callable[[bytes], Result]) -> Result:
         data = self.content()
-        try:
+        with named(self.origin):
             return read(data)
-        except ValueError as error:
-            raise ValueError(f"{self.origin} {error}") from error
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _launch(
         outer=outer, channels=channels, inner=inner, noise_outer=1 if noise is None else noise.numel() // inner,
         act=STRAIGHT.index(act), dtype=DTYPES[x.dtype],
     )  # fmt: skip
-    library_of(device).bias_act(call, device)
+    library_of(device).run(call, device)
     return result
 
 

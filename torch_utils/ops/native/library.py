@@ -45,18 +45,19 @@ class Library:
     def __init__(self, path: Path) -> None:
         try:
             functions = ctypes.CDLL(str(path))
+            self._functions = {}
             for name, call in (("bias_act", BiasActCall), ("upfirdn2d", UpfirdnCall)):
                 size = getattr(functions, f"styleformer_{name}_call_size")
                 size.restype = c_int64
-                getattr(functions, f"styleformer_{name}").argtypes = [ctypes.POINTER(call)]
                 if size() != ctypes.sizeof(call):
                     raise AttributeError(f"{name} takes other arguments")
+                self._functions[call] = getattr(functions, f"styleformer_{name}")
+                self._functions[call].argtypes = [ctypes.POINTER(call)]
             self._kernel = functions.styleformer_kernel
         except (OSError, AttributeError) as error:
             raise OperatorsUnavailable(
                 f"{path} cannot be loaded ({error}): delete its folder to build it again"
             ) from error
-        self._bias_act, self._upfirdn2d = functions.styleformer_bias_act, functions.styleformer_upfirdn2d
         self._kernel.argtypes, self._kernel.restype = [c_int32, ctypes.POINTER(c_int64)], c_char_p
 
     def launches(self) -> dict[str, int]:
@@ -67,18 +68,13 @@ class Library:
             found[name.decode()] = launches.value
         return found
 
-    def bias_act(self, call: BiasActCall, device: torch.device) -> None:
-        self._run(self._bias_act, call, device)
-
-    def upfirdn2d(self, call: UpfirdnCall, device: torch.device) -> None:
-        self._run(self._upfirdn2d, call, device)
-
-    def _run(self, function: Callable[..., int], call: BiasActCall | UpfirdnCall, device: torch.device) -> None:
+    def run(self, call: BiasActCall | UpfirdnCall, device: torch.device) -> None:
+        """Run an operator on the current stream of the device."""
         is_elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
         with torch.cuda.device(device) if is_elsewhere else contextlib.nullcontext():
             if device.type == "cuda":
                 call.stream = torch.cuda.current_stream(device).cuda_stream
-            code = function(call)
+            code = self._functions[type(call)](call)
         if code != 0:
             problem = f"CUDA error {code}" if code > 0 else "invalid call"
             raise RuntimeError(f"native operator {type(call).__name__.removesuffix('Call')}: {problem}")
