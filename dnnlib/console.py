@@ -20,6 +20,9 @@ class Console(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]  # read-only here
         return self._stream.encoding
 
+    def writable(self) -> bool:
+        return True
+
     def isatty(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, ImageOps, features
+from PIL import ExifTags, Image, ImageColor, features
 
 from dnnlib.images.sixteen_bit import mode_16_bits, reduced_to_8_bits
 
@@ -51,6 +51,15 @@ _FOREIGN = (  # what people find under the name of an image: start of the file, 
     (rb"\0+$", "zeros only", "copy or download the file again"),
 )
 _LOW_COMPRESSION = 1  # far faster than the default and hardly larger
+_TURNS = {  # from the EXIF orientation to upright; from 5 on the image lies on its side
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in Image.info
 
 
@@ -278,7 +287,8 @@ def _is_opaque(image: Image.Image) -> bool:
 def _upright_8_bits(image: Image.Image, data: bytes, is_deep: bool) -> Image.Image:
     loaded = reduced_to_8_bits(data) if is_deep else image
     loaded.load()  # now the orientation is known even where it stands behind the pixels
-    return ImageOps.exif_transpose(loaded) if _orientation(loaded) > 1 else loaded
+    turn = _TURNS.get(_orientation(loaded))
+    return loaded if turn is None else loaded.transpose(turn)
 
 
 def _on_background(image: Image.Image, background: Color) -> Image.Image:
@@ -298,4 +308,4 @@ def _orientation(image: Image.Image) -> int:
             )  # that of PNG would read the pixels
     except Exception:  # damaged EXIF, which does not keep anybody from looking at the image
         return 1
-    return orientation if orientation in range(1, 9) else 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
