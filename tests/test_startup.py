@@ -16,8 +16,7 @@ from dnnlib.archive.image_format import KEY
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.zip_reader import ZipReader
 from dnnlib.images.codec import Layout, encode_png
-from training.data.dataset import ImageDataset
-from training.data.files import ImageFiles
+from training.data.dataset import ImageDataset, ImageFiles
 from training.data.stream import DataError, stream
 from training.evaluation.images import reference_dataset
 from training.evaluation.snapshots import check_metrics

@@ -24,7 +24,7 @@ from training.checkpoint.snapshot import check_fits
 from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
 from training.compilation import resolve_compile
 from training.config import DataConfig, RunConfig
-from training.data.files import ImageFiles
+from training.data.dataset import ImageFiles
 from training.data.stream import ImageDataset
 from training.evaluation.snapshots import check_metrics
 from training.options import check_options, configure

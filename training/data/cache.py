@@ -17,9 +17,8 @@ from dnnlib.parallel import available_cpus
 from dnnlib.text import format_bytes
 from metrics.cache import default_folder
 from torch_utils.distributed import local_world_size
-from training.data.dataset import ImageDataset
+from training.data.dataset import DataError, ImageDataset
 from training.data.decoded import DecodedImages, read_file, write_file
-from training.data.files import DataError
 from training.data.stream import read_ahead
 
 SMALL_BYTES = 64 * 2**20  # decoded without workers, and on a GPU without a file

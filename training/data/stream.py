@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from torch_utils.transfer import to_device_async
-from training.data.dataset import BrokenImage, ImageDataset
-from training.data.files import MAX_BROKEN, too_many_broken_error
-from training.data.files import DataError as DataError  # part of what `stream` offers
+from training.data.dataset import MAX_BROKEN, BrokenImage, ImageDataset, too_many_broken_error
+from training.data.dataset import DataError as DataError  # part of what `stream` offers
 
 
 def stream(

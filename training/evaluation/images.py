@@ -15,7 +15,7 @@ from metrics.images import EPSILON, ImageBatch, Sample
 from metrics.registry import uses_flipped
 from torch_utils import distributed
 from torch_utils.rng import derive_seed
-from training.data.files import ImageFiles
+from training.data.dataset import ImageFiles
 from training.data.stream import ImageDataset
 from training.networks.generator import Generator
 from training.run.preview import to_uint8
