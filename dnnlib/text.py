@@ -83,7 +83,7 @@ def format_bytes(n: float) -> str:
     return f"{n / 1024:.1f} TiB"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: object) -> str:
     """Return the first line of an error's message, or its class; of an error that torch.compile wrapped, that one's."""
     error = getattr(error, "inner_exception", error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

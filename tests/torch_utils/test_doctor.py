@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from torch_utils.doctor import checks, torch_facts
-from torch_utils.doctor.checks import Driver
+from torch_utils.doctor.checks import FAIL, OK, WARN, Driver, Verdict
 from torch_utils.doctor.torch_facts import Gpu, TorchFacts
-from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = "# comment\ntorch>=2.9\ntorchvision>=0.24\nnumpy>=1.26\npillow>=10.1\n"

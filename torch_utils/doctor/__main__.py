@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torch_utils.doctor import checks, torch_facts
+from torch_utils.doctor.checks import FAIL, OK, WARN, Verdict
 from torch_utils.doctor.torch_facts import ROOT
-from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict
 
 _LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

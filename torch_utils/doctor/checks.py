@@ -7,13 +7,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnlib.text import format_bytes
+from dnnlib.text import first_line, format_bytes
 from torch_utils.doctor.torch_facts import TorchFacts
-from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict, first_line
 
+OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL: training is impossible
 INSTALL = "python -m pip install -r requirements.txt -c constraints.txt"
 REINSTALL = f"{INSTALL} --force-reinstall"
 _TORCHVISION_LEAD = 15  # torch 2.N goes with torchvision 0.(N + 15)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of output."""
+
+    level: str  # ok, warn or FAIL
+    subject: str  # what was checked
+    text: str  # what was found
+    remedy: str = ""  # what to do; "" = nothing
+
+    def __str__(self) -> str:
+        return f"{self.level:<4} {self.subject}: {self.text}{self.remedy and f' -> {self.remedy}'}"
 
 
 def check_packages(requirements: str, version_of: Callable[[str], str | None]) -> list[Verdict]:
@@ -131,9 +144,9 @@ def ask_driver(which: Callable[[str], str | None]) -> Driver:
     try:
         done = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
-        return Driver(f"nvidia-smi does not work ({type(error).__name__}: {first_line(str(error))})")
+        return Driver(f"nvidia-smi does not work ({type(error).__name__}: {first_line(error)})")
     if done.returncode != 0:
-        return Driver(f"nvidia-smi does not work ({first_line(done.stdout + done.stderr)})")
+        return Driver(f"nvidia-smi does not work ({first_line(done.stdout + done.stderr or 'no message')})")
     version = re.match(r"\d[\d.]*", done.stdout)  # one line per GPU
     return Driver(version=version[0]) if version else Driver("nvidia-smi sees no GPU")
 
