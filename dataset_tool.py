@@ -19,8 +19,7 @@ from dnnlib.dataclass_values import ConfigError
 from dnnlib.images.codec import Layout, parse_color
 from dnnlib.images.writer import write_image
 from dnnlib.names import printable
-from dnnlib.packing.inspection import inspect_source, sample_sheet
-from dnnlib.packing.inspection_text import report
+from dnnlib.packing.inspection import inspect_source, report, sample_sheet
 from dnnlib.packing.packer import Packer, Recipe
 from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
 from dnnlib.parallel import available_cpus

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dnnlib.archive import label_table
-from dnnlib.archive.image_format import KEY, format_note
-from dnnlib.archive.label_table import Label
+from dnnlib.archive.label_table import KEY, Label, format_note
 from dnnlib.files import atomic_folder, atomic_write
 from dnnlib.images.codec import SUFFIXES, Layout
 

@@ -36,8 +36,7 @@ def attention_command(**chosen: Any) -> None:
       python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --outdir=out
       python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --points='16,16;4,20' --outdir=out
     """
-    from sampling.attention_maps import encoder_layers
-    from sampling.attention_sheets import parse_points, write_attention
+    from sampling.attention_maps import encoder_layers, parse_points, write_attention
     from sampling.renderer import load, styles
 
     generator = load(chosen["network"])

@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.archive.label_table import Label
-from dnnlib.packing.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect_source, sample_sheet
-from dnnlib.packing.inspection_text import report
+from dnnlib.packing.inspection import NUM_COLUMNS, NUM_ROWS, Inspection, inspect_source, report, sample_sheet
 from dnnlib.packing.packer import Result
 from dnnlib.sources.image_sources import open_source
 from dnnlib.sources.source_images import ArrayImage, ImageSource

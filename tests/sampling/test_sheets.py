@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from dnnlib.images.captions import enlargement, sheet
-from sampling.attention_maps import LayerAttention
-from sampling.attention_sheets import heat_cell, layer_sheet, parse_points
+from sampling.attention_maps import LayerAttention, heat_cell, layer_sheet, parse_points
 
 CELL = 96 + 4
 LINE = CELL + 15

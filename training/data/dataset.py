@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dnnlib.archive.image_format import declared_layout
 from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import FILE_NAME, LabelTable, read_label_table
+from dnnlib.archive.label_table import FILE_NAME, LabelTable, declared_layout, read_label_table
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import Layout, LayoutError, common_layout
 from dnnlib.text import format_int_list
