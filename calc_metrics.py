@@ -160,6 +160,8 @@ def run(options: dict[str, Any]) -> None:
     if distributed.is_main():
         check_images(job, dataset)
     prepare(names, weights)
+    if options["gpus"]:
+        distributed.warn_of_shared_cpu(num_processes)
     if num_processes > 1 and distributed.torchrun_world_size() is None:
         distributed.spawn(measure, num_processes, job, with_traceback=options["debug"])
     else:
@@ -276,11 +278,12 @@ def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str
     """Return the device to compute on, None = one GPU per process; raises UsageError for one that does not exist."""
     import torch
 
-    count = torch.cuda.device_count()
+    from torch_utils import distributed
+
     if name is None:
-        if 0 < count < (gpus or 1):
-            raise click.UsageError(f"--gpus={gpus}: PyTorch sees {count} GPUs here.")
+        distributed.check_gpus(gpus or 1)
         return "cpu" if gpus == 0 else None
+    count = torch.cuda.device_count()
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if match is None:
         raise click.UsageError(f"--device={name}: there is no such device; write cpu, cuda or cuda:1.")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dnnlib.archive.label_table import Label, empty_classes
 from dnnlib.archive.writer import check_dest, write_dataset
-from dnnlib.command_line import memory_shortage
+from dnnlib.command_line import SETTINGS, OneLineUsage, memory_shortage
 from dnnlib.console import protect_console
 from dnnlib.dataclass_values import ConfigError
 from dnnlib.images.codec import Layout, parse_color
@@ -35,7 +35,7 @@ GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SIDE_PX = click.IntRange(1, 8192)  # larger images are typing errors that would fill the memory
 
 
-@click.command(context_settings={"max_content_width": 110, "show_default": True})
+@click.command(cls=OneLineUsage, context_settings=SETTINGS)
 @click.option("--source", required=True, metavar="PATH|NAME", help="Images to pack, see above.")
 @click.option("--dest", metavar="PATH", help="Output: a .zip file or a folder.  [required unless --inspect]")
 @click.option(
@@ -150,8 +150,7 @@ def pack(options: dict[str, Any]) -> None:
     say(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
     if images.left_out:
         say(f"Left out of {options['source']}: {images.left_out}")
-    if images.name_note:
-        say(images.name_note, is_warning=True)
+    warn_of_names(images)
     if empty := empty_classes(writer.labels, images.class_names):
         say(f"Warning: empty classes, without images: {empty}", is_warning=True)
 
@@ -172,9 +171,18 @@ def inspect(options: dict[str, Any]) -> None:
     found = inspect_source(images, options["workers"] or available_cpus(), show_progress)
     for line in report(found, images, source_words(options), refusal):
         say(line)
+    warn_of_names(images)
     if grid and found.samples:
         write_image(grid, sample_sheet(found, images.class_names))
         say(f"{'grid':<12}{grid}")
+
+
+def warn_of_names(images: ImageSource) -> None:
+    """Print warnings about names of unknown encoding and folders that are no classes."""
+    if images.name_note:
+        say(images.name_note, is_warning=True)
+    if images.no_classes:
+        say(f"Warning: folders without images, which are no classes: {images.no_classes}", is_warning=True)
 
 
 def source_words(options: dict[str, Any]) -> list[str]:

@@ -1,13 +1,14 @@
 """Generate images from a network snapshot."""
 
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.command_line import SETTINGS, one_line_errors
+from dnnlib.command_line import SETTINGS, Group, one_line_errors
 from dnnlib.console import protect_console
 from sampling.commands import explore_command, image_commands, network_commands, options
 from training.config import COMPILE_CHOICES, PRECISIONS, PerformanceConfig
@@ -31,6 +32,7 @@ COMMANDS = (
 
 
 @click.group(
+    cls=Group,
     invoke_without_command=True,
     commands={command.name: command for command in COMMANDS if command.name},
     subcommand_metavar="",
@@ -96,13 +98,17 @@ def main(context: click.Context, **chosen: Any) -> None:
     """
     if context.invoked_subcommand is None:
         if chosen["network"] is None:
-            raise click.MissingParameter(ctx=context, param_hint="'--network'", param_type="option")
+            raise click.MissingParameter(
+                ctx=context, param=next(item for item in main.params if item.name == "network")
+            )
         with one_line_errors(chosen["debug"]):
             chosen["network"] = options.local_network(chosen["network"])
             export(chosen) if chosen["export"] else generate(chosen)
     elif any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in chosen):
-        line = f"{context.command_path} {context.invoked_subcommand}"
-        raise click.UsageError(f"the command comes first, then all options: {line} --network=FILE ...", context)
+        command = context.invoked_subcommand
+        words = [word for word in context.obj if word != command]
+        line = shlex.join([context.command_path, command, *words])
+        raise click.UsageError(f"the command comes first, then all options: python {line}", context)
 
 
 def generate(chosen: dict[str, Any]) -> None:
@@ -139,8 +145,10 @@ def check_sources(chosen: dict[str, Any]) -> None:
     """Raise ValueError unless the options name either seeds or styles, and a folder."""
     if chosen["hub"]:
         raise ValueError(f"--hub={chosen['hub']} pushes an exported network; add --export=FILE")
-    if not (chosen["seeds"] or chosen["styles_file"]) or not chosen["outdir"]:
-        raise ValueError("name the images and a folder: --seeds=0-35 --outdir=out (or --export=FILE)")
+    images = "" if chosen["seeds"] or chosen["styles_file"] else "--seeds=0-35"
+    folder = "" if chosen["outdir"] else "--outdir=out"
+    if images or folder:
+        raise ValueError(f"name the images and a folder: add {f'{images} {folder}'.strip()} (or only --export=FILE)")
     if chosen["styles_file"]:
         given = {"--seeds": "seeds", "--class": "class_name", "--label": "label", "--save-w": "save_w"}
         if extra := [name for name, key in given.items() if chosen[key]]:
@@ -165,7 +173,10 @@ def grid_columns(text: str | None, generator: "Generator", count: int, outdir: P
     else:
         rows, columns = options.parse_grid(text)
         if rows * columns < count:
-            raise ValueError(f"--grid={text} has room for {rows * columns} images, but there are {count}")
+            raise ValueError(
+                f"--grid={text} has room for {rows * columns} images, but there are {count}; write "
+                f"--grid={math.ceil(count / columns)}x{columns}, or --grid alone"
+            )
     table_path(outdir, f"grid.{extension}", generator, rows, columns)
     return columns
 
@@ -182,6 +193,8 @@ def export(chosen: dict[str, Any]) -> None:
         from sampling.hub import check_repo, push
 
         check_repo(chosen["hub"])
+    if target.exists() and target.samefile(chosen["network"]):
+        raise ValueError(f"--export={target} is the file of --network itself; name another file")
     trained_on = read_snapshot(chosen["network"])[0].data.path
     options.check_output(target, "--export", trained_on, "the training set")
     target.parent.mkdir(parents=True, exist_ok=True)

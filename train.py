@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dnnlib.command_line import memory_shortage
+from dnnlib.command_line import SETTINGS, OneLineUsage, memory_shortage
 from dnnlib.console import protect_console
 from dnnlib.paths import user_path
 from dnnlib.text import parse_duration
@@ -73,36 +73,13 @@ OTHER_NAMES = {  # options of similar programs, and what to write here
 }
 
 
-class TrainCommand(click.Command):
-    """A command whose errors about options say what to write."""
+class TrainCommand(OneLineUsage):
+    """Knows what options of similar programs are called here."""
 
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line; adds the remedy to errors where click has none."""
-        try:
-            return super().parse_args(context, args)
-        except click.NoSuchOption as error:
-            name = error.option_name.replace("_", "-").lower()
-            known = {option for parameter in self.params for option in parameter.opts}
-            remedy = OTHER_NAMES.get(name) or (name if name in known else None)
-            if remedy is None:
-                raise
-            raise click.UsageError(f"No such option '{error.option_name}'; write {remedy}", context) from None
-        except click.BadOptionUsage as error:
-            option = next((p for p in self.params if error.option_name in p.opts), None)
-            value = {"BOOL": "1", "latest|FILE": "latest"}.get(getattr(option, "metavar", None) or "")
-            if value is None:
-                raise
-            raise click.UsageError(
-                f"{error.option_name} needs a value; write {error.option_name}={value}", context
-            ) from None
-        except click.BadParameter as error:
-            if error.param is None or error.param.type is not click.BOOL:
-                raise
-            name = error.param.opts[0]
-            raise click.UsageError(f"{name} must be 1 or 0; write {name}=1 or {name}=0", context) from None
+    other_names = OTHER_NAMES
 
 
-@click.command(cls=TrainCommand, context_settings={"show_default": True, "max_content_width": 110})
+@click.command(cls=TrainCommand, context_settings=SETTINGS)
 @click.option("--outdir", required=True, metavar="DIR", help="Folder for the numbered run folders.")
 @click.option(
     "--data",

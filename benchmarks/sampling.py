@@ -26,10 +26,10 @@ from benchmarks.rows import Row
 from dnnlib.images.writer import write_image
 from dnnlib.parallel import available_cpus
 from sampling.renderer import MAX_THREADS, Renderer, Request, write_images
+from torch_utils.images import to_uint8
 from training.compilation import Run, forward_pass
 from training.networks.generator import Generator
 from training.presets import preset
-from training.run.preview import to_uint8
 
 PRESETS = ("cifar", "celeba64")
 BATCH = {"cpu": "32", "cuda": "256"}

@@ -230,12 +230,13 @@ def real_features(
     Requests for the same images and detector share a record, which may keep more than one of them asked for. Call it on
     every process; the first one has all features.
     """
-    keys = [(request.real.content_hash, request.count, request.detector.name) for request in requests]
     merged: dict[tuple[str, int, str], RealRequest] = {}
-    for key, request in zip(keys, requests, strict=True):
-        merged[key] = replace(request, keep=request.keep | merged[key].keep) if key in merged else request
     is_first = distributed.rank() == 0
-    found = {key: _load_record(cache_folder, request) if is_first else None for key, request in merged.items()}
+    with distributed.raise_on_all_ranks():  # the hash of a folder reads all its images
+        keys = [(request.real.content_hash, request.count, request.detector.name) for request in requests]
+        for key, request in zip(keys, requests, strict=True):
+            merged[key] = replace(request, keep=request.keep | merged[key].keep) if key in merged else request
+        found = {key: _load_record(cache_folder, request) if is_first else None for key, request in merged.items()}
     missing = distributed.broadcast_object([key for key, record in found.items() if record is None])
     records = {
         key: found[key] or FeatureRecord(request.detector.dim, request.count, request.keep, device)

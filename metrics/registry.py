@@ -1,5 +1,6 @@
 """The metrics by name, and the one function that computes them: evaluate(names, real, fake)."""
 
+import difflib
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -63,12 +64,12 @@ def parse_names(text: str) -> list[str]:
     retired = [name for name in names if name in RETIRED]
     names = [name for name in names if name not in RETIRED]
     if retired and not names:
-        raise ValueError(f"metrics={text!r}: {retired[0]} no longer exists; use {RETIRED[retired[0]]}")
+        raise ValueError(f"--metrics={text}: {retired[0]} no longer exists; use {RETIRED[retired[0]]}")
     for name in retired:
         print(f"Warning: {name} no longer exists and is skipped; {RETIRED[name]} replaces it.")
     unknown = [name for name in names if find(name) is None]
     if unknown or not names:
-        raise ValueError(f"metrics={text!r}: {_unknown(unknown)}")
+        raise ValueError(f"--metrics={text}: {_unknown(unknown)}")
     return names
 
 
@@ -228,7 +229,9 @@ def _collect_fake(
 
 def _unknown(names: Sequence[str]) -> str:
     reason = f"there is no metric {', '.join(names)} in this version" if names else "no metric is named"
-    return f"{reason}; choose from {', '.join(METRICS)}, or another number, such as fid5k_full"
+    close = difflib.get_close_matches(names[0], METRICS, n=1) if names else []
+    hint = f"did you mean {close[0]}? Or " if close else ""
+    return f"{reason}; {hint}choose from {', '.join(METRICS)}, or another number, such as fid5k_full"
 
 
 def _result(

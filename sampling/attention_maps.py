@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dnnlib.images.animation import enlarged
 from dnnlib.images.captions import Cell, as_colour, enlargement, sheet
 from dnnlib.images.writer import write_image
+from torch_utils.images import to_uint8
 from training.networks.attention import EncoderLayer, Modulation
 from training.networks.generator import Generator, Stage, SynthesisNetwork
-from training.run.preview import to_uint8
 
 Point = tuple[int, int]  # y, x of an image, px
 

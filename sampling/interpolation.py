@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib.images.tiles import grid_pixels
 from sampling.renderer import Renderer, Request, device_of, labels, latents, styles
 from training.networks.generator import Generator
-from training.run.preview import grid_pixels
 
 Space = Literal["z", "w"]
 
@@ -85,4 +85,4 @@ def frames(
         part = moments[start : start + at_once]
         ws = torch.stack([way.styles(part) for way in ways], dim=1).flatten(0, 1)
         for images in renderer.images(ws, [noise_seed] * len(ws)).split(len(ways)):
-            yield grid_pixels(images, columns)
+            yield grid_pixels(images.numpy(), columns)

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dnnlib.images.tiles import save_grid
 from dnnlib.images.writer import write_image
 from dnnlib.parallel import available_cpus
+from torch_utils.images import to_uint8
 from torch_utils.ops import native
 from training.checkpoint.snapshot import load_generator
 from training.compilation import forward_pass, resolve_compile
 from training.config import PerformanceConfig
 from training.networks.generator import Generator
 from training.precision import allow_tf32, resolve_precision
-from training.run.preview import save_grid, to_uint8
 
 MAX_THREADS = 8  # that write images
 IMAGES_AHEAD = 16  # of each thread: waiting to be written
@@ -157,5 +158,5 @@ def write_images(
     print(f"{len(names)} images are in {outdir}")
     if columns:
         path = outdir / f"grid.{extension}"
-        save_grid(path, torch.cat(images), columns)
+        save_grid(path, torch.cat(images).numpy(), columns)
         print(f"Grid: {path}")

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dnnlib.images.tiles import save_grid
 from dnnlib.images.writer import write_image
 from sampling.renderer import Renderer, Request, device_of
 from training.networks.generator import Generator
 from training.networks.mapping import truncate
-from training.run.preview import save_grid
 
 
 def mix(row_ws: Tensor, col_ws: Tensor, col_styles: Sequence[int]) -> Tensor:
@@ -66,7 +66,7 @@ def draw(renderer: Renderer, ws: Tensor, seeds: Sequence[int]) -> Tensor:
 
 def save_table(path: Path, images: Tensor) -> None:
     """Write a table of images, uint8 [rows, columns, channels, height, width], as one image."""
-    save_grid(path, images.flatten(0, 1), columns=images.shape[1])
+    save_grid(path, images.flatten(0, 1).numpy(), columns=images.shape[1])
     print(f"{images.shape[0]} rows of {images.shape[1]} images: {path}")
 
 

@@ -160,7 +160,7 @@ def test_list_explains_every_metric(run_dir: Path) -> None:
     ("options", "message"),
     [
         (["--network={run}/network-snapshot-000000.pkl", "--metrics=fid50k_ful"], "choose from fid50k_full"),
-        (["--network={run}/network-snapshot-000000.pkl"], "Missing option '--metrics'"),
+        (["--network={run}/network-snapshot-000000.pkl"], "--metrics is missing; write --metrics=LIST"),
         (["--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--network=a", "--images=b", "--metrics=" + NAME], "either --network=FILE or --images=PATH"),
         (["--images={run}/data.zip", "--metrics=" + NAME], "--data=PATH"),
@@ -442,7 +442,7 @@ def test_only_grids_are_left_out(run_dir: Path, tmp_path: Path) -> None:
     [
         (["--metrics=fid20_full,pr203_full", "--detector=own.pth"], "these metrics use inception, vgg16; write --detector=NAME="),
         (["--metrics=ppl2_20_wend", "--detector=own.pth"], "these metrics use vgg16, lpips; write --detector=NAME=FILE"),
-        ([f"--metrics={NAME}", "--repeat=0"], "'--repeat': 0 is not in the range"),
+        ([f"--metrics={NAME}", "--repeat=0"], "--repeat: 0 is not in the range"),
         ([f"--metrics={NAME}", "--gpus=2", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=2"),
         ([f"--metrics={NAME}", "--gpus=0", "--device=cuda"], "--device=cuda is one GPU, which contradicts --gpus=0"),
         ([f"--metrics={NAME}", "--detector=dinov2=own.pth"], "these metrics use no weights"),

@@ -108,11 +108,11 @@ def test_animation_has_its_frames_and_the_seeds_images(network: Path, tmp_path: 
 
 
 def test_the_command_comes_before_its_options(network: Path) -> None:
-    line = "the command comes first, then all options: generate.py mix --network=FILE ..."
+    line = f"the command comes first, then all options: python generate.py mix --network={network} --rows=0"
     assert line in run_process(f"--network={network}", "mix", "--rows=0", ok=False)
     assert "No such command 'images'" in run("--seeds=0", "images", ok=False)
-    assert "Missing option '--network'" in run("--seeds=0", ok=False)
-    assert "Missing option '--rows'" in run("mix", f"--network={network}", ok=False)
+    assert "--network is missing; write --network=FILE" in run("--seeds=0", ok=False)
+    assert "--rows is missing; write --rows=LIST" in run("mix", f"--network={network}", ok=False)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -192,11 +192,16 @@ def test_nothing_is_written_inside_what_is_read_as_images(
             ["interpolate", network, "--seeds=0,1", f"--out={out / 'a.webp'}"],
         ):
             assert "lies inside the training set" in run(*arguments, ok=False)
+    assert "is the file of --network itself" in run(network, f"--export={tmp_path / 'net.pkl'}", ok=False)
     image = tmp_path / "data" / "00000" / "img00000000.png"
     shutil.copy(image, tmp_path / "proj00.png")
     output = run("project", network, f"--target={tmp_path / 'proj00.png'}", f"--outdir={tmp_path}", ok=False)
     assert "--outdir" in output and sorted((tmp_path / "data").rglob("*")) == before
     assert (tmp_path / "proj00.png").read_bytes() == image.read_bytes()
     shutil.copytree(tiny_data, tmp_path / "other")
+    target = f"--target={tmp_path / 'other' / '00000' / 'img00000000.png'}"
+    for folder in ("other", "other/00000", "other/new"):
+        output = run("project", network, target, f"--outdir={tmp_path / folder}", ok=False)
+        assert "lies inside the data set of --target" in output
     arguments = ["nearest", network, "--seeds=0", f"--data={tmp_path / 'other'}", f"--outdir={tmp_path / 'other'}"]
     assert "lies inside --data" in run(*arguments, ok=False)

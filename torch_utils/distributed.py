@@ -66,8 +66,19 @@ def local_world_size() -> int:
 
 def check_gpus(num_processes: int) -> None:
     """Raise ValueError if this machine has GPUs, but fewer than processes."""
-    if 0 < torch.cuda.device_count() < num_processes:
-        raise ValueError(f"--gpus={num_processes}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
+    count = torch.cuda.device_count()
+    if 0 < count < num_processes:
+        raise ValueError(f"--gpus={num_processes}, but PyTorch sees {count} GPUs here; write --gpus={count}")
+
+
+def warn_of_shared_cpu(num_processes: int) -> None:
+    """Print a warning, on the first process, where several have no GPU."""
+    if torch.cuda.device_count() == 0 and num_processes > 1 and is_main():
+        reason = "is built without CUDA" if torch.version.cuda is None else "sees no GPU"
+        print(
+            f"Warning: PyTorch {reason} (python -m torch_utils.doctor tells more): {num_processes} processes share the CPU.",
+            file=sys.stderr,
+        )
 
 
 def init(device: torch.device) -> None:

@@ -299,7 +299,7 @@ class ScheduleConfig:
     keep: int = 0                        # newest snapshots to keep; 0 = all
     metrics: tuple[str, ...] = ()        # computed at each snapshot
     max_nonfinite: int = 20              # steps in a row with a loss or gradient that is not finite: the run has diverged
-    max_rollbacks: int = 3               # times that a diverged run goes back to its last good state before it gives up
+    max_rollbacks: int = 3               # returns of a diverged run to one good state before it gives up
     disk_retries: int = 10               # times that writing to a full disk is tried again
     disk_wait_sec: float = 60.0          # before each of them
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torch_utils.rng import derive_seed, step_generator
 from torch_utils.transfer import to_device_async
+from training.data.labels import Labels
 
 _OTHER_STREAM, _MIXING_STREAM = 4, 6  # first numbers of the seeds derived here
 
@@ -29,7 +30,7 @@ class LatentSource:
     seed: int
     z_dim: int
     num_ws: int
-    labels: Tensor  # labels of the data set, [images, c_dim], from which those of generated images are drawn
+    labels: Labels  # of the data set, from which those of generated images are drawn
     mixing_prob: float
     batch_size: int
     micro_batch: int
@@ -40,7 +41,8 @@ class LatentSource:
         """This rank's micro-batches; `stream` tells the phases of a step apart."""
         generator = step_generator(self.seed, cur_nimg, stream)
         z = torch.randn(self.batch_size, self.z_dim, generator=generator)
-        c = self.labels[torch.randint(len(self.labels), [self.batch_size], generator=generator)]
+        chosen = torch.randint(len(self.labels), [self.batch_size], generator=generator)
+        c = torch.from_numpy(self.labels[chosen.numpy()])
         batches = []
         for part in self.parts():
             mix_z, mix_from = self.mixing(cur_nimg, stream, part.start // self.micro_batch)

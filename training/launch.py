@@ -82,6 +82,7 @@ def launch(options: dict[str, Any]) -> None:
     check_metrics(config.schedule.metrics, dataset)
     if options["resume"] not in (None, "latest"):
         check_fits(Path(options["resume"]), config, dataset.spec)
+    distributed.warn_of_shared_cpu(gpus)
     if options["dry_run"]:
         dry_run(config, dataset, gpus, is_searching, options["ops"])
         return
@@ -205,10 +206,19 @@ def run(
     if reason is Stop.NO:
         print0(f"Done. Images and networks are in {run_dir}")
         return
-    message = f"Stopped at {training.state.cur_nimg / 1000:g} kimg: {reason.text}. To resume:\n    {resume_command()}"
+    message = f"Stopped at {training.state.cur_nimg / 1000:g} kimg: {reason.text}. {to_resume(training)}\n    {resume_command()}"
     if reason is Stop.ORPHANED:  # not what anybody asked for
         raise ChildProcessError(message)
     print0(message)
+
+
+def to_resume(training: TrainingRun) -> str:
+    """What precedes the command that resumes a stopped run, with the state on the disk where that is an older one."""
+    if training.saved_nimg == training.state.cur_nimg:
+        return "To resume:"
+    if training.saved_nimg is None:
+        return "No state is saved. To start again:"
+    return f"The last state is that of {training.saved_nimg / 1000:g} kimg. To resume from there:"
 
 
 def print_header(

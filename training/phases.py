@@ -24,22 +24,18 @@ class MicroBatch:
 NO_SCALER = torch.amp.GradScaler(enabled=False)
 
 
-def nothing() -> None:
-    """What most phases do after their optimizer step."""
-
-
 @dataclass(frozen=True)
 class Phase:
     """One optimizer step of an iteration, with gradient accumulation over micro-batches."""
 
     name: str
-    trained: NetworkState  # whose parameters require gradients in this phase, the other's do not
-    other: nn.Module
+    trained: NetworkState  # its parameters require gradients in this phase
+    frozen: nn.Module  # the other network, whose parameters do not
     loss: Callable[[MicroBatch], Iterable[Tensor]]  # terms that add up, back-propagated one by one
     finite: FiniteCheck  # records whether loss and gradients were finite
     stream: int  # number of the latents that this phase draws; it differs from those of other phases
+    finish: Callable[[], None]  # called after the optimizer step
     interval: int = 1  # batches between two steps
-    finish: Callable[[], None] = nothing  # called after the optimizer step
     scaler: torch.amp.GradScaler = NO_SCALER  # of the loss, where gradients pass through float16
     allow_tf32: bool = False  # float32 products are rounded to TF32
     has_graphs: bool = False  # CUDA graphs reuse their memory: accumulate gradients in buffers that stay
@@ -50,7 +46,7 @@ class Phase:
 
     def step(self, batches: Sequence[MicroBatch]) -> None:
         """Accumulate the gradients of the micro-batches, average them over the ranks and update the weights."""
-        self.other.requires_grad_(False)
+        self.frozen.requires_grad_(False)
         for parameter in self.trained.parameters:  # frozen layers stay without
             parameter.requires_grad_(True)
         self.clear_gradients()

@@ -16,7 +16,9 @@ from dnnlib.dataclass_values import require, require_range
 
 MAX_LAYERS = 1000  # of a stage or network
 
-MODULES: dict[str, dict[str, str]] = {  # group -> kind -> module that registers it
+# group -> kind -> module that registers it. The first kind of each group is the default; training.config, which has its
+# configuration, registers it with the name of its class, so that settings are read without the code of networks and losses.
+MODULES: dict[str, dict[str, str]] = {
     "generator": {"styleformer": "training.config", "hybrid": "training.networks.hybrid"},
     "discriminator": {"stylegan2": "training.config", "vit": "training.networks.vit_discriminator"},
     "loss": {"logistic": "training.config", "relativistic": "training.losses.relativistic"},

@@ -127,7 +127,7 @@ class TrainState:
         self.apply_schedules()
 
     def _network_state(self, network: nn.Module, parameters: list[nn.Parameter]) -> NetworkState:
-        optimizer = torch.optim.Adam(parameters, eps=self.config.optimizer.eps, fused=True)
+        optimizer = torch.optim.Adam(parameters, fused=True)  # settings: apply_schedules
         precision = resolve_precision(self.config.performance.precision, self.device)
         return NetworkState(network, parameters, optimizer, loss_scaler(precision, self.device))
 
@@ -151,6 +151,7 @@ class TrainState:
         rates = ((self.g, config.g_lr, 1.0), (self.d, config.d_lr, self.config.discriminator.lr_scale))
         for (trained, lr, scale), interval in zip(rates, self.config.loss.lazy_intervals, strict=True):
             settings = adam_settings(self.now(lr) * scale, config.beta1, self.now(config.beta2), interval)
+            settings["eps"] = config.eps
             for group in trained.optimizer.param_groups:
                 group.update(settings)
         if self.config.augment.mode == "fixed":

@@ -29,13 +29,14 @@ def supervise(run: TrainingRun) -> Stop:
 def train_and_recover(run: TrainingRun) -> Stop:
     """Train, returning to the last good state after each divergence; returns why the run stopped early, if it did."""
     run.measure_missed()
+    returned_to: list[int] = []  # the images seen of each state that the run returned to
     try:
         while True:
             try:
                 train(run)
                 return Stop.NO
             except Diverged:
-                roll_back(run)
+                returned_to.append(roll_back(run, returned_to))
     except Stopped as stopped:
         run.save_state()
         with distributed.raise_on_all_ranks():
@@ -46,25 +47,37 @@ def train_and_recover(run: TrainingRun) -> Stop:
         run.reporter.close()
 
 
-def roll_back(run: TrainingRun) -> None:
-    """Return to the last good state, with another order of the images and other random numbers from there on."""
-    state, schedule = run.state, run.schedule
-    num_rollbacks, kimg = state.num_rollbacks + 1, state.cur_nimg / 1000
-    if num_rollbacks > schedule.max_rollbacks:
+def roll_back(run: TrainingRun, returned_to: list[int]) -> int:
+    """Return to the last good state, with another order of the images and other random numbers from there on.
+
+    Gives up after `max_rollbacks` returns to one state: between them the run made no progress that was saved.
+
+    Args:
+        run: The run, which has diverged.
+        returned_to: Images seen of the states of earlier returns.
+
+    Returns:
+        The images seen of the state.
+    """
+    state, schedule, kimg = run.state, run.schedule, run.state.cur_nimg / 1000
+    saved = find_state(run.run_dir, run.log)
+    if saved is None:
+        raise DivergedError(f"the run diverged at {kimg:g} kimg, and there is no saved state to return to")
+    num_returns = returned_to.count(saved["cur_nimg"])
+    if num_returns >= schedule.max_rollbacks:
         raise DivergedError(
-            f"the run diverged at {kimg:g} kimg, after {num_rollbacks - 1} returns to a good state: its losses or "
+            f"the run diverged at {kimg:g} kimg, after {num_returns} returns to a good state: its losses or "
             f"gradients are not finite for {state.finite.consecutive_bad} steps. The last good state and all snapshots are "
             f"kept. Try a larger --gamma, a smaller learning rate (--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001), "
             f"or --precision=fp32, with --resume=latest --force"
         )
-    saved = find_state(run.run_dir, run.log)
-    if saved is None:
-        raise DivergedError(f"the run diverged at {kimg:g} kimg, and there is no saved state to return to")
+    num_rollbacks = state.num_rollbacks + 1
     run.restore(saved)
     state.num_rollbacks = num_rollbacks
     run.start_streams()
     run.log(
         f"Warning: the run diverged at {kimg:g} kimg (losses or gradients are not finite). Returning to "
-        f"{state.cur_nimg / 1000:g} kimg with another order of the images, {num_rollbacks} of at most "
+        f"{state.cur_nimg / 1000:g} kimg with another order of the images, {num_returns + 1} of at most "
         f"{schedule.max_rollbacks} times."
     )
+    return state.cur_nimg

@@ -56,6 +56,7 @@ class FileTree:
         self.path = path
         self._zip = reader  # None = a folder
         self._spelled = spelled  # in a folder: names on the disk, where they are not the normal ones
+        self._empty: list[str] = []  # in a folder: those without anything in them
 
     def __reduce__(self) -> tuple[Callable[..., "FileTree"], tuple[object, ...]]:
         return _opened, (type(self), self.path, self._zip.digest if self._zip else tuple(self._spelled.items()))
@@ -85,6 +86,11 @@ class FileTree:
             else:
                 names.append(name)
         return names, clutter
+
+    def folders(self) -> list[str]:
+        """Return folders, as "cat/": the empty ones, or those that a zip lists beside its files; no hidden ones or clutter."""
+        found = self._zip.folders() if self._zip else self._listing and self._empty
+        return [f"{name.rstrip('/')}/" for name in found if not _clutter_kind(name)]
 
     def has_guessed_names(self) -> bool:
         """Return whether a zip has names in an encoding that is not known."""
@@ -169,6 +175,8 @@ class FileTree:
         for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
             subfolders[:] = [name for name in subfolders if not _leads_back(folder, name)]
             inside = "" if folder == root else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+            if not subfolders and not names:
+                self._empty.append(normal_name(inside))
             for spelled in (inside + name for name in names):
                 name = normal_name(spelled)
                 if name in found:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -85,6 +86,11 @@ class ImageTree(FileTree):
             if len(data) != num_bytes:
                 raise ValueError(f"has {len(data):,} bytes, not {num_bytes:,} as at first; put the original back")
             return image.decode(data, None if is_exact else layout.channels, layout=layout)
+
+
+def data_set_around(file: Path) -> Path | None:
+    """Return the nearest folder with a dataset.json that a file lies in, or None."""
+    return next((folder for folder in file.resolve().parents if (folder / LABEL_FILE).is_file()), None)
 
 
 def _by_count(kinds: Counter[str]) -> str:

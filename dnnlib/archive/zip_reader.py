@@ -58,6 +58,11 @@ class ZipReader:
         self._current()
         return self._members
 
+    def folders(self) -> list[str]:
+        """Return the folders that are members of their own, by their normal names."""
+        names = map(_decoded_name, self._current().filelist)
+        return [normal_name(name) for name in names if name.endswith(("/", "\\"))]
+
     def has_guessed_names(self) -> bool:
         """Return whether a name is neither ASCII nor UTF-8, and was read as code page 437, which may be wrong."""
         return any(_known_name(member) is None for member in self.members().values())

@@ -143,10 +143,11 @@ def common_layout(
     for origin, layout in pairs:
         result = resized(layout)
         if (result.width, result.height) != (common.width, common.height):
+            side = max(1 << min(first.width, first.height, layout.width, layout.height).bit_length() - 1, 8)
             raise ValueError(
                 f"images must be of one size, but {first_origin} is {first.width}x{first.height} and {origin} is "
-                f"{layout.width}x{layout.height}; resize them with dataset_tool.py --width=W --height=H, or crop them "
-                f"to squares before with --transform=center-crop as well"
+                f"{layout.width}x{layout.height}; resize them with dataset_tool.py --width={side} --height={side}, and "
+                f"add --transform=center-crop to crop them to squares before"
             )
         if result.channels > common.channels:
             common = Layout(common.width, common.height, result.channels)

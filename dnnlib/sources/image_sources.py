@@ -109,14 +109,13 @@ def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> Ima
     tree = ImageTree(path)
     _refuse_zipped_lmdb(tree)
     names = tree.image_names()
-    left_out = tree.left_out()
+    empty: list[str] = []
     table = read_label_table(tree)
     if options.folder_labels:
         if table is not None:
             raise ValueError(f"{path} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
         table = labels_from_folders(names, str(path))
-        if empty := folders_without_images(names, tree.names()):
-            left_out = f"{left_out}; no class, as without images: {some_of(empty)}"
+        empty = folders_without_images(names, tree.names() + tree.folders())
         packing_reason = packing_reason or "its classes are folders, which it does not read"
     labels = table.labels_of(names) if table else [None] * len(names)
     images = [FileImage(tree, name, label) for name, label in zip(names, labels, strict=True)]
@@ -127,7 +126,8 @@ def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> Ima
         table is not None,
         table.class_names if table else (),
         suffixes=tree.suffixes(),
-        left_out=left_out,
+        left_out=tree.left_out(),
+        no_classes=some_of(empty),
         name_note=tree.name_note(),
         check=tree.check,
         packing_reason=packing_reason,

@@ -118,6 +118,7 @@ class ImageSource:
     layout: Layout | None = None  # of all images; None = unknown
     suffixes: str = ""  # of the files, by number, if there are several
     left_out: str = ""  # files that are not read as images, by kind
+    no_classes: str = ""  # folders among those of classes that hold no images
     name_note: str = ""  # about names of files whose encoding is not known
     check: Callable[[], None] = lambda: None  # raises ChangedError if the source is gone or was replaced
     packing_reason: str = "it is neither a folder nor a zip of images"  # why train.py cannot take it; "" = it can

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from dnnlib.paths import user_path
 from sampling.commands import options
 from sampling.commands.options import command, make_folder, make_request
 
@@ -123,6 +124,7 @@ def project_command(**chosen: Any) -> None:
       python generate.py project --network=network-snapshot-000040.pkl --target=photo.png --outdir=out
       python generate.py project --network=network-snapshot-000040.pkl --target=a.png --target=b.png --outdir=out
     """
+    from dnnlib.archive.image_tree import data_set_around
     from sampling.labels import choose_labels
     from sampling.projection.projector import Projector, Search, choose_embedding, project_files
     from sampling.projection.target import read_targets
@@ -134,6 +136,8 @@ def project_command(**chosen: Any) -> None:
     search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", labels=labels, **starts)
     for index, target in enumerate(chosen["targets"]):
         options.check_output(chosen["outdir"] / f"proj{index:02d}.png", "--outdir", target, "--target")
+        if folder := data_set_around(user_path(target)):
+            options.check_output(chosen["outdir"], "--outdir", str(folder), "the data set of --target")
     targets = read_targets(chosen["targets"], generator)
     projector = Projector(generator, choose_embedding(chosen["network"], generator, chosen["lpips"]), search)
     project_files(projector, targets, chosen["targets"], make_folder(generator, chosen["outdir"]), chosen["animation"])

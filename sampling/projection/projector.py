@@ -16,9 +16,9 @@ from sampling.embeddings import Embedding, discriminator_embedding, lpips_embedd
 from sampling.projection.descent import Likeness, closest_samples, descend, principal_space, psnr
 from sampling.renderer import Renderer, device_of, random_w
 from sampling.style_file import save_styles
+from torch_utils.images import to_uint8
 from training.checkpoint.snapshot import load_discriminator
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 _SAMPLES = 5000  # random w that measure how W is spread
 _FRAMES, _FPS = 60, 20  # of an animation

@@ -27,9 +27,12 @@ SHORTAGES: dict[str, tuple[Exception, str]] = {  # by the colour that asks for i
 
 
 @click.command(cls=Command, context_settings=SETTINGS)
-@click.option("--colour", default="blue")
+@click.option("--colour", default="blue", metavar="NAME", help="Colour of it all.  [default: blue]")
+@click.option("--coats", type=click.IntRange(1), default=1, metavar="N", help="Layers of paint.")
+@click.option("--wet", type=bool, metavar="BOOL", help="Paint on wet ground.")
+@click.option("--brush", type=click.Choice(["wide", "fine"]), help="What to paint with.")
 @click.option("--debug", is_flag=True)
-def paint(colour: str, debug: bool) -> None:
+def paint(colour: str, debug: bool, **others: object) -> None:
     """Paint."""
     if colour == "octarine":
         raise ValueError("--colour=octarine: choose one that is there")
@@ -59,6 +62,25 @@ def test_errors_of_checks_are_one_line_unless_debugging() -> None:
     assert done.output == "Error: --colour=octarine: choose one that is there\n"
     assert call("--colour=none").output.startswith("Error: [Errno 2] No such file")
     assert isinstance(call("--colour=octarine", "--debug").exception, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--color=red", "no such option --color; did you mean --colour?"),
+        ("--xyzzy=red", "no such option --xyzzy; --help lists all"),
+        ("--colour", "--colour needs a value; write --colour=NAME (Colour of it all)"),
+        ("--coats=1e23", "--coats: '1e23' is not a whole number; write --coats=N (Layers of paint)"),
+        ("--coats=0", "--coats: 0 is not in the range x>=1; write --coats=N (Layers of paint)"),
+        (f"--coats={10**23}", f"--coats is too large; at most {2**63 - 1}"),
+        ("--wet=dry", "--wet: 'dry' is neither 1 nor 0; write --wet=1 or --wet=0"),
+        ("--brush=broom", "--brush: 'broom' is not one of 'wide', 'fine'"),
+        ("--debug=1", "--debug takes no value; write --debug"),
+    ],
+)
+def test_wrong_options_are_one_line_with_what_to_write(words: str, line: str) -> None:
+    done = call(words)
+    assert (done.exit_code, done.output) == (2, f"Error: {line}\n")
 
 
 @pytest.mark.parametrize("kind", SHORTAGES)

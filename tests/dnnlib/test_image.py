@@ -208,7 +208,7 @@ def test_common_layout() -> None:
     layouts = [Layout(6, 4, 1), Layout(6, 4, 3), Layout(6, 4, 1)]
     assert common_layout("abc", layouts) == Layout(6, 4, 3)
     assert common_layout("ac", layouts[::2]) == Layout(6, 4, 1)
-    with pytest.raises(ValueError, match=r"a is 6x4 and d is 4x6; resize.*--width=W --height=H.*center-crop"):
+    with pytest.raises(ValueError, match=r"a is 6x4 and d is 4x6; resize.*--width=8 --height=8.*center-crop"):
         common_layout("abcd", [*layouts, Layout(4, 6, 1)])
     assert common_layout("ab", [Layout(6, 4, 1), Layout(4, 6, 3)], lambda old: Layout(2, 2, old.channels)).width == 2
 

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from inception_golden import recorded_images
 
 from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import encode_png
+from metrics.detectors import Detector
+from metrics.features import Keep, RealRequest, real_features
+from metrics.images import no_progress
+from torch_utils import distributed
+from torch_utils.distributed import PeerError
 
 ROOT = Path(__file__).parents[2]
 RANDCONV = "proxy_fd_randconv_v1"
@@ -42,6 +48,31 @@ def write_images(path: Path, images: np.ndarray) -> Path:
 
 def write_noise(path: Path, count: int, seed: int) -> Path:
     return write_images(path, np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
+
+
+class RealImagesOfOne:
+    """Real images whose hash cannot be computed by the second process."""
+
+    @property
+    def content_hash(self) -> str:
+        if distributed.rank() == 1:
+            raise RuntimeError("the share is gone")
+        return "images"
+
+
+def measure(folder: Path) -> None:
+    distributed.init(torch.device("cpu"))
+    detector = Detector("means", torch.nn.Identity(), 3, "none", "none", is_published=False)
+    request = RealRequest(detector, RealImagesOfOne(), 4, Keep.ROWS)  # type: ignore[arg-type]
+    with pytest.raises((PeerError, RuntimeError), match="the share is gone"):
+        real_features([request], 4, torch.device("cpu"), folder, no_progress)
+    (folder / str(distributed.rank())).touch()
+    distributed.shutdown()
+
+
+def test_an_error_of_one_process_is_raised_in_all(tmp_path: Path) -> None:
+    distributed.spawn(measure, 2, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
 def test_two_processes_and_the_cache(tmp_path: Path) -> None:

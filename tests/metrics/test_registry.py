@@ -41,7 +41,7 @@ def test_names_are_parsed() -> None:
     assert parse_names(f" {NAME} ,proxy_fd_clf_v1,{NAME}") == [NAME, "proxy_fd_clf_v1"]
     with pytest.raises(
         ValueError,
-        match=r"no metric fid, x in this version; choose from fid50k_full, .*proxy_fd_clf_v1.*, or another",
+        match=r"no metric fid, x in this version; did you mean fid50k\? Or choose .*proxy_fd_clf_v1.*, or another",
     ):
         parse_names(f"fid,{NAME},x")
     with pytest.raises(ValueError, match="no metric is named; choose from"):

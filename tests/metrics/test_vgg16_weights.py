@@ -9,7 +9,7 @@ import torch
 import vgg_golden
 from torch import Tensor
 
-from metrics.networks import vgg16_weights
+from metrics.networks import vgg16
 from metrics.networks.vgg16 import is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import Weights
 
@@ -88,7 +88,7 @@ def test_archives_that_leave_a_doubt_are_refused(state, tmp_path, monkeypatch):
         (exchanged, r"features\.0\.weight is torch\.float32 \[64, 64, 3, 3\]"),
         ({}, "of 32 tensors expected it has 0"),
     ):
-        monkeypatch.setattr(vgg16_weights, "read_state", lambda path, case=case: case)
+        monkeypatch.setattr(vgg16, "read_state", lambda path, case=case: case)
         with pytest.raises(ValueError, match=message):
             read_vgg16(path)
 

@@ -18,11 +18,11 @@ from sampling.nearest import (
     pixel_description,
     read,
 )
+from torch_utils.images import to_uint8
 from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100])

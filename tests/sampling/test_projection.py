@@ -9,10 +9,10 @@ from torch import Tensor
 from sampling.embeddings import discriminator_embedding, squared_distances
 from sampling.projection.descent import Likeness, closest_samples, descend, principal_space, psnr
 from sampling.renderer import random_w
+from torch_utils.images import to_uint8
 from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 
 def networks(config: RunConfig, spec: DatasetSpec) -> tuple[Generator, Discriminator]:

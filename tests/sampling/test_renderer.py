@@ -11,9 +11,9 @@ from PIL import Image
 
 import sampling.renderer
 from sampling.renderer import Renderer, Request, labels, latents, styles, write_images
+from torch_utils.images import to_uint8
 from training.config import PerformanceConfig
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 SEEDS = [5, 1, 7, 2, 9]
 

@@ -46,7 +46,7 @@ MBSTD = override(preset("cifar", DatasetSpec(32, 32, 3)), "schedule.batch", "48"
         (lambda: GeneratorConfig(widths=(100,), layers=(1,), head_width=32), "heads"),
         (
             lambda: preset("imagenet", DatasetSpec(32, 32, 3)),
-            "choose from auto, celeba64, church128, cifar, cifar-cond, demo",
+            "choose from auto, celeba64, church128, cifar, cifar-cond, cifar-r3, demo",
         ),
         (lambda: preset("stl10", DatasetSpec(32, 32, 3)), "--cfg=auto"),
         (lambda: AugmentConfig(pipe="everything"), "--augpipe"),

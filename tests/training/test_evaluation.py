@@ -17,6 +17,7 @@ from metrics.detectors import Detector
 from metrics.images import Sample
 from metrics.weights.published import INCEPTION
 from training.config import DatasetSpec, GeneratorConfig
+from training.data.labels import Labels
 from training.data.stream import ImageDataset
 from training.evaluation.images import FakeSampler, FakeSet, RealSet, class_indices, reference_dataset
 from training.evaluation.inputs import open_images
@@ -109,7 +110,7 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
     assert classes is not None and classes.tolist() == [dataset.label(index).argmax() for index in range(1, COUNT, 3)]
     assert np.array_equal(images[1], dataset.image(4))
     assert RealSet(ImageDataset(data)).num_classes == 0
-    assert class_indices(np.array([[0.5, 0.5]], np.float32)) is None
+    assert class_indices(Labels(np.array([[0.5, 0.5]]))) is None
     reference = reference_dataset(data)  # labels and all images, whatever was trained on
     assert len(reference) == COUNT and reference.spec.label_dim == 3
 

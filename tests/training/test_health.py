@@ -13,6 +13,7 @@ import torch
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import ImageDataset
+from training.launch import to_resume
 from training.losses import logistic
 from training.run.training_run import TrainingRun
 from training.supervisor import DivergedError, supervise
@@ -75,6 +76,28 @@ def test_a_diverged_run_goes_back_and_takes_another_way(
     assert saved is not None and saved["state"]["num_rollbacks"] == 1 and saved["cur_nimg"] == batches * 8
     resumed = TrainingRun(loop.config, loop.dataset, tmp_path / "run", CPU, saved)
     assert resumed.latents.seed == loop.latents.seed
+
+
+def test_returns_to_newer_states_are_counted_anew(
+    tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, poison: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poison([*range(12, 16), *range(32, 36)])
+    schedule = {"kimg": 0.192, "state_kimg": 0.016, "max_nonfinite": 2, "max_rollbacks": 1, "batch": 8, "batch_gpu": 4}
+    loop = start(tiny_config, tiny_data, tmp_path / "run", **schedule)
+    supervise(loop)
+    assert capsys.readouterr().out.count("1 of at most 1 times") == 2
+    assert loop.state.num_rollbacks == 2 and loop.state.cur_nimg == 192
+
+
+def test_a_stop_names_the_state_on_the_disk(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    loop = start(tiny_config, tiny_data, tmp_path / "run")
+    assert to_resume(loop) == "No state is saved. To start again:"
+    loop.save_state()
+    assert to_resume(loop) == "To resume:"
+    loop.state.cur_nimg = 8000
+    next(loop.state.G.parameters()).data.fill_(math.nan)
+    loop.save_state()
+    assert to_resume(loop) == "The last state is that of 0 kimg. To resume from there:"
 
 
 def test_gives_up_after_the_stated_number_and_keeps_the_good_state(

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
+import numpy as np
 import torch
 
+from training.data.labels import Labels
 from training.latents import LatentSource
 
 CPU = torch.device("cpu")
 SOURCE = LatentSource(
-    seed=1, z_dim=4, num_ws=5, labels=torch.eye(3), mixing_prob=0.5, batch_size=12, micro_batch=3
+    seed=1, z_dim=4, num_ws=5, labels=Labels(np.eye(3)), mixing_prob=0.5, batch_size=12, micro_batch=3
 )  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def test_without_mixing_nothing_else_changes() -> None:
 
 
 def test_labels_are_those_of_the_data() -> None:
-    source = replace(SOURCE, labels=torch.eye(3)[[0, 0, 0, 2]])
+    source = replace(SOURCE, labels=Labels(np.array([0, 0, 0, 2]), 3))
     classes = torch.cat([latents.c for step in range(100) for latents in source.draw(step, 0, CPU)]).argmax(dim=1)
     counts = classes.bincount(minlength=3)
     assert counts[1] == 0

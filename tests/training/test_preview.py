@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dnnlib.images.tiles import save_grid
+from torch_utils.images import to_uint8
 from training.data.stream import ImageDataset
-from training.run.preview import Preview, save_grid, to_uint8
+from training.run.preview import Preview
 
 
 def test_quantisation_truncates() -> None:
@@ -15,11 +17,11 @@ def test_quantisation_truncates() -> None:
 
 
 def test_grid_places_images_row_by_row(tmp_path: Path) -> None:
-    images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 1, 2, 3)
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(2, axis=2).repeat(3, axis=3) + 1
     save_grid(tmp_path / "grid.png", images, columns=3)
     grid = np.asarray(Image.open(tmp_path / "grid.png"))  # grey stays grey
     assert grid.shape == (4, 9)
-    assert grid[::2, ::3].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert grid[::2, ::3].tolist() == [[1, 2, 3], [4, 5, 0]]
 
 
 def test_columns_are_classes(tiny_data: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dnnlib.dataclass_values import ConfigError, override
-from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
+from training.checkpoint.state_file import STATE_LATEST, find_state, restore, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.run.folder import OPTIONS_FILE, differences, new_run, newest_matching_run, read_options
 from training.state import TrainState
@@ -35,6 +35,15 @@ def test_resumes_where_only_length_place_and_speed_changed(
     ours = changed(changed(config, "schedule", kimg=9.0, keep=3), "data", path="/elsewhere/flowers.zip", workers=4)
     ours = changed(ours, "performance", compile="1", cuda_graphs=True, recomputed_stages=1)
     assert newest_matching_run(run_dir.parent, ours, tiny_spec) == (run_dir, ours)
+
+
+def test_forced_settings_of_the_optimizers_are_used(config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec) -> None:
+    saved = find_state(run_dir)
+    state = TrainState(changed(config, "optimizer", eps=1e-6, beta1=0.3), tiny_spec, torch.device("cpu"))
+    assert saved is not None
+    restore(state, saved, run_dir)
+    for group in (*state.g.optimizer.param_groups, *state.d.optimizer.param_groups):
+        assert group["eps"] == 1e-6 and group["betas"][0] == pytest.approx(0.3, abs=0.2)
 
 
 @pytest.mark.parametrize(

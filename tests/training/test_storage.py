@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_utils import distributed
 from training.checkpoint.state_file import STATE_LATEST, find_state, state_values, write_state
-from training.config import DatasetSpec, RunConfig
+from training.config import DatasetSpec, RunConfig, ScheduleConfig
 from training.run.disk_full import DiskFullError, DiskFullRetry
+from training.run.output import RunOutput
+from training.run.stop import StopRequest
 from training.state import TrainState
 
 
@@ -41,6 +44,21 @@ def test_waits_until_there_is_space_and_gives_up_after_the_stated_number(tmp_pat
     with pytest.raises(PermissionError):
         attempt(PermissionError(errno.EACCES, "Permission denied"))
     assert not logged
+
+
+def test_several_processes_do_not_wait_longer_than_their_collectives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    schedule = ScheduleConfig(disk_retries=10, disk_wait_sec=300.0)
+    output = RunOutput(tmp_path, schedule, None, "", print, StopRequest())  # type: ignore[arg-type]
+    assert output.retry.retries * output.retry.wait_sec < distributed.TIMEOUT.total_seconds() / 2
+
+    def write(path: Path) -> None:
+        raise full()
+
+    with pytest.raises(DiskFullError):  # at once
+        output.write(0, "reals.png", write)
 
 
 def test_a_write_that_fails_halfway_leaves_the_last_state(

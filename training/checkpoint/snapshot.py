@@ -22,6 +22,7 @@ from training.state import TrainState
 
 SAFETENSORS = ".safetensors"
 EXPORTED_NAME = r"(G|D|G_ema(?:_[\d.e+-]+?)?)\.(\D.*)"  # network and parameter
+Snapshot = tuple[RunConfig, DatasetSpec, dict[str, Any]]  # what `read_snapshot` returns
 IMAGE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
 
 
@@ -39,9 +40,7 @@ def save_snapshot(path: Path, state: TrainState, content_hash: str = "") -> None
     write(path, snapshot_content(state.config, state.spec, state.cur_nimg, content_hash, tensors))
 
 
-def read_snapshot(
-    path: str | Path, device: torch.device | str = "cpu"
-) -> tuple[RunConfig, DatasetSpec, dict[str, Any]]:
+def read_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
     """Configuration, image format and tensors by network of a snapshot: ours, exported, or a published .pkl.
 
     Raises CheckpointError.
@@ -105,9 +104,9 @@ def export_snapshot(source: str | Path, target: Path) -> None:
         file.write(library.torch.save(tensors, {"styleformer": json.dumps(content)}))
 
 
-def load_network(path: str | Path, group: str, name: str, device: torch.device | str) -> Any:
+def build_network(path: str | Path, snapshot: Snapshot, group: str, name: str, device: torch.device | str) -> Any:
     """A network of a snapshot in eval mode: `group` is that of its settings, `name` that of its tensors."""
-    config, spec, values = read_snapshot(path, device)
+    config, spec, values = snapshot
     settings = getattr(config, group)
     network = create(group, settings.kind, settings, spec).to(device)
     try:
@@ -125,14 +124,15 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: fl
     Args:
         ema: Half-life of the average, thousands of images; None = the first, G_ema.
     """
-    name = "G_ema" if ema is None else average_name(path, ema)
-    network: Generator = load_network(path, "generator", name, device)
+    snapshot = read_snapshot(path, device)
+    name = "G_ema" if ema is None else average_name(path, snapshot[0], ema)
+    network: Generator = build_network(path, snapshot, "generator", name, device)
     return network
 
 
-def average_name(path: str | Path, ema: float) -> str:
+def average_name(path: str | Path, config: RunConfig, ema: float) -> str:
     """The name of the average with a half-life, thousands of images. Raises CheckpointError where there is none."""
-    averages = {half_life: name for name, half_life in read_snapshot(path)[0].ema.averages.items()}
+    averages = {half_life: name for name, half_life in config.ema.averages.items()}
     if ema not in averages:
         known = ", ".join(str(half_life).removesuffix(".0") for half_life in averages)
         raise CheckpointError(
@@ -143,7 +143,7 @@ def average_name(path: str | Path, ema: float) -> str:
 
 def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> Discriminator:
     """The discriminator of a snapshot in eval mode. Raises CheckpointError."""
-    network: Discriminator = load_network(path, "discriminator", "D", device)
+    network: Discriminator = build_network(path, read_snapshot(path, device), "discriminator", "D", device)
     return network
 
 

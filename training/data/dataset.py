@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from dnnlib.images.codec import Layout, LayoutError, common_layout
 from dnnlib.text import format_int_list
 from training.config import DatasetSpec
 from training.data.decoded import DecodedImages
+from training.data.labels import Labels
 
 MAX_BROKEN = 10  # different images that may be replaced by others
 
@@ -148,10 +149,11 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self._mirror = mirror
         positions = [position for position, name in enumerate(self.files.names) if name not in left_out]
         names = [self.files.names[position] for position in positions]
-        labels, class_names = _read_labels(self.files, names) if use_labels else (np.zeros((len(names), 0), "f4"), ())
+        none = Labels(np.zeros((len(names), 0))), ()
+        labels, class_names = _read_labels(self.files, names) if use_labels else none
         chosen = _subset(len(names), max_images, seed, self.path)
         self._names = [names[index] for index in chosen]
-        self._labels = labels[chosen]
+        self._labels = labels.subset(chosen)
         self.num_files = len(self._names)
         self._layout = self.files.common_layout(self._names)
         self._num_bytes = self.files.num_bytes[positions][chosen]
@@ -219,7 +221,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
             kinds = ("RGB images", "grey") if self._layout.channels == 1 else ("grey images", "RGB")
             notes.append(f"{kinds[0]} of {self.path} are read as {kinds[1]}")
         if self.spec.label_dim:
-            empty = np.flatnonzero(~self._labels.any(axis=0)).tolist()
+            empty = self._labels.unused()
             if empty and not self.spec.labels_are_vectors:
                 notes.append(f"Warning: empty classes, without images: {format_int_list(empty)}")
             return notes
@@ -230,26 +232,27 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
             notes.append(f"Labels are not used: {error}")
         return notes
 
-    def labels(self) -> np.ndarray:
-        """Return all labels, float [len(self), label_dim]."""
-        return np.concatenate([self._labels, self._labels]) if self._mirror else self._labels
+    def labels(self) -> Labels:
+        """Return all labels, [len(self), label_dim]."""
+        return self._labels.twice() if self._mirror else self._labels
 
     def content_hash(self) -> str:
         """Return a SHA-256 over names and CRC-32 of the images in use, their labels, and mirroring.
 
         It does not depend on where the data set is or whether it is a zip or a folder.
         """
-        return self._hash(f"mirror={self._mirror} labels={self._labels.shape}\n", self._labels.tobytes())
+        return self._hash(f"mirror={self._mirror} labels={self._labels.shape}\n", self._labels.content())
 
     def pixel_hash(self) -> str:
         """Return a SHA-256 over what determines the decoded images, `cache.pixels`."""
-        return self._hash(f"{self.shape} decoded by Pillow {PIL.__version__}\n", b"")
+        return self._hash(f"{self.shape} decoded by Pillow {PIL.__version__}\n", ())
 
-    def _hash(self, first: str, last: bytes) -> str:
+    def _hash(self, first: str, last: Iterable[bytes]) -> str:
         digest = hashlib.sha256(first.encode())
         for name, crc in zip(self._names, self._crcs, strict=True):
             digest.update(f"{crc:08x} {name}\n".encode(errors="surrogateescape"))
-        digest.update(last)
+        for part in last:
+            digest.update(part)
         return digest.hexdigest()
 
     @functools.cached_property
@@ -290,8 +293,8 @@ def _subset(length: int, max_images: int | None, seed: int, path: Path) -> np.nd
     return np.sort(np.random.default_rng(np.random.SeedSequence(seed)).permutation(length)[:max_images])
 
 
-def _read_labels(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the labels of these files, float [files, label_dim], and the class names."""
+def _read_labels(files: ImageFiles, names: list[str]) -> tuple[Labels, tuple[str, ...]]:
+    """Return the labels of these files and the class names."""
     table = files.label_table
     if table is None:
         raise ValueError(
@@ -299,11 +302,8 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[np.ndarray, tuple
             f"with dataset_tool.py --labels-from-folders"
         )
     labels = np.array(table.labels_of(names))
-    if labels.ndim == 2:
-        return labels.astype(np.float32), table.class_names
-    one_hot = np.zeros((len(labels), max(len(table.class_names), int(labels.max()) + 1)), np.float32)
-    one_hot[np.arange(len(labels)), labels] = 1
-    return one_hot, table.class_names
+    num_classes = max(len(table.class_names), int(labels.max()) + 1) if labels.ndim == 1 else 0
+    return Labels(labels, num_classes), table.class_names
 
 
 def has_vectors(table: LabelTable | None) -> bool:

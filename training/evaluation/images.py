@@ -14,11 +14,12 @@ from dnnlib.parallel import available_cpus
 from metrics.images import EPSILON, ImageBatch, Sample
 from metrics.registry import uses_flipped
 from torch_utils import distributed
+from torch_utils.images import to_uint8
 from torch_utils.rng import derive_seed
 from training.data.dataset import ImageFiles
+from training.data.labels import Labels
 from training.data.stream import ImageDataset
 from training.networks.generator import Generator
-from training.run.preview import to_uint8
 
 _LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # make the draws of one seed independent
 _CHUNK = 50  # images of up to 64 px generated at once
@@ -91,7 +92,7 @@ class FakeSampler:
         _check_labels(G, dataset)
         self.G, self.device = G, torch.device(device)
         self.name, self.content_hash, self.count = name, content_hash, None
-        self._labels = dataset.labels() if G.c_dim else np.zeros((1, 0), np.float32)
+        self._labels = dataset.labels() if G.c_dim else Labels(np.zeros((1, 0)))
         self._classes = class_indices(self._labels)
         # Depends on the image size alone: the values of metrics must not depend on the memory of the GPU.
         self._chunk = min(max(_CHUNK_PIXELS // G.img_resolution**2, 4), _CHUNK)
@@ -174,10 +175,10 @@ def _check_labels(G: Generator, dataset: ImageDataset) -> None:
         )
 
 
-def class_indices(labels: np.ndarray) -> Tensor | None:
-    """Return the class of each label, int64 [n], where they are one-hot, [n, classes]; None where they are not."""
-    is_one_hot = labels.shape[1] > 0 and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
-    return torch.from_numpy(labels.argmax(axis=1)) if is_one_hot else None
+def class_indices(labels: Labels) -> Tensor | None:
+    """Return the class of each label, int64 [images]; None where one is not one-hot."""
+    classes = labels.classes()
+    return None if classes is None else torch.from_numpy(classes)
 
 
 def reference_dataset(

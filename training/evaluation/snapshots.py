@@ -48,19 +48,15 @@ def evaluate_snapshot(
     Call it on every rank: each computes its part of the images. The first one returns the results, the others none.
     `folder` beside the snapshot is where the results of a further average are recorded.
     """
-    reference, device = reference_dataset(dataset.files), next(G.parameters()).device
-    with distributed.raise_on_all_ranks():
-        content_hash = file_sha256(snapshot) if distributed.rank() == 0 else ""
-    fake = FakeSampler(G, reference, device, snapshot.name, content_hash)
+    device = next(G.parameters()).device
     workers = reading_workers(device)
-    results = evaluate(
-        names,
-        RealSet(reference, workers),
-        fake,
-        real_as_trained=flipped_set(names, dataset.files, len(dataset) > dataset.num_files, workers),
-        device=device,
-        seed=seed,
-    )
+    with distributed.raise_on_all_ranks():  # none waits in `evaluate` for one that failed before
+        reference = reference_dataset(dataset.files)
+        content_hash = file_sha256(snapshot) if distributed.rank() == 0 else ""
+        fake = FakeSampler(G, reference, device, snapshot.name, content_hash)
+        real = RealSet(reference, workers)
+        real_as_trained = flipped_set(names, dataset.files, len(dataset) > dataset.num_files, workers)
+    results = evaluate(names, real, fake, real_as_trained=real_as_trained, device=device, seed=seed)
     if results:
         (snapshot.parent / folder).mkdir(exist_ok=True)
         append_rows(results, snapshot.parent / folder)

@@ -42,7 +42,7 @@ class Probe:
             seed=schedule.seed,
             z_dim=self.state.G.z_dim,
             num_ws=self.state.G.num_ws,
-            labels=torch.as_tensor(dataset.labels()),
+            labels=dataset.labels(),
             mixing_prob=config.loss.mixing_prob,
             batch_size=batch,
             micro_batch=micro_batch,

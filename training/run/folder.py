@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dnnlib.dataclass_values import ConfigError, build, require, to_plain
 from dnnlib.files import atomic_write
@@ -77,8 +78,9 @@ def newest_matching_run(
         theirs = read_options(run_dir) if has_state(run_dir) else None
         if theirs is None:
             continue
-        different = differences(theirs, config) or image_differences(run_dir, spec, content_hash)
-        fits = not different or networks_fit(run_dir, theirs, config, spec)
+        saved = find_state(run_dir) or {}
+        different = differences(theirs, config) or image_differences(saved, spec, content_hash)
+        fits = not different or networks_fit(saved, theirs, config, spec)
         if not different or (force and fits):
             if different:
                 print(f"--force: resuming {run_dir} although it differs in {'; '.join(different)}")
@@ -94,10 +96,9 @@ def newest_matching_run(
     return None
 
 
-def networks_fit(run_dir: Path, theirs: RunConfig, ours: RunConfig, spec: DatasetSpec) -> bool:
-    """Whether the networks of a run can be trained with other settings on other images."""
-    saved = find_state(run_dir)
-    there = saved["dataset"] if saved else {}
+def networks_fit(saved: dict[str, Any], theirs: RunConfig, ours: RunConfig, spec: DatasetSpec) -> bool:
+    """Whether the networks of a run, with its saved state, can be trained with other settings on other images."""
+    there = saved.get("dataset", {})
     same_images = all(there.get(name) == getattr(spec, name) for name in ("height", "width", "channels", "label_dim"))
     return same_images and all(
         (a.kind, a.weight_settings()) == (b.kind, b.weight_settings())
@@ -121,10 +122,9 @@ def has_state(run_dir: Path) -> bool:
     return any((run_dir / name).exists() for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS))
 
 
-def image_differences(run_dir: Path, spec: DatasetSpec, content_hash: str) -> list[str]:
-    """The differences between the images of a run and these, as text. Raises CheckpointError if its state is damaged."""
-    saved = find_state(run_dir)
-    if saved is None:
+def image_differences(saved: dict[str, Any], spec: DatasetSpec, content_hash: str) -> list[str]:
+    """The differences between the images of a run, from its saved state, and these, as text."""
+    if not saved:
         return ["the images, which no state names"]
     theirs = to_plain(
         build(DatasetSpec, saved["dataset"], "dataset")

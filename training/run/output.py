@@ -1,6 +1,7 @@
 """What a run writes into its folder: grids, snapshots, the training state; with a wait where the disk is full."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from metrics.results import MetricResult
@@ -13,6 +14,8 @@ from training.run.disk_full import DiskFullRetry
 from training.run.preview import Preview
 from training.run.stop import Stop, StopRequest
 from training.state import TrainState
+
+MAX_WAIT_SEC = distributed.TIMEOUT.total_seconds() / 3  # for a file of several processes; two are written in a row
 
 
 class RunOutput:
@@ -30,6 +33,9 @@ class RunOutput:
         self.run_dir, self.preview, self.content_hash, self.log = run_dir, preview, content_hash, log
         self.keep = schedule.keep
         self.retry = DiskFullRetry(schedule.disk_retries, schedule.disk_wait_sec, log, lambda: stop.reason > Stop.NO)
+        if distributed.world_size() > 1:  # the others wait in a collective while the first one writes
+            most = int(MAX_WAIT_SEC / max(schedule.disk_wait_sec, 1))
+            self.retry = replace(self.retry, retries=min(schedule.disk_retries, most))
 
     def snapshot_path(self, nimg: int) -> Path:
         """The snapshot at a number of images."""
@@ -50,33 +56,39 @@ class RunOutput:
         with distributed.raise_on_all_ranks():
             if distributed.is_main():
                 if nimg == 0:
-                    self.write("reals.png", self.preview.save_reals)
-                    self.write("fakes_init.png", save_fakes)
-                self.write(f"fakes{nimg // 1000:06d}.png", save_fakes)
-                self.write(self.snapshot_path(nimg).name, lambda path: save_snapshot(path, state, self.content_hash))
+                    self.write(nimg, "reals.png", self.preview.save_reals)
+                    self.write(nimg, "fakes_init.png", save_fakes)
+                self.write(nimg, f"fakes{nimg // 1000:06d}.png", save_fakes)
+                name = self.snapshot_path(nimg).name
+                self.write(nimg, name, lambda path: save_snapshot(path, state, self.content_hash))
                 self.delete_old_snapshots()
         return True
 
-    def save_state(self, state: TrainState) -> None:
-        """Write all that a restart needs; a state that is not finite leaves the last good one in place."""
+    def save_state(self, state: TrainState) -> bool:
+        """Write all that a restart needs; False where it is not finite, which leaves the last good one in place."""
         if not distributed.all_ranks_have(state.all_finite()):
             kimg = state.cur_nimg / 1000
             self.log(f"Warning: the state at {kimg:g} kimg is not saved: it is not finite. The last good one stays.")
-            return
+            return False
         values = state_values(state, self.content_hash)
         with distributed.raise_on_all_ranks():
             if distributed.is_main():
-                self.write(STATE_LATEST, lambda path: write_state(path.parent, values))
+                self.write(state.cur_nimg, STATE_LATEST, lambda path: write_state(path.parent, values))
+        return True
 
     def keep_best(self, results: Sequence[MetricResult], nimg: int) -> None:
         """Copy the snapshot at a number of images where it is the best so far by a metric."""
         for path in keep_best(results, self.snapshot_path(nimg)):
             self.log(f"The best so far: {path.name}")
 
-    def write(self, name: str, write: Callable[[Path], None]) -> None:
-        """Write a file of the run folder; waits and retries where the disk is full."""
-        path = self.run_dir / name
-        self.retry.write(lambda: write(path), path)
+    def write(self, nimg: int, name: str, write: Callable[[Path], None]) -> None:
+        """Write a file of the run folder; waits and retries where the disk is full.
+
+        At image 0 of several processes it does not wait: nothing would be lost, and the others would not wait for all files.
+        """
+        path, can_wait = self.run_dir / name, nimg > 0 or distributed.world_size() == 1
+        retry = self.retry if can_wait else replace(self.retry, retries=0)
+        retry.write(lambda: write(path), path)
 
     def delete_old_snapshots(self) -> None:
         """Keep the newest snapshots only, and the best ones, where --keep asks for that."""

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from dnnlib.files import atomic_write
+from dnnlib.images.tiles import save_grid
+from torch_utils.images import to_uint8
 from torch_utils.rng import derive_seed
 from training.data.stream import ImageDataset
 from training.networks.generator import Generator
@@ -15,28 +14,6 @@ from training.networks.generator import Generator
 MAX_COLUMNS, MAX_ROWS, MIN_ROWS = 12, 8, 2
 MAX_PIXELS = 12 * 8 * 128 * 128  # of a grid; larger images get fewer rows
 MAX_CLASS_COLUMNS = 16  # with at most this many classes, each column is a class
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Images of range -1..1 as uint8, as the published metrics quantise them: truncated, not rounded."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-
-
-def grid_pixels(images: Tensor, columns: int) -> np.ndarray:
-    """Images [count, channels, height, width] side by side, row by row: [height, width, 1 or 3]."""
-    from torchvision.utils import make_grid  # takes two seconds to import
-
-    grid = make_grid(images.cpu(), nrow=columns, padding=0)
-    return grid[: images.shape[1]].permute(1, 2, 0).numpy()  # make_grid triples a grey channel
-
-
-def save_grid(path: Path, images: Tensor, columns: int) -> None:
-    """Write uint8 images [count, channels, height, width] as one PNG, JPEG or WebP image, row by row."""
-    pixels = grid_pixels(images, columns)
-    file_format = path.suffix[1:].upper().replace("JPG", "JPEG")
-    with atomic_write(path) as file:
-        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        image.save(file, format=file_format, quality=95)  # PNG has no quality
 
 
 class Preview:
@@ -51,22 +28,21 @@ class Preview:
         self.rows = min(max(MAX_PIXELS // pixels, MIN_ROWS), MAX_ROWS)
         chosen = rng.permutation(len(dataset))
         if 1 < classes <= MAX_CLASS_COLUMNS:
-            chosen = by_class(chosen, dataset.labels().argmax(axis=1), classes)
+            chosen = by_class(chosen, dataset.labels().argmax(), classes)
         self.chosen = chosen[: self.columns * self.rows]
         self.c = torch.as_tensor(np.stack([dataset.label(i) for i in self.chosen])).to(device)
         self.z = torch.as_tensor(rng.standard_normal((len(self.chosen), z_dim)), dtype=torch.float32).to(device)
 
     def save_reals(self, path: Path) -> None:
         """Write the grid of real images."""
-        images = torch.as_tensor(np.stack([self.dataset.load_or_substitute(i)[0] for i in self.chosen]))
-        save_grid(path, images, self.columns)
+        save_grid(path, np.stack([self.dataset.load_or_substitute(i)[0] for i in self.chosen]), self.columns)
 
     @torch.no_grad()
     def save_fakes(self, path: Path, generator: Generator, batch: int) -> None:
         """Write the grid of generated images, with constant noise and the labels of the real ones."""
         parts = zip(self.z.split(batch), self.c.split(batch), strict=True)
         images = [to_uint8(generator(z, c, noise_mode="const")) for z, c in parts]
-        save_grid(path, torch.cat(images), self.columns)
+        save_grid(path, torch.cat(images).cpu().numpy(), self.columns)
 
 
 def by_class(indices: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:

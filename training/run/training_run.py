@@ -72,6 +72,7 @@ class TrainingRun:
         self.state_sec = time.monotonic()  # when the last state file was due
         self.done_nimg = None if saved is None else self.state.cur_nimg  # what is due there was done before the restart
         self.snapshot_nimg: int | None = None  # of the last snapshot written
+        self.saved_nimg = self.done_nimg  # of the last state on the disk
         self.start_streams()
 
     def start_streams(self) -> None:
@@ -80,7 +81,7 @@ class TrainingRun:
             seed=self.state.seed,
             z_dim=self.state.G.z_dim,
             num_ws=self.state.G.num_ws,
-            labels=torch.as_tensor(self.dataset.labels()),
+            labels=self.dataset.labels(),
             mixing_prob=self.config.loss.mixing_prob,
             batch_size=self.schedule.batch,
             micro_batch=self.micro_batch,
@@ -103,7 +104,7 @@ class TrainingRun:
     def restore(self, saved: dict[str, Any]) -> None:
         """Return to a saved state, without repeating what was due there."""
         restore(self.state, saved, self.run_dir)
-        self.done_nimg = self.state.cur_nimg
+        self.done_nimg = self.saved_nimg = self.state.cur_nimg
         self.reporter.rewind(self.state.cur_nimg)
 
     def next_batch(self) -> RealBatch:
@@ -184,7 +185,8 @@ class TrainingRun:
         """Write all that a restart needs."""
         with self.reporter.maintenance():
             self.state_sec = time.monotonic()
-            self.output.save_state(self.state)
+            if self.output.save_state(self.state):
+                self.saved_nimg = self.state.cur_nimg
 
     def measure(self) -> None:
         """Compute the metrics of the snapshot written just now, and renew the report."""

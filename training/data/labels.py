@@ -1,0 +1,60 @@
+"""Labels of a data set in memory: one-hot labels take 8 bytes per image, whatever the number of classes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+_ROWS = 4096  # made at once for `content`
+
+
+class Labels:
+    """Labels, float32 [images, label_dim]: read like an array by the first index, stored as classes where they are one-hot.
+
+    Args:
+        values: Vectors, [images, label_dim], or classes, int64 [images].
+        num_classes: Length of the one-hot labels of classes.
+    """
+
+    def __init__(self, values: np.ndarray, num_classes: int = 0) -> None:
+        self._values = values if values.ndim == 1 else values.astype(np.float32)
+        self.shape = (len(values), num_classes if values.ndim == 1 else values.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, chosen: int | slice | list[int] | np.ndarray) -> np.ndarray:
+        """Return a label, [label_dim], or several, [count, label_dim]."""
+        values: np.ndarray = self._values[chosen]
+        if self._values.ndim == 2:
+            return values
+        return (np.asarray(values)[..., None] == np.arange(self.shape[1])).astype(np.float32)
+
+    def subset(self, chosen: np.ndarray) -> "Labels":
+        """Return the labels of these images."""
+        return Labels(self._values[chosen], self.shape[1])
+
+    def twice(self) -> "Labels":
+        """Return the labels followed by themselves."""
+        return Labels(np.concatenate([self._values, self._values]), self.shape[1])
+
+    def argmax(self) -> np.ndarray:
+        """Return the index of the largest number of each label, int64 [images]: the class where they are one-hot."""
+        return self._values if self._values.ndim == 1 else self._values.argmax(axis=1)
+
+    def classes(self) -> np.ndarray | None:
+        """Return the class of each label, int64 [images]; None where one is not one-hot."""
+        if self._values.ndim == 1:
+            return self._values
+        is_one_hot = self.shape[1] > 0 and np.isin(self._values, (0, 1)).all() and (self._values.sum(axis=1) == 1).all()
+        return self._values.argmax(axis=1) if is_one_hot else None
+
+    def unused(self) -> list[int]:
+        """Return the positions where all labels are 0: the classes without images."""
+        if self._values.ndim == 1:
+            return np.flatnonzero(np.bincount(self._values, minlength=self.shape[1]) == 0).tolist()
+        return np.flatnonzero(~self._values.any(axis=0)).tolist()
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the bytes of the labels as one array of float32."""
+        for start in range(0, len(self), _ROWS):
+            yield self[start : start + _ROWS].tobytes()
