@@ -38,7 +38,8 @@ class LabelTable:
         problems = [f"no label for {some_of(missing)}"] if missing else []
         problems += [f"labels for {some_of(unknown)}, which are no images here"] if unknown else []
         if problems:
-            raise ValueError(f'{self.origin} has {" and ".join(problems)}; label every image or none ("labels": null)')
+            remedy = 'label all images and nothing else, or none ("labels": null)'
+            raise ValueError(f"{self.origin} has {' and '.join(problems)}; {remedy}")
         return [by_name[name] for name in names]
 
     def _by_name_of(self, names: Sequence[str]) -> dict[str, Label]:

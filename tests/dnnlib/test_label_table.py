@@ -107,7 +107,7 @@ def test_names_that_become_one_label_are_an_error_that_shows_both(tmp_path: Path
 
 def test_labels_must_fit_the_files() -> None:
     table = LabelTable({f"{index}.png": 0 for index in range(9)})
-    with pytest.raises(ValueError, match=r"no label for a.png, b.png; label every"):
+    with pytest.raises(ValueError, match=r"no label for a.png, b.png; label all images"):
         table.labels_of(["a.png", "b.png", *(f"{index}.png" for index in range(9))])
     with pytest.raises(ValueError, match=r"no label for IMG_1.png and labels for 0.png, 1.png, 2.png and 6 more"):
         table.labels_of(["IMG_1.png"])
