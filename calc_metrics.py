@@ -43,7 +43,6 @@ class ProgressBars:
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -108,7 +107,6 @@ def main(**options: Any) -> None:
 
 
 def explain() -> None:
-    """Print every metric with its definition."""
     from metrics.registry import FAMILIES, METRICS
 
     for name, metric in METRICS.items():
@@ -196,13 +194,12 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
     print(f"Real images: {real.location}{relation}")
     if job.images and (grids := grids_in(job.images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
-    notes = dataset.notes() + (fake.images.dataset.notes() if isinstance(fake, FakeSet) else [])
+    notes = dataset.notes() + (fake.dataset.notes() if isinstance(fake, FakeSet) else [])
     for note in dict.fromkeys(notes):  # once, where both are the same images
         print(note)
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
-    """Return the generated images."""
     from training.evaluation.inputs import open_images, open_network
 
     if job.images:

@@ -17,11 +17,9 @@ from dnnlib.command_line import SETTINGS, OneLineUsage, memory_shortage
 from dnnlib.console import protect_console
 from dnnlib.dataclass_values import ConfigError
 from dnnlib.images.codec import Layout, parse_color
-from dnnlib.images.grid import draw_grid
 from dnnlib.images.writer import write_image
 from dnnlib.names import printable
-from dnnlib.packing.inspection import inspect_source, sample_columns
-from dnnlib.packing.inspection_text import report
+from dnnlib.packing.inspection import inspect_source, report, sample_sheet
 from dnnlib.packing.packer import Packer, Recipe
 from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
 from dnnlib.parallel import available_cpus
@@ -117,7 +115,6 @@ def main(**options: Any) -> None:
 
 
 def say(line: str, is_warning: bool = False) -> None:
-    """Print a line; warnings go to stderr."""
     click.echo(printable(line), err=is_warning)
 
 
@@ -176,7 +173,7 @@ def inspect(options: dict[str, Any]) -> None:
         say(line)
     warn_of_names(images)
     if grid and found.samples:
-        write_image(grid, draw_grid(sample_columns(found, images.class_names)))
+        write_image(grid, sample_sheet(found, images.class_names))
         say(f"{'grid':<12}{grid}")
 
 
@@ -204,13 +201,11 @@ def refusal(width: int, height: int) -> str | None:
 
 
 def warn_of_refusal(layout: Layout) -> None:
-    """Print a warning if train.py cannot train on images of this layout."""
     if reason := refusal(layout.width, layout.height):
         say(f"Warning: train.py will not take these images: {reason}", is_warning=True)
 
 
 def read_source_options(options: dict[str, Any]) -> SourceOptions:
-    """Return the options about the source."""
     scenes = None
     if options["scenes"]:
         if not options["width"] and not options["height"]:
@@ -227,7 +222,6 @@ def read_source_options(options: dict[str, Any]) -> SourceOptions:
 
 
 def read_recipe(options: dict[str, Any]) -> Recipe:
-    """Return the options about every image."""
     transform = ImageTransform(
         options["transform"], options["width"], options["height"], resize_filter=options["resize_filter"]
     )
@@ -239,12 +233,10 @@ def read_recipe(options: dict[str, Any]) -> Recipe:
 
 
 def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
-    """Yield the items, with a progress bar on a terminal."""
     return tqdm(items, title, total, unit="img", leave=False, disable=None)
 
 
 def list_skipped(skipped: Sequence[str], total: int) -> None:
-    """Print the images that were skipped, and why."""
     if skipped:
         say(f"Skipped {len(skipped):,} of {total:,} images:", is_warning=True)
         for reason in skipped:
@@ -265,7 +257,6 @@ def describe(images: ImageSource, labels: Sequence[Label]) -> list[str]:
 
 
 def size(dest: Path) -> str:
-    """Return the size of a file, or of all files in a folder, as text."""
     files = [dest] if dest.is_file() else [path for path in dest.rglob("*") if path.is_file()]
     return format_bytes(sum(path.stat().st_size for path in files))
 

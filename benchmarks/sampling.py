@@ -6,6 +6,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from benchmarks.common import Settings, images_of, modes_option, run_benchmark, 
 from benchmarks.compare import Way, compared
 from benchmarks.modes import BASELINE, Mode
 from benchmarks.rows import Row
-from dnnlib.images.writer import ImageWriter
+from dnnlib.images.writer import write_image
 from dnnlib.parallel import available_cpus
 from sampling.renderer import MAX_THREADS, Renderer, Request, write_images
 from torch_utils.images import to_uint8
@@ -87,9 +88,8 @@ def writing(pixels: np.ndarray, folder: Path) -> dict[str, Way]:
             Image.fromarray(image).save(folder / f"seed{index:04d}.png")
 
     def ours() -> None:
-        with ImageWriter(min(available_cpus(), MAX_THREADS)) as writer:
-            for index, image in enumerate(pixels):
-                writer.add(folder / f"seed{index:04d}.png", image)
+        with ThreadPoolExecutor(min(available_cpus(), MAX_THREADS)) as pool:
+            list(pool.map(write_image, (folder / f"seed{index:04d}.png" for index in range(len(pixels))), pixels))
 
     return {BASELINE: Way(published, len(pixels)), "threads": Way(ours, len(pixels))}
 

@@ -108,7 +108,6 @@ class Command(OneLineUsage):
     """A command whose own errors are one line; its option --debug shows the traceback instead."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it. Raises ClickException where `one_line_errors` does."""
         with one_line_errors(bool(context.params.get("debug"))):
             return super().invoke(context)
 

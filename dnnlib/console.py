@@ -18,21 +18,20 @@ class Console(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # read-only here
-        """That of the stream."""
         return self._stream.encoding
 
+    def writable(self) -> bool:
+        return True
+
     def isatty(self) -> bool:
-        """Whether a person sees it."""
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()
         return False
 
     def fileno(self) -> int:
-        """That of the stream."""
         return self._stream.fileno()
 
     def write(self, text: str) -> int:
-        """Write, or lose the text."""
         try:
             self._stream.write(text)
         except (OSError, ValueError):
@@ -40,7 +39,6 @@ class Console(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Write out what is buffered, or lose it."""
         try:
             self._stream.flush()
         except (OSError, ValueError):

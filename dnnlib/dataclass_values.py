@@ -78,7 +78,6 @@ def choose(hint: Any, is_list: bool, is_text: bool) -> Any:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number, finite or not."""
     try:
         float(text)
     except ValueError:
@@ -95,7 +94,6 @@ def from_text(hint: Any, text: str, where: str) -> Any:
 
 
 def field_types(cls: type) -> dict[str, Any]:
-    """The annotated type of every field of a dataclass."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 

@@ -30,8 +30,6 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         path: The final name; the folder must exist.
         mode: "wb" for bytes, "w" for UTF-8 text.
     """
-    if mode not in ("wb", "w"):
-        raise ValueError(f"mode={mode!r} is not supported; use 'wb' or 'w'")
     path = Path(path)
     _remove_stale(path)
     temporary = temporary_name(path)
@@ -72,7 +70,6 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

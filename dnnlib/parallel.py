@@ -26,9 +26,7 @@ def ordered_map(
 
     Args:
         function: Importable by its name, like the items able to be pickled.
-        items: What to map over.
         workers: Processes; 1 = none, work in this one.
-        chunk_size: Items sent to a process at once.
 
     Raises:
         ValueError: A process was killed from outside.
@@ -57,7 +55,6 @@ def ordered_map(
 
 
 def available_cpus() -> int:
-    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,8 +1,6 @@
 """Numbered run folders, and a copy of the console in each run's log.txt."""
 
 import contextlib
-import io
-import os
 import re
 import sys
 import traceback
@@ -10,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from dnnlib.console import Console
+
 
 def create_run_dir(outdir: str | Path, description: str) -> Path:
     """Create `outdir/00000-<description>` with the next free number and return its path.
 
     Runs started at the same moment get different numbers, on a shared disk too.
     """
-    if not description or "/" in description or os.sep in description:
-        raise ValueError(f"description={description!r} cannot be part of a folder name; use letters, digits, - and _")
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     number = max((_number(path) for path in run_dirs(outdir)), default=-1) + 1
@@ -48,35 +46,19 @@ def _number(run_dir: Path) -> int:
     return int(run_dir.name.split("-")[0])
 
 
-class Tee(io.TextIOBase):
+class Tee(Console):
     """Writes to the console and, line by line, to a log file.
 
     A progress bar rewrites its line many times; the log gets the line as it stood when it ended.
     """
 
     def __init__(self, console: TextIO, log: TextIO) -> None:
-        self._console = console
+        super().__init__(console)
         self._log = log
         self._line = ""  # not yet ended
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # read-only here: the console decides
-        return self._console.encoding
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return self._console.isatty()
-
-    def fileno(self) -> int:
-        return self._console.fileno()
-
-    def flush(self) -> None:
-        self._console.flush()
-
     def write(self, text: str) -> int:
-        self._console.write(text)
+        super().write(text)
         *ended, self._line = (self._line + text).replace("\r\n", "\n").split("\n")
         if ended:
             self._log_lines(ended)

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Iterable
 
-_KILO = {"": 1, "k": 1_000, "m": 1_000_000}
 _MAX_NUMBERS = 10_000_000  # of a list: more would fill the memory before anything is done with them
 
 
@@ -51,18 +50,6 @@ def parse_number_list(text: str) -> list[float]:
     return numbers
 
 
-def parse_kilo(text: str) -> int:
-    """Return a whole number written plainly or in thousands or millions: "128k" gives 128000, "1.5m" 1500000."""
-    match = re.fullmatch(r"\s*(\d+)(?:\.(\d+))?\s*([km]?)\s*", text.lower())
-    if match is None:
-        raise ValueError(f"{text!r} is not a number; write for example 50000, 50k or 1.5m")
-    decimals = match[2] or ""
-    value, rest = divmod(int(match[1] + decimals) * _KILO[match[3]], 10 ** len(decimals))
-    if rest:
-        raise ValueError(f"{text!r} is not a whole number")
-    return value
-
-
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration such as "2h50m", "90m", "1d 12h" or "45s"."""
     match = re.fullmatch(r"\s*(?:(\d{1,9})d)?\s*(?:(\d{1,9})h)?\s*(?:(\d{1,9})m)?\s*(?:(\d{1,9})s)?\s*", text.lower())
@@ -94,3 +81,10 @@ def format_bytes(n: float) -> str:
         if n < 1023.95:  # prints as 1024.0 from here on
             return f"{n:.1f} {unit}"
     return f"{n / 1024:.1f} TiB"
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's message, or its class; of an error that torch.compile wrapped, that one's."""
+    error = getattr(error, "inner_exception", error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

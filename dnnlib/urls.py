@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dnnlib.file_kinds import foreign_kind
 from dnnlib.files import atomic_write
-from dnnlib.text import format_bytes
+from dnnlib.text import first_line, format_bytes
 
 MAX_BYTES = 8 * 2**30  # of a download
 _TIMEOUT_SEC = 30.0
@@ -31,7 +31,6 @@ class AddressError(ValueError):
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address such as https://... rather than a path."""
     return _SCHEME.match(text) is not None
 
 
@@ -65,7 +64,6 @@ def local_file(text: str, cache_folder: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line."""
     return " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
 
 
@@ -88,12 +86,6 @@ def _from_hub(text: str) -> str:
         return str(hub.hf_hub_download(repo_id=match[1], filename=match[3], revision=match[2]))
     except Exception as error:  # of many classes, those of its HTTP library among them
         raise AddressError(f"{text}: the download failed ({first_line(error)})") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _from_http(address: str, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from dnnlib.paths import user_path
 
 CacheKey = Mapping[str, str | int | float | bool]  # everything that the arrays depend on
 
-_TEXTS = "cache_key", "provenance"  # arrays of text in the file: its key, and for people where it comes from
+_KEY = "cache_key"  # the array with the key, in the file
 
 
 def default_folder() -> Path:
@@ -29,8 +29,8 @@ def load(folder: Path, kind: str, key: CacheKey) -> dict[str, np.ndarray] | None
     try:
         with np.load(path) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        is_same = str(arrays["cache_key"]) == _text(key)
-        return {name: array for name, array in arrays.items() if name not in _TEXTS} if is_same else None
+        arrays.pop("provenance", None)  # of older versions
+        return arrays if str(arrays.pop(_KEY)) == _text(key) else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -38,20 +38,13 @@ def load(folder: Path, kind: str, key: CacheKey) -> dict[str, np.ndarray] | None
         return None
 
 
-def save(
-    folder: Path,
-    kind: str,
-    key: CacheKey,
-    arrays: Mapping[str, np.ndarray],
-    provenance: Mapping[str, str],  # for people: where the arrays come from
-) -> None:
+def save(folder: Path, kind: str, key: CacheKey, arrays: Mapping[str, np.ndarray]) -> None:
     """Keep arrays for `load`; a folder that cannot be written costs a warning, not the measurement."""
     path = _path(folder, kind, key)
-    texts = {"cache_key": np.array(_text(key)), "provenance": np.array(json.dumps(dict(provenance)))}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            np.savez(file, **arrays, **texts)  # type: ignore[arg-type]
+            np.savez(file, **arrays, **{_KEY: np.array(_text(key))})  # type: ignore[arg-type]
     except OSError as error:
         warnings.warn(
             f"{path} cannot be written ({error}); set STYLEFORMER_CACHE_DIR to a folder of yours", stacklevel=2

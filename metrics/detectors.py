@@ -27,8 +27,6 @@ class Detector:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a detector may need to be built."""
-
     real: RealImages  # the real set of the evaluation
     device: torch.device
     cache_folder: Path

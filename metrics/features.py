@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,6 @@ class FeatureRecord:
 
     @property
     def moments(self) -> FeatureMoments:
-        """The moments of all images."""
         return self.halves[0].merge(self.halves[1])
 
     @property
@@ -133,34 +132,15 @@ def _sum_over_processes(moments: FeatureMoments) -> FeatureMoments:
     return FeatureMoments.from_sums(int(sums[0]), sums[1 : 1 + dim], sums[1 + dim :].view(dim, dim))
 
 
-@dataclass(frozen=True)
-class Task:
-    """A detector and the records that want its features."""
-
-    detector: Detector
-    records: Sequence[FeatureRecord]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass over images."""
-
-    what: str  # in progress bars and errors
-    total: int  # images, over all processes
-    batch_size: int
-    device: torch.device  # where the detectors are
-    progress: Progress
-
-    def part(self) -> range:
-        """Return the images of this process: whole batches, the same ones whatever the number of processes."""
-        num_batches = -(-self.total // self.batch_size)
-        rank, world_size = distributed.rank(), distributed.world_size()
-        first, stop = (-(-num_batches * number // world_size) for number in (rank, rank + 1))
-        return range(first * self.batch_size, min(stop * self.batch_size, self.total))
-
-
-def collect(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
-    """Fill the records of all tasks in one pass over the images; call it on every process, `source` gives each its own.
+def collect(
+    records: Sequence[tuple[Detector, FeatureRecord]],
+    source: Callable[[range], Iterable[ImageBatch]],  # gives each process its own images
+    what: str,  # in progress bars and errors
+    batch_size: int,
+    device: torch.device,  # where the detectors are
+    progress: Progress,
+) -> None:
+    """Fill records with the features of their detectors in one pass over the images; call it on every process.
 
     A detector gets each batch once, as long as one of its records takes more. The first process ends up with all features.
 
@@ -168,42 +148,47 @@ def collect(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch
         ValueError: On every process: fewer or more images came, or a detector's features are not finite.
     """
     with distributed.raise_on_all_ranks():
-        _collect_part(tasks, source, of)
-    for task in tasks:
-        for record in task.records:
-            record.gather()
+        total = max(record.count for _, record in records)
+        part, done = part_of(total, batch_size), 0
+        detectors = {detector.name: detector for detector, _ in records}
+        are_finite = {name: torch.ones([], dtype=torch.bool, device=device) for name in detectors}
+        progress(what, 0, total)
+        for images, classes in source(part):
+            first = part.start + done
+            on_device = images.to(device, non_blocking=True)
+            for name, detector in detectors.items():
+                open_records = [record for own, record in records if own.name == name and first < record.count]
+                if open_records:
+                    with full_precision():
+                        features = detector.network(on_device)
+                    are_finite[name] &= features.isfinite().all()
+                    for record in open_records:
+                        record.append(features, classes, first)
+            if done == 0:  # later ones are checked at the end: reading a value makes the host wait for the GPU
+                _check_finite(detectors, are_finite, what)
+            done += len(images)
+            progress(what, min(done * distributed.world_size(), total), total)
+        _check_finite(detectors, are_finite, what)
+        if done != len(part):
+            raise ValueError(f"{what}: {done} images came where {len(part)} were announced")
+    for _, record in records:
+        record.gather()
 
 
-def _collect_part(tasks: Sequence[Task], source: Callable[[range], Iterable[ImageBatch]], of: Pass) -> None:
-    part, done = of.part(), 0
-    are_finite = [torch.ones([], dtype=torch.bool, device=of.device) for _ in tasks]
-    of.progress(of.what, 0, of.total)
-    for images, classes in source(part):
-        first = part.start + done
-        on_device = images.to(of.device, non_blocking=True)
-        for task, is_finite in zip(tasks, are_finite, strict=True):
-            open_records = [record for record in task.records if first < record.count]
-            if open_records:
-                with full_precision():
-                    features = task.detector.network(on_device)
-                is_finite &= features.isfinite().all()
-                for record in open_records:
-                    record.append(features, classes, first)
-        if done == 0:  # later ones are checked at the end: reading a value makes the host wait for the GPU
-            _check_finite(tasks, are_finite, of.what)
-        done += len(images)
-        of.progress(of.what, min(done * distributed.world_size(), of.total), of.total)
-    _check_finite(tasks, are_finite, of.what)
-    if done != len(part):
-        raise ValueError(f"{of.what}: {done} images came where {len(part)} were announced")
+def part_of(total: int, batch_size: int) -> range:
+    """Return the images of this process: whole batches, the same ones whatever the number of processes."""
+    num_batches = -(-total // batch_size)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    first, stop = (-(-num_batches * number // world_size) for number in (rank, rank + 1))
+    return range(first * batch_size, min(stop * batch_size, total))
 
 
-def _check_finite(tasks: Sequence[Task], are_finite: Sequence[Tensor], what: str) -> None:
-    for task, is_finite in zip(tasks, are_finite, strict=True):
+def _check_finite(detectors: Mapping[str, Detector], are_finite: Mapping[str, Tensor], what: str) -> None:
+    for name, is_finite in are_finite.items():
         if not is_finite:
             raise ValueError(
-                f"{what}: the features of detector {task.detector.name} are not finite (NaN or infinite); its weights "
-                f"(digest {task.detector.digest}) are unusable, or the device miscalculates"
+                f"{what}: the features of detector {name} are not finite (NaN or infinite); its weights "
+                f"(digest {detectors[name].digest}) are unusable, or the device miscalculates"
             )
 
 
@@ -259,24 +244,10 @@ def real_features(
     }
     for content in dict.fromkeys(key[0] for key in missing):
         same = [key for key in missing if key[0] == content]
-        _collect_real([merged[key] for key in same], [records[key] for key in same], batch_size, device, progress)
+        wanted = [(merged[key].detector, records[key]) for key in same]
+        source = partial(merged[same[0]].real.batches, batch_size=batch_size)
+        collect(wanted, source, "real images", batch_size, device, progress)
     return [RealFeatures(merged[key], records[key], key not in missing) for key in keys]
-
-
-def _collect_real(
-    requests: list[RealRequest],
-    records: list[FeatureRecord],
-    batch_size: int,
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    """Fill the records, one for each request, in a pass over the set of images that all requests name."""
-    by_detector: dict[str, tuple[Detector, list[FeatureRecord]]] = {}
-    for request, record in zip(requests, records, strict=True):
-        by_detector.setdefault(request.detector.name, (request.detector, []))[1].append(record)
-    tasks = [Task(detector, same) for detector, same in by_detector.values()]
-    of = Pass("real images", max(request.count for request in requests), batch_size, device, progress)
-    collect(tasks, lambda part: requests[0].real.batches(part, batch_size), of)
 
 
 def keep_features(found: Sequence[RealFeatures], cache_folder: Path) -> None:
@@ -285,14 +256,8 @@ def keep_features(found: Sequence[RealFeatures], cache_folder: Path) -> None:
         return
     for features in {id(features.record): features for features in found if not features.is_cached}.values():
         request, record = features.request, features.record
-        provenance = {
-            "images": request.real.name,
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "torch": torch.__version__,
-            "device": str(record.device),
-        }
         for kind in request.keep:
-            cache.save(cache_folder, "real", request.cache_key(kind), record.arrays(kind), provenance)
+            cache.save(cache_folder, "real", request.cache_key(kind), record.arrays(kind))
 
 
 def _load_record(folder: Path, request: RealRequest) -> FeatureRecord | None:

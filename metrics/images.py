@@ -23,29 +23,15 @@ class Sample(enum.Enum):
 class RealImages(Protocol):
     """A fixed set of images."""
 
-    @property
-    def name(self) -> str:
-        """For people, such as the file name."""
-
-    @property
-    def location(self) -> str:
-        """Absolute path."""
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
+    name: str  # for people, such as the file name
+    location: str  # absolute path
+    count: int
+    image_shape: tuple[int, int, int]  # (channels, height, width) of every image
+    num_classes: int  # 0 = the images have none
 
     @property
     def content_hash(self) -> str:
         """A hash of the images and their order, wherever they are stored."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; 0 = the images have none."""
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
         """Yield the images of these indices in order, `batch_size` at a time."""
@@ -54,17 +40,15 @@ class RealImages(Protocol):
 class FakeImages(Protocol):
     """Generated images."""
 
-    @property
-    def name(self) -> str:
-        """For people, such as the file name of the snapshot."""
-
-    @property
-    def content_hash(self) -> str:
-        """Such as the sha256 of the snapshot; empty = unknown."""
+    name: str  # for people, such as the file name of the snapshot
 
     @property
     def count(self) -> int | None:
         """Number of images; None = any."""
+
+    @property
+    def content_hash(self) -> str:
+        """Such as the sha256 of the snapshot; empty = unknown."""
 
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError at once if there are not so many images, or no pairs at all."""

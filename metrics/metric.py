@@ -17,8 +17,6 @@ MAX_GEN = 10_000_000  # generated images
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a metric computes from features."""
-
     value: float
     floor: float | None = None  # the value of real images against real ones; None = the metric knows none
     details: dict[str, float] = field(default_factory=dict)  # further figures by name
@@ -36,7 +34,6 @@ class Inputs:
 
     @property
     def both(self) -> tuple[FeatureRecord, FeatureRecord]:
-        """The features of real and generated images."""
         assert self.real is not None  # the metric asks for real features
         return self.real, self.fake
 
@@ -50,6 +47,12 @@ class RealUse:
     max_count: int | None = None  # the first so many; None = all
 
 
+def check_count(real: RealImages, least: int = 2) -> None:
+    """Raise ValueError for fewer than `least` real images."""
+    if real.count < least:
+        raise ValueError(f"the real set has {real.count} images; this metric takes at least {least}")
+
+
 @dataclass(frozen=True)
 class Metric:
     """What a number means and how it is computed."""
@@ -59,8 +62,8 @@ class Metric:
     num_gen: int  # generated images
     keep: Keep  # of the generated images' features
     real: RealUse | None  # None = it takes generated images only
-    check: Callable[[RealImages], None]  # raises ValueError for unsuitable images
     measure: Callable[[Inputs], Measurement]
+    check: Callable[[RealImages], None] = check_count  # raises ValueError for unsuitable images
     comparable_to_published: bool = True
     higher_is_better: bool = False
     sample: Sample = Sample.IMAGES

@@ -16,17 +16,7 @@ from metrics.families import inception as inception_metrics
 from metrics.families import module as module_metrics
 from metrics.families import neighbours as neighbour_metrics
 from metrics.families import path_length, proxy
-from metrics.features import (
-    FeatureRecord,
-    Keep,
-    Pass,
-    RealFeatures,
-    RealRequest,
-    Task,
-    collect,
-    keep_features,
-    real_features,
-)
+from metrics.features import FeatureRecord, Keep, RealFeatures, RealRequest, collect, keep_features, real_features
 from metrics.images import FakeImages, Progress, RealImages, Sample, no_progress
 from metrics.metric import Inputs, Measurement, Metric
 from metrics.results import MetricResult
@@ -157,15 +147,10 @@ def evaluate(
 
     Args:
         names: Keys of METRICS, or names of FAMILIES.
-        real: The real set.
-        fake: The generated images.
         real_as_trained: The real set followed by its mirror images, where training flips; None = it does not.
-        device: Where the detectors run.
         batch_size: Images at once; does not change a value.
-        seed: Of the generated images.
         cache_folder: None = `cache.default_folder()`.
         weights: Where those of the detectors are; None = wherever `metrics.weights.published.find` finds them.
-        progress: Called in every pass.
 
     Raises:
         ValueError: A metric is not known or does not suit the images, or weights are missing or unusable.
@@ -235,15 +220,10 @@ def _collect_fake(
         keep[key] = keep.get(key, metric.keep) | metric.keep
     records = {key: FeatureRecord(detectors[key[1]].dim, key[2], kept, device) for key, kept in keep.items()}
     for sample, batches in ((Sample.IMAGES, fake.batches), (Sample.PAIRS, fake.pairs)):
-        by_detector: dict[str, list[FeatureRecord]] = {}
-        for (kind, name, _), record in records.items():
-            if kind is sample:
-                by_detector.setdefault(name, []).append(record)
-        if by_detector:
-            tasks = [Task(detectors[name], same) for name, same in by_detector.items()]
-            total = max(record.count for same in by_detector.values() for record in same)
-            of = Pass(f"generated {sample.value}", total, batch_size, device, progress)
-            collect(tasks, partial(batches, batch_size=batch_size, seed=seed), of)
+        wanted = [(detectors[name], record) for (kind, name, _), record in records.items() if kind is sample]
+        if wanted:
+            source = partial(batches, batch_size=batch_size, seed=seed)
+            collect(wanted, source, f"generated {sample.value}", batch_size, device, progress)
     return records
 
 

@@ -46,7 +46,6 @@ class MetricResult:
         return row | {"value": _finite(self.value), "floor": _finite(self.floor)}
 
     def summary(self) -> str:
-        """Return the result as a line for people."""
         floor = "" if self.floor is None else f"floor {self.floor:.4g}, "
         details = "".join(f", {name} {value:.3f}" for name, value in self.details.items())
         real = f"{self.num_real:,} real, " if self.num_real else ""
@@ -83,5 +82,4 @@ def check_writable(folder: Path, names: Iterable[str]) -> None:
 
 
 def rows_path(folder: Path, name: str) -> Path:
-    """Return the file of a metric's rows."""
     return folder / f"metric-{name}.jsonl"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dnnlib.files import atomic_write
+from dnnlib.images.captions import sheet
 from dnnlib.images.writer import write_image
 from dnnlib.paths import user_path
-from sampling.captions import sheet
 from sampling.renderer import Renderer, Request, device_of, random_w
 from training.networks.generator import Generator
 
@@ -37,7 +37,6 @@ class Directions:
         return moved
 
     def save(self, path: Path) -> None:
-        """Write an .npz file with one array per field."""
         with atomic_write(path) as file:
             arrays = {name: getattr(self, name).cpu().numpy() for name in _FIELDS}
             np.savez(file, layers=np.array(self.layers), **arrays)
@@ -67,7 +66,6 @@ def find_directions(generator: Generator, layers: Sequence[int], count: int, sam
     component positive.
 
     Args:
-        generator: Whose weights to take.
         layers: Indices of ws.
         count: At most w_dim.
         samples: Random w, [samples, w_dim], to measure their spread.

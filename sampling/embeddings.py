@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dnnlib.paths import user_path
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
-from metrics.networks.vgg16_weights import load_vgg16
+from metrics.networks.vgg16 import load_vgg16
 from metrics.weights.published import LPIPS, VGG16, Source, require
 from training.networks.discriminator import Discriminator
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from dnnlib.files import file_sha256
 from dnnlib.paths import user_path
-from dnnlib.urls import AddressError, first_line, load_hub
+from dnnlib.text import first_line
+from dnnlib.urls import AddressError, load_hub
 from metrics.results import read_rows
 from training.checkpoint.snapshot import read_snapshot
 
@@ -18,18 +19,9 @@ def check_repo(repo: str) -> None:
 
 
 def push(network: str, exported: Path, repo: str) -> str:
-    """Upload an exported network, and a model card if the repository has none; a new repository is private.
+    """Upload an exported network, and a model card if the repository has none; return its address.
 
-    Args:
-        network: The snapshot, beside which its metrics are.
-        exported: The file to upload.
-        repo: user/repository.
-
-    Returns:
-        The address of the repository.
-
-    Raises:
-        AddressError: The upload failed.
+    A new repository is private. Raises AddressError.
     """
     hub = load_hub(f"--hub={repo}")
     api = hub.HfApi()
@@ -93,5 +85,4 @@ def metric_table(snapshot: Path) -> list[str]:
 
 
 def is_of(row: dict[str, object], snapshot: Path, digest: str) -> bool:
-    """Whether a row was measured of this very file."""
     return row.get("snapshot_hash") == digest or (not row.get("snapshot_hash") and row.get("snapshot") == snapshot.name)

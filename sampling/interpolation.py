@@ -32,13 +32,7 @@ def timeline(seeds: int, frames: int, is_loop: bool) -> list[Moment]:
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Spherical interpolation of vectors [batch, n]; t = 0 gives exactly a, and t = 1 exactly b.
-
-    Args:
-        a: Starts, [batch, n].
-        b: Ends, [batch, n].
-        t: Position, 0..1, [batch, 1].
-    """
+    """Spherical interpolation of vectors [batch, n] at t, [batch, 1]; t = 0 gives exactly a, and t = 1 exactly b."""
     cosine = torch.cosine_similarity(a.double(), b.double(), dim=1).clamp(-1, 1)
     angle = cosine.acos().unsqueeze(1)
     is_straight = angle.sin() < 1e-6  # equal directions, or opposite ones, which have no shortest arc

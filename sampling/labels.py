@@ -16,11 +16,6 @@ from training.networks.generator import Generator
 def choose_labels(generator: Generator, class_name: str | None, label: str | None) -> Tensor | None:
     """Label vectors to be used in turn, [n, c_dim]; None = the classes in turn, or no labels at all.
 
-    Args:
-        generator: The network to be used.
-        class_name: --class, by number or name.
-        label: --label, numbers separated by commas.
-
     Raises:
         ValueError: A class or vector that does not fit the network; or a network of label vectors, none given, and no
             data set to take them from.

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from dnnlib.images.captions import sheet
 from dnnlib.images.writer import write_image
-from sampling.captions import sheet
 from sampling.renderer import device_of
 from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
+from training.evaluation.images import check_size
 from training.evaluation.inputs import describe_relation, is_training_set, training_set
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -33,9 +34,7 @@ def nearest(
     Distances of whole numbers, such as pixels, are exact up to their root; others are computed in float64.
 
     Args:
-        queries: [queries, dim].
         batches: The set in batches [rows, dim].
-        count: Neighbours of each query.
         excluded: Indices to skip for each query, [queries, any number]; rows equal to the query are skipped too.
             None = skip nothing.
 
@@ -109,13 +108,7 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
     subset = None if data else config.data.subset
     mirror = config.data.mirror if mirror is None else mirror
     dataset = ImageDataset(path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
-    spec = dataset.spec
-    if (spec.width, spec.height, spec.channels) != (generator.img_width, generator.img_height, generator.img_channels):
-        raise ValueError(
-            f"{dataset.path}: its images have {spec.width}x{spec.height} px and {spec.channels} channels, those of the "
-            f"network {generator.img_width}x{generator.img_height} px and {generator.img_channels} channels; give the "
-            f"data set it was trained on"
-        )
+    check_size(generator, dataset)
     print(f"Real images: {dataset.path.resolve()}, {describe_relation(is_training_set(generator.snapshot, dataset))}")
     return dataset
 
@@ -142,13 +135,8 @@ def find_real_neighbours(
 ) -> RealNeighbours:
     """Read a data set twice: for the nearest images of each generated one, then for the nearest of those.
 
+    Generated images are uint8 [generated, channels, height, width]; one batch of real ones is in memory.
     A real image's own flipped copy and its duplicates do not count as its neighbours.
-
-    Args:
-        generated: uint8 [generated, channels, height, width].
-        dataset: The real images, including flipped ones if it mirrors; one batch at a time is in memory.
-        count: Neighbours of each.
-        description: What is compared.
 
     Raises:
         ValueError: The data set has too few images.
@@ -166,7 +154,6 @@ def find_real_neighbours(
 
 
 def batch_size(dataset: ImageDataset) -> int:
-    """Images per batch."""
     return max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
 
 

@@ -1,6 +1,8 @@
 """The way of `generate.py`: snapshot to network, seeds to styles, styles to images, images to files."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.images.tiles import save_grid
-from dnnlib.images.writer import ImageWriter
+from dnnlib.images.writer import write_image
 from dnnlib.parallel import available_cpus
 from torch_utils.images import to_uint8
 from torch_utils.ops import native
@@ -21,6 +23,7 @@ from training.networks.generator import Generator
 from training.precision import allow_tf32, resolve_precision
 
 MAX_THREADS = 8  # that write images
+IMAGES_AHEAD = 16  # of each thread: waiting to be written
 _RANDOM_W_BATCH = 4096
 
 
@@ -35,7 +38,6 @@ def load(network: str, ema: float | None = None) -> Generator:
 
 
 def device_of(generator: Generator) -> torch.device:
-    """The device of a generator's weights."""
     return next(generator.parameters()).device
 
 
@@ -71,14 +73,7 @@ def styles(generator: Generator, seeds: Sequence[int], request: Request) -> Tens
 
 @torch.no_grad()
 def random_w(generator: Generator, count: int, seed: int, choices: Tensor | None = None) -> Tensor:
-    """w of random latents, [count, w_dim]; they differ from those of `generate.py --seeds`.
-
-    Args:
-        generator: In eval mode.
-        count: Number of w.
-        seed: Of the latents.
-        choices: Labels to use in turn, [n, c_dim]; None = the classes.
-    """
+    """w of random latents, [count, w_dim]; they differ from those of `generate.py --seeds`."""
     rows = np.random.default_rng(seed).standard_normal((count, generator.z_dim), dtype=np.float32)
     z = torch.from_numpy(rows).to(device_of(generator)).split(_RANDOM_W_BATCH)
     c = labels(generator, range(count), choices).split(_RANDOM_W_BATCH)
@@ -144,20 +139,22 @@ def write_images(
 
     Args:
         batches: uint8 [batch, channels, height, width]; as many images as names.
-        names: File names without extension.
-        outdir: An existing folder.
-        extension: png, jpg or webp.
         columns: Of the grid; None = no grid.
     """
     images, remaining = [], iter(names)
     threads = min(available_cpus(), MAX_THREADS)
-    with tqdm(total=len(names), unit=" images", disable=None) as bar, ImageWriter(threads) as writer:
+    written: deque[Future[None]] = deque()
+    with tqdm(total=len(names), unit=" images", disable=None) as bar, ThreadPoolExecutor(threads) as pool:
         for batch in batches:
             for pixels in batch.permute(0, 2, 3, 1).numpy():
-                writer.add(outdir / f"{next(remaining)}.{extension}", pixels)
+                if len(written) >= threads * IMAGES_AHEAD:
+                    written.popleft().result()
+                written.append(pool.submit(write_image, outdir / f"{next(remaining)}.{extension}", pixels))
             if columns:
                 images.append(batch)
             bar.update(len(batch))
+        for image in written:
+            image.result()
     print(f"{len(names)} images are in {outdir}")
     if columns:
         path = outdir / f"grid.{extension}"

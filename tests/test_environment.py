@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_utils.doctor.gpu import OLDER_CUDA
-from torch_utils.doctor.packages import matching_torchvision
+from torch_utils.doctor.checks import OLDER_CUDA, matching_torchvision
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,12 +12,11 @@ from click.testing import CliRunner, Result
 from image_sets import noise, write_images
 
 import train
-from dnnlib.archive.image_format import KEY
 from dnnlib.archive.image_tree import ImageTree
+from dnnlib.archive.label_table import KEY
 from dnnlib.archive.zip_reader import ZipReader
 from dnnlib.images.codec import Layout, encode_png
-from training.data.dataset import ImageDataset
-from training.data.files import ImageFiles
+from training.data.dataset import ImageDataset, ImageFiles
 from training.data.stream import DataError, stream
 
 COUNT = 24

@@ -20,7 +20,6 @@ def keep_freed_memory() -> bool:
 
 
 def is_set_by_user() -> bool:
-    """Return whether the environment configures the allocator."""
     return any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
 
 

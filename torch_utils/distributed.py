@@ -61,7 +61,6 @@ def is_orphan() -> bool:
 
 
 def local_world_size() -> int:
-    """Return the number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -271,7 +270,6 @@ def world_size() -> int:
 
 
 def print0(*values: Any) -> None:
-    """Print on rank 0."""
     if rank() == 0:
         print(*values, flush=True)
 

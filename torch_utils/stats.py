@@ -41,7 +41,6 @@ class Stats:
             self.sum_up()
 
     def sum_up(self) -> None:
-        """Add the pending reports to the moments."""
         by_size: dict[tuple[int, torch.dtype], list[int]] = defaultdict(list)
         for index, (_, x) in enumerate(self.pending):
             by_size[x.numel(), x.dtype].append(index)
@@ -76,7 +75,6 @@ class Stats:
         return dict(zip(names, table.unbind(), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state_dict`; rank 0 holds the moments of all ranks."""
         self.pending.clear()
         self.moments = {name: moments.to(self.device) * (rank() == 0) for name, moments in state.items()}
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.dataclass_values import require
+from dnnlib.text import first_line
 from metrics.cache import default_folder
 from torch_utils.distributed import print0
 from training.config import PerformanceConfig
@@ -151,9 +152,3 @@ def why_unavailable(device: torch.device) -> str:
 
 def _probe(x: Tensor) -> Tensor:
     return (x * 2 + 1).sigmoid()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or of the error that the compiler wrapped."""
-    error = getattr(error, "inner_exception", error)
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

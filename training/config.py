@@ -1,17 +1,15 @@
 """Every number of a run, as frozen dataclasses of plain values; imports no torch."""
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from dnnlib.dataclass_values import build, require, require_range, to_plain
-from training.registry import entry, register
+from training.registry import MAX_LAYERS, AnyDiscriminator, AnyGenerator, AnyLoss, register
 from training.schedule import Scheduled, highest, lowest, ramps
 
 MAX_SIDE_PX = 1024
 MAX_KIMG = 1e9
 MAX_BATCH = 2**24
-MAX_LAYERS = 1000  # of a stage or network
 MAX_WORKERS = 1000
 MAX_ATTENTION_PX = 256  # above, a Linformer projection has 256 x tokens parameters per layer (67 M at 512 px)
 MIN_START_PX = 8  # the first stage is the smallest size reached by halving whose shorter side is not below this
@@ -78,86 +76,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A configuration whose class follows from its field `kind`; see training/registry.py."""
-
-    group: ClassVar[str]
-
-    kind: str = field(default="", kw_only=True)
-
-    @classmethod
-    def of_kind(cls, kind: str | None) -> type:
-        """The configuration class of a kind of this group; None = the default. Raises ConfigError."""
-        return entry(cls.group, kind).config
-
-    def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute: equal wherever weights are shared."""
-        return dataclasses.asdict(self)
-
-    def check(self, spec: DatasetSpec) -> None:
-        """Raise ConfigError where the settings do not suit the images."""
-
-
-@dataclass(frozen=True)
-class AnyGenerator(Kind):
-    """What every generator's configuration has."""
-
-    group = "generator"
-
-    z_dim: int = field(default=512, kw_only=True)            # latent width
-    w_dim: int = field(default=512, kw_only=True)            # style width
-    mapping_layers: int = field(default=2, kw_only=True)     # linear layers from z to w
-    mapping_lr_mult: float = field(default=0.01, kw_only=True)  # learning-rate multiplier of those layers
-    w_avg_beta: float = field(default=0.995, kw_only=True)   # decay of the running mean of w
-    noise: bool = field(default=True, kw_only=True)          # fresh noise in every layer while training
-
-    def __post_init__(self) -> None:
-        require_range("generator", self, "z_dim w_dim", 1)
-        require_range("generator", self, "mapping_layers", 1, MAX_LAYERS)
-        require_range("generator", self, "w_avg_beta", 0, 1)
-        require(self.mapping_lr_mult > 0, f"generator.mapping_lr_mult must be positive, got {self.mapping_lr_mult}")
-
-
-@dataclass(frozen=True)
-class AnyDiscriminator(Kind):
-    """What every discriminator's configuration has."""
-
-    group = "discriminator"
-
-    mbstd_group: int = field(default=1, kw_only=True)        # images compared with each other; divides a micro-batch
-    freeze_layers: int = field(default=0, kw_only=True)      # layers, from the image on, that are not trained (--freezed)
-
-    @property
-    def lr_scale(self) -> float:
-        """Factor on optimizer.d_lr."""
-        return 1.0
-
-
-@dataclass(frozen=True)
-class AnyLoss(Kind):
-    """What every loss's configuration has."""
-
-    group = "loss"
-
-    mixing_prob: float = field(default=0.0, kw_only=True)    # probability that a batch mixes the styles of two latents
-
-    @property
-    def lazy_intervals(self) -> tuple[int, int]:
-        """Batches between two separate regularisation steps of G and of D, which Adam is scaled for; 0 = no such steps."""
-        return 0, 0
-
-    def check_batch(self, micro_batch: int, group: int) -> None:
-        """Raise ConfigError where the loss cannot cut a micro-batch as it must; `group` images are compared by D."""
-
-    def training_flops(self, G: float, D: float) -> float:
-        """Floating-point operations per training image, from those of the forward passes.
-
-        A backward pass costs two forward passes, or one where no weights want a gradient.
-        """
-        return (3 * G + 2 * D) + (G + 6 * D)
-
-
-@dataclass(frozen=True)
 class GeneratorConfig(AnyGenerator):
     """Mapping network and synthesis transformer (paper, section 3)."""
 
@@ -185,7 +103,6 @@ class GeneratorConfig(AnyGenerator):
                     f"--depth or --minimum_head")
 
     def num_heads(self, width: int) -> int:
-        """Attention heads of a layer of this width."""
         return max(self.minimum_heads, width // self.head_width)
 
     def is_projected(self, num_tokens: int) -> bool:
@@ -193,7 +110,6 @@ class GeneratorConfig(AnyGenerator):
         return self.linformer and num_tokens >= self.linformer_from_px**2
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ["widths", "layers", "head_width", "minimum_heads", "linformer", "z_dim", "w_dim", "mapping_layers"]
         names += ["linformer_tokens", "linformer_from_px"] if self.linformer else []
         return {name: getattr(self, name) for name in names}
@@ -237,7 +153,6 @@ class DiscriminatorConfig(AnyDiscriminator):
         require(self.freeze_layers >= 0, f"--freezed must be 0 or more, got {self.freeze_layers}")
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ("architecture", "channel_base", "channel_max", "mapping_layers", "san")
         return {name: getattr(self, name) for name in names}
 
@@ -277,7 +192,6 @@ class LossConfig(AnyLoss):
                 f"{self.pl_batch_shrink}")
 
     def training_flops(self, G: float, D: float) -> float:
-        """Floating-point operations per training image, from those of the forward passes."""
         r1 = 6 * D / self.r1_interval if highest(self.r1_gamma) > 0 else 0.0
         path_length = 6 * G / (self.pl_interval * self.pl_batch_shrink) if self.pl_weight > 0 else 0.0
         return super().training_flops(G, D) + r1 + path_length

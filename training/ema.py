@@ -8,7 +8,6 @@ def ema_beta(batch: int, cur_nimg: int, half_life_nimg: float, rampup: float | N
     """Share of the old average that stays after a batch: 0.5 after `half_life_nimg` images.
 
     Args:
-        batch: Images of this batch.
         cur_nimg: Images seen before this batch.
         half_life_nimg: Half-life in images.
         rampup: Half-life is at most this share of `cur_nimg`; None = no ramp-up.
@@ -20,7 +19,6 @@ def ema_beta(batch: int, cur_nimg: int, half_life_nimg: float, rampup: float | N
 
 @torch.no_grad()
 def copy_parameters(source: nn.Module, target: nn.Module) -> None:
-    """Give a network the parameters of another."""
     torch._foreach_copy_(list(target.parameters()), list(source.parameters()))
 
 

@@ -24,13 +24,12 @@ from training.checkpoint.snapshot import check_fits
 from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
 from training.compilation import resolve_compile
 from training.config import DataConfig, RunConfig
-from training.data.files import ImageFiles
+from training.data.dataset import ImageFiles
 from training.data.stream import ImageDataset
 from training.evaluation.snapshots import check_metrics
 from training.options import check_options, configure
-from training.plan.batch_size import MemoryProbe, initial_batch_gpu, search_batch_gpu
-from training.plan.speed import speed
-from training.plan.summary import summary
+from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
+from training.plan.summary import speed, summary
 from training.precision import allow_tf32, describe_precision, resolve_precision
 from training.run.folder import new_run, newest_matching_run, write_options
 from training.run.lock import RunLock
@@ -52,7 +51,8 @@ class Job:
     stop_at_sec: float | None  # on the monotonic clock, which all processes of a machine share
     ops: str | None
     cudnn_benchmark: bool
-    memory_probe: MemoryProbe | None  # of --batch-gpu=auto on a GPU; None = the number is known
+    gpus: int  # processes
+    is_searching: bool  # the batch of a forward pass is yet to be found on a GPU (--batch-gpu=auto)
 
 
 def launch(options: dict[str, Any]) -> None:
@@ -68,21 +68,23 @@ def launch(options: dict[str, Any]) -> None:
     if options["resume"] not in (None, "latest"):
         require_no_run(user_path(options["resume"]), options["resume"])
         options = options | {"resume": str(local_file(options["resume"], default_folder()))}
-    is_auto, probe = options["batch_gpu"] == "auto", None
+    is_auto, is_searching = options["batch_gpu"] == "auto", False
     files = ImageFiles(path)
     config = configure(
         options | {"batch_gpu": None} if is_auto else options, path, view(files, DataConfig(path)).spec, gpus
     )
     dataset = view(files, config.data, config.schedule.seed)
     if is_auto:
-        config, probe = initial_batch_gpu(config, dataset, gpus, outdir if options["resume"] == "latest" else None)
+        config, is_searching = initial_batch_gpu(
+            config, dataset, gpus, outdir if options["resume"] == "latest" else None
+        )
     config.check(dataset.spec, gpus)
     check_metrics(config.schedule.metrics, dataset)
     if options["resume"] not in (None, "latest"):
         check_fits(Path(options["resume"]), config, dataset.spec)
     distributed.warn_of_shared_cpu(gpus)
     if options["dry_run"]:
-        dry_run(config, dataset, gpus, probe, options["ops"])
+        dry_run(config, dataset, gpus, is_searching, options["ops"])
         return
     job = Job(
         config=config,
@@ -92,7 +94,8 @@ def launch(options: dict[str, Any]) -> None:
         stop_at_sec=None if options["stop_after"] is None else started_sec + options["stop_after"],
         ops=options["ops"],
         cudnn_benchmark=not options["nobench"],
-        memory_probe=probe,
+        gpus=gpus,
+        is_searching=is_searching,
     )
     if gpus > 1 and torchrun is None:
         distributed.spawn(train_spawned, gpus, job, with_traceback=options["debug"])
@@ -123,12 +126,12 @@ def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
     return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
 
 
-def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryProbe | None, ops: str | None) -> None:
+def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, is_searching: bool, ops: str | None) -> None:
     """Print the settings and what they cost."""
     device = distributed.local_device()
     native.prepare(device, ops)
-    if probe:
-        config = search_batch_gpu(config, dataset, probe, device)
+    if is_searching:
+        config = search_batch_gpu(config, dataset, gpus, device)
     print(json.dumps(config.to_dict(), indent=2))
     if table := schedule_table(config):
         print(table)
@@ -138,7 +141,6 @@ def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, probe: MemoryPr
 
 
 def train_spawned(job: Job) -> None:
-    """Train in a process of its own, which opens the data set itself."""
     train(job, view(ImageFiles(job.config.data.path), job.config.data, job.config.schedule.seed))
 
 
@@ -149,9 +151,9 @@ def train(job: Job, dataset: ImageDataset) -> None:
         keep_freed_memory()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
-    if job.memory_probe and distributed.is_main():  # before the other processes would take part in its steps
+    if job.is_searching and distributed.is_main():  # before the other processes would take part in its steps
         native.prepare(device, job.ops)
-        job = replace(job, config=search_batch_gpu(job.config, dataset, job.memory_probe, device))
+        job = replace(job, config=search_batch_gpu(job.config, dataset, job.gpus, device))
     distributed.init(device)
     native.prepare(device, job.ops)
     with RunLock() as lock:

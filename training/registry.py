@@ -7,11 +7,14 @@ A new kind is one file with a frozen configuration class and the class that it c
 and one line in MODULES, so that the file is found by its kind.
 """
 
+import dataclasses
 import importlib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from dnnlib.dataclass_values import require
+from dnnlib.dataclass_values import require, require_range
+
+MAX_LAYERS = 1000  # of a stage or network
 
 # group -> kind -> module that registers it. The first kind of each group is the default; training.config, which has its
 # configuration, registers it with the name of its class, so that settings are read without the code of networks and losses.
@@ -39,7 +42,7 @@ def register(group: str, config: type, target: Any) -> None:
 
     Args:
         group: generator, discriminator or loss.
-        config: Its configuration; see the base classes in training/config.py for what it must offer.
+        config: Its configuration; see the base classes below for what it must offer.
         target: The class to build, or "module:name" of it, imported when first built. Networks are built from
             (config, DatasetSpec), losses from (TrainState).
     """
@@ -57,9 +60,88 @@ def entry(group: str, kind: str | None = None) -> Entry:
 
 
 def create(group: str, kind: str, *arguments: Any) -> Any:
-    """The network or loss of a kind."""
     target = entry(group, kind).target
     if isinstance(target, str):
         module, name = target.split(":")
         target = getattr(importlib.import_module(module), name)
     return target(*arguments)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A configuration whose class follows from its field `kind`."""
+
+    group: ClassVar[str]
+
+    kind: str = field(default="", kw_only=True)
+
+    @classmethod
+    def of_kind(cls, kind: str | None) -> type:
+        """The configuration class of a kind of this group; None = the default. Raises ConfigError."""
+        return entry(cls.group, kind).config
+
+    def weight_settings(self) -> dict[str, object]:
+        """The settings that decide what the weights compute: equal wherever weights are shared."""
+        return dataclasses.asdict(self)
+
+    def check(self, spec: Any) -> None:
+        """Raise ConfigError where the settings do not suit the images."""
+
+
+@dataclass(frozen=True)
+class AnyGenerator(Kind):
+    """What every generator's configuration has."""
+
+    group = "generator"
+
+    z_dim: int = field(default=512, kw_only=True)  # latent width
+    w_dim: int = field(default=512, kw_only=True)  # style width
+    mapping_layers: int = field(default=2, kw_only=True)  # linear layers from z to w
+    mapping_lr_mult: float = field(default=0.01, kw_only=True)  # learning-rate multiplier of those layers
+    w_avg_beta: float = field(default=0.995, kw_only=True)  # decay of the running mean of w
+    noise: bool = field(default=True, kw_only=True)  # fresh noise in every layer while training
+
+    def __post_init__(self) -> None:
+        require_range("generator", self, "z_dim w_dim", 1)
+        require_range("generator", self, "mapping_layers", 1, MAX_LAYERS)
+        require_range("generator", self, "w_avg_beta", 0, 1)
+        require(self.mapping_lr_mult > 0, f"generator.mapping_lr_mult must be positive, got {self.mapping_lr_mult}")
+
+
+@dataclass(frozen=True)
+class AnyDiscriminator(Kind):
+    """What every discriminator's configuration has."""
+
+    group = "discriminator"
+
+    mbstd_group: int = field(default=1, kw_only=True)  # images compared with each other; divides a micro-batch
+    freeze_layers: int = field(default=0, kw_only=True)  # layers, from the image on, that are not trained (--freezed)
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor on optimizer.d_lr."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class AnyLoss(Kind):
+    """What every loss's configuration has."""
+
+    group = "loss"
+
+    mixing_prob: float = field(default=0.0, kw_only=True)  # probability that a batch mixes the styles of two latents
+
+    @property
+    def lazy_intervals(self) -> tuple[int, int]:
+        """Batches between two separate regularisation steps of G and of D, which Adam is scaled for; 0 = no such steps."""
+        return 0, 0
+
+    def check_batch(self, micro_batch: int, group: int) -> None:
+        """Raise ConfigError where the loss cannot cut a micro-batch as it must; `group` images are compared by D."""
+
+    def training_flops(self, G: float, D: float) -> float:
+        """Floating-point operations per training image, from those of the forward passes.
+
+        A backward pass costs two forward passes, or one where no weights want a gradient.
+        """
+        return (3 * G + 2 * D) + (G + 6 * D)

@@ -28,7 +28,6 @@ class Ramp:
         return f"{self.start!r}->{self.end!r}"
 
     def at(self, cur_nimg: int, burn_in_nimg: float) -> float:
-        """The value after so many images."""
         done = min(cur_nimg / burn_in_nimg, 1.0) if burn_in_nimg > 0 else 1.0
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * done)) / 2
 
@@ -42,12 +41,10 @@ def value_at(value: Scheduled, cur_nimg: int, burn_in_nimg: float) -> float:
 
 
 def lowest(value: Scheduled) -> float:
-    """The smallest value that a setting takes."""
     return min(value.start, value.end) if isinstance(value, Ramp) else value
 
 
 def highest(value: Scheduled) -> float:
-    """The largest value that a setting takes."""
     return max(value.start, value.end) if isinstance(value, Ramp) else value
 
 

@@ -60,7 +60,6 @@ class FiniteCheck:
         self._is_bad |= ~is_finite
 
     def end_step(self) -> None:
-        """Count the step."""
         self._total_bad += self._is_bad
         self._consecutive_bad = (self._consecutive_bad + 1) * self._is_bad
         self._is_bad.zero_()
@@ -76,11 +75,9 @@ class FiniteCheck:
         return int(self._total_bad)
 
     def state_dict(self) -> dict[str, int]:
-        """Plain numbers for `load_state_dict`."""
         return {"streak": self.consecutive_bad, "total": self.total_bad}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from `state_dict`."""
         self._is_bad.zero_()
         self._consecutive_bad.fill_(state["streak"])
         self._total_bad.fill_(state["total"])
@@ -136,7 +133,6 @@ class TrainState:
 
     @property
     def batch_index(self) -> int:
-        """Batches done so far."""
         return self.cur_nimg // self.config.schedule.batch
 
     @property
@@ -197,7 +193,6 @@ class TrainState:
         return {**state, **numbers, "loss_buffers": dict(self.loss_buffers)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
         for name, component in self.components.items():
             if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
                 component.load_state_dict(state.get(name, state["G_ema"]) if name in self.averages else state[name])

@@ -9,7 +9,7 @@ from benchmarks.gpu_report.child import ROOT
 from dnnlib.dataclass_values import require
 from dnnlib.parallel import available_cpus
 from torch_utils.doctor import torch_facts
-from torch_utils.doctor.gpu import ask_driver
+from torch_utils.doctor.checks import ask_driver
 from torch_utils.doctor.torch_facts import TorchFacts
 
 

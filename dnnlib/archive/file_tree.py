@@ -132,15 +132,12 @@ class FileTree:
         return False
 
     def exists(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
         return name in self._zip.members() if self._zip else self._path_of(name).is_file()
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file for reading."""
         return self._zip.open(name) if self._zip else _open_file(self._path_of(name))
 
     def sizes(self, names: Sequence[str]) -> list[int]:
-        """Return how many bytes each file has; a zip has that in its table."""
         if self._zip:
             members = self._zip.members()
             return [members[name].file_size for name in names]
@@ -156,7 +153,6 @@ class FileTree:
             return file.read(size)
 
     def crcs(self, names: Sequence[str]) -> list[int]:
-        """Return the CRC-32 of each file's content; a zip has that in its table."""
         if self._zip:
             members = self._zip.members()
             return [members[name].CRC for name in names]
@@ -218,17 +214,12 @@ def _opened(kind: type[FileTree], path: Path, identity: Identity) -> FileTree:
 def _require_zip(path: Path) -> None:
     if path.is_file() and zipfile.is_zipfile(path):
         return
-    if path.is_file() and _starts_like_a_zip(path):
+    if path.is_file() and path.open("rb").read(4) == b"PK\3\4":
         raise ValueError(f"{path} is a damaged zip file (its end is missing); copy or download it again")
     kind = foreign_kind(path) if path.is_file() else None
     if kind:
         raise ValueError(f"{path} is {kind}. A data set is a folder or a zip file")
     raise ValueError(f"{path} is neither a folder nor a readable zip file; give one of the two")
-
-
-def _starts_like_a_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\3\4"
 
 
 def _open_file(path: Path) -> IO[bytes]:

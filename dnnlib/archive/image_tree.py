@@ -8,7 +8,7 @@ import numpy as np
 
 from dnnlib.archive.file_tree import FileTree, natural_key
 from dnnlib.images import codec as image
-from dnnlib.images.codec import Color, FileKind, Layout
+from dnnlib.images.codec import Color, Layout
 from dnnlib.names import printable
 
 LABEL_FILE = "dataset.json"
@@ -70,21 +70,10 @@ class ImageTree(FileTree):
         return [name for name in self.names() if name.lower().endswith(image.SUFFIXES)]
 
     def layout(self, name: str, background: Color | None = None) -> Layout:
-        """Return the layout that the header of a file declares."""
         with self.named_errors(name), self.open(name) as file:
             layout = image.read_layout(file, background, self._may_be_grey)
         self._may_be_grey = self._may_be_grey and layout.channels == 1
         return layout
-
-    def kind(self, name: str) -> FileKind:
-        """Return the format and colour mode of a file."""
-        with self.named_errors(name), self.open(name) as file:
-            return image.read_kind(file)
-
-    def decode(self, name: str, channels: int, background: Color | None = None) -> np.ndarray:
-        """Return an image in its own size, uint8 [height, width, channels]; grey becomes RGB if need be."""
-        with self.named_errors(name):
-            return image.decode(self.read(name), channels, background)
 
     def pixels(self, name: str, layout: Layout, num_bytes: int, is_exact: bool = False) -> np.ndarray:
         """Return an image, uint8 [height, width, channels], of this layout and file size.

@@ -1,4 +1,4 @@
-"""The labels of a data set, from its dataset.json or from its folders."""
+"""dataset.json: the labels of a data set, also from its folders, and the layout of all images, which saves reading headers."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dnnlib.archive.file_tree import natural_key
 from dnnlib.archive.image_tree import LABEL_FILE as FILE_NAME
 from dnnlib.archive.image_tree import ImageTree
-from dnnlib.images.codec import SUFFIXES
+from dnnlib.images.codec import SUFFIXES, Layout
 from dnnlib.names import normal_name, normal_text, printable
 from dnnlib.text import format_int_list
 
@@ -35,19 +35,11 @@ class LabelTable:
         by_name = self._by_name_of(names)
         missing = [name for name in names if name not in by_name]
         unknown = sorted(by_name.keys() - set(names), key=natural_key)
-        if missing and unknown:
-            raise ValueError(
-                f"{self.origin} has no label for {some_of(missing)}, but labels for {some_of(unknown)}, which are no images "
-                f"here; use the same names"
-            )
-        if missing:
-            raise ValueError(
-                f'{self.origin} has no label for {some_of(missing)}; label every image or none ("labels": null)'
-            )
-        if unknown:
-            raise ValueError(
-                f"{self.origin} has labels for files that are not among the images: {some_of(unknown)}; remove these labels"
-            )
+        problems = [f"no label for {some_of(missing)}"] if missing else []
+        problems += [f"labels for {some_of(unknown)}, which are no images here"] if unknown else []
+        if problems:
+            remedy = 'label all images and nothing else, or none ("labels": null)'
+            raise ValueError(f"{self.origin} has {' and '.join(problems)}; {remedy}")
         return [by_name[name] for name in names]
 
     def _by_name_of(self, names: Sequence[str]) -> dict[str, Label]:
@@ -184,15 +176,15 @@ def _by_name(pairs: object, origin: str) -> dict[str, Label]:
 def _parse(label: object, name: str, origin: str) -> Label:
     if isinstance(label, int) and not isinstance(label, bool):
         return label
-    if isinstance(label, list) and label and all(_is_finite_number(value) for value in label):
+    if (
+        isinstance(label, list)
+        and label
+        and all(type(value) in (int, float) and abs(value) < _MAX_FLOAT32 for value in label)
+    ):
         return tuple(float(value) for value in label)
     raise ValueError(
-        f"{origin}: the label of {printable(name)} is {_shown(label)}; write a class index or a list of numbers"
+        f"{origin}: the label of {printable(name)} is {printable(repr(label)[:80])}; write a class index or a list of numbers"
     )
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_FLOAT32
 
 
 def _kind(label: Label) -> str:
@@ -203,11 +195,55 @@ def _last(class_names: Sequence[str]) -> str:
     return f'{len(class_names) - 1}, the classes in "class_names"' if class_names else f"{_MAX_CLASSES - 1:,}"
 
 
-def _shown(value: object) -> str:
-    return printable(repr(value)[:80])
-
-
 def some_of(names: Sequence[str]) -> str:
     """Return the first three names and the number of the others."""
     rest = len(names) - 3
     return ", ".join(map(printable, names[:3])) + (f" and {rest} more" if rest > 0 else "")
+
+
+KEY = "image_format"  # in dataset.json; StyleGAN2-ADA's readers look at "labels" alone
+BITS = 8  # per channel
+
+_MAX_SIDE_PX = 2**16
+
+
+def format_note(layout: Layout, count: int) -> dict[str, int]:
+    """Return the value of KEY for so many images of one layout."""
+    return {"width": layout.width, "height": layout.height, "channels": layout.channels, "bits": BITS, "count": count}
+
+
+def declared_layout(tree: ImageTree, count: int) -> Layout | None:
+    """Return the layout that dataset.json declares for all `count` images of a folder or zip.
+
+    None if it declares none, or for another number of images: then files were added or removed since it was written, and
+    the headers have to be read. Invalid JSON is left to `read_label_table`.
+
+    Raises:
+        ValueError: A note that `format_note` does not make.
+    """
+    if tree.label_file is None:
+        return None
+    with tree.named_errors(tree.label_file):
+        text = tree.read(tree.label_file, MAX_BYTES)
+    if KEY.encode() not in text:
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or KEY not in content:
+        return None
+    layout, noted_count = _parse_layout(content[KEY], tree.origin(tree.label_file))
+    return layout if noted_count == count else None
+
+
+def _parse_layout(note: object, origin: str) -> tuple[Layout, int]:
+    limits = {"width": _MAX_SIDE_PX, "height": _MAX_SIDE_PX, "channels": 3, "bits": BITS, "count": 2**31}
+    values = note if isinstance(note, dict) else {}
+    is_sound = all(type(values.get(name)) is int and 1 <= values[name] <= limit for name, limit in limits.items())
+    if not (is_sound and values["channels"] in (1, 3) and values["bits"] == BITS):
+        raise ValueError(
+            f'{origin}: "{KEY}" is {str(note)[:120]}; it must be like {json.dumps(format_note(Layout(32, 32, 3), 9))}: '
+            f"remove it, and the headers of all images are read instead"
+        )
+    return Layout(values["width"], values["height"], values["channels"]), values["count"]

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dnnlib.archive import label_table
-from dnnlib.archive.image_format import KEY, format_note
-from dnnlib.archive.label_table import Label
+from dnnlib.archive.label_table import KEY, Label, format_note
 from dnnlib.files import atomic_folder, atomic_write
 from dnnlib.images.codec import SUFFIXES, Layout
 
@@ -18,8 +17,6 @@ _OTHER_SUFFIXES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar", *SUFFIXE
 
 
 class DatasetWriter:
-    """Adds images to a data set."""
-
     def __init__(self, put: Callable[[str, bytes], None]) -> None:
         self.count = 0
         self._put = put
@@ -27,7 +24,6 @@ class DatasetWriter:
         self._names: list[str] = []
 
     def add(self, png: bytes, label: Label | None) -> None:
-        """Store the next image, under the next name."""
         name = f"{self.count // _FOLDER_SIZE:05d}/img{self.count:08d}.png"
         self._put(name, png)
         self.count += 1
@@ -76,8 +72,6 @@ def write_dataset(
 
     Args:
         dest: A zip file if it ends in .zip (stored, not compressed: PNG already is), else a folder.
-        class_names: By class index; empty = none.
-        force: Replace an existing data set.
         layout: Of all images; None = unknown, headers are read when the data set is opened.
     """
     dest = Path(dest)

@@ -32,7 +32,6 @@ class ZipReader:
     """The members of a zip file; may be used after a fork: each process opens the file for itself, once.
 
     Args:
-        path: The file.
         digest: Of its table, if another process has opened it before; "" = any file will do.
     """
 
@@ -120,13 +119,11 @@ class _NameError(ValueError):
 
 
 def check_size(num_bytes: int, max_bytes: int) -> None:
-    """Raise ValueError if a file is too large."""
     if num_bytes > max_bytes:
         raise ValueError(f"has {format_bytes(num_bytes)}, more than the limit of {format_bytes(max_bytes)}")
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the message of an error of reading, in a few words."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 

@@ -132,8 +132,6 @@ def common_layout(
     """Return the layout for all images: the size they share; grey if all are grey, else RGB.
 
     Args:
-        origins: What to call each image in a message.
-        layouts: As they are.
         resized: What they become before they are compared.
 
     Raises:
@@ -165,7 +163,6 @@ def decode(
     frames the first is taken.
 
     Args:
-        data: Content of the file.
         channels: 1 or 3; None = as many as the file has. Grey becomes RGB if 3 are asked for.
         background: Colour behind a transparent image; None = refuse it.
         layout: Required layout; another size is refused before pixels are read. None = any.

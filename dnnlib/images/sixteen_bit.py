@@ -22,7 +22,11 @@ def mode_16_bits(image: Image.Image) -> str | None:
     raw_mode = _raw_mode(image)
     kind, _, order = raw_mode.partition(";16")
     known = raw_mode in (*_GREY, "LA;16B") or (kind in _COLOUR and order in _OTHER_ORDER)
-    if image.format == "TIFF" and max(_tag(image, _BITS_TAG, (1,))) > 8 and (not known or _planes_are_apart(image)):
+    if (
+        image.format == "TIFF"
+        and max(_tag(image, _BITS_TAG, (1,))) > 8
+        and (not known or _tag(image, _PLANAR_TAG) == 2)
+    ):
         raise ValueError("has more than 8 bits per channel in an unusual way; convert it to 8 bits per channel first")
     if image.mode.startswith("I"):
         return "L" if known or image.format == "PPM" else None  # whose values Pillow stretches to 0..65535
@@ -81,10 +85,6 @@ def _raw_mode(image: Image.Image) -> str:
     if isinstance(arguments, tuple) and arguments:
         arguments = arguments[0]
     return arguments if isinstance(arguments, str) else ""
-
-
-def _planes_are_apart(image: Image.Image) -> bool:
-    return _tag(image, _PLANAR_TAG) == 2
 
 
 def _tag(image: Image.Image, number: int, default: object = None) -> Any:

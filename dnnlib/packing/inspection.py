@@ -1,19 +1,19 @@
-"""Statistics of a source of images: every image is decoded once, in several processes."""
+"""Statistics of a source of images, and the report with the command that makes it fit for train.py."""
 
 import hashlib
 import itertools
 import random
-from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from dnnlib.archive.label_table import Label
 from dnnlib.archive.zip_reader import ChangedError
+from dnnlib.images.captions import MIN_CELL_PX, sheet
 from dnnlib.images.codec import FileKind
-from dnnlib.images.grid import Column
 from dnnlib.packing.packer import Progress
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.source_images import ImageSource, SourceImage
@@ -22,6 +22,7 @@ MAX_CLASS_COLUMNS = 20  # of the samples: one per class
 NUM_COLUMNS, NUM_ROWS = 12, 8  # of the samples without classes
 WHITE = (255, 255, 255)
 
+_MAX_HEADING = 16  # characters of a class name
 _CHUNK = 64  # images sent to a process at once
 _MAX_MESSAGES = 10
 _MAX_GROUPS, _MAX_NAMES = 3, 3  # of identical images that are named
@@ -29,18 +30,14 @@ _MAX_GROUPS, _MAX_NAMES = 3, 3  # of identical images that are named
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about an image."""
-
     kind: FileKind
     size: tuple[int, int]  # width, height
-    digest: int  # 64 bits, of the pixels
+    digest: bytes  # of the pixels
     label: Label | None
 
 
 @dataclass
 class Inspection:
-    """Statistics of all images."""
-
     count: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
@@ -58,7 +55,6 @@ class Inspection:
         return sum(count for mode, count in self.modes.items() if mode.endswith("alpha"))
 
     def add(self, facts: Facts | ValueError) -> None:
-        """Count an image, or an error."""
         self.count += 1
         if isinstance(facts, ValueError):
             self.num_unusable += 1
@@ -82,22 +78,22 @@ def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Ins
     """
     found = Inspection()
     samples = _Samples()
-    digests, indexes = array("Q"), array("Q")
+    seen: dict[bytes, str] = {}  # digest of the pixels -> name of the first image that has them
+    repeated: dict[bytes, list[str]] = {}  # the same of images that others are equal to, with some of those
     images, same_images = itertools.tee(source.images())  # an archive is unpacked once
     results = ordered_map(examine, images, min(workers, source.count), _CHUNK)
-    for index, (source_image, facts) in enumerate(
-        zip(same_images, progress(results, source.count, "Inspecting"), strict=True)
-    ):
+    for source_image, facts in zip(same_images, progress(results, source.count, "Inspecting"), strict=True):
         found.add(facts)
         if isinstance(facts, Facts):
-            digests.append(facts.digest)
-            indexes.append(index)
+            if facts.digest in seen:
+                found.num_repeated += 1
+                repeated.setdefault(facts.digest, [seen[facts.digest]]).append(source_image.origin)
+            seen.setdefault(facts.digest, source_image.origin)
             samples.offer(source_image, facts.label)
     if found.num_unusable:
         source.check()
-    groups = _alike(np.array(digests, np.uint64), np.array(indexes, np.int64))
-    found.num_repeated = sum(len(group) - 1 for group in groups)
-    found.repeated = _names(source, [group[:_MAX_NAMES] for group in groups[:_MAX_GROUPS]])
+    groups = [repeated[digest] for digest in seen if digest in repeated]  # ordered by their first image
+    found.repeated = [names[:_MAX_NAMES] for names in groups[:_MAX_GROUPS]]
     found.samples = samples.columns()
     return found
 
@@ -115,25 +111,26 @@ def examine(source_image: SourceImage) -> Facts | ValueError:
         return ValueError(str(error))  # without the traceback, which cannot be sent
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(pixels).data)
-    return Facts(kind, (pixels.shape[1], pixels.shape[0]), int.from_bytes(digest.digest()), label)
+    return Facts(kind, (pixels.shape[1], pixels.shape[0]), digest.digest(), label)
 
 
-def sample_columns(found: Inspection, class_names: Sequence[str]) -> list[Column]:
-    """Return the samples decoded, with the names of their classes above them."""
-    return [
-        Column(_heading(found, class_names, key), [_pixels(source_image) for source_image in chosen])
-        for key, chosen in found.samples.items()
-    ]
+def sample_sheet(found: Inspection, class_names: Sequence[str]) -> np.ndarray:
+    """Return the samples as one image, uint8 [height, width, 3], with the names of their classes above them."""
+    columns = []
+    for key, chosen in found.samples.items():
+        heading = (class_names[key] if class_names else str(key)) if found.labels else ""
+        captions = itertools.chain([heading[:_MAX_HEADING]], itertools.repeat(""))
+        columns.append(
+            [(_fitted(source_image), caption) for source_image, caption in zip(chosen, captions, strict=False)]
+        )
+    return sheet(list(itertools.zip_longest(*columns)))
 
 
-def _heading(found: Inspection, class_names: Sequence[str], key: int) -> str:
-    if not found.labels:
-        return ""
-    return class_names[key] if class_names else str(key)
-
-
-def _pixels(source_image: SourceImage) -> np.ndarray:
-    return source_image.pixels(source_image.layout(WHITE).channels, WHITE)
+def _fitted(source_image: SourceImage) -> np.ndarray:
+    pixels = source_image.pixels(source_image.layout(WHITE).channels, WHITE)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    method = Image.Resampling.LANCZOS if max(image.size) > MIN_CELL_PX else Image.Resampling.NEAREST
+    return np.asarray(ImageOps.pad(image, (MIN_CELL_PX, MIN_CELL_PX), method, color=WHITE))
 
 
 class _Samples:
@@ -164,17 +161,108 @@ class _Samples:
         return {column: every[column::NUM_COLUMNS] for column in range(min(NUM_COLUMNS, len(every)))}
 
 
-def _alike(digests: np.ndarray, indexes: np.ndarray) -> list[np.ndarray]:
-    """Return groups of two or more indexes with the same digest, ordered by their smallest index."""
-    order = np.argsort(digests, kind="stable")
-    starts = np.flatnonzero(np.diff(digests[order])) + 1
-    groups = [group for group in np.split(indexes[order], starts) if len(group) > 1]
-    return sorted(groups, key=lambda group: int(group[0]))
+Refusal = Callable[[int, int], str | None]  # of width and height: why train.py cannot train on them; None if it can
+
+_MAX_LINES = 8  # of a histogram
+_MAX_CLASSES = MAX_CLASS_COLUMNS
+_INDENT = 12
+_SIDES_PX = (256, 128, 96, 64, 48, 32)  # to propose
+_SHARE = 0.9  # of the images must not be enlarged
 
 
-def _names(images: ImageSource, groups: list[np.ndarray]) -> list[list[str]]:
-    """Return the names of the images at these indexes."""
-    wanted = {int(index) for group in groups for index in group}
-    first_ones = itertools.islice(images.images(), max(wanted, default=-1) + 1)
-    origins = {index: item.origin for index, item in enumerate(first_ones) if index in wanted}
-    return [[origins[int(index)] for index in group] for group in groups]
+def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
+    """Return the lines to print."""
+    lines = [f"{found.count:,} images{f'; left out: {images.left_out}' if images.left_out else ''}"]
+    lines += _section("format", _histogram(found.formats))
+    lines += _section("size", _histogram(Counter({f"{w}x{h}": count for (w, h), count in found.sizes.items()})))
+    lines += _section("colour", _histogram(found.modes))
+    lines += _section("labels", _labels(found, images))
+    lines += _section("unusable", _unusable(found))
+    lines += _section("duplicates", _duplicates(found))
+    return lines + _section("train.py", _verdict(found, images, chosen, refusal))
+
+
+def _verdict(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
+    """Return whether train.py can train on the source; if not, why not and the command that makes it fit."""
+    if not found.sizes:
+        return ["cannot train on it: no image can be read"]
+    obstacles = _obstacles(found, images, refusal)
+    if not obstacles:
+        return ["can train on it as it is"]
+    options = " ".join([*chosen, "--dest=NEW.zip", *(remedy for _, remedy in obstacles if remedy)])
+    reasons = [f"- {reason}" for reason, _ in obstacles]
+    return ["cannot train on it as it is:", *reasons, "pack it first:", f"  python dataset_tool.py {options}"]
+
+
+def _obstacles(found: Inspection, images: ImageSource, refusal: Refusal) -> list[tuple[str, str]]:
+    """Return why train.py cannot train on the source, each with the options of dataset_tool.py that help."""
+    obstacles = [(images.packing_reason, "")] if images.packing_reason else []
+    if found.num_unusable:
+        obstacles.append((f"unusable images: {found.num_unusable:,}", "--on-error=skip"))
+    if found.num_transparent:
+        obstacles.append((f"transparent images: {found.num_transparent:,}", "--background=white"))
+    side = _side(found.sizes)
+    resized = f"--transform=center-crop --width={side} --height={side}"
+    if len(found.sizes) > 1:
+        obstacles.append((f"images of {len(found.sizes):,} sizes", resized))
+    else:
+        refused = refusal(*next(iter(found.sizes)))
+        obstacles += [(refused, resized)] if refused else []
+    return obstacles
+
+
+def _side(sizes: Counter[tuple[int, int]]) -> int:
+    """Return the largest usual side for which few images would have to be enlarged."""
+    enough = [
+        side
+        for side in _SIDES_PX
+        if sum(count for size, count in sizes.items() if min(size) >= side) >= _SHARE * sizes.total()
+    ]
+    return enough[0] if enough else _SIDES_PX[-1]
+
+
+def _labels(found: Inspection, images: ImageSource) -> list[str]:
+    if found.label_length:
+        return [f"vectors of length {found.label_length}"]
+    if not images.labelled:
+        return ["none"]
+    names = images.class_names
+    classes = range(max(len(names), max(found.labels, default=-1) + 1))
+    width = max((len(name) for name in names), default=0)
+    rows = [
+        f"{index:>6} {names[index] if names else '':<{width}} {found.labels[index]:>9,}"
+        for index in classes[:_MAX_CLASSES]
+    ]
+    rest = [found.labels[index] for index in classes[_MAX_CLASSES:]]
+    if rest:
+        rows.append(f"... and {len(rest):,} more, of {min(rest):,} to {max(rest):,} images")
+    return [f"{len(classes):,} classes", *rows]
+
+
+def _unusable(found: Inspection) -> list[str]:
+    if not found.num_unusable:
+        return ["none"]
+    rest = found.num_unusable - len(found.messages)
+    return [f"{found.num_unusable:,}", *found.messages, *[f"... and {rest:,} more"] * bool(rest)]
+
+
+def _duplicates(found: Inspection) -> list[str]:
+    if not found.num_repeated:
+        return ["none"]
+    noun = "image has" if found.num_repeated == 1 else "images have"
+    return [
+        f"{found.num_repeated:,} {noun} the same pixels as another",
+        *(" = ".join(names) for names in found.repeated),
+    ]
+
+
+def _histogram(counts: Counter[str]) -> list[str]:
+    shown = counts.most_common(_MAX_LINES)
+    width = max((len(value) for value, _ in shown), default=0)
+    rest = len(counts) - len(shown)
+    return [f"{value:<{width}} {count:>9,}" for value, count in shown] + [f"... and {rest:,} more"] * bool(rest)
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    """Return lines with a title before the first one."""
+    return [f"{title if number == 0 else '':<{_INDENT}}{line}" for number, line in enumerate(lines)]

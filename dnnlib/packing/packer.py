@@ -11,7 +11,7 @@ from dnnlib.images import codec as image
 from dnnlib.images.codec import Color, Layout
 from dnnlib.packing.transform import ImageTransform
 from dnnlib.parallel import ordered_map
-from dnnlib.sources.source_images import ImageSource, SourceImage
+from dnnlib.sources.source_images import ImageSource, SourceImage, named
 
 Result = TypeVar("Result")
 Encoded = tuple[bytes, Label | None]  # a PNG file and its label
@@ -69,7 +69,8 @@ class Packer:
         transform = self._recipe.transform
         known = self._source.layout
         if known:
-            self._check_known(known)
+            with named(next(iter(self._images())).origin):
+                transform.check(known)
             output = transform.output(known)
             self._chunk = min(_chunk_size(known), _chunk_size(output))
             self.num_enlarged = self._count if transform.enlarges(known) else 0
@@ -100,19 +101,11 @@ class Packer:
             self._source.check()
         self._require_some(count)
 
-    def _check_known(self, layout: Layout) -> None:
-        """Raise ValueError if the recipe does not fit images of this layout."""
-        try:
-            self._recipe.transform.check(layout)
-        except ValueError as error:
-            raise ValueError(f"{next(iter(self._images())).origin} {error}") from error
-
     def _require_some(self, count: int) -> None:
         if count == 0:
             raise ValueError(f"none of the {self._source.count:,} images is usable; {self.skipped[0]}")
 
     def _layouts(self) -> list[Layout]:
-        """Return the layouts of the usable images, and keep these."""
         kept, layouts = [], []
         job = functools.partial(_layout, self._recipe)
         for source_image, result in zip(self._images(), self._map(job, "Checking", _CHUNK), strict=True):
@@ -135,20 +128,16 @@ class Packer:
 def encode(recipe: Recipe, layout: Layout, source_image: SourceImage) -> Encoded:
     """Return an image as a PNG file of this layout, and its label; ValueError if it is unusable."""
     original = source_image.pixels(layout.channels, recipe.background)
-    try:
+    with named(source_image.origin):
         pixels = recipe.transform.apply(original)
         image.check_layout(pixels, layout)
-    except ValueError as error:
-        raise ValueError(f"{source_image.origin} {error}") from error
     return image.encode_png(pixels), source_image.label
 
 
 def _layout(recipe: Recipe, source_image: SourceImage) -> Layout:
     layout = source_image.layout(recipe.background)
-    try:
+    with named(source_image.origin):
         recipe.transform.check(layout)
-    except ValueError as error:
-        raise ValueError(f"{source_image.origin} {error}") from error
     return layout
 
 

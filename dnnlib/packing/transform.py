@@ -57,12 +57,10 @@ class ImageTransform:
             )
 
     def output(self, layout: Layout) -> Layout:
-        """Return the layout after the transform."""
         width, height = self._resized(layout)
         return Layout(width, width if self.kind == "center-crop-wide" else height, layout.channels)
 
     def enlarges(self, layout: Layout) -> bool:
-        """Return whether resizing enlarges an image of this layout."""
         if self.kind == "pad":
             return False
         _, _, crop_width, crop_height = self._crop(layout.width, layout.height)
@@ -82,7 +80,6 @@ class ImageTransform:
         return _padded(resized, width=size[0], height=size[0]) if self.kind == "center-crop-wide" else resized
 
     def _resized(self, layout: Layout) -> tuple[int, int]:
-        """Return width and height after resizing."""
         _, _, width, height = self._crop(layout.width, layout.height)
         return self.width or width, self.height or height
 
@@ -108,7 +105,6 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resamplin
 
 
 def _padded(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return an image centered on black of this size."""
     canvas = np.zeros((height, width, pixels.shape[2]), np.uint8)
     top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
     canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels

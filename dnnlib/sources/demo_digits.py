@@ -22,23 +22,15 @@ _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
 def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the first `count` (image, label) pairs of a split; the label of image i is i % 10.
 
-    Args:
-        split: "train" (6,000 images) or "score" (1,000).
-        count: None = the whole split.
-
     Returns:
         Images as uint8 [height, width, channels], labels 0..9.
     """
-    size = split_size(split)
-    split_id, _ = SPLITS[split]
-    count = size if count is None else count
-    if not 0 <= count <= size:
-        raise ValueError(f"count={count} is outside 0..{size}, the size of the demo split {split!r}")
-    return (_draw_indexed(split_id, index) for index in range(count))
+    for index in range(split_size(split) if count is None else count):
+        rng = np.random.default_rng(np.random.SeedSequence((SPLITS[split][0], index)))
+        yield draw_digit(index % 10, rng), index % 10
 
 
 def split_size(split: str) -> int:
-    """Return the number of images in a split."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is unknown; the demo set has {', '.join(SPLITS)}")
     return SPLITS[split][1]
@@ -49,8 +41,6 @@ def draw_digit(label: int, rng: np.random.Generator) -> np.ndarray:
 
     Stroke, outline, slant, stretch, size, position, rotation and all colours come from `rng`.
     """
-    if not 0 <= label <= 9:
-        raise ValueError(f"label={label} is not a digit 0..9")
     stroke_px = int(rng.integers(1, 7))
     outline_px = int(rng.integers(4, 7)) if rng.random() < 0.35 else 0
     glyph = _glyph(label, stroke_px + outline_px)
@@ -61,11 +51,6 @@ def draw_digit(label: int, rng: np.random.Generator) -> np.ndarray:
         image = blend(image, outline, _coverage(glyph, placement))
     image = blend(image, fill, _coverage(_inner_glyph(label, stroke_px, outline_px), placement))
     return np.rint(image * 255).astype(np.uint8)
-
-
-def _draw_indexed(split_id: int, index: int) -> tuple[np.ndarray, int]:
-    label = index % 10
-    return draw_digit(label, np.random.default_rng(np.random.SeedSequence((split_id, index)))), label
 
 
 @functools.cache

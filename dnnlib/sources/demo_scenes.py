@@ -20,12 +20,6 @@ _ATTEMPTS = 100  # to place a digit without overlap
 def scenes(split: str, width: int, height: int, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the first `count` (image, label) pairs of a split; image i shows i % 5 + 1 digits and has label i % 5.
 
-    Args:
-        split: "train" (6,000 images) or "score" (1,000).
-        width: Of the images, px.
-        height: Of the images, px.
-        count: None = the whole split.
-
     Returns:
         Images as uint8 [height, width, 3], labels 0..4.
     """

@@ -21,7 +21,6 @@ def find_images(path: Path, split: str | None = None) -> Path | None:
     """Return the file of images that is or lies at a path; None if it is of another format.
 
     Args:
-        path: The file, or the folder with it.
         split: In a folder: one of SPLITS; None = "train".
     """
     if path.is_file():

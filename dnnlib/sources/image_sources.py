@@ -24,8 +24,6 @@ DEMO = "demo"
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Options of a command line about the source."""
-
     max_images: int | None = None  # spread evenly over a folder or zip, else the first ones; None = all
     folder_labels: bool = False  # each sub-folder of a folder or zip is a class
     split: str | None = None  # part of a set that has several; None = the usual one for training
@@ -70,7 +68,8 @@ def _opener_of_set(source: str, path: Path, options: SourceOptions) -> Callable[
         if published:
             return lambda: open_torchvision(published, download=False, max_images=limit)
         if (path / DATA_FILE).is_file():
-            return lambda: _lsun(path, options)
+            _refuse_split(options, "an LMDB")
+            return lambda: open_lmdb(path, limit)
     images = idx_files.find_images(path, split)
     return functools.partial(idx_files.open_idx, images, limit) if images else None
 
@@ -101,11 +100,6 @@ def _demo(split: str, max_images: int | None, scene_size: tuple[int, int] | None
 
     names = demo_scenes.NAMES if scene_size else tuple(str(digit) for digit in range(10))
     return ImageSource(count, images, True, names, Layout(width, height, 3))
-
-
-def _lsun(folder: Path, options: SourceOptions) -> ImageSource:
-    _refuse_split(options, "an LMDB")
-    return open_lmdb(folder, options.max_images)
 
 
 def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> ImageSource:

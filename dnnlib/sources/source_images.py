@@ -1,7 +1,8 @@
 """A source of images, each cheap to hold and to send to another process."""
 
+import contextlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -15,9 +16,16 @@ from dnnlib.images.codec import Color, FileKind, Layout
 Result = TypeVar("Result")
 
 
-class SourceImage(Protocol):
-    """An image of a source."""
+@contextlib.contextmanager
+def named(origin: str) -> Iterator[None]:
+    """Put the name of an image before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{origin} {error}") from error
 
+
+class SourceImage(Protocol):
     @property
     def label(self) -> Label | None: ...
 
@@ -33,28 +41,6 @@ class SourceImage(Protocol):
 
     def pixels(self, channels: int, background: Color | None) -> np.ndarray:
         """Return uint8 [height, width, channels], in its own size."""
-
-
-@dataclass(frozen=True)
-class FileImage:
-    """An image file in a folder or zip, read when asked for."""
-
-    tree: ImageTree
-    name: str
-    label: Label | None = None
-
-    @property
-    def origin(self) -> str:
-        return self.tree.origin(self.name)
-
-    def kind(self) -> FileKind:
-        return self.tree.kind(self.name)
-
-    def layout(self, background: Color | None) -> Layout:
-        return self.tree.layout(self.name, background)
-
-    def pixels(self, channels: int, background: Color | None) -> np.ndarray:
-        return self.tree.decode(self.name, channels, background)
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,7 @@ class ArrayImage:
 
 
 class EncodedImage:
-    """Base of images whose content is an image file that is not on the disk."""
+    """Base of images whose content is an image file."""
 
     @property
     def origin(self) -> str:
@@ -99,16 +85,32 @@ class EncodedImage:
 
     def _named(self, read: Callable[[bytes], Result]) -> Result:
         data = self.content()
-        try:
+        with named(self.origin):
             return read(data)
-        except ValueError as error:
-            raise ValueError(f"{self.origin} {error}") from error
+
+
+@dataclass(frozen=True)
+class FileImage(EncodedImage):
+    """An image file in a folder or zip, read when asked for."""
+
+    tree: ImageTree
+    name: str
+    label: Label | None = None
+
+    @property
+    def origin(self) -> str:
+        return self.tree.origin(self.name)
+
+    def content(self) -> bytes:
+        with self.tree.named_errors(self.name):
+            return self.tree.read(self.name)
+
+    def layout(self, background: Color | None) -> Layout:
+        return self.tree.layout(self.name, background)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The images to pack."""
-
     count: int
     images: Callable[[], Iterable[SourceImage]]  # each call starts at the first
     labelled: bool

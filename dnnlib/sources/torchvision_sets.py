@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib.sources.source_images import ArrayImage, EncodedImage, ImageSource, SourceImage
+from dnnlib.text import first_line
 
 PREFIX = "torchvision:"
 PUBLISHED = {  # name -> folder in --root, files one of which is in it, split that GANs are trained on
@@ -89,8 +90,6 @@ def find_published(path: Path, source: str, split: str | None) -> NamedSet | Non
     """Return the set whose unpacked files are in a folder, or in a folder in it; None if there is none.
 
     Args:
-        path: The folder, of any name.
-        source: What the user gave, for messages.
         split: None = the one that GANs are trained on.
     """
     for name, (base, files, default_split) in PUBLISHED.items():
@@ -181,7 +180,7 @@ def _item(named_set: NamedSet, index: int) -> tuple[Image.Image, int | None]:
     try:
         item = _opened(named_set)[index]
     except Exception as error:  # each set has its own
-        raise ValueError(f"{origin} cannot be read: {_first_line(error)}") from error
+        raise ValueError(f"{origin} cannot be read: {first_line(error).rstrip('.')}") from error
     image, label = (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
     if not isinstance(image, Image.Image):
         raise ValueError(f"{origin} is not a still image but a {type(image).__name__}; choose another set")
@@ -194,10 +193,6 @@ def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     (image if image.mode in _MODES else image.convert("RGB")).save(file, "png", compress_level=0)
     return file.getvalue()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -217,7 +212,7 @@ def _named_errors(named_set: NamedSet, download: bool) -> Iterator[None]:
         if isinstance(error, ImportError):
             remedy = "install that package"
         raise ValueError(
-            f"{named_set.title} cannot be opened in {named_set.root}: {_first_line(error)}; {remedy}"
+            f"{named_set.title} cannot be opened in {named_set.root}: {first_line(error).rstrip('.')}; {remedy}"
         ) from error
 
 

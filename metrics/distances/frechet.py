@@ -27,7 +27,6 @@ class FeatureMoments:
         return moments
 
     def append(self, features: Tensor) -> None:
-        """Add rows of features, [rows, dim]."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features of shape {list(features.shape)} do not fit moments of shape [rows, {self.dim}]")
         for rows in features.detach().to(self._total.device).split(_ROWS_AT_ONCE):
@@ -38,9 +37,6 @@ class FeatureMoments:
                 self._flush()
 
     def merge(self, other: "FeatureMoments") -> "FeatureMoments":
-        """Return the moments of both sets together."""
-        if other.dim != self.dim:
-            raise ValueError(f"moments of {self.dim} and of {other.dim} features cannot be merged")
         return self.from_sums(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
     @property
@@ -80,19 +76,15 @@ class FeatureMoments:
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
     """Return |mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), the squared distance of two Gaussians.
 
-    Dowson and Landau, 1982. The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which
+    Dowson and Landau, 1982. Means are [dim], covariances [dim, dim].
+
+    The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which
     has the eigenvalues of cov_a cov_b: never complex. Directions in which cov_a is rounding noise are left out, since the
     roots of noise would add up where there are fewer images than features.
 
     Computed on the CPU, wherever the moments were summed: most GPUs are slow at float64 (1/32 or 1/64 of their float32 rate),
     and solvers of eigenvalues take many small dependent steps, so that even the others win little; every machine gives the
     same distance.
-
-    Args:
-        mean_a: [dim]; converted to float64 like the others.
-        cov_a: [dim, dim], symmetric.
-        mean_b: [dim].
-        cov_b: [dim, dim], symmetric.
     """
     mean_a, cov_a, mean_b, cov_b = (x.cpu().double() for x in (mean_a, cov_a, mean_b, cov_b))
     values, vectors = torch.linalg.eigh(cov_a)

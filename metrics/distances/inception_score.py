@@ -16,7 +16,6 @@ def inception_score(logits: Tensor, num_splits: int = NUM_SPLITS) -> tuple[float
 
     Args:
         logits: Class scores, [images, classes], in the order in which the images came.
-        num_splits: Parts of equal size, up to one image.
     """
     if len(logits) < num_splits:
         raise ValueError(f"{len(logits)} images cannot be split into {num_splits} parts")

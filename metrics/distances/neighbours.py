@@ -26,7 +26,6 @@ def precision_recall(real: Tensor, fake: Tensor, k: int, device: torch.device) -
     Args:
         real: Features, [n, dim]; they may be on another device than `device`, which gets a few thousand rows at once.
         fake: Features of generated images, [m, dim].
-        k: The neighbour at which balls end.
         device: Where distances are computed; it must have float64.
     """
     reals, fakes = _both(real, fake, device)

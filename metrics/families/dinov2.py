@@ -1,10 +1,10 @@
 """Frechet and kernel distance of DINOv2 features, for any number of generated images."""
 
+from functools import partial
+
 from metrics.detectors import BuildContext, Detector, DetectorKind
-from metrics.distances.frechet import moments_distance
-from metrics.families.inception import check_count, kernel_metric
-from metrics.features import Keep
-from metrics.metric import Family, Inputs, Measurement, Metric, RealUse
+from metrics.families.inception import frechet_metric, kernel_metric
+from metrics.metric import Family
 from metrics.networks.dinov2 import VIT_L14, load_dinov2, read_dinov2
 from metrics.weights.published import DINOV2, require
 
@@ -28,31 +28,9 @@ def build_dinov2(context: BuildContext) -> Detector:
     return Detector(DETECTOR, network, network.size.width, weights.sha256, resize)
 
 
-def measure_frechet(inputs: Inputs) -> Measurement:
-    """Return the Frechet distance of the features of real and generated images."""
-    real, fake = inputs.both
-    return Measurement(moments_distance(real.moments, fake.moments, DDOF), settings={"ddof": DDOF})
-
-
-def _frechet(num_gen: int) -> Metric:
-    return Metric(
-        definition=f"Frechet distance (covariance with ddof {DDOF}) of {_FEATURES}, against {num_gen:,} generated ones",
-        detector=DETECTOR,
-        num_gen=num_gen,
-        keep=Keep.MOMENTS,
-        real=RealUse(Keep.MOMENTS),
-        check=check_count,
-        measure=measure_frechet,
-    )
-
-
-def _kernel(num_gen: int) -> Metric:
-    return kernel_metric(DETECTOR, _FEATURES, num_gen)
-
-
 DETECTORS = {DETECTOR: DetectorKind(build_dinov2, {DINOV2: read_dinov2})}
 
 FAMILIES = (
-    Family("fd_dinov2_{count}_full", min_gen=2, make=_frechet),
-    Family("kd_dinov2_{count}_full", min_gen=2, make=_kernel),
+    Family("fd_dinov2_{count}_full", min_gen=2, make=partial(frechet_metric, DETECTOR, _FEATURES, ddof=DDOF)),
+    Family("kd_dinov2_{count}_full", min_gen=2, make=partial(kernel_metric, DETECTOR, _FEATURES)),
 )

@@ -13,11 +13,10 @@ from torch import Tensor
 from dnnlib.files import file_sha256
 from metrics.detectors import BuildContext, Detector, DetectorKind, full_precision
 from metrics.families import proxy
-from metrics.families.inception import kernel_metric
-from metrics.features import Keep
-from metrics.metric import Family, Metric, RealUse
+from metrics.families.inception import frechet_metric, kernel_metric
+from metrics.metric import Family, Metric
 from metrics.weights.published import Source
-from metrics.weights.torchscript import is_torchscript
+from metrics.weights.reading import is_torchscript
 
 Network = Callable[[Tensor], object]
 
@@ -149,13 +148,8 @@ def _reason(error: Exception) -> str:
 
 
 def _frechet(num_gen: int) -> Metric:
-    return Metric(
-        definition=f"Frechet distance (covariance with ddof {proxy.DDOF}) of {_FEATURES}, against {num_gen:,} generated "
-        f"ones",
-        detector=DETECTOR,
-        num_gen=num_gen,
-        keep=Keep.MOMENTS,
-        real=RealUse(Keep.MOMENTS),
+    return replace(
+        frechet_metric(DETECTOR, _FEATURES, num_gen, proxy.DDOF),
         check=proxy.check_real,
         measure=proxy.measure_distance,
         comparable_to_published=False,

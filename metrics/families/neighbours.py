@@ -1,15 +1,14 @@
 """Precision and recall, density and coverage, for any number of generated images."""
 
+from collections.abc import Callable
 from functools import partial
 
 from metrics.detectors import BuildContext, Detector, DetectorKind
 from metrics.distances import neighbours
 from metrics.families import inception as inception_metrics
-from metrics.families.inception import check_count
 from metrics.features import Keep
-from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting
-from metrics.networks.vgg16 import FEATURES, INPUT_PX
-from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
+from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
+from metrics.networks.vgg16 import FEATURES, INPUT_PX, is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import VGG16, require
 
 DETECTOR = "vgg16"
@@ -20,7 +19,6 @@ DC_REAL = 10_000
 
 
 def build_vgg16(context: BuildContext) -> Detector:
-    """Return the detector; raises ValueError for missing or unusable weights."""
     weights = require(VGG16, context.weights)
     network = load_vgg16(weights.path).to(context.device)
     return Detector(DETECTOR, network, FEATURES, weights.sha256, f"tensorflow1_bilinear_{INPUT_PX}", is_proven(weights))
@@ -48,33 +46,30 @@ def _settings(k: int, max_real: int) -> dict[str, Setting]:
     return {"k": k, "edge_included": True, "max_real": max_real, "distances": "float64"}
 
 
-def _precision_recall(num_gen: int) -> Metric:
+def _metric(
+    what: str, num_gen: int, detector: str, k: int, max_real: int, measure: Callable[[Inputs], Measurement]
+) -> Metric:
     return Metric(
-        definition=f"precision, beside it recall, of {FEATURES:,} VGG16 features with balls up to neighbour "
-        f"{PR_NEIGHBOUR}; the first {PR_REAL:,} real images, none flipped, against {num_gen:,} generated ones; higher is "
-        f"better",
-        detector=DETECTOR,
+        definition=f"{what} with balls up to neighbour {k}; the first {max_real:,} real images, none flipped, against "
+        f"{num_gen:,} generated ones; higher is better",
+        detector=detector,
         num_gen=num_gen,
         keep=Keep.ROWS,
-        real=RealUse(Keep.ROWS, max_count=PR_REAL),
-        check=partial(check_count, least=PR_NEIGHBOUR + 1),
-        measure=measure_precision_recall,
+        real=RealUse(Keep.ROWS, max_count=max_real),
+        measure=measure,
+        check=partial(check_count, least=k + 1),
         higher_is_better=True,
     )
+
+
+def _precision_recall(num_gen: int) -> Metric:
+    what = f"precision, beside it recall, of {FEATURES:,} VGG16 features"
+    return _metric(what, num_gen, DETECTOR, PR_NEIGHBOUR, PR_REAL, measure_precision_recall)
 
 
 def _density_coverage(num_gen: int) -> Metric:
-    return Metric(
-        definition=f"coverage, beside it density, of Inception features with balls up to neighbour {DC_NEIGHBOUR}; the "
-        f"first {DC_REAL:,} real images, none flipped, against {num_gen:,} generated ones; higher is better",
-        detector=inception_metrics.DETECTOR,
-        num_gen=num_gen,
-        keep=Keep.ROWS,
-        real=RealUse(Keep.ROWS, max_count=DC_REAL),
-        check=partial(check_count, least=DC_NEIGHBOUR + 1),
-        measure=measure_density_coverage,
-        higher_is_better=True,
-    )
+    what = "coverage, beside it density, of Inception features"
+    return _metric(what, num_gen, inception_metrics.DETECTOR, DC_NEIGHBOUR, DC_REAL, measure_density_coverage)
 
 
 FAMILIES = (

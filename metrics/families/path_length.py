@@ -12,7 +12,7 @@ from metrics.features import Keep
 from metrics.images import EPSILON, RealImages, Sample
 from metrics.metric import Family, Inputs, Measurement, Metric, Setting
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
-from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
+from metrics.networks.vgg16 import is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import LPIPS, VGG16, require
 
 DETECTOR = "vgg16_lpips"
@@ -23,7 +23,6 @@ _PAIRS_AT_ONCE = 8  # at 256 px their embeddings and what leads to them take a g
 
 
 def build_path_length(context: BuildContext) -> Detector:
-    """Return the detector of pairs; raises ValueError for missing or unusable weights."""
     vgg16, channels = require(VGG16, context.weights), require(LPIPS, context.weights)
     channel_weights = [weights.to(context.device) for weights in read_channel_weights(channels.path)]
     lpips = Lpips(load_vgg16(vgg16.path).features.to(context.device), channel_weights)

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from metrics.detectors import BuildContext, Detector, DetectorKind, weights_digest
 from metrics.distances.frechet import moments_distance
-from metrics.families.inception import check_count
 from metrics.features import Keep
 from metrics.images import RealImages
-from metrics.metric import Inputs, Measurement, Metric, RealUse
+from metrics.metric import Inputs, Measurement, Metric, RealUse, check_count
 from metrics.networks import image_classifier, random_convolutions
 from metrics.networks.image_classifier import ImageClassifier, mean_distance
 from metrics.networks.random_convolutions import RandomConvolutions
@@ -23,7 +22,6 @@ MIN_PER_CLASS = 10  # labelled images for the classifier, on average
 
 
 def build_random_convolutions(context: BuildContext) -> Detector:
-    """Return the detector of proxy_fd_randconv_v1."""
     network = RandomConvolutions(context.device)
     return Detector(RANDCONV, network, random_convolutions.FEATURES, weights_digest(network.weights), resize="none")
 

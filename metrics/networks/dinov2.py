@@ -6,13 +6,14 @@ against the published weights: no values recorded with them were at hand.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metrics.weights.state_files import check_state, read_state
+from metrics.weights.reading import check_state, expected_state, read_state, with_state
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's colours, 0..1
 _STD = (0.229, 0.224, 0.225)
@@ -34,7 +35,6 @@ class TransformerSize:
 
     @property
     def grid(self) -> int:
-        """Patches a side of the images."""
         return self.input_px // self.patch_px
 
 
@@ -91,7 +91,6 @@ class Block(nn.Module):
         self.ls2 = ChannelScale(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens of tokens, both [n, tokens, width]."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
 
@@ -106,20 +105,16 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens of tokens, both [n, tokens, width]."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
 class ChannelScale(nn.Module):
-    """A factor for each channel."""
-
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [n, tokens, width] of [n, tokens, width]."""
         return x * self.gamma
 
 
@@ -135,10 +130,7 @@ def normalise(images: Tensor, size_px: int) -> Tensor:
 
 def load_dinov2(path: Path, size: TransformerSize = VIT_L14) -> Dinov2:
     """Return the network with the weights of a file; raises ValueError, as `read_dinov2` does."""
-    with torch.device("meta"):  # draws no random numbers
-        network = Dinov2(size)
-    network.load_state_dict(read_dinov2(path, size), assign=True)
-    return network.requires_grad_(False)
+    return with_state(partial(Dinov2, size), read_dinov2(path, size))
 
 
 def read_dinov2(path: Path, size: TransformerSize = VIT_L14) -> dict[str, Tensor]:
@@ -148,8 +140,7 @@ def read_dinov2(path: Path, size: TransformerSize = VIT_L14) -> dict[str, Tensor
     or non-finite tensor.
     """
     state = read_state(path)
-    with torch.device("meta"):
-        expected = Dinov2(size).state_dict()
+    expected = expected_state(partial(Dinov2, size))
     what = f"DINOv2 with {size.depth} blocks of width {size.width} and patches of {size.patch_px} px"
     check_state(path, what, expected, state)
     return state

@@ -103,7 +103,7 @@ def load_or_train(
     if arrays is None:
         model = train(real, device, progress, settings)
         arrays = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-        cache.save(folder, _VERSION, key, arrays, {"images": real.name, "accuracy": f"{model.accuracy.item():.4f}"})
+        cache.save(folder, _VERSION, key, arrays)
     model = ImageClassifier(real.num_classes).eval().requires_grad_(False)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     return model.to(device)
@@ -128,7 +128,6 @@ def train(real: RealImages, device: torch.device, progress: Progress, settings: 
 
 
 def _read(real: RealImages, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Return images, uint8 [n, channels, 32, 32], and classes, int64 [n], of a data set."""
     chosen = range(0, real.count, -(-real.count // _MAX_IMAGES))
     images, classes = [], []
     for some, their_classes in real.batches(chosen, 256):

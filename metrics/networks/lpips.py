@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from metrics.networks.vgg16 import activations, normalise
-from metrics.weights.state_files import check_state, read_state
+from metrics.weights.reading import check_state, read_state
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the five activations it compares
 SMALLEST_PX = 16  # of an image's sides: VGG16 halves them four times

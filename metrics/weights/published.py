@@ -19,16 +19,18 @@ MIRROR_VARIABLE = "STYLEFORMER_MIRROR"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published file of weights."""
-
     key: str  # in --detector=KEY=FILE
     what: str  # in messages
     name: str  # of the file in the cache folder, and on a mirror
     addresses: tuple[str, ...]  # equal content
     num_bytes: int
     sha256: str
-    variable: str  # environment variable with the path of a copy
     other_sha256: tuple[str, ...] = ()  # of files with the same weights in another layout; accepted by path only
+
+    @property
+    def variable(self) -> str:
+        """Environment variable with the path of a copy."""
+        return f"STYLEFORMER_{self.key.upper()}"
 
 
 INCEPTION = WeightsFile(
@@ -41,7 +43,6 @@ INCEPTION = WeightsFile(
     ),
     num_bytes=95_628_359,
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    variable="STYLEFORMER_INCEPTION",
     other_sha256=("f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",),  # inception-2015-12-05.pt
 )
 
@@ -53,7 +54,6 @@ VGG16 = WeightsFile(
     addresses=("https://download.pytorch.org/models/vgg16-397923af.pth",),
     num_bytes=553_433_881,
     sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-    variable="STYLEFORMER_VGG16",
     other_sha256=("b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3",),  # vgg16.pt
 )
 
@@ -64,7 +64,6 @@ LPIPS = WeightsFile(
     addresses=("https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth",),
     num_bytes=7_289,
     sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-    variable="STYLEFORMER_LPIPS",
 )
 
 DINOV2 = WeightsFile(
@@ -74,7 +73,6 @@ DINOV2 = WeightsFile(
     addresses=("https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",),
     num_bytes=1_217_586_395,
     sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
-    variable="STYLEFORMER_DINOV2",
 )
 
 FILES = {file.key: file for file in (INCEPTION, VGG16, LPIPS, DINOV2)}
@@ -90,14 +88,11 @@ class Source:
     bar: bool = False  # show one while downloading
 
     def cached(self, file: WeightsFile) -> Path:
-        """Return where the cache has a file or would have it."""
         return (self.cache_folder or cache.default_folder()) / file.name
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights on this machine."""
-
     path: Path
     sha256: str
     is_published: bool  # its content is that of the published file

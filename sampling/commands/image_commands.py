@@ -6,7 +6,7 @@ import click
 from tqdm import tqdm
 
 from sampling.commands import options
-from sampling.commands.options import command, make_folder, make_request
+from sampling.commands.options import command, make_folder
 
 MAX_FRAMES = 10_000  # from one seed to the next; an animation is made in memory
 INTERPOLATION_PX = 256  # target size of the larger side of animations
@@ -40,14 +40,11 @@ def mix_command(**chosen: Any) -> None:
       python generate.py mix --network=network-snapshot-000040.pkl --rows=85,100,75 --cols=55,821 --outdir=out
       python generate.py mix --network=network-snapshot-000040.pkl --rows=0-3 --cols=4-7 --col-styles=4-7 --outdir=out
     """
-    from sampling.renderer import Renderer, load
-    from sampling.tables import check_col_styles, table_path, write_mixing_table
+    from sampling.tables import check_col_styles, write_mixing_table
 
-    generator = load(chosen["network"])
-    request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
+    generator, request, renderer = options.open_network(chosen)
     col_styles = check_col_styles(chosen["col_styles"], generator.num_ws)
-    size = len(chosen["rows"]) + 1, len(chosen["cols"]) + 1
-    path = table_path(make_folder(generator, chosen["outdir"]), f"mix.{chosen['extension']}", generator, *size)
+    path = options.table_file("mix", generator, chosen, len(chosen["rows"]) + 1, len(chosen["cols"]) + 1)
     write_mixing_table(renderer, chosen["rows"], chosen["cols"], col_styles, request, path)
 
 
@@ -74,14 +71,10 @@ def truncation_command(**chosen: Any) -> None:
     Example:
       python generate.py truncation --network=network-snapshot-000040.pkl --seeds=0-5 --psi=0,0.5,0.7,1 --outdir=out
     """
-    from sampling.renderer import Renderer, load
-    from sampling.tables import draw, save_table, table_path, truncation_sweep
+    from sampling.tables import draw, save_table, truncation_sweep
 
-    generator = load(chosen["network"])
-    request = make_request(generator, chosen | {"trunc_cutoff": None})
-    renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])
-    size = len(chosen["seeds"]), len(chosen["psis"])
-    path = table_path(make_folder(generator, chosen["outdir"]), f"truncation.{chosen['extension']}", generator, *size)
+    generator, request, renderer = options.open_network(chosen | {"trunc_cutoff": None})
+    path = options.table_file("truncation", generator, chosen, len(chosen["seeds"]), len(chosen["psis"]))
     ws = renderer.styles(chosen["seeds"], request)
     table = truncation_sweep(generator, ws, chosen["psis"], chosen["trunc_cutoff"])
     save_table(path, draw(renderer, table, chosen["seeds"]))
@@ -105,14 +98,13 @@ def classes_command(**chosen: Any) -> None:
     """
     from sampling.labels import find_classes
     from sampling.renderer import Renderer, Request, load
-    from sampling.tables import class_grid, draw, save_table, table_path
+    from sampling.tables import class_grid, draw, save_table
 
     generator = load(chosen["network"])
     classes = find_classes(generator, chosen["classes"])
     request = Request(None, chosen["trunc"], chosen["trunc_cutoff"])
     renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])
-    size = len(chosen["seeds"]), len(classes)
-    path = table_path(make_folder(generator, chosen["outdir"]), f"classes.{chosen['extension']}", generator, *size)
+    path = options.table_file("classes", generator, chosen, len(chosen["seeds"]), len(classes))
     save_table(path, draw(renderer, class_grid(renderer, chosen["seeds"], classes, request), chosen["seeds"]))
 
 
@@ -156,15 +148,13 @@ def interpolate_command(**chosen: Any) -> None:
     """
     from dnnlib.images.animation import check_animation, enlarged, write_animation
     from sampling.interpolation import Way, frames, split_seeds, timeline
-    from sampling.renderer import Renderer, load
 
     rows, columns = options.parse_grid(chosen["grid"])
-    generator = load(chosen["network"])
+    generator, request, renderer = options.open_network(chosen)
     height, width = generator.img_height * rows, generator.img_width * columns
     scale = chosen["scale"] or max(INTERPOLATION_PX // max(height, width), 1)
     path = chosen["out"]
     check_animation(path, chosen["fps"], width * scale, height * scale)
-    request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     ways = [Way(generator, seeds, request, chosen["space"]) for seeds in split_seeds(chosen["seeds"], rows * columns)]
     moments = timeline(len(ways[0].z), chosen["frames"], chosen["loop"])
     make_folder(generator, path.parent, "--out")

@@ -37,8 +37,7 @@ def attention_command(**chosen: Any) -> None:
       python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --outdir=out
       python generate.py attention --network=network-snapshot-000040.pkl --seeds=3 --points='16,16;4,20' --outdir=out
     """
-    from sampling.attention_maps import encoder_layers
-    from sampling.attention_sheets import parse_points, write_attention
+    from sampling.attention_maps import encoder_layers, parse_points, write_attention
     from sampling.renderer import load, styles
 
     generator = load(chosen["network"])
@@ -85,14 +84,12 @@ def directions_command(**chosen: Any) -> None:
       python generate.py directions --network=other.pkl --directions=out/directions.npz --seeds=0-5 --outdir=out2
     """
     from sampling.directions import choose_directions, steps, write_strips
-    from sampling.renderer import Renderer, load
 
     if chosen["file"] and (chosen["layers"] or chosen["count"]):
         raise ValueError(f"--directions={chosen['file']} has its own layers and count: leave out --layers and --count")
-    generator = load(chosen["network"])
+    generator, request, renderer = options.open_network(chosen)
     layers = chosen_layers(chosen["layers"], generator.num_ws)
     found = choose_directions(generator, chosen["file"], layers, chosen["count"] or 5)
-    request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     amounts = steps(chosen["strength"], chosen["steps"])
     write_strips(renderer, found, chosen["seeds"], request, amounts, make_folder(generator, chosen["outdir"]))
 
@@ -179,12 +176,10 @@ def nearest_command(**chosen: Any) -> None:
       python generate.py nearest --network=network-snapshot-000040.pkl --seeds=0-7 --by=features --outdir=out
     """
     from sampling.nearest import describe, open_real, write_neighbours
-    from sampling.renderer import Renderer, load
 
-    generator = load(chosen["network"])
+    generator, request, renderer = options.open_network(chosen)
     options.check_output(chosen["outdir"], "--outdir", chosen["data"], "--data")
     dataset = open_real(chosen["network"], generator, chosen["data"], chosen["mirror"])
-    request, renderer = make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
     images = renderer.images(renderer.styles(chosen["seeds"], request), chosen["seeds"])
     names = [f"seed {seed}" for seed in chosen["seeds"]]
     description = describe(chosen["network"], generator, chosen["by"])

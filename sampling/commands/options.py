@@ -13,7 +13,7 @@ from dnnlib.paths import require_outside, user_path
 from dnnlib.text import parse_int_list, parse_number_list
 
 if TYPE_CHECKING:
-    from sampling.renderer import Request
+    from sampling.renderer import Renderer, Request
     from training.networks.generator import Generator
 
 NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl: file, https://... or hf://user/repo/file."
@@ -27,7 +27,6 @@ class NetworkCommand(Command):
     """A command whose --network may be an address."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it with a local file. Raises ClickException."""
         with one_line_errors(bool(context.params["debug"])):
             context.params["network"] = local_network(context.params["network"])
         return super().invoke(context)
@@ -179,6 +178,22 @@ def make_request(generator: "Generator", chosen: dict[str, Any]) -> "Request":
 
     labels = choose_labels(generator, chosen["class_name"], chosen["label"])
     return Request(labels, chosen.get("trunc", 1.0), chosen["trunc_cutoff"])
+
+
+def open_network(chosen: dict[str, Any]) -> "tuple[Generator, Request, Renderer]":
+    """The network, how its seeds become styles, and what makes images of styles."""
+    from sampling.renderer import Renderer, load
+
+    generator = load(chosen["network"])
+    return generator, make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
+
+
+def table_file(name: str, generator: "Generator", chosen: dict[str, Any], rows: int, columns: int) -> Path:
+    """The file of a table in --outdir, which is made. Raises ValueError if --format cannot hold so many images."""
+    from sampling.tables import table_path
+
+    folder = make_folder(generator, chosen["outdir"])
+    return table_path(folder, f"{name}.{chosen['extension']}", generator, rows, columns)
 
 
 def parse_grid(text: str) -> tuple[int, int]:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dnnlib.images.animation import enlarged, write_animation
 from dnnlib.images.writer import write_image
-from sampling.attention_maps import attention_maps, encoder_layers
-from sampling.attention_sheets import overview
+from sampling.attention_maps import attention_maps, encoder_layers, overview
 from sampling.directions import Directions, choose_directions
 from sampling.explore.view import NUM_DIRECTIONS, View, style_groups
 from sampling.interpolation import Way, frames, timeline

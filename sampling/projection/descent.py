@@ -30,12 +30,10 @@ class Likeness:
             self._embedded = embed(target)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The loss of each image, [n]."""
         images = images.maximum(self._lowest).minimum(self._highest)
         return self.of(images, self.embed(images))
 
     def of(self, images: Tensor, embedded: Sequence[Tensor]) -> Tensor:
-        """The loss of clipped images and their embedding, [n]."""
         pixels = (images - self.target).square().mean(dim=(1, 2, 3))
         return pixels + squared_distances(embedded, self._embedded)
 
@@ -48,11 +46,9 @@ class Space:
     axes: Tensor  # [w_dim, w_dim], orthogonal rows, each as long as the spread along it
 
     def to_w(self, coordinates: Tensor) -> Tensor:
-        """Coordinates [..., w_dim] to w."""
         return self.mean + coordinates @ self.axes
 
     def from_w(self, w: Tensor) -> Tensor:
-        """w [..., w_dim] to coordinates."""
         return (w - self.mean) @ (self.axes / self.axes.square().sum(dim=1, keepdim=True)).T
 
 
@@ -71,10 +67,8 @@ def closest_samples(generator: Generator, samples: Tensor, likenesses: Sequence[
     """For each target the random w whose images are most like it, [count, w_dim], best first.
 
     Args:
-        generator: In eval mode.
         samples: Random w, [samples, w_dim]; each image is generated once for all targets.
         likenesses: One per target, all with the same embedding.
-        count: Number of w per target.
     """
     losses = []
     for part in samples.split(max(_BATCH_PX // (generator.img_height * generator.img_width), 1)):
@@ -106,10 +100,7 @@ def descend(
 
     Args:
         generator: In eval mode, its parameters without gradients.
-        space: The coordinates to descend in.
         ws: Starts, [starts, 1, w_dim] to search W or [starts, num_ws, w_dim] to search W+.
-        likeness: The loss.
-        num_steps: Steps of Adam.
         on_step: Called with the styles after each step, [starts, num_ws, w_dim].
 
     Returns:

@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.images.animation import enlarged, write_animation
+from dnnlib.images.captions import enlargement, sheet
 from dnnlib.images.writer import write_image
-from sampling.captions import enlargement, sheet
 from sampling.embeddings import Embedding, discriminator_embedding, lpips_embedding
 from sampling.projection.descent import Likeness, closest_samples, descend, principal_space, psnr
 from sampling.renderer import Renderer, device_of, random_w
@@ -26,8 +26,6 @@ _FRAMES, _FPS = 60, 20  # of an animation
 
 @dataclass(frozen=True)
 class Search:
-    """How thoroughly to search."""
-
     starts: int = 3  # parallel descents: from the best candidates, and the last of several from the mean of w
     candidates: int = 1000  # random w that are compared with the target to choose the starts
     num_steps: int = 300  # of a descent
@@ -38,8 +36,6 @@ class Search:
 
 @dataclass(frozen=True)
 class Found:
-    """The projection of one image."""
-
     ws: Tensor  # [num_ws, w_dim]
     image: Tensor  # uint8 [channels, height, width]
     loss: float
@@ -57,7 +53,6 @@ class Projector:
         self.total_steps = search.num_steps * (2 if search.is_plus else 1)  # per target
 
     def likeness(self, target: Tensor) -> Likeness:
-        """The loss for an image, uint8 [channels, height, width]."""
         return Likeness((target.to(self.samples.device).float() / 127.5 - 1).unsqueeze(0), self.embed)
 
     def starts(self, targets: Sequence[Tensor]) -> list[Tensor]:
@@ -75,7 +70,6 @@ class Projector:
         Args:
             target: uint8 [channels, height, width].
             starts: [starts, 1, w_dim].
-            on_step: Called after each of `total_steps`.
         """
         generator, likeness, steps = self.generator, self.likeness(target), []
 
@@ -103,15 +97,7 @@ def choose_embedding(network: str, generator: Generator, lpips: str | None) -> E
 def project_files(
     projector: Projector, targets: Sequence[Tensor], names: Sequence[str], outdir: Path, is_animated: bool
 ) -> None:
-    """Write projNN.png for each target, projected_w.npz, and projNN.webp if animated; print the PSNR.
-
-    Args:
-        projector: Its generator, embedding and search.
-        targets: uint8 [channels, height, width].
-        names: Of the targets, to print.
-        outdir: An existing folder.
-        is_animated: Also write an animation of the steps.
-    """
+    """Write projNN.png for each target, uint8 [channels, height, width], and projected_w.npz; print the PSNR."""
     found = []
     with tqdm(total=len(targets) * projector.total_steps, unit=" steps", disable=None) as bar:
         for index, (target, start) in enumerate(zip(targets, projector.starts(targets), strict=True)):

@@ -6,9 +6,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.archive.label_table import Label
-from dnnlib.images.grid import Column, draw_grid
-from dnnlib.packing.inspection import NUM_ROWS, Inspection, inspect_source, sample_columns
-from dnnlib.packing.inspection_text import report
+from dnnlib.packing.inspection import NUM_ROWS, Inspection, inspect_source, report, sample_sheet
 from dnnlib.packing.packer import Result
 from dnnlib.sources.image_sources import open_source
 from dnnlib.sources.source_images import ArrayImage, ImageSource
@@ -62,7 +60,7 @@ def test_files_of_all_kinds_are_counted(tmp_path: Path, workers: int) -> None:
     assert found.messages[1].startswith(f"i.png in {tmp_path} is damaged")
     assert found.num_repeated == 1
     assert found.repeated == [[f"a.png in {tmp_path}", f"b.bmp in {tmp_path}"]]
-    assert sum(len(column.images) for column in sample_columns(found, ())) == 7
+    assert sum(map(len, found.samples.values())) == 7
 
 
 def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
@@ -73,7 +71,6 @@ def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
         assert len({image.origin for image in chosen}) == NUM_ROWS
         assert {image.label for image in chosen} == {label}
         assert max(int(image.origin.split()[1]) for image in chosen) > NUM_ROWS
-    assert [column.heading for column in sample_columns(found, ("cat", "dog", "owl"))] == ["cat", "owl"]
 
 
 def test_text_of_a_good_set() -> None:
@@ -101,11 +98,9 @@ def test_grid_keeps_shapes_and_enlarges_whole_pixels() -> None:
     wide = np.zeros((8, 16, 3), np.uint8)
     wide[:, 8:] = (255, 0, 0)
     tall = np.full((400, 100, 1), 90, np.uint8)
-    small = draw_grid([Column("", [wide])])
-    assert small.shape == (68, 68, 3)
-    assert np.array_equal(small[2 + 16 : 2 + 48, 2:66], wide.repeat(4, axis=0).repeat(4, axis=1))
-    assert (small[:18] == 255).all()
-    mixed = draw_grid([Column("a name that is far too long for this", [wide, tall]), Column("b", [tall])])
-    assert mixed.shape == (20 + 2 * 130 + 2, 2 * 130 + 2, 3)
-    assert (mixed[24:148, 132 + 64] == 90).all()
-    assert (mixed[:20] < 255).any()
+    found = _inspect(_source([ArrayImage("wide", wide, 0), ArrayImage("tall", tall, 1)], labelled=True))
+    page = sample_sheet(found, ["a name that is far too long for this", "b"])
+    first = page[15 + 4 :, 4:][:96, :96]
+    assert np.array_equal(first[24:72], wide.repeat(6, axis=0).repeat(6, axis=1))
+    assert (first[:24] == 255).all()
+    assert ((page == 90).all(axis=2).sum(axis=1) == 24).sum() == 96

@@ -104,11 +104,11 @@ def test_dataset_json_of_the_folder_around_all_images_is_used_and_others_are_not
 
 def test_labels_must_fit_the_files() -> None:
     table = LabelTable({f"{index}.png": 0 for index in range(9)})
-    with pytest.raises(ValueError, match=r"no label for a.png, b.png; label every"):
+    with pytest.raises(ValueError, match=r"no label for a.png, b.png; label all images"):
         table.labels_of(["a.png", "b.png", *(f"{index}.png" for index in range(9))])
-    with pytest.raises(ValueError, match=r"no label for IMG_1.png, but labels for 0.png, 1.png.*same names"):
+    with pytest.raises(ValueError, match=r"no label for IMG_1.png and labels for 0.png, 1.png, 2.png and 6 more"):
         table.labels_of(["IMG_1.png"])
-    with pytest.raises(ValueError, match=r"not among the images: 1.png, 2.png, 3.png and 5 more"):
+    with pytest.raises(ValueError, match=r"labels for 1.png, 2.png, 3.png and 5 more, which are no images"):
         table.labels_of(["0.png"])
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from dnnlib.text import format_bytes, format_duration, parse_int_list, parse_kilo, parse_number_list
+from dnnlib.text import format_bytes, format_duration, parse_int_list, parse_number_list
 
 
 def test_parse_int_list() -> None:
@@ -18,17 +18,6 @@ def test_parse_int_list_builds_no_list_that_fills_the_memory() -> None:
     for text in ("0-10000000", "0-4294967295", "0-99999999999", "7,0-5999999,0-5999999"):
         with pytest.raises(ValueError, match=rf"^'{text}' has more than 10,000,000 numbers"):
             parse_int_list(text)
-
-
-@pytest.mark.parametrize(("text", "value"), [("128k", 128_000), ("50", 50), ("1.5m", 1_500_000), ("0.25K", 250)])
-def test_parse_kilo(text: str, value: int) -> None:
-    assert parse_kilo(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "k", "1.0001k", "1g", "-3k", "1e3"])
-def test_parse_kilo_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="number"):
-        parse_kilo(text)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from metrics.detectors import Detector
 from metrics.families.inception import DETECTOR
 from metrics.features import Keep
 from metrics.metric import Inputs, Measurement, Metric, RealUse
-from metrics.networks.inception import InceptionV3
-from metrics.networks.inception_weights import torchscript_names
+from metrics.networks.inception import InceptionV3, torchscript_names
 from metrics.weights.published import Source
 
 
@@ -72,7 +71,7 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     fake = GeneratedImages(recorded_images("b"), content_hash="b")
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), lambda real: None, spy)
+        rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), spy, lambda real: None)
         patch.setitem(registry.METRICS, "spy", rows)
         with pytest.warns(UserWarning, match="2048 features from only"):
             weights = Source({"inception": weights_file})

@@ -1,5 +1,6 @@
 """Running detectors over images: what is kept, how often a detector runs, and the cache of real sets."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from image_sets import FixedImages
 from torch import Tensor
 
 from metrics.detectors import Detector
-from metrics.features import FeatureRecord, Keep, Pass, RealRequest, Task, collect, keep_features, real_features
+from metrics.features import FeatureRecord, Keep, RealRequest, collect, keep_features, real_features
 from metrics.images import no_progress
 
 CPU = torch.device("cpu")
@@ -52,10 +53,12 @@ def test_halves_part_a_sorted_and_an_alternating_set_evenly() -> None:
 def test_each_detector_runs_once_a_batch_and_only_as_long_as_needed() -> None:
     (short, short_calls), (long, long_calls), images = pixel_means(), pixel_means(), random_images(40)
     records = {name: FeatureRecord(3, count) for name, count in {"short": 15, "a": 40, "b": 25}.items()}
-    tasks = [Task(short, [records["short"]]), Task(long, [records["a"], records["b"]])]
+    long = replace(long, name="other")
+    wanted = [(short, records["short"]), (long, records["a"]), (long, records["b"])]
     seen = []
-    of = Pass("images", 40, 10, CPU, lambda what, done, total: seen.append((what, done, total)))
-    collect(tasks, lambda part: FixedImages(images).batches(part, 10), of)
+    collect(
+        wanted, lambda part: FixedImages(images).batches(part, 10), "images", 10, CPU, lambda *done: seen.append(done)
+    )
     assert (len(short_calls), len(long_calls)) == (2, 4)
     assert [record.moments.count for record in records.values()] == [15, 40, 25]
     assert seen == [("images", done, 40) for done in (0, 10, 20, 30, 40)]
@@ -63,7 +66,8 @@ def test_each_detector_runs_once_a_batch_and_only_as_long_as_needed() -> None:
 
 def test_too_few_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="8 images came where 9 were announced"):
-        collect([], lambda part: [(random_images(8), None)], Pass("real images", 9, 4, CPU, no_progress))
+        wanted = [(pixel_means()[0], FeatureRecord(3, 9))]
+        collect(wanted, lambda part: [(random_images(8), None)], "real images", 4, CPU, no_progress)
 
 
 def test_real_statistics_are_cached_by_content(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metrics.networks.inception_weights import read_inception, torchscript_names
-from metrics.weights.torchscript import is_torchscript, read_tensors
+from metrics.networks.inception import read_inception, torchscript_names
+from metrics.weights.reading import is_torchscript, read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 

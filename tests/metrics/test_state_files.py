@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics.weights.state_files import read_state
+from metrics.weights.reading import read_state
 
 
 def other_zip(path: Path) -> None:

@@ -9,8 +9,8 @@ import vgg_golden
 from inception_golden import save_archive
 from torch import Tensor
 
-from metrics.networks import vgg16_weights
-from metrics.networks.vgg16_weights import is_proven, load_vgg16, read_vgg16
+from metrics.networks import vgg16
+from metrics.networks.vgg16 import is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import Weights
 
 CONVOLUTIONS = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # of torchvision's `features`
@@ -69,7 +69,7 @@ def test_archives_that_leave_a_doubt_are_refused(state, tmp_path, monkeypatch):
         (exchanged, r"features\.0\.weight is torch\.float32 \[64, 64, 3, 3\]"),
         ({}, "of 32 tensors expected it has 0"),
     ):
-        monkeypatch.setattr(vgg16_weights, "read_state", lambda path, case=case: case)
+        monkeypatch.setattr(vgg16, "read_state", lambda path, case=case: case)
         with pytest.raises(ValueError, match=message):
             read_vgg16(path)
 

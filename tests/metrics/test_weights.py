@@ -19,7 +19,6 @@ FILE = WeightsFile(
     addresses=("http://127.0.0.1:9/test.pth", "http://127.0.0.1:9/other.pth"),
     num_bytes=len(CONTENT),
     sha256=hashlib.sha256(CONTENT).hexdigest(),
-    variable="STYLEFORMER_TEST",
     other_sha256=(hashlib.sha256(b"another layout").hexdigest(),),
 )
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sampling.attention_maps import LayerAttention
-from sampling.attention_sheets import heat_cell, layer_sheet, parse_points
-from sampling.captions import enlargement, sheet
+from dnnlib.images.captions import enlargement, sheet
+from sampling.attention_maps import LayerAttention, heat_cell, layer_sheet, parse_points
 
 CELL = 96 + 4
 LINE = CELL + 15

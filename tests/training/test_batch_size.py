@@ -15,8 +15,8 @@ from dnnlib.dataclass_values import ConfigError
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.plan import batch_size
-from training.plan.batch_size import MemoryProbe, micro_batches, search_batch_gpu
-from training.plan.speed import speed
+from training.plan.batch_size import micro_batches, search_batch_gpu
+from training.plan.summary import speed
 from training.run.folder import read_options
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -79,7 +79,7 @@ def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
     def found(cache_gib: int = 0, graphs: bool = False) -> int | None:
         monkeypatch.setattr(batch_size, "device_bytes", lambda *given: cache_gib * GIB)
         config = changed(changed(tiny_config, "schedule", batch=16), "performance", compile="1", cuda_graphs=graphs)
-        return search_batch_gpu(config, dataset, MemoryProbe(1), CUDA).schedule.batch_gpu
+        return search_batch_gpu(config, dataset, 1, CUDA).schedule.batch_gpu
 
     assert found() == 8
     assert "8 images per forward pass fit into the memory of cuda:0" in capsys.readouterr().out

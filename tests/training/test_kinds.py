@@ -9,6 +9,9 @@ from tiny_runs import train_in_parts
 from torch import Tensor, nn
 
 from dnnlib.dataclass_values import ConfigError, override
+from sampling.embeddings import discriminator_embedding
+from sampling.projection.projector import Projector, Search
+from torch_utils.images import to_uint8
 from training.checkpoint.snapshot import load_discriminator, load_generator
 from training.config import AnyDiscriminator, AnyGenerator, AnyLoss, DatasetSpec, RunConfig
 from training.losses.base import AdversarialLoss
@@ -121,6 +124,9 @@ def test_a_new_kind_trains_resumes_and_is_used(tiny_config, tiny_data, tmp_path,
     assert images.shape == (2, 3, 16, 16) and D(images).shape == (2, 1)
     assert [feature.shape[0] for feature in D.features(images)] == [2] * len(D.features(images))
     assert len(G.style_layers()) == G.num_ws
+    projector = Projector(G, discriminator_embedding(D), Search(starts=1, candidates=4, num_steps=2))
+    target = to_uint8(images)[0]
+    assert projector.project(target, projector.starts([target])[0]).ws.shape == (G.num_ws, G.w_dim)
 
 
 def test_kinds_are_chosen_by_name_and_files_without_one_have_the_default() -> None:

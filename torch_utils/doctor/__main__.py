@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch_utils.doctor import gpu, machine, packages, torch_facts
+from torch_utils.doctor import checks, torch_facts
+from torch_utils.doctor.checks import FAIL, OK, WARN, Verdict
 from torch_utils.doctor.torch_facts import ROOT
-from torch_utils.doctor.verdict import FAIL, OK, WARN, Verdict
 
 _LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -39,15 +39,15 @@ def verdicts(paths: list[str]) -> Iterator[Verdict]:
     requirements = read(ROOT / "requirements.txt")
     is_wsl = "microsoft" in platform.release().lower()
     yield Verdict(OK, "Python", platform.python_version())
-    yield from packages.check_packages(requirements, version_of)
+    yield from checks.check_packages(requirements, version_of)
     facts = torch_facts.ask()
-    yield from packages.check_pytorch(facts, requirements)
-    driver, visible = gpu.ask_driver(shutil.which), os.environ.get("CUDA_VISIBLE_DEVICES")
-    yield from gpu.check_gpus(facts, driver, visible, is_wsl)
-    yield from machine.check_memory(read("/proc/meminfo"), [read(path) for path in _LIMIT_FILES], is_wsl)
+    yield from checks.check_pytorch(facts, requirements)
+    driver, visible = checks.ask_driver(shutil.which), os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield from checks.check_gpus(facts, driver, visible, is_wsl)
+    yield from checks.check_memory(read("/proc/meminfo"), [read(path) for path in _LIMIT_FILES], is_wsl)
     for path in dict.fromkeys([".", *paths]):
-        folder = machine.existing_folder(path)
-        yield machine.check_disk(str(folder), shutil.disk_usage(folder).free, is_wsl)
+        folder = checks.existing_folder(path)
+        yield checks.check_disk(str(folder), shutil.disk_usage(folder).free, is_wsl)
 
 
 def summary(found: list[Verdict]) -> str:
@@ -60,7 +60,6 @@ def summary(found: list[Verdict]) -> str:
 
 
 def version_of(package: str) -> str | None:
-    """Return the installed version of a package, None where it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

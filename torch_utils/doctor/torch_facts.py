@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.dataclass_values import build
-from torch_utils.doctor.verdict import first_line
+from dnnlib.text import first_line
 
 ROOT = Path(__file__).parents[2]
 _TIMEOUT_SEC = 180
@@ -18,8 +18,6 @@ _TIMEOUT_SEC = 180
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that PyTorch sees."""
-
     name: str
     total_bytes: int
     free_bytes: int
@@ -72,7 +70,7 @@ def gather() -> TorchFacts:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         has_gpu = torch.cuda.is_available()
-    facts["complaint"] = first_line(str(caught[0].message)) if caught else ""
+    facts["complaint"] = first_line(caught[0].message) if caught else ""
     if has_gpu:
         try:
             facts["gpus"] = _gpus()
@@ -95,7 +93,7 @@ def _gpus() -> tuple[Gpu, ...]:
 
 
 def _message(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(str(error))}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 if __name__ == "__main__":

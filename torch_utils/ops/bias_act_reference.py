@@ -10,8 +10,6 @@ from torch import Tensor
 
 
 class Activation(NamedTuple):
-    """An activation with its default slope and gain."""
-
     alpha: float
     gain: float
     apply: Callable[[Tensor, float, bool], Tensor]  # (x, alpha, owned); owned: x may be overwritten

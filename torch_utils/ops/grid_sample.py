@@ -23,20 +23,7 @@ def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
 
     Returns:
         [batch, channels, out height, out width].
-
-    Raises:
-        ValueError: Shapes or dtypes that do not fit, or a grid that requires a gradient.
     """
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; float [batch, channels, height, width] needed"
-        )
-    if grid.ndim != 4 or grid.shape[0] != images.shape[0] or grid.shape[3] != 2:
-        raise ValueError(f"grid has shape {tuple(grid.shape)}; [{images.shape[0]}, out height, out width, 2] is needed")
-    if grid.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"grid has dtype {grid.dtype}; sampling points need float32 or float64")
-    if grid.requires_grad:
-        raise ValueError("grid requires a gradient, which this function doesn't compute; pass grid.detach()")
     sample = _bilinear if HAS_SECOND_DERIVATIVE else _GridSample.apply
     return sample(images.to(grid.dtype), grid).to(images.dtype)
 

@@ -26,6 +26,5 @@ def enable(operator: str, device_type: str, kernel: Kernel, in_compiled_code: bo
 
 
 def disable_all() -> None:
-    """Use the reference everywhere."""
     _eager.clear()
     _compiled.clear()

@@ -44,11 +44,7 @@ def conv2d_resample(
 
     Returns:
         [batch, out, height * up / down, width * up / down] with the padding that keeps the size.
-
-    Raises:
-        ValueError: Wrong ranks, channels that do not fit `w` and `groups`, or factors below 1.
     """
-    _check(x, w, up, down, groups)
     p = parse_padding(padding)
     p = add_padding(p, upsample_padding(f, (up, up))) if up > 1 else p
     p = add_padding(p, downsample_padding(f, (down, down))) if down > 1 else p
@@ -67,18 +63,6 @@ def conv2d_resample(
     if x0 == x1 >= 0 and y0 == y1 >= 0:
         return F.conv2d(x, w, bias, padding=(y0, x0), groups=groups)
     return F.conv2d(upfirdn2d(x, None, padding=p), w, bias, groups=groups)
-
-
-def _check(x: Tensor, w: Tensor, up: int, down: int, groups: int) -> None:
-    if x.ndim != 4 or w.ndim != 4:
-        raise ValueError(f"x and w need 4 dimensions each, not shapes {tuple(x.shape)} and {tuple(w.shape)}")
-    if not all(isinstance(n, int) and n >= 1 for n in (up, down, groups)):
-        raise ValueError(f"up={up}, down={down} and groups={groups} must be integers from 1 on")
-    if w.shape[1] * groups != x.shape[1] or w.shape[0] % groups != 0:
-        raise ValueError(
-            f"w of shape {tuple(w.shape)} with groups={groups} takes {w.shape[1] * groups} channels and a multiple of "
-            f"{groups} outputs; x has {x.shape[1]} channels"
-        )
 
 
 def _conv2d_up(

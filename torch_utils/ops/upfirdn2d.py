@@ -18,43 +18,15 @@ Factor = int | Sequence[int]  # n or [x, y]
 _SEPARABLE_TAPS = 8  # from so many on, two 1-D passes cost less than one 2-D pass
 
 
-def setup_filter(
-    taps: Tensor | Sequence[float] | Sequence[Sequence[float]] | float | None,
-    normalize: bool = True,
-    flip_filter: bool = False,
-    gain: float = 1,
-    separable: bool | None = None,
-) -> Tensor:
-    """Return a filter for the functions of this module, float32, [height, width], or [taps] if separable.
+def setup_filter(taps: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+    """Return a filter whose taps sum to 1, so that a constant image keeps its value; float32, on the CPU.
 
-    Args:
-        taps: One number, a list of taps (used along both axes), or a matrix. None = the identity.
-        normalize: Make the taps sum to 1, so that a constant image keeps its value.
-        flip_filter: Reverse the order of the taps.
-        gain: Overall gain of the filter on an image; split evenly over the two axes if separable.
-        separable: Keep a list of taps one-dimensional. None = from 8 taps on.
-
-    Raises:
-        ValueError: No taps, more than two dimensions, a matrix with `separable=True`, or taps summing to zero.
+    A matrix of taps gives [height, width]. A list of taps is used along both axes: [taps, taps], or [taps] from 8 taps on.
     """
-    device = taps.device if isinstance(taps, Tensor) else torch.device("cpu")  # their sum is needed on the CPU
-    f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32, device=device)
-    if f.ndim > 2 or f.numel() == 0:
-        raise ValueError(f"a filter is a number, a list or a matrix with at least one tap, not shape {tuple(f.shape)}")
-    f = f.reshape(1) if f.ndim == 0 else f
-    if separable is None:
-        separable = f.ndim == 1 and f.numel() >= _SEPARABLE_TAPS
-    if separable and f.ndim == 2:
-        raise ValueError(f"a filter of shape {tuple(f.shape)} can't be separable; pass a list of taps")
-    if f.ndim == 1 and not separable:
+    f = torch.as_tensor(taps, dtype=torch.float32, device="cpu")
+    if f.ndim == 1 and len(f) < _SEPARABLE_TAPS:
         f = f.outer(f)
-    if normalize:
-        if f.sum() == 0:
-            raise ValueError("the taps sum to zero; pass normalize=False")
-        f = f / f.sum()
-    if flip_filter:
-        f = f.flip(list(range(f.ndim)))
-    return f * gain ** (f.ndim / 2)
+    return f / f.sum()
 
 
 def upfirdn2d(
@@ -110,24 +82,15 @@ def filter2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: boo
     return upfirdn2d(x, f, padding=same, flip_filter=flip_filter, gain=gain)
 
 
-def upsample2d(
-    x: Tensor, f: Tensor | None, up: Factor = 2, padding: Padding = 0, flip_filter: bool = False, gain: float = 1
-) -> Tensor:
-    """Enlarge images, [batch, channels, height, width], by a factor n or [x, y]; `padding` adds to the result's size.
-
-    The gain makes up for the inserted zeros, so a constant image keeps its value.
-    """
-    up_x, up_y = parse_factor("up", up)
-    around = add_padding(padding, upsample_padding(f, (up_x, up_y)))
-    return upfirdn2d(x, f, up=up, padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y)
+def upsample2d(x: Tensor, f: Tensor | None) -> Tensor:
+    """Enlarge images, [batch, channels, height, width], by 2; a constant image keeps its value."""
+    return upfirdn2d(x, f, up=2, padding=upsample_padding(f, (2, 2)), gain=4)
 
 
-def downsample2d(
-    x: Tensor, f: Tensor | None, down: Factor = 2, padding: Padding = 0, flip_filter: bool = False, gain: float = 1
-) -> Tensor:
-    """Shrink images, [batch, channels, height, width], by a factor n or [x, y]; `padding` counts in input pixels."""
-    around = add_padding(padding, downsample_padding(f, parse_factor("down", down)))
-    return upfirdn2d(x, f, down=down, padding=around, flip_filter=flip_filter, gain=gain)
+def downsample2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: bool = False) -> Tensor:
+    """Shrink images, [batch, channels, height, width], by 2; `padding` counts in input pixels."""
+    around = add_padding(padding, downsample_padding(f, (2, 2)))
+    return upfirdn2d(x, f, down=2, padding=around, flip_filter=flip_filter)
 
 
 def filter_size(f: Tensor | None) -> tuple[int, int]:

@@ -40,7 +40,6 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
 
 
 def image_format(generator: PublishedModule) -> DatasetSpec:
-    """Size, channels and classes from the constructor arguments."""
     kwargs = generator.init_kwargs
     size = kwargs["img_resolution"]
     return DatasetSpec(size, size, kwargs["img_channels"], kwargs["c_dim"])
@@ -82,7 +81,6 @@ def generator_config(module: PublishedModule) -> GeneratorConfig:
 
 
 def discriminator_config(module: PublishedModule) -> DiscriminatorConfig:
-    """The configuration of a published discriminator."""
     kwargs = module.init_kwargs
     return DiscriminatorConfig(
         architecture=kwargs.get("architecture", "resnet"),
@@ -95,7 +93,6 @@ def discriminator_config(module: PublishedModule) -> DiscriminatorConfig:
 
 
 def generator_weights(published: Mapping[str, Tensor], config: GeneratorConfig, spec: DatasetSpec) -> dict[str, Tensor]:
-    """The state dict of our Generator from the published tensors."""
     weights = {f"mapping_network.{a}": b for a, b in mapping_weights(published, config.mapping_layers).items()}
     weights["mapping_network.w_avg"] = published["mapping.w_avg"]
     for index, (size, num_layers) in enumerate(zip(spec.stage_sizes, config.layers, strict=True)):
@@ -124,7 +121,6 @@ def generator_weights(published: Mapping[str, Tensor], config: GeneratorConfig, 
 def discriminator_weights(
     published: Mapping[str, Tensor], config: DiscriminatorConfig, spec: DatasetSpec
 ) -> dict[str, Tensor]:
-    """The state dict of our Discriminator from the published tensors."""
     names = {"fromrgb": "from_rgb", "conv0": "conv0", "conv1": "conv1", "skip": "skip"}
     places = [
         (f"b{max(size)}.{theirs}", f"blocks.{index}.{ours}")

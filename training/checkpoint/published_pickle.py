@@ -34,7 +34,6 @@ class PublishedModule:
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
-        """Its constructor arguments."""
         return dict(self.state.get("_init_kwargs", {}))
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -75,7 +74,6 @@ def scalar_type(code: str, align: bool = False, copy: bool = False) -> Scalar:
 
 
 def scalar_value(kind: Scalar, data: bytes) -> float:
-    """A NumPy number as a Python one."""
     return np.frombuffer(data, dtype=kind.code, count=1)[0].item()
 
 
@@ -97,7 +95,6 @@ def rebuild_tensor(numbers: Tensor, offset: int, size: tuple[int, ...], stride: 
 
 
 def rebuild_parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
-    """A parameter as a plain tensor."""
     return data
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,11 +26,18 @@ Snapshot = tuple[RunConfig, DatasetSpec, dict[str, Any]]  # what `read_snapshot`
 IMAGE_FIELDS = {"height": "height", "width": "width", "colour channels": "channels", "classes": "label_dim"}
 
 
+def snapshot_content(
+    config: RunConfig, spec: DatasetSpec, cur_nimg: int, content_hash: str, tensors: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that a snapshot contains: the settings, images seen, the hash of the data set, and the tensors by network."""
+    head = header(SNAPSHOT_FORMAT, config, spec, cur_nimg) | {"content_hash": content_hash}
+    return head | {name: tensors[name] for name in ("G", "D", *config.ema.averages)}
+
+
 def save_snapshot(path: Path, state: TrainState, content_hash: str = "") -> None:
-    """Write G, D and the averages of G with their configuration and the hash of the data set. Raises OSError."""
-    networks = {name: network.state_dict() for name, network in state.networks.items()}
-    head = header(SNAPSHOT_FORMAT, state.config, state.spec, state.cur_nimg)
-    write(path, head | {"content_hash": content_hash} | networks)
+    """Write the snapshot of a training state. Raises OSError."""
+    tensors = {name: network.state_dict() for name, network in state.networks.items()}
+    write(path, snapshot_content(state.config, state.spec, state.cur_nimg, content_hash, tensors))
 
 
 def read_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
@@ -82,19 +90,18 @@ def export_snapshot(source: str | Path, target: Path) -> None:
         raise CheckpointError(f"{target}: the name must end in .pkl or {SAFETENSORS}")
     library = load_safetensors(target) if target.suffix == SAFETENSORS else None
     config, spec, values = read_snapshot(source)
-    head = header(SNAPSHOT_FORMAT, config, spec, values["cur_nimg"])
-    head["content_hash"] = values.get("content_hash", "")
-    names = ("G", "D", *config.ema.averages)
+    content = snapshot_content(config, spec, values["cur_nimg"], values.get("content_hash", ""), values)
     if library is None:
-        write(target, head | {network: values[network] for network in names})
+        write(target, content)
         return
+    networks = {name: content.pop(name) for name in ("G", "D", *config.ema.averages)}
     tensors = {
         f"{network}.{name}": x.clone(memory_format=torch.contiguous_format)
-        for network in names
-        for name, x in values[network].items()
+        for network, state in networks.items()
+        for name, x in state.items()
     }
     with atomic_write(target) as file:
-        file.write(library.torch.save(tensors, {"styleformer": json.dumps(head)}))
+        file.write(library.torch.save(tensors, {"styleformer": json.dumps(content)}))
 
 
 def build_network(path: str | Path, snapshot: Snapshot, group: str, name: str, device: torch.device | str) -> Any:
@@ -115,8 +122,6 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: fl
     """The averaged generator of a snapshot in eval mode. Raises CheckpointError.
 
     Args:
-        path: The snapshot.
-        device: Where the network will be.
         ema: Half-life of the average, thousands of images; None = the first, G_ema.
     """
     snapshot = read_snapshot(path, device)

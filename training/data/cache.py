@@ -17,9 +17,8 @@ from dnnlib.parallel import available_cpus
 from dnnlib.text import format_bytes
 from metrics.cache import default_folder
 from torch_utils.distributed import local_world_size
-from training.data.dataset import ImageDataset
+from training.data.dataset import DataError, ImageDataset
 from training.data.decoded import DecodedImages, read_file, write_file
-from training.data.files import DataError
 from training.data.stream import read_ahead
 
 SMALL_BYTES = 64 * 2**20  # decoded without workers, and on a GPU without a file
@@ -34,8 +33,6 @@ _UNUSED_SEC = 30 * 86_400.0  # after which a file is removed when another one is
 
 
 class CacheLocation(Enum):
-    """Where decoded images are cached."""
-
     MEMORY = auto()  # of this process and those forked from it
     FILE = auto()  # mapped into the memory of all processes
     DEVICE = auto()  # the GPU

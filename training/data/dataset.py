@@ -1,9 +1,10 @@
-"""The images and labels of a data set."""
+"""The images and labels of a data set: its files, opened once per process, and the data sets made of them."""
 
 import functools
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +14,99 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dnnlib.archive.label_table import FILE_NAME, LabelTable
+from dnnlib.archive.image_tree import ImageTree
+from dnnlib.archive.label_table import FILE_NAME, LabelTable, declared_layout, read_label_table
 from dnnlib.archive.zip_reader import ChangedError
-from dnnlib.images.codec import Layout, LayoutError
+from dnnlib.images.codec import Layout, LayoutError, common_layout
 from dnnlib.text import format_int_list
 from training.config import DatasetSpec
 from training.data.decoded import DecodedImages
-from training.data.files import MAX_BROKEN, DataError, ImageFiles, too_many_broken_error
 from training.data.labels import Labels
+
+MAX_BROKEN = 10  # different images that may be replaced by others
+
+
+class DataError(ValueError):
+    """The data set can no longer be read. The training state is sound and should be saved."""
+
+
+class ImageFiles:
+    """The files of a zip or folder, from which `ImageDataset`s are made.
+
+    Attributes:
+        tree: Reads them.
+        path: The zip or folder.
+        names: In natural order.
+        declared: The layout of all images by dataset.json; None = every header is read once.
+
+    Raises:
+        ValueError: No such path, no images in it, or a damaged note in dataset.json.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.tree = ImageTree(path)
+        self.path = self.tree.path
+        self.names = self.tree.image_names()
+        self.declared = declared_layout(self.tree, len(self.names))
+        self._layouts: dict[str, Layout | str] = {}  # by name; text = what is wrong with a damaged file
+
+    @cached_property
+    def label_table(self) -> LabelTable | None:
+        """The labels of dataset.json, or None. ValueError if it is damaged."""
+        return read_label_table(self.tree)
+
+    def notes(self) -> list[str]:
+        """Return lines about the kinds of files, those that are not read, and names in an unknown encoding."""
+        lines = {
+            f"Images by suffix: {self.tree.suffixes()}": self.tree.suffixes(),
+            f"Left out of {self.path}: {self.tree.left_out()}": self.tree.left_out(),
+            self.tree.name_note(): self.tree.name_note(),
+        }
+        return [line for line, is_needed in lines.items() if is_needed]
+
+    @cached_property
+    def num_bytes(self) -> np.ndarray:
+        return np.array(self.tree.sizes(self.names))
+
+    def common_layout(self, names: Sequence[str]) -> Layout:
+        """Return the layout that these files share; grey if all are grey, else RGB.
+
+        Raises:
+            ValueError: Files of different sizes, or one of an unsupported kind.
+            DataError: More than MAX_BROKEN damaged ones in a zip.
+        """
+        if self.declared:
+            return self.declared
+        layouts, damaged = {}, {}
+        for name in names:
+            found = self._layout(name)
+            if isinstance(found, Layout):
+                layouts[name] = found
+            else:
+                damaged[name] = found
+        if len(damaged) > MAX_BROKEN or not layouts:
+            raise too_many_broken_error(self.path, damaged)
+        return common_layout(map(self.tree.origin, layouts), layouts.values())
+
+    def _layout(self, name: str) -> Layout | str:
+        if name not in self._layouts:
+            try:
+                self._layouts[name] = self.tree.layout(name)
+            except ValueError as error:
+                if not self.tree.is_damaged(name):
+                    raise
+                self._layouts[name] = str(error)
+        return self._layouts[name]
+
+
+def too_many_broken_error(path: Path, broken: dict[str, str]) -> DataError:
+    """Return the error to raise for broken images, given what is wrong with each by name."""
+    what = "all images are broken" if len(broken) <= MAX_BROKEN else f"more than {MAX_BROKEN} images are broken"
+    names = " ".join(", ".join(broken).split())
+    return DataError(
+        f"{what} in {path}: {names} (the first: {next(iter(broken.values()))}). Copy the data set again from its "
+        f"original, or pack it again with dataset_tool.py --on-error=skip and start a new run"
+    )
 
 
 class BrokenImage(NamedTuple):
@@ -104,22 +190,20 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         files = positions % self.num_files
         return self.cache.get_batch(files, positions >= self.num_files), torch.from_numpy(self._labels[files])
 
-    def load_or_substitute(
-        self, index: int, max_broken: int = MAX_BROKEN
-    ) -> tuple[np.ndarray, np.ndarray, list[BrokenImage]]:
+    def load_or_substitute(self, index: int) -> tuple[np.ndarray, np.ndarray, list[BrokenImage]]:
         """Return an image, its label and [], or those of the next readable image and which images are broken.
 
         The first image follows the last; a flipped image is replaced by a flipped one. So the replacement depends on the
         data set alone.
 
         Raises:
-            DataError: All images are broken, or more than `max_broken` in a row; the zip or folder is gone or has been
+            DataError: All images are broken, or more than MAX_BROKEN in a row; the zip or folder is gone or has been
                 replaced; an image is not what dataset.json declares.
         """
         first, is_flipped = self._file_index(index), index >= self.num_files
         once_around = itertools.chain(range(first, self.num_files), range(first))
         broken: dict[str, str] = {}
-        for file_index in itertools.islice(once_around, max_broken + 1):
+        for file_index in itertools.islice(once_around, MAX_BROKEN + 1):
             try:
                 image, label = self[file_index + is_flipped * self.num_files]
             except ValueError as error:
@@ -128,7 +212,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
             else:
                 stand_in = self._names[file_index]
                 return image, label, [BrokenImage(*item, stand_in) for item in broken.items()]
-        raise too_many_broken_error(self.path, broken, max_broken)
+        raise too_many_broken_error(self.path, broken)
 
     def notes(self) -> list[str]:
         """Return lines about files that are not read, classes without images and labels that are not used."""
@@ -177,7 +261,6 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self._tree.crcs(self._names)
 
     def _decode(self, file_index: int) -> np.ndarray:
-        """Return the image of a file, uint8 [channels, height, width]."""
         name, num_bytes = self._names[file_index], self._num_bytes[file_index]
         return self._tree.pixels(name, self._layout, num_bytes, self._is_exact).transpose(2, 0, 1)
 
@@ -224,5 +307,4 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[Labels, tuple[str
 
 
 def has_vectors(table: LabelTable | None) -> bool:
-    """Whether labels are vectors, not class indices."""
     return table is not None and not isinstance(next(iter(table.by_name.values())), int)

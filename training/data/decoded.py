@@ -25,14 +25,9 @@ class DecodedImages:
         return read_file, (self.path, tuple(self.pixels.shape))
 
     def get_batch(self, files: np.ndarray, is_flipped: np.ndarray) -> Tensor:
-        """Return copies of images on the device of the cache, some of them flipped left to right.
+        """Return copies of images, uint8 [count, channels, height, width], on the device of the cache.
 
-        Args:
-            files: Indices, int64 [count].
-            is_flipped: Which ones to flip, bool [count].
-
-        Returns:
-            uint8 [count, channels, height, width].
+        `files` are their indices, int64 [count]; `is_flipped`, bool [count], says which to flip left to right.
         """
         device = self.pixels.device
         images = self.pixels.index_select(0, to_device_async(torch.from_numpy(files), device))

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from torch_utils.transfer import to_device_async
-from training.data.dataset import BrokenImage, ImageDataset
-from training.data.files import MAX_BROKEN, too_many_broken_error
-from training.data.files import DataError as DataError  # part of what `stream` offers
+from training.data.dataset import MAX_BROKEN, BrokenImage, ImageDataset, too_many_broken_error
+from training.data.dataset import DataError as DataError  # part of what `stream` offers
 
 
 def stream(
@@ -28,7 +27,6 @@ def stream(
     world_size: int = 1,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
-    max_broken: int = MAX_BROKEN,
     on_broken: Callable[[str], None] = print,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the micro-batches of one rank: uint8 [micro_batch, channels, height, width] and float labels, without end.
@@ -38,15 +36,9 @@ def stream(
 
     Args:
         dataset: Source of the images; broken ones are replaced (`load_or_substitute`) and added to its `broken`.
-        seed: Of the order.
         start_nimg: Images seen so far by all ranks.
         batch_size: Images per step on all ranks, a multiple of micro_batch * world_size.
-        micro_batch: Images per micro-batch.
-        rank: Of this process.
-        world_size: Number of ranks.
         num_workers: Processes that read ahead; 0 = read in this one, as is done with images cached on the GPU.
-        device: Where the tensors go.
-        max_broken: Different images that may be broken.
         on_broken: Called with a line for people when an image is found broken for the first time.
 
     Raises:
@@ -57,15 +49,15 @@ def stream(
     if dataset.cache is not None and (num_workers == 0 or dataset.cache.pixels.is_cuda):
         for images, labels in map(dataset.cached_batch, indices):
             yield to_device_async(images, device), to_device_async(labels, device)
-    reader = _MicroBatchReader(dataset, max_broken)
+    reader = _MicroBatchReader(dataset)
     with contextlib.closing(read_ahead(reader, indices, num_workers, pin_memory=device.type == "cuda")) as reads:
         for images, labels, broken in reads:
             for name, problem, stand_in in broken:
                 if name not in dataset.broken:
                     dataset.broken[name] = problem
                     on_broken(f"Warning: {problem}; {stand_in} is used in its place")
-            if len(dataset.broken) > max_broken:
-                raise too_many_broken_error(dataset.path, dataset.broken, max_broken)
+            if len(dataset.broken) > MAX_BROKEN:
+                raise too_many_broken_error(dataset.path, dataset.broken)
             yield to_device_async(images, device), to_device_async(labels, device)
 
 
@@ -102,11 +94,11 @@ class _Read(NamedTuple):
 class _MicroBatchReader(Dataset[_Read]):
     """The micro-batches of a data set, by the indices of their images."""
 
-    def __init__(self, dataset: ImageDataset, max_broken: int) -> None:
-        self._dataset, self._max_broken = dataset, max_broken
+    def __init__(self, dataset: ImageDataset) -> None:
+        self._dataset = dataset
 
     def __getitem__(self, indices: list[int]) -> _Read:
-        items = [self._dataset.load_or_substitute(index, self._max_broken) for index in indices]
+        items = [self._dataset.load_or_substitute(index) for index in indices]
         images, labels, broken = zip(*items, strict=True)
         return _Read(default_collate(images), default_collate(labels), list(itertools.chain(*broken)))
 

@@ -16,7 +16,7 @@ from metrics.registry import uses_flipped
 from torch_utils import distributed
 from torch_utils.images import to_uint8
 from torch_utils.rng import derive_seed
-from training.data.files import ImageFiles
+from training.data.dataset import ImageFiles
 from training.data.labels import Labels
 from training.data.stream import ImageDataset
 from training.networks.generator import Generator
@@ -43,11 +43,9 @@ class RealSet:
 
     @cached_property
     def content_hash(self) -> str:
-        """The SHA-256 of the data set, for which a folder is read completely."""
         return self.dataset.content_hash()
 
     def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices."""
         loader = DataLoader(
             Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
@@ -55,38 +53,22 @@ class RealSet:
             yield images, None if self._classes is None else self._classes[list(chosen[first : first + batch_size])]
 
 
-class FakeSet:
+class FakeSet(RealSet):
     """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`."""
-
-    def __init__(self, real: RealSet) -> None:
-        self.images = real
-        self.name = real.name
-
-    @property
-    def content_hash(self) -> str:
-        """The SHA-256 of the images."""
-        return self.images.content_hash
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return self.images.count
 
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError if there are fewer images, and for pairs, which only a generator can make."""
-        path = self.images.dataset.path
+        path = self.dataset.path
         if sample is Sample.PAIRS:
             raise ValueError(f"path length moves through the latents of a generator: it takes --network, not {path}")
-        if count > self.images.count:
-            raise ValueError(f"{path} has {self.images.count} images, but {count} generated ones are needed")
+        if count > self.count:
+            raise ValueError(f"{path} has {self.count} images, but {count} generated ones are needed")
 
-    def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices; the seed is ignored."""
-        return self.images.batches(chosen, batch_size)
+    def batches(self, chosen: range, batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
+        return super().batches(chosen, batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Not available; `check` refuses pairs."""
-        raise NotImplementedError
+        raise NotImplementedError  # `check` refuses pairs
 
 
 class FakeSampler:
@@ -106,7 +88,8 @@ class FakeSampler:
     ) -> None:
         if G.training:
             raise ValueError("the generator is in training mode, which sampling would change; call eval() first")
-        _check_match(G, dataset)
+        check_size(G, dataset)
+        _check_labels(G, dataset)
         self.G, self.device = G, torch.device(device)
         self.name, self.content_hash, self.count = name, content_hash, None
         self._labels = dataset.labels() if G.c_dim else Labels(np.zeros((1, 0)))
@@ -118,7 +101,6 @@ class FakeSampler:
         """Accept any number of images and pairs."""
 
     def batches(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield the images of these indices."""
         return self._rebatch(chosen, batch_size, lambda start: self._images(start, seed))
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
@@ -140,7 +122,6 @@ class FakeSampler:
 
     @torch.no_grad()
     def _images(self, start: int, seed: int) -> ImageBatch:
-        """Return the chunk of images from index `start` on."""
         z, c, chosen = self._draw(_LATENT_STREAM, seed, start)
         with self._noise_of(seed, start):
             images = self.G(z, c, truncation_psi=1.0, noise_mode="random")
@@ -148,7 +129,6 @@ class FakeSampler:
 
     @torch.no_grad()
     def _pairs(self, start: int, seed: int) -> ImageBatch:
-        """Return the chunk of pairs from index `start` on."""
         z, c, _ = self._draw(_LATENT_STREAM, seed, start)
         ws = self.G.mapping(z, c)
         other_ws = self.G.mapping(self._draw(_OTHER_STREAM, seed, start)[0], c)
@@ -160,7 +140,6 @@ class FakeSampler:
 
     @contextlib.contextmanager
     def _noise_of(self, seed: int, start: int) -> Iterator[None]:
-        """Seed the noise of the chunk that begins at `start`."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(seed, _NOISE_STREAM, start))
             yield
@@ -176,8 +155,8 @@ class FakeSampler:
         return z.to(self.device), c.to(self.device), chosen
 
 
-def _check_match(G: Generator, dataset: ImageDataset) -> None:
-    """Raise ValueError unless image size, channels and label length of a generator are those of the data set."""
+def check_size(G: Generator, dataset: ImageDataset) -> None:
+    """Raise ValueError unless image size and channels of a generator are those of the data set."""
     spec = dataset.spec
     if (G.img_width, G.img_height, G.img_channels) != (spec.width, spec.height, spec.channels):
         raise ValueError(
@@ -185,6 +164,10 @@ def _check_match(G: Generator, dataset: ImageDataset) -> None:
             f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set that it "
             f"was trained on"
         )
+
+
+def _check_labels(G: Generator, dataset: ImageDataset) -> None:
+    spec = dataset.spec
     if G.c_dim and G.c_dim != spec.label_dim:
         raise ValueError(
             f"the network takes labels of length {G.c_dim}, but those of {dataset.path} have length {spec.label_dim} "

@@ -13,7 +13,7 @@ from training.checkpoint.snapshot import load_generator, read_snapshot
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.dataset import ImageDataset
-from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_dataset
+from training.evaluation.images import FakeSampler, FakeSet, reference_dataset
 
 GRIDS = ("grid.png", "grid.jpg", "grid.webp")  # what generate.py --grid may leave beside its images
 
@@ -100,11 +100,10 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
             f"--images={path} has images of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
             f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
         )
-    return FakeSet(RealSet(images, workers))
+    return FakeSet(images, workers)
 
 
 def _is_readable(images: ImageDataset) -> bool:
-    """Return whether the first image can be read; colour images cannot be read as grey."""
     try:
         images.image(0)
     except ValueError:

@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib.dataclass_values import require
-from training.config import AnyLoss
 from training.losses.base import AdversarialLoss
 from training.losses.functions import difference_penalty, r1_penalty, relativistic_loss
 from training.phases import MicroBatch, Phase
-from training.registry import register
+from training.registry import AnyLoss, register
 from training.schedule import Scheduled, highest, lowest
 from training.state import TrainState
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.config import AnyGenerator, DatasetSpec, RunConfig
+from training.config import DatasetSpec, RunConfig
 from training.networks.layers import EqualizedLinear
 from training.networks.mapping import MappingNetwork, truncate
+from training.registry import AnyGenerator
 
 
 class StyleGenerator(nn.Module):

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnnlib.dataclass_values import require, require_range
-from training.config import MAX_LAYERS, AnyDiscriminator, DatasetSpec
+from training.config import DatasetSpec
 from training.networks.mapping import MappingNetwork
-from training.registry import register
+from training.registry import MAX_LAYERS, AnyDiscriminator, register
 
 ROTARY_BASE = 100.0  # wavelengths of the rotary positions range from 2 pi to 2 pi times this, in patches
 REFERENCE_LR, REFERENCE_WIDTH = 2e-4, 768  # learning rate of Adam for a width; it falls with 1 / width

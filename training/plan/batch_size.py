@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,13 +17,6 @@ from training.run.folder import with_batch_gpu_of_newest
 
 FITTING_SHARE = 0.9  # of the free memory that a step may take; the rest is for what varies
 _PASSES = 2  # the second one adds to existing gradients
-
-
-@dataclass(frozen=True)
-class MemoryProbe:
-    """The search of `search_batch_gpu`, which remains to be done on the GPU."""
-
-    num_processes: int
 
 
 def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) -> list[int]:
@@ -53,24 +46,23 @@ def with_micro_batch(config: RunConfig, count: int | None) -> RunConfig:
 
 def initial_batch_gpu(
     config: RunConfig, dataset: ImageDataset, num_processes: int, outdir: Path | None
-) -> tuple[RunConfig, MemoryProbe | None]:
-    """Return the configuration with its largest valid micro-batch, and the search that must follow on a GPU.
+) -> tuple[RunConfig, bool]:
+    """Return the configuration with its largest valid micro-batch, and whether `search_batch_gpu` must follow on a GPU.
 
     A run to resume from `outdir` keeps the number it has, without a search.
     """
     resumed = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
     if resumed is not None:
-        return resumed, None
-    probe = MemoryProbe(num_processes) if torch.cuda.is_available() else None
-    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), probe
+        return resumed, False
+    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), torch.cuda.is_available()
 
 
-def search_batch_gpu(config: RunConfig, dataset: ImageDataset, probe: MemoryProbe, device: torch.device) -> RunConfig:
+def search_batch_gpu(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> RunConfig:
     """Return the configuration with the largest micro-batch that fits into the memory of a GPU; ValueError if none does."""
-    choices = micro_batches(config, dataset, probe.num_processes)
+    choices = micro_batches(config, dataset, num_processes)
     for count in choices:
         candidate = with_micro_batch(config, count)
-        if _fits(candidate, dataset, probe.num_processes, device):
+        if _fits(candidate, dataset, num_processes, device):
             print(f"--batch-gpu=auto: {count} images per forward pass fit into the memory of {device}")
             return candidate
     raise ValueError(

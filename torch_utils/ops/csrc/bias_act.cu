@@ -1,22 +1,53 @@
-// bias_act and its first and second derivative: y = clamp(gain * act(x + noise * strength + bias)).
-// A tensor is [outer, channels, inner], dense in this order; the bias is indexed by channels, the noise by the others.
+// bias_act and its derivative: y = clamp(gain * act(x + noise * strength + bias)), for the activations that are linear on
+// either side of zero. A tensor is [outer, channels, inner], dense in this order; the bias is indexed by channels, the noise
+// by the others.
 
-#include "activations.h"
 #include "launch.h"
 
 namespace styleformer {
 
+enum Act { kLinear, kRelu, kLrelu, kNumActs };  // the order of STRAIGHT in torch_utils/ops/native/bias_act_op.py
+
+// The slope of linear (1), relu (0) and lrelu (alpha) below zero.
+template <class M>
+HD M slope_below(int act, M alpha) {
+    return act == kLinear ? M(1) : act == kRelu ? M(0) : alpha;
+}
+
+template <class M>
+HD M activated(M v, M slope) {  // not v * slope throughout: relu of minus infinity is 0
+    return v > 0 ? v : slope > 0 ? v * slope : v < 0 ? M(0) : v;
+}
+
+template <class M>
+HD M clamped(M v, M limit) {  // a negative limit = no limit; NaN stays NaN
+    return limit < 0 ? v : v < -limit ? -limit : v > limit ? limit : v;
+}
+
+// The derivative of y = clamp(gain * activated(v)), from y itself, so the input need not be stored.
+// The limit has to be rounded to the dtype of y, or a saturated y may lie below it.
+template <class M>
+HD M factor(M y, M slope, M gain, M limit) {
+    bool above = gain > 0 ? y > 0 : y < 0;
+    bool passes = limit < 0 || (y < 0 ? -y : y) < limit;
+    return passes ? (above ? gain : gain * slope) : M(0);
+}
+
+template <class M>
+HD M scaled(M grad, M factor) {  // a factor of 0 also stops an infinite gradient
+    return factor == 0 ? M(0) : grad * factor;
+}
+
 // The arguments; the same structure as in torch_utils/ops/native/library.py.
 struct BiasActCall {
-    const void *input;      // x; for the first derivative of the straight activations the result y
-    const void *grad;       // of y, for order 1 and 2
-    const void *grad_grad;  // of the first derivative, for order 2
+    const void *input;  // x; for the derivative the result y
+    const void *grad;   // of y, for the derivative; null = compute the value
     const void *bias, *noise, *strength;  // null = none; strength: one number of type Math
     void *result;
     void *stream;
     double alpha, gain, clamp;  // a negative clamp = no clamp
     int64_t outer, channels, inner, noise_outer;  // noise is [noise_outer, inner]; its rows repeat over outer
-    int32_t act, dtype, order;
+    int32_t act, dtype;
 };
 
 struct BiasActParams {
@@ -29,15 +60,14 @@ struct BiasActParams {
 // value, or packs of one element.
 enum Access { kOneChannel, kManyChannels, kSingle };
 
-template <class T, int ORDER, bool CURVED, Access ACCESS>
+template <class T, bool IS_GRAD, Access ACCESS>
 struct BiasActBody {
     using M = typename T::Math;
     static constexpr int kPack = ACCESS == kSingle ? 1 : kPackOf<T>;
-    static constexpr int kUnroll = CURVED ? 1 : ACCESS == kSingle ? 4 : 2;  // packs in flight per thread
-    static constexpr bool kShifted = ORDER == 0 || CURVED;                  // are bias and noise added to the input?
+    static constexpr int kUnroll = ACCESS == kSingle ? 4 : 2;  // packs in flight per thread
     using Values = Pack<T, kPack>;
     struct Inputs {
-        Values input, grad, grad_grad;
+        Values input, grad;
     };
 
     HD static void run(const BiasActParams& p, Thread thread) {
@@ -57,7 +87,7 @@ struct BiasActBody {
         if constexpr (kPack > 1) {  // a remainder exists only if nothing is added
             int64_t at = packs * kPack + thread.block * thread.count + thread.index;
             if (at < p.size) {
-                using One = BiasActBody<T, ORDER, CURVED, kSingle>;
+                using One = BiasActBody<T, IS_GRAD, kSingle>;
                 write_pack<T, 1>(p.call.result, at, One::compute(p, at, One::read(p, at)));
             }
         }
@@ -66,25 +96,22 @@ struct BiasActBody {
     HD static Inputs read(const BiasActParams& p, int64_t at) {
         Inputs inputs;
         inputs.input = read_pack<T, kPack>(p.call.input, at);
-        if constexpr (ORDER > 0) inputs.grad = read_pack<T, kPack>(p.call.grad, at);
-        if constexpr (ORDER > 1) inputs.grad_grad = read_pack<T, kPack>(p.call.grad_grad, at);
+        if constexpr (IS_GRAD) inputs.grad = read_pack<T, kPack>(p.call.grad, at);
         return inputs;
     }
 
     HD static Values compute(const BiasActParams& p, int64_t at, const Inputs& inputs) {
         M v[kPack];
         UNROLL for (int i = 0; i < kPack; i++) v[i] = inputs.input.item[i].get();
-        if constexpr (kShifted)
+        if constexpr (!IS_GRAD)
             if (p.call.bias || p.call.noise) shift(p, at, v);
-        if constexpr (!CURVED) return straight_values(p.call, v, inputs);
-        switch (p.call.act) {
-            case kTanh: return curved_values<kTanh>(p.call, v, inputs);
-            case kSigmoid: return curved_values<kSigmoid>(p.call, v, inputs);
-            case kElu: return curved_values<kElu>(p.call, v, inputs);
-            case kSelu: return curved_values<kSelu>(p.call, v, inputs);
-            case kSoftplus: return curved_values<kSoftplus>(p.call, v, inputs);
-            default: return curved_values<kSwish>(p.call, v, inputs);
+        const M gain = M(p.call.gain), limit = stored<T>(M(p.call.clamp)), slope = slope_below(p.call.act, M(p.call.alpha));
+        Values values;
+        UNROLL for (int i = 0; i < kPack; i++) {
+            if constexpr (IS_GRAD) values.item[i].set(scaled(inputs.grad.item[i].get(), factor(v[i], slope, gain, limit)));
+            else values.item[i].set(clamped(gain * activated(v[i], slope), limit));
         }
+        return values;
     }
 
     HD static void shift(const BiasActParams& p, int64_t at, M* v) {
@@ -104,65 +131,31 @@ struct BiasActBody {
             UNROLL for (int i = 0; i < kPack; i++) v[i] += bias.item[kBias == 1 ? 0 : i].get();
         }
     }
-
-    HD static Values straight_values(const BiasActCall& call, const M* v, const Inputs& inputs) {
-        const M gain = M(call.gain), limit = stored<T>(M(call.clamp)), slope = slope_below(call.act, M(call.alpha));
-        Values values;
-        UNROLL for (int i = 0; i < kPack; i++) {
-            if constexpr (ORDER == 0) values.item[i].set(clamped(gain * straight(v[i], slope), limit));
-            if constexpr (ORDER == 1)
-                values.item[i].set(scaled(inputs.grad.item[i].get(), straight_factor(v[i], slope, gain, limit)));
-        }
-        return values;
-    }
-
-    template <int ACT>
-    HD static Values curved_values(const BiasActCall& call, const M* v, const Inputs& inputs) {
-        const M gain = M(call.gain), limit = M(call.clamp);
-        Values values;
-        UNROLL for (int i = 0; i < kPack; i++) {
-            if constexpr (ORDER == 0) values.item[i].set(curved_value<ACT>(v[i], gain, limit));
-            if constexpr (ORDER == 1)
-                values.item[i].set(scaled(inputs.grad.item[i].get(), curved_factor<ACT>(v[i], gain, limit)));
-            if constexpr (ORDER == 2)
-                values.item[i].set(scaled(inputs.grad.item[i].get(), inputs.grad_grad.item[i].get(),
-                                          curved_second_factor<ACT>(v[i], gain, limit)));
-        }
-        return values;
-    }
 };
 
-Access access_of(const BiasActCall& call, int pack, bool adds) {
-    bool aligned = is_aligned(call.input) && is_aligned(call.grad) && is_aligned(call.grad_grad) &&
-                   is_aligned(call.result);
-    if (aligned && !(adds && (call.bias || call.noise))) return kOneChannel;
+Access access_of(const BiasActCall& call, int pack) {
+    bool aligned = is_aligned(call.input) && is_aligned(call.grad) && is_aligned(call.result);
+    if (aligned && !call.bias && !call.noise) return kOneChannel;
     if (aligned && call.inner % pack == 0 && is_aligned(call.noise)) return kOneChannel;
     if (aligned && call.inner == 1 && call.channels % pack == 0 && is_aligned(call.bias)) return kManyChannels;
     return kSingle;
 }
 
-template <class Body>
+template <class T, bool IS_GRAD, Access ACCESS>
 int launch_bias_act(const BiasActParams& p) {
+    using Body = BiasActBody<T, IS_GRAD, ACCESS>;
     int64_t per_block = int64_t(kThreads) * Body::kUnroll * Body::kPack;
     return launch_elementwise<Body>(p, ceil_div(p.size, per_block), p.call.stream);
 }
 
-template <class T, int ORDER, bool CURVED>
-int with_access(const BiasActParams& p) {
-    using Single = BiasActBody<T, ORDER, CURVED, kSingle>;
-    const Access access = access_of(p.call, kPackOf<T>, Single::kShifted);
-    if (access == kOneChannel) return launch_bias_act<BiasActBody<T, ORDER, CURVED, kOneChannel>>(p);
-    if constexpr (Single::kShifted)  // else all channels are alike
-        if (access == kManyChannels) return launch_bias_act<BiasActBody<T, ORDER, CURVED, kManyChannels>>(p);
-    return launch_bias_act<Single>(p);
-}
-
 template <class T>
-int with_order(const BiasActParams& p) {
-    bool is_curved = p.call.act > kLrelu;
-    if (p.call.order == 0) return is_curved ? with_access<T, 0, true>(p) : with_access<T, 0, false>(p);
-    if (p.call.order == 1) return is_curved ? with_access<T, 1, true>(p) : with_access<T, 1, false>(p);
-    return is_curved ? with_access<T, 2, true>(p) : -1;  // 0 for the straight ones
+int with_access(const BiasActParams& p) {
+    const Access access = access_of(p.call, kPackOf<T>);
+    if (p.call.grad)  // nothing is added, so all channels are alike
+        return access == kOneChannel ? launch_bias_act<T, true, kOneChannel>(p) : launch_bias_act<T, true, kSingle>(p);
+    if (access == kOneChannel) return launch_bias_act<T, false, kOneChannel>(p);
+    if (access == kManyChannels) return launch_bias_act<T, false, kManyChannels>(p);
+    return launch_bias_act<T, false, kSingle>(p);
 }
 
 }  // namespace styleformer
@@ -172,15 +165,15 @@ EXPORT int64_t styleformer_bias_act_call_size() { return sizeof(styleformer::Bia
 // Returns 0, a CUDA error number, or -1 for invalid arguments.
 EXPORT int styleformer_bias_act(const styleformer::BiasActCall* call) {
     using namespace styleformer;
-    if (call->act < 0 || call->act >= kNumActs || call->order < 0 || call->order > 2) return -1;
+    if (call->act < 0 || call->act >= kNumActs) return -1;
     const int64_t size = call->outer * call->channels * call->inner;
     if (size == 0) return 0;
     BiasActParams p{*call, size, Divider(call->inner), Divider(call->channels), Divider(call->noise ? call->noise_outer : 1)};
     switch (call->dtype) {
-        case kFloat32: return with_order<Float32>(p);
-        case kFloat16: return with_order<Float16>(p);
-        case kBfloat16: return with_order<Bfloat16>(p);
-        case kFloat64: return with_order<Float64>(p);
+        case kFloat32: return with_access<Float32>(p);
+        case kFloat16: return with_access<Float16>(p);
+        case kBfloat16: return with_access<Bfloat16>(p);
+        case kFloat64: return with_access<Float64>(p);
         default: return -1;
     }
 }

@@ -33,7 +33,6 @@ def prepare(device: torch.device, mode: str | None = None) -> None:
     checks; the kernels are enabled if that succeeded on every machine.
 
     Args:
-        device: CPU or GPU.
         mode: auto, native or reference. None = $STYLEFORMER_OPS, else auto.
 
     Raises:

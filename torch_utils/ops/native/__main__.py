@@ -39,7 +39,6 @@ def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
 
 
 def describe(architectures: list[int]) -> None:
-    """Print what was found."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     report("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}")
     report("GPUs", ", ".join(gpus) or "none")
@@ -62,7 +61,6 @@ def nvcc_version(path: Path) -> str:
 
 
 def compile_for(target: build.Target) -> None:
-    """Build a library and print where it is."""
     is_cached = build.library_path(target).exists()
     start = time.perf_counter()
     report("library", str(build.build(target)))
@@ -79,7 +77,6 @@ def check(device_type: str) -> None:
 
 
 def report(what: str, text: str) -> None:
-    """Print one line."""
     click.echo(f"{what + ':':<12}{text}")
 
 

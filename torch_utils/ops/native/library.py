@@ -21,10 +21,10 @@ class BiasActCall(ctypes.Structure):
     """The arguments of styleformer_bias_act."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("input", "grad", "grad_grad", "bias", "noise", "strength", "result", "stream")),
+        *((name, c_void_p) for name in ("input", "grad", "bias", "noise", "strength", "result", "stream")),
         *((name, c_double) for name in ("alpha", "gain", "clamp")),
         *((name, c_int64) for name in ("outer", "channels", "inner", "noise_outer")),
-        *((name, c_int32) for name in ("act", "dtype", "order")),
+        *((name, c_int32) for name in ("act", "dtype")),
     )
 
 
@@ -42,23 +42,22 @@ class UpfirdnCall(ctypes.Structure):
 
 
 class Library:
-    """The functions of one compiled library."""
-
     def __init__(self, path: Path) -> None:
         try:
             functions = ctypes.CDLL(str(path))
+            self._functions = {}
             for name, call in (("bias_act", BiasActCall), ("upfirdn2d", UpfirdnCall)):
                 size = getattr(functions, f"styleformer_{name}_call_size")
                 size.restype = c_int64
-                getattr(functions, f"styleformer_{name}").argtypes = [ctypes.POINTER(call)]
                 if size() != ctypes.sizeof(call):
                     raise AttributeError(f"{name} takes other arguments")
+                self._functions[call] = getattr(functions, f"styleformer_{name}")
+                self._functions[call].argtypes = [ctypes.POINTER(call)]
             self._kernel = functions.styleformer_kernel
         except (OSError, AttributeError) as error:
             raise OperatorsUnavailable(
                 f"{path} cannot be loaded ({error}): delete its folder to build it again"
             ) from error
-        self._bias_act, self._upfirdn2d = functions.styleformer_bias_act, functions.styleformer_upfirdn2d
         self._kernel.argtypes, self._kernel.restype = [c_int32, ctypes.POINTER(c_int64)], c_char_p
 
     def launches(self) -> dict[str, int]:
@@ -69,20 +68,13 @@ class Library:
             found[name.decode()] = launches.value
         return found
 
-    def bias_act(self, call: BiasActCall, device: torch.device) -> None:
-        """Run bias_act on the current stream of the device."""
-        self._run(self._bias_act, call, device)
-
-    def upfirdn2d(self, call: UpfirdnCall, device: torch.device) -> None:
-        """Run upfirdn2d on the current stream of the device."""
-        self._run(self._upfirdn2d, call, device)
-
-    def _run(self, function: Callable[..., int], call: BiasActCall | UpfirdnCall, device: torch.device) -> None:
+    def run(self, call: BiasActCall | UpfirdnCall, device: torch.device) -> None:
+        """Run an operator on the current stream of the device."""
         is_elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
         with torch.cuda.device(device) if is_elsewhere else contextlib.nullcontext():
             if device.type == "cuda":
                 call.stream = torch.cuda.current_stream(device).cuda_stream
-            code = function(call)
+            code = self._functions[type(call)](call)
         if code != 0:
             problem = f"CUDA error {code}" if code > 0 else "invalid call"
             raise RuntimeError(f"native operator {type(call).__name__.removesuffix('Call')}: {problem}")
@@ -112,7 +104,6 @@ def register(
     the CPU time, all that a small tensor costs.
 
     Args:
-        name: Of the operator.
         schema: Its arguments and result in the language of torch.library.
         launch: Computes the result.
         empty_result: Returns a tensor with the shape and layout of the result.

@@ -15,7 +15,7 @@ from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_referen
 _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 _SHAPES = ((2, 3, 5, 7), (2, 16, 8, 8), (1, 40, 33, 17))
 _SHIFTED_SHAPE = _SHAPES[1]  # also tried at addresses that are not aligned to 16 bytes
-_ACTS = ("linear", "lrelu", "swish")
+_ACTS = ("linear", "relu", "lrelu")
 _ALPHA, _GAIN, _CLAMP = 0.2, 1.3, 1.5
 
 # taps of setup_filter, up, down, padding

@@ -20,8 +20,6 @@ class OperatorsUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Nvcc:
-    """A CUDA compiler and what it can compile for."""
-
     path: Path
     version: tuple[int, int]
     architectures: frozenset[int]  # 75, 90, ...

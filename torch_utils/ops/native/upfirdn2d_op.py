@@ -52,7 +52,7 @@ def _launch(
         taps_x=f.shape[-1], taps_y=f.shape[0], separable=f.ndim == 1, flip=flip,
         channels_last=memory_format == torch.channels_last, dtype=DTYPES[x.dtype],
     )  # fmt: skip
-    library_of(device).upfirdn2d(call, device)
+    library_of(device).run(call, device)
     return result
 
 

@@ -21,7 +21,6 @@ def enlargement(height: int, width: int) -> int:
 
 
 def as_colour(pixels: np.ndarray) -> np.ndarray:
-    """An image [height, width, 1 or 3] with three channels."""
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
