@@ -1,14 +1,15 @@
 """The command of generate.py that shows a network in the browser."""
 
 import socket
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
 from sampling.commands import options
 from sampling.commands.options import command
+
+GRADIO = (6, 31)  # the oldest version that works
 
 
 @command("explore")
@@ -23,21 +24,31 @@ def explore_command(**chosen: Any) -> None:
     """Explore a network in the browser: seeds, classes, mixing, directions, attention, walks, projection.
 
     Serves a page on this machine until Ctrl-C. The address of the page holds the settings, and each image has its
-    command line. Needs gradio: pip install gradio
+    command line. Needs gradio: pip install 'gradio>=6.31'
 
     \b
     Examples:
       python generate.py explore --network=network-snapshot-000040.pkl
       python generate.py explore --network=network-snapshot-000040.pkl --share
     """
-    if find_spec("gradio") is None:
-        raise ValueError("generate.py explore needs gradio: pip install gradio")
-    if not Path(chosen["network"]).is_file():
-        raise ValueError(f"--network={chosen['network']}: there is no such file")
+    check_gradio()
     check_port(chosen["host"], chosen["port"])
     from sampling.explore.page import serve
+    from training.checkpoint.files import existing_file
 
-    serve(chosen["network"], chosen["host"], chosen["port"], chosen["share"])
+    serve(existing_file(chosen["network"]), chosen["host"], chosen["port"], chosen["share"])
+
+
+def check_gradio() -> None:
+    """Raise ValueError unless gradio is there, and new enough."""
+    try:
+        found = version("gradio")
+    except PackageNotFoundError:
+        found = ""
+    if not found or tuple(map(int, found.split(".")[:2])) < GRADIO:
+        least = f"gradio>={GRADIO[0]}.{GRADIO[1]}"
+        has = f"; gradio {found} is too old" if found else ""
+        raise ValueError(f"generate.py explore needs {least}{has}: pip install '{least}'")
 
 
 def check_port(host: str, port: int) -> None:

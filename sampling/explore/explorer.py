@@ -14,7 +14,7 @@ from dnnlib.images.animation import enlarged, write_animation
 from dnnlib.images.writer import write_image
 from sampling.attention_maps import attention_maps, encoder_layers, overview
 from sampling.directions import Directions, choose_directions
-from sampling.explore.view import NUM_DIRECTIONS, View, style_groups
+from sampling.explore.view import MAX_SEED, NUM_DIRECTIONS, View, style_groups
 from sampling.interpolation import Way, frames, timeline
 from sampling.labels import choose_labels, find_class
 from sampling.projection.descent import psnr
@@ -27,20 +27,22 @@ from training.config import PerformanceConfig
 DISPLAY_PX = 512  # images are enlarged to about this
 NEIGHBOURS = 5  # seeds in the strip
 MAX_WALK_SEEDS, MAX_WALK_FRAMES = 50, 60
+MAX_WALK_PX = 2**27  # of all its frames
 _CANDIDATES = 500  # of a projection
+LOCK = threading.RLock()  # one thread at a time loads or draws: noise follows the global seed, hooks record attention
 
 
 class Explorer:
-    """A loaded network. Only one thread at a time draws: attention is recorded by hooks, noise by the global seed."""
+    """A loaded network."""
 
     def __init__(self, network: str) -> None:
         self.network = network
-        self.generator = load(network)
+        with LOCK:
+            self.generator = load(network)
         self.num_ws = self.generator.num_ws
         self.groups = style_groups(self.num_ws)
         self.scale = max(DISPLAY_PX // max(self.generator.img_height, self.generator.img_width), 1)
         self.strip_scale = max(self.scale // 4, 1)
-        self.lock = threading.Lock()
         self._directions: dict[str, Directions] = {}
 
     @property
@@ -71,9 +73,16 @@ class Explorer:
 
     def request(self, view: View) -> Request:
         """Labels and truncation. Raises ValueError for a class that does not exist."""
-        label, of_class = view.label or None, self.is_classes
-        labels = choose_labels(self.generator, label if of_class else None, None if of_class else label)
+        if not view.label:
+            return Request(self.default_labels, view.trunc)
+        of_class = self.is_classes
+        labels = choose_labels(self.generator, view.label if of_class else None, None if of_class else view.label)
         return Request(labels, view.trunc)
+
+    @cached_property
+    def default_labels(self) -> Tensor | None:
+        """The labels of seeds where none is chosen; those of vectors come from the training set."""
+        return choose_labels(self.generator, None, None)
 
     def renderer(self, view: View) -> Renderer:
         """As `generate.py` draws a few images."""
@@ -102,18 +111,18 @@ class Explorer:
 
     def image(self, view: View, found: np.ndarray | None = None) -> np.ndarray:
         """The image of a view, uint8 [height, width, 1 or 3]."""
-        with self.lock:
+        with LOCK:
             images = self.renderer(view).images(self.styles(view, found), [view.seed])
         return images[0].permute(1, 2, 0).numpy()
 
     def neighbours(self, view: View) -> list[int]:
         """The seeds of the strip, with that of the view in the middle where it can be."""
-        first = max(view.seed - NEIGHBOURS // 2, 0)
+        first = min(max(view.seed - NEIGHBOURS // 2, 0), MAX_SEED - NEIGHBOURS + 1)
         return list(range(first, first + NEIGHBOURS))
 
     def strip(self, view: View) -> np.ndarray:
         """The images of the neighbouring seeds side by side, uint8 [height, width, 1 or 3]."""
-        with self.lock:
+        with LOCK:
             renderer = self.renderer(view)
             images = torch.cat(list(renderer.seed_batches(self.neighbours(view), self.request(view))))
         row = np.concatenate(list(images.permute(0, 2, 3, 1).numpy()), axis=1)
@@ -122,7 +131,7 @@ class Explorer:
     def attention(self, view: View, found: np.ndarray | None, y: int, x: int) -> np.ndarray:
         """Where each layer looks from a point of the image, px: the overview of `generate.py attention`."""
         layers = range(len(encoder_layers(self.generator)))
-        with self.lock:
+        with LOCK:
             maps, _ = attention_maps(self.generator, self.styles(view, found), [(y, x)], layers)
             pixels = self.renderer(view).images(self.styles(view, found), [view.seed])[0].permute(1, 2, 0).numpy()
         return overview(pixels, [(y, x)], maps)
@@ -139,12 +148,14 @@ class Explorer:
         """Write the animation of `generate.py interpolate --loop`; `on_frame` gets the share that is done."""
         if not 2 <= len(seeds) <= MAX_WALK_SEEDS:
             raise ValueError(f"a walk needs 2 to {MAX_WALK_SEEDS} seeds, such as 0-5 or 1,8,3; these are {len(seeds)}")
-        with self.lock:
+        if len(seeds) * num_frames * (self.generator.img_height * self.generator.img_width) > MAX_WALK_PX:
+            raise ValueError("the walk is too long for images of this size: choose fewer seeds or frames")
+        with LOCK:
             way = Way(self.generator, seeds, self.request(view), "z")
         moments = timeline(len(seeds), num_frames, is_loop=True)
         pages: list[np.ndarray] = []
         for index, moment in enumerate(moments):  # frame by frame: others draw in between
-            with self.lock:
+            with LOCK:
                 pages += frames(self.renderer(view), [way], [moment], seeds[0], columns=1)
             on_frame((index + 1) / len(moments))
         write_animation(path, (enlarged(page, max(self.scale // 2, 1)) for page in pages), fps)
@@ -155,9 +166,10 @@ class Explorer:
         """The styles of an image file, [num_ws, w_dim], and the PSNR of their image, dB. Raises ValueError."""
         wanted, _ = read_target(target, self.generator)
         labels = self.request(view).labels
-        generator = copy.deepcopy(self.generator)  # others go on drawing with hooks on the first
         search = Search(num_steps=num_steps, candidates=_CANDIDATES, labels=labels)
-        projector = Projector(generator, choose_embedding(self.network, generator, None), search)
+        with LOCK:
+            generator = copy.deepcopy(self.generator)  # others draw with the first meanwhile, and record its attention
+            projector = Projector(generator, choose_embedding(self.network, generator, None), search)
         done = 0
 
         def count() -> None:

@@ -4,6 +4,7 @@ import functools
 import os
 import random
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
@@ -13,14 +14,17 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from dnnlib.command_line import memory_shortage
 from dnnlib.images.animation import enlarged
-from dnnlib.text import parse_int_list
-from sampling.explore.explorer import MAX_WALK_FRAMES, Explorer
+from dnnlib.text import first_line, parse_int_list
+from sampling.explore.explorer import LOCK, MAX_WALK_FRAMES, Explorer
 from sampling.explore.view import MAX_AMOUNT, MAX_PSI, MAX_SEED, NOISE_MODES, NUM_DIRECTIONS, View
 
 FPS = 24
 MAX_STEPS = 2000  # of a projection
-NETWORKS = 2  # kept loaded
+MAX_TEXT = 200  # characters of a list of seeds
+MAX_QUEUE, MAX_UPLOAD = 50, "20mb"
+NETWORKS = 2  # kept loaded, beside the first
 SETTINGS = (
     "seed",
     "label",
@@ -44,43 +48,51 @@ def in_page(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+            message = memory_shortage(error) or first_line(error)
+            raise gr.Error(message, duration=None, print_exception=False) from error
 
     return guarded
 
 
-def snapshots_beside(network: str) -> list[str]:
-    """The snapshots of the same run, oldest first, or the network alone."""
-    path = Path(network)
-    beside = sorted(str(other) for other in path.parent.glob("network-snapshot-*.pkl"))
-    return beside if str(path) in beside else [str(path)]
+def snapshots_beside(network: Path) -> dict[str, Path]:
+    """The snapshots of the same run by name, oldest first and the best ones last; or the network alone."""
+    numbered, best = (sorted(network.parent.glob(f"network-snapshot-{kind}*.pkl")) for kind in ("[0-9]", "best-"))
+    beside = {path.name: path for path in (*numbered, *best)}
+    return beside if network.name in beside else {network.name: network}
 
 
 class Page:
     """Widgets and what they do. Every handler gets the settings of its visitor; nothing of a visitor is kept here."""
 
-    def __init__(self, network: str, folder: Path) -> None:
+    def __init__(self, network: Path, folder: Path) -> None:
         self.network, self.folder = network, folder
+        self.snapshots = snapshots_beside(network)
+        self.first = Explorer(str(network))
         self.open = functools.lru_cache(maxsize=NETWORKS)(self.load)
-        self.first = Explorer(network)
 
-    def load(self, network: str) -> Explorer:
+    def load(self, name: str) -> Explorer:
         """A snapshot of the same run. Raises ValueError."""
-        explorer = Explorer(network)
+        if name not in self.snapshots:
+            raise ValueError(f"snapshot={name!r}: there is no such snapshot beside {self.network.name}")
+        explorer = Explorer(str(self.snapshots[name]))
         ours, first = explorer.generator, self.first.generator
         if (ours.num_ws, ours.c_dim, ours.w_dim) != (first.num_ws, first.c_dim, first.w_dim):
-            raise ValueError(f"{network} has other styles or classes than {self.network}: explore it alone")
+            raise ValueError(f"{name} has other styles or classes than {self.network.name}: explore it alone")
         return explorer
 
-    def explorer(self, network: str) -> Explorer:
-        """The chosen network, loaded."""
-        return self.first if network == self.network else self.open(network)
+    def explorer(self, view: View) -> Explorer:
+        """The network of a view, loaded once."""
+        if view.snapshot in ("", self.network.name):
+            return self.first
+        with LOCK:
+            return self.open(view.snapshot)
 
     def view(self, values: tuple[Any, ...]) -> View:
         """The view that the widgets of `SETTINGS` and the sliders show."""
         chosen = dict(zip(SETTINGS, values, strict=False))
         amounts = dict(zip(self.slider_places(), values[len(SETTINGS) :], strict=True))
         return View(
+            snapshot="" if chosen["snapshot"] == self.network.name else chosen["snapshot"],
             seed=whole("seed", chosen["seed"]),
             label=str(chosen["label"] or "").strip(),
             trunc=chosen["trunc"],
@@ -97,16 +109,18 @@ class Page:
 
     # What happens
 
-    def draw(self, network: str, found: np.ndarray | None, *values: Any) -> tuple[np.ndarray, str, str]:
+    def draw(self, found: np.ndarray | None, *values: Any) -> tuple[np.ndarray, str, str]:
         """The image, the command that makes it, and the query of the address."""
-        explorer, view = self.explorer(network), self.view(values)
+        view = self.view(values)
+        explorer = self.explorer(view)
         image = enlarged(explorer.image(view, found), explorer.scale)
-        command = view.command(network, explorer.is_classes, found is not None, explorer.num_ws)
+        command = view.command(explorer.network, explorer.is_classes, found is not None, explorer.num_ws)
         return shown(image), command, view.query()
 
-    def strip(self, network: str, *values: Any) -> tuple[np.ndarray, list[int]]:
+    def strip(self, *values: Any) -> tuple[np.ndarray, list[int]]:
         """The images of neighbouring seeds, and these."""
-        explorer, view = self.explorer(network), self.view(values)
+        view = self.view(values)
+        explorer = self.explorer(view)
         return shown(explorer.strip(view)), explorer.neighbours(view)
 
     def pick(self, seeds: list[int], event: gr.SelectData) -> int:
@@ -114,31 +128,25 @@ class Page:
         column = event.index[0] // (self.first.generator.img_width * self.first.strip_scale)
         return seeds[min(column, len(seeds) - 1)]
 
-    def attend(self, network: str, found: np.ndarray | None, event: gr.SelectData, *values: Any) -> np.ndarray:
+    def attend(self, found: np.ndarray | None, event: gr.SelectData, *values: Any) -> np.ndarray:
         """The attention of the point of the image that was clicked."""
-        explorer = self.explorer(network)
+        view = self.view(values)
+        explorer = self.explorer(view)
         x, y = (place // explorer.scale for place in event.index)
-        generator = explorer.generator
-        y, x = min(y, generator.img_height - 1), min(x, generator.img_width - 1)
-        return explorer.attention(self.view(values), found, y, x)
+        y, x = min(y, explorer.generator.img_height - 1), min(x, explorer.generator.img_width - 1)
+        return explorer.attention(view, found, y, x)
 
-    def walk(
-        self,
-        network: str,
-        seeds: str,
-        num_frames: int,
-        *values: Any,
-        progress: Any = gr.Progress(),  # noqa: B008
-    ) -> str:
-        """A file with the animation from seed to seed."""
-        path = Path(tempfile.mkdtemp(dir=self.folder)) / "walk.webp"
-        view, numbers = self.view(values), parse_int_list(seeds)
-        self.explorer(network).walk(view, numbers, num_frames, FPS, path, lambda share: progress(share, "Frames"))
-        return str(path)
+    def walk(self, seeds: str, num_frames: int, *values: Any, progress: Any = gr.Progress()) -> tuple[str, str]:  # noqa: B008
+        """An animation from seed to seed, to look at and as a file."""
+        if len(seeds) > MAX_TEXT:
+            raise ValueError("too many seeds")
+        path, view = Path(tempfile.mkdtemp(dir=self.folder)) / "walk.webp", self.view(values)
+        numbers = parse_int_list(seeds)
+        self.explorer(view).walk(view, numbers, num_frames, FPS, path, lambda share: progress(share, "Frames"))
+        return str(path), str(path)
 
     def find(
         self,
-        network: str,
         target: str | None,
         num_steps: int,
         *values: Any,
@@ -147,23 +155,23 @@ class Page:
         """The styles of a dropped image, and how close their image comes."""
         if not target:
             raise ValueError("drop an image first")
+        view = self.view(values)
         progress(0, "Choosing starts")
-        styles, decibels = self.explorer(network).project(
-            self.view(values), target, num_steps, lambda share: progress(share, "Steps")
-        )
+        styles, decibels = self.explorer(view).project(view, target, num_steps, lambda share: progress(share, "Steps"))
         return styles, f"Found: PSNR {decibels:.1f} dB. All tabs now use these styles in place of the seed's."
 
-    def save(self, network: str, found: np.ndarray | None, *values: Any) -> list[str]:
+    def save(self, found: np.ndarray | None, *values: Any) -> list[str]:
         """The image and its styles as files."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return [str(path) for path in self.explorer(network).save(self.view(values), found, folder)]
+        folder, view = Path(tempfile.mkdtemp(dir=self.folder)), self.view(values)
+        return [str(path) for path in self.explorer(view).save(view, found, folder)]
 
     def restore(self, request: gr.Request) -> list[Any]:
         """The values of all widgets that the query of the address asks for."""
         view = View.from_query(dict(request.query_params), self.first.num_ws)
-        label = self.first.class_value(view.label)
+        label = self.explorer(view).class_value(view.label)
         mix_from = view.mix_from if view.mix is not None else self.first.num_ws // 2
-        settings = [view.seed, label, view.trunc, view.noise, view.mix is not None, view.mix or 0, mix_from]
+        settings = [view.snapshot or self.network.name, view.seed, label, view.trunc, view.noise]
+        settings += [view.mix is not None, view.mix or 0, mix_from]
         return settings + [view.moves.get(place, 0.0) for place in self.slider_places()]
 
     # The widgets
@@ -171,33 +179,29 @@ class Page:
     def build(self) -> gr.Blocks:
         """The page."""
         with gr.Blocks(
-            title="Styleformer", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True
+            title="Styleformer", analytics_enabled=False, delete_cache=(600, 1800), fill_width=True
         ) as blocks:
             found, query = gr.State(None), gr.Textbox(visible="hidden")
             with gr.Row():
                 with gr.Column(scale=2, min_width=320):
-                    self.build_image()
+                    widgets = self.build_image()
                 with gr.Column(scale=3, min_width=320), gr.Tabs():
-                    widgets = self.build_generate() | self.build_mix() | self.build_move()
+                    widgets |= self.build_generate() | self.build_mix() | self.build_move()
                     self.build_tools(widgets)
             self.connect(blocks, widgets, found, query)
         return blocks
 
-    def build_image(self) -> None:
-        """The image, what belongs to it, and the neighbouring seeds."""
+    def build_image(self) -> Widgets:
+        """The image, what belongs to it, and the neighbouring seeds; the snapshot."""
         self.image = picture("image", label="Image", elem_classes="pixels")
         self.strip_image = picture("strip", label="Neighbouring seeds", show_label=False, elem_classes="pixels")
         gr.Markdown("Neighbouring seeds: click one.")
-        choices = snapshots_beside(self.network)
-        self.snapshot = gr.Dropdown(
-            [(Path(path).name, path) for path in choices],
-            value=self.network,
-            label="Snapshot",
-            visible=len(choices) > 1,
-        )
+        names = list(self.snapshots)
+        snapshot = gr.Dropdown(names, value=self.network.name, label="Snapshot", visible=len(names) > 1)
         self.command = gr.Textbox(label="The command for this image", lines=2, buttons=["copy"], elem_id="command")
         self.save_button = gr.Button("Save image and styles")
-        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, visible=False, elem_id="files")
+        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, elem_id="files")
+        return {"snapshot": snapshot}
 
     def build_generate(self) -> Widgets:
         """Seed, label, truncation, noise."""
@@ -246,7 +250,7 @@ class Page:
                 with gr.Accordion(title, open=group == "all"):
                     for index in [place[1] for place in self.slider_places() if place[0] == group]:
                         sliders[f"{group}.{index}"] = gr.Slider(
-                            -MAX_AMOUNT / 2, MAX_AMOUNT / 2, 0, step=0.1, label=f"Direction {index}, {group}"
+                            -MAX_AMOUNT, MAX_AMOUNT, 0, step=0.1, label=f"Direction {index}, {group}"
                         )
         reset.click(lambda: [0.0] * len(sliders), None, list(sliders.values()), api_visibility="private")
         return sliders
@@ -260,11 +264,13 @@ class Page:
             self.walk_seeds = gr.Textbox("0-5", label="Seeds, such as 0-5 or 1,8,3")
             self.walk_frames = gr.Slider(4, MAX_WALK_FRAMES, 24, step=1, label="Frames from one seed to the next")
             self.walk_button = gr.Button("Play")
-            self.animation = picture("walk", label="Animation", type="filepath")
-            self.walk_file = gr.File(label="WebP file", interactive=False, visible=False, elem_id="walkfile")
+            self.animation = picture("walk", label="Animation", type="filepath", image_mode=None)
+            self.walk_file = gr.File(label="WebP file", interactive=False, elem_id="walkfile")
         with gr.Tab("Find"):
             gr.Markdown("Drop an image: the styles are found whose own image comes closest. Then mix and move these.")
-            self.target = gr.Image(label="Target", type="filepath", sources=["upload", "clipboard"], elem_id="target")
+            self.target = gr.Image(
+                label="Target", type="filepath", image_mode=None, sources=["upload", "clipboard"], elem_id="target"
+            )  # as it is: no mode means that only `read_target` decodes it
             self.steps = gr.Slider(20, MAX_STEPS, 150, step=10, label="Steps")
             with gr.Row():
                 self.find_button, self.forget_button = gr.Button("Find"), gr.Button("Back to the seed")
@@ -274,37 +280,28 @@ class Page:
         """Handlers. Of moves that come while an image is drawn, only the last is drawn."""
         settings, seeds = list(widgets.values()), gr.State([0])
         common: dict[str, Any] = {"api_visibility": "private"}
-        source = [self.snapshot, found, *settings]
         latest = common | {"trigger_mode": "always_last", "show_progress": "hidden"}
-        changes = [widget.change for widget in [self.snapshot, *settings]]
-        drawn = [self.image, self.command, query]
+        source, drawn = [found, *settings], [self.image, self.command, query]
+        changes = [widget.change for widget in settings]
         gr.on([*changes, found.change], in_page(self.draw), source, drawn, concurrency_limit=4, **latest)
-        seen = [self.snapshot.change, *(widgets[name].change for name in ("seed", "label", "trunc", "noise"))]
-        strip_source, strip_drawn = [self.snapshot, *settings], [self.strip_image, seeds]
-        gr.on(seen, in_page(self.strip), strip_source, strip_drawn, concurrency_limit=4, **latest)
+        strip_drawn = [self.strip_image, seeds]
+        seen = [widgets[name].change for name in ("snapshot", "seed", "label", "trunc", "noise")]
+        gr.on(seen, in_page(self.strip), settings, strip_drawn, concurrency_limit=4, **latest)
         query.change(None, query, None, js=_SHOW_ADDRESS, **common)
         restored = blocks.load(in_page(self.restore), None, settings, **common)
         restored.then(in_page(self.draw), source, drawn, **latest).then(
-            in_page(self.strip), strip_source, strip_drawn, **latest
+            in_page(self.strip), settings, strip_drawn, **latest
         )
         self.strip_image.select(in_page(self.pick), seeds, widgets["seed"], **common)
         if self.first.has_attention:
             self.image.select(in_page(self.attend), source, self.attention, **common)
-        self.save_button.click(in_page(self.save), source, self.files, **common).success(
-            lambda: gr.update(visible=True), None, self.files, **common
-        )
-        walk_source = [self.snapshot, self.walk_seeds, self.walk_frames, *settings]
-        self.walk_button.click(in_page(self.walk), walk_source, self.animation, **common).success(
-            lambda path: gr.update(value=path, visible=True), self.animation, self.walk_file, **common
-        )
-        find_source = [self.snapshot, self.target, self.steps, *settings]
-        self.find_button.click(in_page(self.find), find_source, [found, self.outcome], **common)
+        self.save_button.click(in_page(self.save), source, self.files, **common)
+        walk_source = [self.walk_seeds, self.walk_frames, *settings]
+        walk_drawn = [self.animation, self.walk_file]
+        self.walk_button.click(in_page(self.walk), walk_source, walk_drawn, concurrency_limit=1, **common)
+        find_source, find_drawn = [self.target, self.steps, *settings], [found, self.outcome]
+        self.find_button.click(in_page(self.find), find_source, find_drawn, concurrency_limit=1, **common)
         self.forget_button.click(lambda: (None, ""), None, [found, self.outcome], **common)
-
-
-def picture(name: str, **settings: Any) -> gr.Image:
-    """An image to look at, named in the page."""
-    return gr.Image(format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=name, **settings)
 
 
 def whole(name: str, value: float | None) -> int:
@@ -312,6 +309,11 @@ def whole(name: str, value: float | None) -> int:
     if value is None:
         raise ValueError(f"{name}: write a whole number, 0..{MAX_SEED}")
     return int(value)
+
+
+def picture(name: str, **settings: Any) -> gr.Image:
+    """An image to look at, named in the page."""
+    return gr.Image(format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=name, **settings)
 
 
 def shown(image: np.ndarray) -> np.ndarray:
@@ -324,18 +326,23 @@ def theme() -> gr.Theme:
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def serve(network: str, host: str, port: int, is_shared: bool) -> None:
-    """Serve the page until the process is told to stop. Raises ValueError, OSError."""
+def serve(network: Path, host: str, port: int, is_shared: bool) -> None:
+    """Serve the page until the process is told to stop; then the process ends. Raises ValueError, OSError."""
     stop = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="styleformer-explore-") as folder:
+    with tempfile.TemporaryDirectory(prefix="styleformer-explore-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # its copies of images go with it
-        blocks = Page(network, Path(folder)).build().queue(default_concurrency_limit=4)
+        proxies = [os.environ.get("no_proxy", ""), "localhost", "127.0.0.1"]
+        os.environ["no_proxy"] = ",".join(filter(None, proxies))  # gradio asks its own server whether it is up
+        blocks = Page(network, Path(folder)).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
         _, url, public = blocks.launch(
             server_name=host, server_port=port, share=is_shared, prevent_thread_lock=True, quiet=True, show_error=True,
-            theme=theme(), css=_CSS, ssr_mode=False, footer_links=[],
+            theme=theme(), css=_CSS, ssr_mode=False, footer_links=[], max_file_size=MAX_UPLOAD, enable_monitoring=False,
         )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda number, frame: stop.set())
-        print(f"Explore {network}: {public or url} (Ctrl-C to stop)", flush=True)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # of nohup
+                signal.signal(number, lambda number, frame: stop.set())
+        local = f"http://{socket.gethostname()}:{port}/" if host in ("0.0.0.0", "::") else url
+        print(f"Explore {network}: {public or local} (Ctrl-C to stop)", flush=True)
         stop.wait()
         blocks.close(verbose=False)
+    os._exit(0)  # threads that still draw would abort the interpreter at its end

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from dnnlib.text import parse_number_list
 
 MAX_SEED = 2**32 - 1  # of numpy.random.RandomState
-MAX_AMOUNT = 10.0  # standard deviations of w
-MAX_PSI = 2.0
+MAX_AMOUNT = 5.0  # standard deviations of w
+MIN_PSI, MAX_PSI = -1.0, 2.0
 NOISE_MODES = ("const", "random", "none")
 NUM_DIRECTIONS = 4  # per group of styles
 
@@ -33,6 +33,7 @@ class View:
     noise: str = "const"
     mix: int | None = None  # the seed whose styles replace the last ones; None = no mixing
     mix_from: int = 0  # the first style that is replaced
+    snapshot: str = ""  # file name of another snapshot of the run; "" = that of --network
     moves: dict[tuple[str, int], float] = field(default_factory=dict)  # (group, direction) -> standard deviations of w
 
     def __post_init__(self) -> None:
@@ -40,8 +41,8 @@ class View:
             seed = getattr(self, name)
             if seed is not None and not 0 <= seed <= MAX_SEED:
                 raise ValueError(f"{name}={seed} must lie in 0..{MAX_SEED}")
-        if not abs(self.trunc) <= MAX_PSI:
-            raise ValueError(f"trunc={self.trunc:g} must lie in -{MAX_PSI:g}..{MAX_PSI:g}")
+        if not MIN_PSI <= self.trunc <= MAX_PSI:
+            raise ValueError(f"trunc={self.trunc:g} must lie in {MIN_PSI:g}..{MAX_PSI:g}")
         if self.noise not in NOISE_MODES:
             raise ValueError(f"noise={self.noise!r} must be one of {', '.join(NOISE_MODES)}")
         for (group, direction), amount in self.moves.items():
@@ -68,9 +69,11 @@ class View:
                 if not text.isdecimal():
                     raise ValueError(f"{name}={text!r} in the address is not a whole number")
                 chosen[name] = int(text)
+                if name == "mix_from" and int(text) >= num_ws:
+                    raise ValueError(f"mix_from={text}: this network has the styles 0-{num_ws - 1}")
             elif name == "trunc":
                 chosen[name] = parse_number_list(text)[0]
-            elif name in ("label", "noise"):
+            elif name in ("label", "noise", "snapshot"):
                 chosen[name] = text
             elif name == "move":
                 chosen["moves"] = parse_moves(text, num_ws)

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
     "view",
     [
         View(),
-        View(7, "number:2", 0.65, "random", 9, 3, {("coarse", 0): 1.5, ("all", 3): -0.1}),
+        View(
+            7, "number:2", 0.65, "random", 9, 3, "network-snapshot-000002.pkl", {("coarse", 0): 1.5, ("all", 3): -0.1}
+        ),
         View(2**32 - 1, "0.7,0,0.3", -1.0, mix=0, mix_from=0),
     ],
 )
@@ -29,9 +31,10 @@ def test_a_view_comes_back_from_its_address(view: View) -> None:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("seed=-1", "seed"), ("seed=4294967296", "seed"), ("seed=x", "seed"), ("mix=1e3", "mix"), ("trunc=nan", "nan"),
+        ("seed=-1", "seed"), ("seed=4294967296", "seed"), ("mix_from=8", "mix_from"),
+        ("trunc=-1.5", "trunc"), ("seed=x", "seed"), ("mix=1e3", "mix"), ("trunc=nan", "nan"),
         ("trunc=7", "trunc"), ("noise=loud", "noise"), ("move=all.0", "move|number"), ("move=top.0:1", "move"),
-        ("move=all.99:1", "move"), ("move=all.0:inf", "move|inf"), ("mix_from=a", "mix_from"),
+        ("move=all.99:1", "move"), ("move=all.0:7", "move"), ("move=all.0:inf", "move|inf"), ("mix_from=a", "mix_from"),
     ],
 )  # fmt: skip
 def test_wrong_addresses_are_refused(query: str, named: str) -> None:

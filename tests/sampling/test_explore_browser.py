@@ -216,7 +216,7 @@ def test_walk_tab(page: Any, network: Path, tmp_path: Path) -> None:
 
 def test_find_tab(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "target.png"
-    Image.new("RGB", (40, 30), (30, 200, 60)).save(target)
+    Image.new("LA", (40, 30), (30, 60)).save(target)  # as it is: opaque on white, not the hidden grey
     choose_seed_7(page)
     alone = shown(page)
     page.get_by_role("tab", name="Find").click()
@@ -235,6 +235,7 @@ def test_mistakes_are_told_in_the_page(page: Any, address: str) -> None:
     page.get_by_label("Snapshot").click()
     page.get_by_role("option", name="network-snapshot-000001.pkl").click()
     page.get_by_text("damaged").wait_for()
+    assert "snapshot=" not in page.url  # the image shown is still that of the other
     page.goto(f"{address}?label=purple")
     page.get_by_text("no such class").first.wait_for()
 

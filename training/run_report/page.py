@@ -48,7 +48,7 @@ def make_page(run_dir: Path, is_served: bool = False) -> str:
 
 def explore_commands(run_dir: Path) -> list[str]:
     """Return the command that shows each snapshot in the browser, newest first."""
-    snapshots = sorted(run_dir.resolve().glob("network-snapshot-*.pkl"), reverse=True)
+    snapshots = sorted(run_dir.resolve().glob("network-snapshot-[0-9]*.pkl"), reverse=True)
     return [shlex.join(["python", "generate.py", "explore", f"--network={path}"]) for path in snapshots]
 
 
