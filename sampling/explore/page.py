@@ -26,6 +26,7 @@ MAX_TEXT = 200  # characters of a list of seeds
 MAX_QUEUE, MAX_UPLOAD = 50, "20mb"
 NETWORKS = 2  # kept loaded, beside the first
 SETTINGS = (
+    "snapshot",
     "seed",
     "label",
     "trunc",
@@ -200,7 +201,7 @@ class Page:
         snapshot = gr.Dropdown(names, value=self.network.name, label="Snapshot", visible=len(names) > 1)
         self.command = gr.Textbox(label="The command for this image", lines=2, buttons=["copy"], elem_id="command")
         self.save_button = gr.Button("Save image and styles")
-        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, elem_id="files")
+        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, height=110, elem_id="files")
         return {"snapshot": snapshot}
 
     def build_generate(self) -> Widgets:
@@ -265,7 +266,7 @@ class Page:
             self.walk_frames = gr.Slider(4, MAX_WALK_FRAMES, 24, step=1, label="Frames from one seed to the next")
             self.walk_button = gr.Button("Play")
             self.animation = picture("walk", label="Animation", type="filepath", image_mode=None)
-            self.walk_file = gr.File(label="WebP file", interactive=False, elem_id="walkfile")
+            self.walk_file = gr.File(label="WebP file", interactive=False, height=90, elem_id="walkfile")
         with gr.Tab("Find"):
             gr.Markdown("Drop an image: the styles are found whose own image comes closest. Then mix and move these.")
             self.target = gr.Image(
