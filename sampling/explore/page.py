@@ -260,7 +260,7 @@ class Page:
         """The tabs that compute on request."""
         with gr.Tab("Attend", visible=self.first.has_attention):
             gr.Markdown("Click a point of the image: brighter places get more of its attention, layer by layer.")
-            self.attention = picture("attention", label="Attention per layer")
+            self.attention = picture("attention", label="Attention per layer", show_label=False)
         with gr.Tab("Walk"):
             self.walk_seeds = gr.Textbox("0-5", label="Seeds, such as 0-5 or 1,8,3")
             self.walk_frames = gr.Slider(4, MAX_WALK_FRAMES, 24, step=1, label="Frames from one seed to the next")
