@@ -88,7 +88,9 @@ def announce() -> None:
 
 def use_cache_folder() -> str:
     """Set PyTorch's folder for compiled code to ours, unless the user set one; returns the folder."""
-    folder = default_folder() / "compiled-2"  # a new number when an operator's signature changes: old code calls the old one
+    folder = (
+        default_folder() / "compiled-2"
+    )  # a new number when an operator's signature changes: old code calls the old one
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # it contains Triton's cache

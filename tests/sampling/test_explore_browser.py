@@ -231,13 +231,18 @@ def test_find_tab(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert np.array_equal(shown(page), alone)
 
 
-def test_mistakes_are_told_in_the_page(page: Any, address: str) -> None:
+def test_a_broken_snapshot_is_told_in_the_page(page: Any) -> None:
     page.get_by_label("Snapshot").click()
     page.get_by_role("option", name="network-snapshot-000001.pkl").click()
     page.get_by_text("damaged").wait_for()
     assert "snapshot=" not in page.url  # the image shown is still that of the other
+
+
+def test_a_missing_class_is_told_in_the_page(browser: Any, address: str) -> None:
+    page = browser.new_page()
     page.goto(f"{address}?label=purple")
-    page.get_by_text("no such class").first.wait_for()
+    page.get_by_text("no such class").first.wait_for(timeout=WAIT_SEC * 1000)
+    page.close()
 
 
 def test_visitors_do_not_disturb_each_other(browser: Any, address: str) -> None:
