@@ -88,11 +88,9 @@ class GeneratorConfig(AnyGenerator):
     linformer_tokens: int = 256                  # tokens after the projection
     linformer_from_px: int = 32                  # stages of at least this many squared px are projected
     clamp: float | None = 256.0                  # bound of every layer's output; None = unbounded
-    pos_lr_mult: float = 1.0                     # learning-rate multiplier of the position embeddings
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.pos_lr_mult > 0, f"generator.pos_lr_mult must be positive, got {self.pos_lr_mult}")
         require(len(self.widths) == len(self.layers) and len(self.widths) > 0,
                 f"--g_dict {self.widths} and --num_layers {self.layers} must name one value a stage, equally many")
         require_range("generator", self, "layers", 1, MAX_LAYERS)
@@ -113,7 +111,6 @@ class GeneratorConfig(AnyGenerator):
 
     def weight_settings(self) -> dict[str, object]:
         names = ["widths", "layers", "head_width", "minimum_heads", "linformer", "z_dim", "w_dim", "mapping_layers"]
-        names += ["pos_lr_mult"]
         names += ["linformer_tokens", "linformer_from_px"] if self.linformer else []
         return {name: getattr(self, name) for name in names}
 

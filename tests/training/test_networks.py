@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -92,16 +90,6 @@ def test_seeded_images_and_noise_modes(tiny_spec: DatasetSpec) -> None:
     assert not torch.allclose(network(z, noise_mode="none"), network(z, noise_mode="const"))
     with pytest.raises(ValueError, match="noise_mode"):
         network(z, noise_mode="loud")
-
-
-def test_slow_position_embeddings_are_the_same_ones_scaled(tiny_spec: DatasetSpec) -> None:
-    config = GeneratorConfig(widths=(32, 16), layers=(1, 1), head_width=8, z_dim=8, w_dim=16)
-    fast, slow = (Generator(replace(config, pos_lr_mult=factor), tiny_spec).eval() for factor in (1.0, 0.25))
-    for stage in fast.synthesis.stages:
-        nn.init.normal_(stage.pos_embedding)
-    slow.load_state_dict({n: x * 4 if "pos_embedding" in n else x for n, x in fast.state_dict().items()})
-    ws = torch.randn(2, fast.num_ws, fast.w_dim)
-    assert torch.equal(fast.synthesis(ws, "const"), slow.synthesis(ws, "const"))
 
 
 def test_truncation() -> None:

@@ -74,7 +74,6 @@ class Stage(nn.Module):
         num_tokens = size[0] * size[1]
         self.size = size
         self.pos_embedding = nn.Parameter(torch.zeros(1, num_tokens, width))
-        self.pos_gain = config.pos_lr_mult  # Adam's steps have one size, so a factor slows a weight down
         widths = [width] * num_layers + [out_width]
         self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in pairwise(widths))
         self.to_rgb = ToRGB(config.w_dim, out_width, img_channels)
@@ -92,8 +91,7 @@ class Stage(nn.Module):
         The image has the size of this stage. A recomputed stage stores only the input of each layer; the backward pass
         computes the rest again.
         """
-        position = self.pos_embedding if self.pos_gain == 1 else self.pos_embedding * self.pos_gain
-        x = x + position.to(x.dtype)
+        x = x + self.pos_embedding.to(x.dtype)
         for layer, f in zip(self.layers, factors, strict=True):
             x = checkpoint(layer, x, f, noise_mode, use_reentrant=False) if is_recomputed else layer(x, f, noise_mode)
         return x, tokens_to_image(self.to_rgb(x, rgb_weight), self.size)
