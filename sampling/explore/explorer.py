@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from dnnlib.images.animation import enlarged, write_animation
+from dnnlib.images.tiles import grid_pixels
 from dnnlib.images.writer import write_image
 from sampling.attention_maps import attention_maps, encoder_layers, overview
+from sampling.commands.options import MAX_SEED
 from sampling.directions import Directions, choose_directions
-from sampling.explore.view import MAX_SEED, NUM_DIRECTIONS, View, style_groups
+from sampling.explore.view import NUM_DIRECTIONS, View, style_groups
 from sampling.interpolation import Way, frames, timeline
 from sampling.labels import choose_labels, find_class
 from sampling.projection.descent import psnr
@@ -22,6 +24,7 @@ from sampling.projection.projector import Projector, Search, choose_embedding
 from sampling.projection.target import read_target
 from sampling.renderer import Renderer, Request, load
 from sampling.style_file import save_styles
+from torch_utils.images import to_uint8
 from training.config import PerformanceConfig
 
 DISPLAY_PX = 512  # images are enlarged to about this
@@ -125,16 +128,14 @@ class Explorer:
         with LOCK:
             renderer = self.renderer(view)
             images = torch.cat(list(renderer.seed_batches(self.neighbours(view), self.request(view))))
-        row = np.concatenate(list(images.permute(0, 2, 3, 1).numpy()), axis=1)
-        return enlarged(row, self.strip_scale)
+        return enlarged(grid_pixels(images.numpy(), NEIGHBOURS), self.strip_scale)
 
     def attention(self, view: View, found: np.ndarray | None, y: int, x: int) -> np.ndarray:
         """Where each layer looks from a point of the image, px: the overview of `generate.py attention`."""
         layers = range(len(encoder_layers(self.generator)))
         with LOCK:
-            maps, _ = attention_maps(self.generator, self.styles(view, found), [(y, x)], layers)
-            pixels = self.renderer(view).images(self.styles(view, found), [view.seed])[0].permute(1, 2, 0).numpy()
-        return overview(pixels, [(y, x)], maps)
+            maps, image = attention_maps(self.generator, self.styles(view, found), [(y, x)], layers)
+        return overview(to_uint8(image)[0].permute(1, 2, 0).cpu().numpy(), [(y, x)], maps)
 
     def walk(
         self,

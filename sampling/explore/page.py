@@ -1,6 +1,7 @@
 """The widgets of the page, of the library gradio; all visitors share the networks, none of them the settings of another."""
 
 import functools
+import itertools
 import os
 import random
 import signal
@@ -16,14 +17,18 @@ import numpy as np
 
 from dnnlib.command_line import memory_shortage
 from dnnlib.images.animation import enlarged
+from dnnlib.images.writer import write_image
 from dnnlib.text import first_line, parse_int_list
+from sampling.commands.options import MAX_SEED
 from sampling.explore.explorer import LOCK, MAX_WALK_FRAMES, Explorer
-from sampling.explore.view import MAX_AMOUNT, MAX_PSI, MAX_SEED, NOISE_MODES, NUM_DIRECTIONS, View
+from sampling.explore.view import MAX_AMOUNT, MAX_PSI, MIN_PSI, NUM_DIRECTIONS, View
+from training.networks.attention import NOISE_MODES
 
 FPS = 24
 MAX_STEPS = 2000  # of a projection
 MAX_TEXT = 200  # characters of a list of seeds
 MAX_QUEUE, MAX_UPLOAD = 50, "20mb"
+SLOTS = 64  # files of drawn images, in turn
 NETWORKS = 2  # kept loaded, beside the first
 SETTINGS = (
     "snapshot",
@@ -69,6 +74,7 @@ class Page:
         self.network, self.folder = network, folder
         self.snapshots = snapshots_beside(network)
         self.first = Explorer(str(network))
+        self.drawn = itertools.count()
         self.open = functools.lru_cache(maxsize=NETWORKS)(self.load)
 
     def load(self, name: str) -> Explorer:
@@ -108,34 +114,44 @@ class Page:
         count = min(NUM_DIRECTIONS, self.first.generator.w_dim)
         return [(group, index) for group in self.first.groups for index in range(count)]
 
+    def shown(self, image: np.ndarray) -> str:
+        """A file with an image, [height, width, 1 or 3], which gradio copies before it is written again.
+
+        Of an array gradio would write the file itself, once more for the same image while a browser reads it.
+        """
+        path = self.folder / f"drawn{next(self.drawn) % SLOTS}" / "image.png"
+        path.parent.mkdir(exist_ok=True)
+        write_image(path, image)
+        return str(path)
+
     # What happens
 
-    def draw(self, found: np.ndarray | None, *values: Any) -> tuple[np.ndarray, str, str]:
+    def draw(self, found: np.ndarray | None, *values: Any) -> tuple[str, str, str]:
         """The image, the command that makes it, and the query of the address."""
         view = self.view(values)
         explorer = self.explorer(view)
         image = enlarged(explorer.image(view, found), explorer.scale)
         command = view.command(explorer.network, explorer.is_classes, found is not None, explorer.num_ws)
-        return shown(image), command, view.query()
+        return self.shown(image), command, view.query()
 
-    def strip(self, *values: Any) -> tuple[np.ndarray, list[int]]:
+    def strip(self, *values: Any) -> tuple[str, list[int]]:
         """The images of neighbouring seeds, and these."""
         view = self.view(values)
         explorer = self.explorer(view)
-        return shown(explorer.strip(view)), explorer.neighbours(view)
+        return self.shown(explorer.strip(view)), explorer.neighbours(view)
 
     def pick(self, seeds: list[int], event: gr.SelectData) -> int:
         """The seed of the image in the strip that was clicked."""
         column = event.index[0] // (self.first.generator.img_width * self.first.strip_scale)
         return seeds[min(column, len(seeds) - 1)]
 
-    def attend(self, found: np.ndarray | None, event: gr.SelectData, *values: Any) -> np.ndarray:
+    def attend(self, found: np.ndarray | None, event: gr.SelectData, *values: Any) -> str:
         """The attention of the point of the image that was clicked."""
         view = self.view(values)
         explorer = self.explorer(view)
         x, y = (place // explorer.scale for place in event.index)
         y, x = min(y, explorer.generator.img_height - 1), min(x, explorer.generator.img_width - 1)
-        return explorer.attention(view, found, y, x)
+        return self.shown(explorer.attention(view, found, y, x))
 
     def walk(self, seeds: str, num_frames: int, *values: Any, progress: Any = gr.Progress()) -> tuple[str, str]:  # noqa: B008
         """An animation from seed to seed, to look at and as a file."""
@@ -188,7 +204,7 @@ class Page:
                     widgets = self.build_image()
                 with gr.Column(scale=3, min_width=320), gr.Tabs():
                     widgets |= self.build_generate() | self.build_mix() | self.build_move()
-                    self.build_tools(widgets)
+                    self.build_tools()
             self.connect(blocks, widgets, found, query)
         return blocks
 
@@ -220,7 +236,7 @@ class Page:
             else:
                 label = gr.Textbox(label="Label vector", visible=bool(generator.c_dim), placeholder="1,0,0")
             trunc = gr.Slider(
-                -1.0, MAX_PSI, 1.0, step=0.05, label="Truncation psi: 0 = the mean image, 1 = full variety"
+                MIN_PSI, MAX_PSI, 1.0, step=0.05, label="Truncation psi: 0 = the mean image, 1 = full variety"
             )
             noise = gr.Radio(NOISE_MODES, value="const", label="Noise")
         previous.click(lambda value: max(int(value or 0) - 1, 0), seed, seed, api_visibility="private")
@@ -256,7 +272,7 @@ class Page:
         reset.click(lambda: [0.0] * len(sliders), None, list(sliders.values()), api_visibility="private")
         return sliders
 
-    def build_tools(self, widgets: Widgets) -> None:
+    def build_tools(self) -> None:
         """The tabs that compute on request."""
         with gr.Tab("Attend", visible=self.first.has_attention):
             gr.Markdown("Click a point of the image: brighter places get more of its attention, layer by layer.")
@@ -315,11 +331,6 @@ def whole(name: str, value: float | None) -> int:
 def picture(name: str, **settings: Any) -> gr.Image:
     """An image to look at, named in the page."""
     return gr.Image(format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=name, **settings)
-
-
-def shown(image: np.ndarray) -> np.ndarray:
-    """An image [height, width, 1 or 3] as gradio takes it."""
-    return image[:, :, 0] if image.shape[2] == 1 else image
 
 
 def theme() -> gr.Theme:

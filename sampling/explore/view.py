@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from dnnlib.text import parse_number_list
+from sampling.commands.options import MAX_SEED
+from training.networks.attention import NOISE_MODES
 
-MAX_SEED = 2**32 - 1  # of numpy.random.RandomState
 MAX_AMOUNT = 5.0  # standard deviations of w
 MIN_PSI, MAX_PSI = -1.0, 2.0
-NOISE_MODES = ("const", "random", "none")
 NUM_DIRECTIONS = 4  # per group of styles
 
 
