@@ -33,10 +33,12 @@ def explore_command(**chosen: Any) -> None:
     """
     check_gradio()
     check_port(chosen["host"], chosen["port"])
+    click.echo("Loading the network and gradio ...")
     from sampling.explore.page import serve
     from training.checkpoint.files import existing_file
 
-    serve(existing_file(chosen["network"]), chosen["host"], chosen["port"], chosen["share"])
+    network, address = existing_file(chosen["network"]), click.get_current_context().meta["address"]
+    serve(network, chosen["host"], chosen["port"], chosen["share"], address)
 
 
 def check_gradio() -> None:

@@ -24,11 +24,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class NetworkCommand(Command):
-    """A command whose --network may be an address."""
+    """A command whose --network may be an address, which stays in `context.meta["address"]`."""
 
     def invoke(self, context: click.Context) -> Any:
         with one_line_errors(bool(context.params["debug"])):
-            context.params["network"] = local_network(context.params["network"])
+            given = context.params["network"]
+            context.params["network"] = local_network(given)
+            context.meta["address"] = given if context.params["network"] != given else ""
         return super().invoke(context)
 
 

@@ -183,7 +183,8 @@ class Explorer:
 
     def save(self, view: View, found: np.ndarray | None, folder: Path) -> list[Path]:
         """Write the image of a view as PNG and its styles as w.npz, which `generate.py --w` reads."""
-        image, styles = folder / f"seed{view.seed:04d}.png", folder / "w.npz"
+        name = view.image_name(found is not None, self.num_ws)
+        image, styles = folder / name, folder / "w.npz"
         write_image(image, self.image(view, found))
         save_styles(styles, self.styles(view, found), [view.seed])
         return [image, styles]

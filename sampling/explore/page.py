@@ -28,6 +28,7 @@ FPS = 24
 MAX_STEPS = 2000  # of a projection
 MAX_TEXT = 200  # characters of a list of seeds
 MAX_QUEUE, MAX_UPLOAD = 50, "20mb"
+ERROR_SEC = 8  # an error covers part of the page
 SLOTS = 64  # files of drawn images, in turn
 NETWORKS = 2  # kept loaded, beside the first
 SETTINGS = (
@@ -40,6 +41,7 @@ SETTINGS = (
     "mix",
     "mix_from",
 )  # the first widgets that a view is read from
+FOUND = "Found styles in place of the seed's. They are not part of the address: save them. Tab Find leads back."
 _SHOW_ADDRESS = "query => { history.replaceState(null, '', query ? '?' + query : location.pathname); }"
 _CSS = ".pixels img { image-rendering: pixelated; object-fit: contain; } footer { display: none !important; }"
 
@@ -55,7 +57,7 @@ def in_page(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             message = memory_shortage(error) or first_line(error)
-            raise gr.Error(message, duration=None, print_exception=False) from error
+            raise gr.Error(message, duration=ERROR_SEC, print_exception=False) from error
 
     return guarded
 
@@ -70,8 +72,9 @@ def snapshots_beside(network: Path) -> dict[str, Path]:
 class Page:
     """Widgets and what they do. Every handler gets the settings of its visitor; nothing of a visitor is kept here."""
 
-    def __init__(self, network: Path, folder: Path) -> None:
-        self.network, self.folder = network, folder
+    def __init__(self, network: Path, folder: Path, address: str = "") -> None:
+        """A page about a network file, downloaded from `address` unless that is empty; `folder` holds what it writes."""
+        self.network, self.folder, self.address = network, folder, address
         self.snapshots = snapshots_beside(network)
         self.first = Explorer(str(network))
         self.drawn = itertools.count()
@@ -126,19 +129,26 @@ class Page:
 
     # What happens
 
-    def draw(self, found: np.ndarray | None, *values: Any) -> tuple[str, str, str]:
-        """The image, the command that makes it, and the query of the address."""
+    def draw(self, found: np.ndarray | None, *values: Any) -> tuple[str, str, str, str, None, None]:
+        """The image, a note on it, the command that makes it, the query of the address; what was of another image goes."""
         view = self.view(values)
         explorer = self.explorer(view)
         image = enlarged(explorer.image(view, found), explorer.scale)
-        command = view.command(explorer.network, explorer.is_classes, found is not None, explorer.num_ws)
-        return self.shown(image), command, view.query()
+        network = self.address if self.address and explorer is self.first else explorer.network
+        command = view.command(network, explorer.is_classes, found is not None, explorer.num_ws)
+        return self.shown(image), "" if found is None else FOUND, command, view.query(), None, None
 
-    def strip(self, *values: Any) -> tuple[str, list[int]]:
-        """The images of neighbouring seeds, and these."""
-        view = self.view(values)
-        explorer = self.explorer(view)
-        return self.shown(explorer.strip(view)), explorer.neighbours(view)
+    def strip(self, *values: Any) -> tuple[Any, ...]:
+        """The images of neighbouring seeds, these, and a line that names them; nothing if there is no image."""
+        try:
+            view = self.view(values)
+            explorer = self.explorer(view)
+            image = self.shown(explorer.strip(view))
+        except (ValueError, OSError, RuntimeError, MemoryError):
+            return gr.skip(), gr.skip(), gr.skip()  # `draw` says why
+        seeds = explorer.neighbours(view)
+        named = ", ".join(f"**{seed}**" if seed == view.seed else str(seed) for seed in seeds)
+        return image, seeds, f"Seeds {named}: click an image."
 
     def pick(self, seeds: list[int], event: gr.SelectData) -> int:
         """The seed of the image in the strip that was clicked."""
@@ -168,14 +178,20 @@ class Page:
         num_steps: int,
         *values: Any,
         progress: Any = gr.Progress(),  # noqa: B008
-    ) -> tuple[np.ndarray, str]:
-        """The styles of a dropped image, and how close their image comes."""
+    ) -> list[Any]:
+        """The styles of a dropped image, how close their image comes, and no mixing and no moves."""
         if not target:
             raise ValueError("drop an image first")
         view = self.view(values)
         progress(0, "Choosing starts")
-        styles, decibels = self.explorer(view).project(view, target, num_steps, lambda share: progress(share, "Steps"))
-        return styles, f"Found: PSNR {decibels:.1f} dB. All tabs now use these styles in place of the seed's."
+        try:
+            styles, decibels = self.explorer(view).project(
+                view, target, num_steps, lambda share: progress(share, "Steps")
+            )
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"--target={target}", Path(target).name)) from error
+        outcome = f"Found: PSNR {decibels:.1f} dB (above 30: nearly equal; below 20: unlike the training images)."
+        return [styles, outcome, False, *[0.0] * len(self.slider_places())]
 
     def save(self, found: np.ndarray | None, *values: Any) -> list[str]:
         """The image and its styles as files."""
@@ -183,9 +199,13 @@ class Page:
         return [str(path) for path in self.explorer(view).save(view, found, folder)]
 
     def restore(self, request: gr.Request) -> list[Any]:
-        """The values of all widgets that the query of the address asks for."""
-        view = View.from_query(dict(request.query_params), self.first.num_ws)
-        label = self.explorer(view).class_value(view.label)
+        """The values of all widgets that the query of the address asks for; the defaults where it asks in vain."""
+        try:
+            view = View.from_query(dict(request.query_params), self.first.num_ws)
+            label = self.explorer(view).class_value(view.label)
+        except (ValueError, OSError) as error:
+            gr.Warning(f"The address of the page: {first_line(error)}", duration=ERROR_SEC)
+            view, label = View(), ""
         mix_from = view.mix_from if view.mix is not None else self.first.num_ws // 2
         settings = [view.snapshot or self.network.name, view.seed, label, view.trunc, view.noise]
         settings += [view.mix is not None, view.mix or 0, mix_from]
@@ -210,26 +230,29 @@ class Page:
 
     def build_image(self) -> Widgets:
         """The image, what belongs to it, and the neighbouring seeds; the snapshot."""
-        self.image = picture("image", label="Image", elem_classes="pixels")
-        self.strip_image = picture("strip", label="Neighbouring seeds", show_label=False, elem_classes="pixels")
-        gr.Markdown("Neighbouring seeds: click one.")
+        self.image = picture("image", label="Image", elem_classes="pixels", buttons=["fullscreen"])
+        self.note = gr.Markdown(elem_id="note")
+        self.strip_image = picture(
+            "strip", label="Neighbouring seeds", show_label=False, elem_classes="pixels", buttons=[]
+        )
+        self.strip_seeds = gr.Markdown()
         names = list(self.snapshots)
-        snapshot = gr.Dropdown(names, value=self.network.name, label="Snapshot", visible=len(names) > 1)
+        snapshot = gr.Dropdown(names, value=self.network.name, label="Snapshot", interactive=len(names) > 1)
         self.command = gr.Textbox(label="The command for this image", lines=2, buttons=["copy"], elem_id="command")
         self.save_button = gr.Button("Save image and styles")
-        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, height=110, elem_id="files")
+        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, height=140, elem_id="files")
         return {"snapshot": snapshot}
 
     def build_generate(self) -> Widgets:
         """Seed, label, truncation, noise."""
         generator = self.first.generator
         with gr.Tab("Generate"):
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed")
+            seed = gr.Number(0, label="Seed", elem_id="seed")
             with gr.Row():
                 previous, following, dice = (gr.Button(text, min_width=60) for text in ("◀", "▶", "Random"))
             if self.first.is_classes:
                 choices = [
-                    ("seed modulo classes", ""),
+                    ("by seed: seed modulo number of classes", ""),
                     *((name, value) for value, name in self.first.classes().items()),
                 ]
                 label: Any = gr.Dropdown(choices, value="", label="Class")
@@ -238,7 +261,9 @@ class Page:
             trunc = gr.Slider(
                 MIN_PSI, MAX_PSI, 1.0, step=0.05, label="Truncation psi: 0 = the mean image, 1 = full variety"
             )
-            noise = gr.Radio(NOISE_MODES, value="const", label="Noise")
+            noise = gr.Radio(
+                NOISE_MODES, value="const", label="Noise added in the layers", info="const: the same for all seeds"
+            )
         previous.click(lambda value: max(int(value or 0) - 1, 0), seed, seed, api_visibility="private")
         following.click(lambda value: min(int(value or 0) + 1, MAX_SEED), seed, seed, api_visibility="private")
         dice.click(lambda: random.randrange(MAX_SEED + 1), None, seed, api_visibility="private")
@@ -248,17 +273,17 @@ class Page:
         """The second seed and the first style that comes from it."""
         count = self.first.num_ws
         with gr.Tab("Mix"):
-            gr.Markdown("Replaces the last styles by those of a second seed: few for colours, many for the shape.")
+            gr.Markdown("The last styles come from a second seed: few of them change colours, many the shape too.")
             mix_on = gr.Checkbox(False, label="Mix with a second seed")
-            mix = gr.Number(1, label="Second seed", precision=0, minimum=0, maximum=MAX_SEED)
-            mix_from = gr.Slider(0, count - 1, count // 2, step=1, label="First style from the second seed")
+            mix = gr.Number(1, label="Second seed")
+            mix_from = gr.Slider(0, count - 1, count // 2, step=1, label="First style from the second seed, 0 = all")
         return {"mix_on": mix_on, "mix": mix, "mix_from": mix_from}
 
     def build_move(self) -> Widgets:
         """A slider per direction and group of styles."""
         sliders: Widgets = {}
         with gr.Tab("Move"):
-            gr.Markdown("The directions of W that change images most, in standard deviations of w.")
+            gr.Markdown("Moves w along the directions that change images most, by standard deviations of w.")
             reset = gr.Button("Reset")
             for group, styles in self.first.groups.items():
                 title = (
@@ -275,7 +300,10 @@ class Page:
     def build_tools(self) -> None:
         """The tabs that compute on request."""
         with gr.Tab("Attend", visible=self.first.has_attention):
-            gr.Markdown("Click a point of the image: brighter places get more of its attention, layer by layer.")
+            gr.Markdown(
+                "Click a point of the large image. Per layer: brighter places get more of its attention; above each, "
+                "number, tokens and peak (2x = twice the mean)."
+            )
             self.attention = picture("attention", label="Attention per layer", show_label=False)
         with gr.Tab("Walk"):
             self.walk_seeds = gr.Textbox("0-5", label="Seeds, such as 0-5 or 1,8,3")
@@ -284,31 +312,30 @@ class Page:
             self.animation = picture("walk", label="Animation", type="filepath", image_mode=None)
             self.walk_file = gr.File(label="WebP file", interactive=False, height=90, elem_id="walkfile")
         with gr.Tab("Find"):
-            gr.Markdown("Drop an image: the styles are found whose own image comes closest. Then mix and move these.")
-            self.target = gr.Image(
-                label="Target", type="filepath", image_mode=None, sources=["upload", "clipboard"], elem_id="target"
-            )  # as it is: no mode means that only `read_target` decodes it
+            gr.Markdown("Drop an image: the styles are found whose own image comes closest to its centre crop.")
+            self.target = gr.Image(label="Target", type="filepath", sources=["upload", "clipboard"], elem_id="target")
+            # Only our own reader decodes it:
+            self.target.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
             self.steps = gr.Slider(20, MAX_STEPS, 150, step=10, label="Steps")
             with gr.Row():
                 self.find_button, self.forget_button = gr.Button("Find"), gr.Button("Back to the seed")
-            self.outcome = gr.Markdown(elem_id="outcome")
+            self.outcome = gr.Markdown(elem_id="outcome", min_height=90)  # of the progress bar
 
     def connect(self, blocks: gr.Blocks, widgets: Widgets, found: gr.State, query: gr.Textbox) -> None:
         """Handlers. Of moves that come while an image is drawn, only the last is drawn."""
         settings, seeds = list(widgets.values()), gr.State([0])
         common: dict[str, Any] = {"api_visibility": "private"}
         latest = common | {"trigger_mode": "always_last", "show_progress": "hidden"}
-        source, drawn = [found, *settings], [self.image, self.command, query]
+        source = [found, *settings]
+        drawn = [self.image, self.note, self.command, query, self.files, self.attention]
         changes = [widget.change for widget in settings]
         gr.on([*changes, found.change], in_page(self.draw), source, drawn, concurrency_limit=4, **latest)
-        strip_drawn = [self.strip_image, seeds]
+        strip_drawn = [self.strip_image, seeds, self.strip_seeds]
         seen = [widgets[name].change for name in ("snapshot", "seed", "label", "trunc", "noise")]
-        gr.on(seen, in_page(self.strip), settings, strip_drawn, concurrency_limit=4, **latest)
+        gr.on(seen, self.strip, settings, strip_drawn, concurrency_limit=4, **latest)
         query.change(None, query, None, js=_SHOW_ADDRESS, **common)
         restored = blocks.load(in_page(self.restore), None, settings, **common)
-        restored.then(in_page(self.draw), source, drawn, **latest).then(
-            in_page(self.strip), settings, strip_drawn, **latest
-        )
+        restored.then(in_page(self.draw), source, drawn, **latest).then(self.strip, settings, strip_drawn, **latest)
         self.strip_image.select(in_page(self.pick), seeds, widgets["seed"], **common)
         if self.first.has_attention:
             self.image.select(in_page(self.attend), source, self.attention, **common)
@@ -316,21 +343,25 @@ class Page:
         walk_source = [self.walk_seeds, self.walk_frames, *settings]
         walk_drawn = [self.animation, self.walk_file]
         self.walk_button.click(in_page(self.walk), walk_source, walk_drawn, concurrency_limit=1, **common)
-        find_source, find_drawn = [self.target, self.steps, *settings], [found, self.outcome]
-        self.find_button.click(in_page(self.find), find_source, find_drawn, concurrency_limit=1, **common)
+        sliders = settings[len(SETTINGS) :]
+        find_source = [self.target, self.steps, *settings]
+        find_drawn = [found, self.outcome, widgets["mix_on"], *sliders]
+        finding: dict[str, Any] = {"concurrency_limit": 1, "show_progress_on": self.outcome} | common
+        self.find_button.click(in_page(self.find), find_source, find_drawn, **finding)
         self.forget_button.click(lambda: (None, ""), None, [found, self.outcome], **common)
 
 
 def whole(name: str, value: float | None) -> int:
-    """A whole number of a widget. Raises ValueError if it is empty."""
-    if value is None:
+    """A whole number of a widget. Raises ValueError for anything else."""
+    if value is None or value != int(value):
         raise ValueError(f"{name}: write a whole number, 0..{MAX_SEED}")
     return int(value)
 
 
 def picture(name: str, **settings: Any) -> gr.Image:
     """An image to look at, named in the page."""
-    return gr.Image(format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=name, **settings)
+    settings = {"buttons": ["download", "fullscreen"]} | settings
+    return gr.Image(format="png", interactive=False, elem_id=name, **settings)
 
 
 def theme() -> gr.Theme:
@@ -338,14 +369,17 @@ def theme() -> gr.Theme:
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def serve(network: Path, host: str, port: int, is_shared: bool) -> None:
-    """Serve the page until the process is told to stop; then the process ends. Raises ValueError, OSError."""
+def serve(network: Path, host: str, port: int, is_shared: bool, address: str = "") -> None:
+    """Serve the page until the process is told to stop; then the process ends. Raises ValueError, OSError.
+
+    `address` is where the network was downloaded from, "" = nowhere.
+    """
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="styleformer-explore-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # its copies of images go with it
         proxies = [os.environ.get("no_proxy", ""), "localhost", "127.0.0.1"]
         os.environ["no_proxy"] = ",".join(filter(None, proxies))  # gradio asks its own server whether it is up
-        blocks = Page(network, Path(folder)).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
+        blocks = Page(network, Path(folder), address).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
         _, url, public = blocks.launch(
             server_name=host, server_port=port, share=is_shared, prevent_thread_lock=True, quiet=True, show_error=True,
             theme=theme(), css=_CSS, ssr_mode=False, footer_links=[], max_file_size=MAX_UPLOAD, enable_monitoring=False,
@@ -354,7 +388,7 @@ def serve(network: Path, host: str, port: int, is_shared: bool) -> None:
             if signal.getsignal(number) is not signal.SIG_IGN:  # of nohup
                 signal.signal(number, lambda number, frame: stop.set())
         local = f"http://{socket.gethostname()}:{port}/" if host in ("0.0.0.0", "::") else url
-        print(f"Explore {network}: {public or local} (Ctrl-C to stop)", flush=True)
+        print(f"Explore {address or network}: {public or local} (Ctrl-C to stop)", flush=True)
         stop.wait()
         blocks.close(verbose=False)
     os._exit(0)  # threads that still draw would abort the interpreter at its end

@@ -98,6 +98,12 @@ class View:
             words.append(f"--noise-mode={self.noise}")
         return shlex.join([*words, "--outdir=out"])
 
+    def image_name(self, has_found: bool, num_ws: int) -> str:
+        """The name of the file that `command` writes."""
+        if has_found or any(self.moves.values()):
+            return "w0000.png"
+        return f"{self.seed}-{self.mix}.png" if self.is_mixed(num_ws) else f"seed{self.seed:04d}.png"
+
     def is_mixed(self, num_ws: int) -> bool:
         """Whether styles of a second seed are used."""
         return self.mix is not None and self.mix_from < num_ws

@@ -49,8 +49,8 @@ def start_server(network: Path) -> tuple[subprocess.Popen[str], str]:
     command = [sys.executable, "generate.py", "explore", f"--network={network}", f"--port={port}"]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert server.stdout
-    line = server.stdout.readline()
-    assert line.startswith("Explore"), line + server.stdout.read()
+    lines = [server.stdout.readline() for _ in range(2)]
+    assert lines[1].startswith("Explore"), lines[1] + server.stdout.read()
     return server, f"http://127.0.0.1:{port}/"
 
 
@@ -154,7 +154,7 @@ def test_generate_tab(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     settle(page, lambda: page.get_by_role("option", name="blue").click())
     settle(page, lambda: set_number(page, "number input for Truncation", 0.6))
     settle(page, lambda: page.get_by_label("none").click())
-    assert page.url.endswith("?seed=7&label=2&trunc=0.6&noise=none")
+    page.wait_for_url(lambda url: url.endswith("?seed=7&label=2&trunc=0.6&noise=none"))
     image = shown(page)
     assert np.array_equal(image, run_command(page, tmp_path, monkeypatch))
     page.reload()
@@ -162,7 +162,7 @@ def test_generate_tab(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     wait_for(lambda: np.array_equal(shown(page), image))
     strip = page.locator("#strip img").get_attribute("src")
     settle(page, lambda: page.get_by_role("button", name="▶").click())
-    assert "seed=8" in page.url
+    page.wait_for_url("**seed=8**")
     wait_for(lambda: page.locator("#strip img").get_attribute("src") != strip)
     page.locator("#strip img").click(position={"x": 10, "y": 40})
     page.wait_for_url("**seed=6**")
@@ -185,7 +185,7 @@ def test_move_tab(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     page.get_by_role("tab", name="Move").click()
     settle(page, lambda: set_number(page, "number input for Direction 1, all", 2.5))
     image = shown(page)
-    assert "move=all.1%3A2.5" in page.url
+    page.wait_for_url("**move=all.1%3A2.5**")
     assert np.array_equal(image, run_command(page, tmp_path, monkeypatch))
     settle(page, lambda: page.get_by_role("button", name="Reset", exact=True).click())
     assert np.array_equal(shown(page), alone)
@@ -219,16 +219,39 @@ def test_find_tab(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Image.new("LA", (40, 30), (30, 60)).save(target)  # as it is: opaque on white, not the hidden grey
     choose_seed_7(page)
     alone = shown(page)
+    page.get_by_role("tab", name="Mix").click()
+    settle(page, lambda: page.get_by_label("Mix with a second seed").check())
     page.get_by_role("tab", name="Find").click()
     page.locator("#target input[type=file]").set_input_files(target)
     page.wait_for_selector("#target img")
     set_number(page, "number input for Steps", 20)
     settle(page, lambda: page.get_by_role("button", name="Find").click())
     assert "PSNR" in page.locator("#outcome").inner_text()
+    assert "place of the seed" in page.locator("#note").inner_text()
+    page.wait_for_url(lambda url: "mix=" not in url)  # the found styles alone are shown
     assert not np.array_equal(shown(page), alone)
     assert np.array_equal(shown(page), run_command(page, tmp_path, monkeypatch))
     settle(page, lambda: page.get_by_role("button", name="Back to the seed").click())
     assert np.array_equal(shown(page), alone)
+    assert page.locator("#files a[download]").count() == 0  # what was saved of another image is gone
+
+
+def test_a_target_that_is_no_image(page: Any, tmp_path: Path) -> None:
+    target = tmp_path / "words.png"
+    target.write_text("no pixels")
+    page.get_by_role("tab", name="Find").click()
+    page.locator("#target input[type=file]").set_input_files(target)
+    page.locator("#target").get_by_label("Remove").or_(page.locator("#target img")).first.wait_for(state="attached")
+    page.get_by_role("button", name="Find").click()
+    page.get_by_text("words.png: ").first.wait_for()
+
+
+@pytest.mark.parametrize("seed", ["-3", "3.5"])
+def test_a_seed_that_is_none(page: Any, seed: str) -> None:
+    image = shown(page)
+    set_number(page, "Seed", seed)
+    page.get_by_text("seed").filter(has_text=re.compile("must lie|whole number")).first.wait_for()
+    assert np.array_equal(shown(page), image)
 
 
 def test_a_broken_snapshot_is_told_in_the_page(page: Any) -> None:
