@@ -129,14 +129,15 @@ class Page:
 
     # What happens
 
-    def draw(self, found: np.ndarray | None, *values: Any) -> tuple[str, str, str, str, None, None]:
+    def draw(self, found: np.ndarray | None, *values: Any) -> tuple[Any, ...]:
         """The image, a note on it, the command that makes it, the query of the address; what was of another image goes."""
         view = self.view(values)
         explorer = self.explorer(view)
         image = enlarged(explorer.image(view, found), explorer.scale)
         network = self.address if self.address and explorer is self.first else explorer.network
         command = view.command(network, explorer.is_classes, found is not None, explorer.num_ws)
-        return self.shown(image), "" if found is None else FOUND, command, view.query(), None, None
+        nothing_saved = gr.update(value=None, visible=False)
+        return self.shown(image), "" if found is None else FOUND, command, view.query(), nothing_saved, None
 
     def strip(self, *values: Any) -> tuple[Any, ...]:
         """The images of neighbouring seeds, these, and a line that names them; nothing if there is no image."""
@@ -193,10 +194,10 @@ class Page:
         outcome = f"Found: PSNR {decibels:.1f} dB (above 30: nearly equal; below 20: unlike the training images)."
         return [styles, outcome, False, *[0.0] * len(self.slider_places())]
 
-    def save(self, found: np.ndarray | None, *values: Any) -> list[str]:
+    def save(self, found: np.ndarray | None, *values: Any) -> Any:
         """The image and its styles as files."""
         folder, view = Path(tempfile.mkdtemp(dir=self.folder)), self.view(values)
-        return [str(path) for path in self.explorer(view).save(view, found, folder)]
+        return gr.update(value=[str(path) for path in self.explorer(view).save(view, found, folder)], visible=True)
 
     def restore(self, request: gr.Request) -> list[Any]:
         """The values of all widgets that the query of the address asks for; the defaults where it asks in vain."""
@@ -240,7 +241,9 @@ class Page:
         snapshot = gr.Dropdown(names, value=self.network.name, label="Snapshot", interactive=len(names) > 1)
         self.command = gr.Textbox(label="The command for this image", lines=2, buttons=["copy"], elem_id="command")
         self.save_button = gr.Button("Save image and styles")
-        self.files = gr.File(label="Saved", file_count="multiple", interactive=False, height=140, elem_id="files")
+        self.files = gr.File(
+            label="Saved", file_count="multiple", interactive=False, visible=False, height=140, elem_id="files"
+        )
         return {"snapshot": snapshot}
 
     def build_generate(self) -> Widgets:
@@ -252,7 +255,7 @@ class Page:
                 previous, following, dice = (gr.Button(text, min_width=60) for text in ("◀", "▶", "Random"))
             if self.first.is_classes:
                 choices = [
-                    ("by seed: seed modulo number of classes", ""),
+                    ("by seed", ""),
                     *((name, value) for value, name in self.first.classes().items()),
                 ]
                 label: Any = gr.Dropdown(choices, value="", label="Class")
