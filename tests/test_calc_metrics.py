@@ -41,7 +41,7 @@ def tiny_config(data: Path, mirror: bool = False) -> RunConfig:
         generator=GeneratorConfig(widths=(16, 16), layers=(1, 1), z_dim=8, w_dim=16),
         discriminator=DiscriminatorConfig(channel_base=64, channel_max=16),
     )
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data), mirror=mirror))
+    return config.changed(data={"path": str(data), "mirror": mirror})
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from torch_utils.allocator import keep_freed_memory
 from torch_utils.distributed import print0
 from torch_utils.ops import native
 from training.checkpoint.snapshot import check_fits
-from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
+from training.checkpoint.state_file import STATE_FILES, find_state
 from training.compilation import resolve_compile
 from training.config import DataConfig, RunConfig
 from training.data.dataset import ImageFiles
@@ -32,7 +32,7 @@ from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
 from training.plan.summary import speed, summary
 from training.precision import allow_tf32, describe_precision, resolve_precision
 from training.run.folder import new_run, newest_matching_run, write_options
-from training.run.lock import RunLock
+from training.run.lock import run_lock
 from training.run.names import OPTIONS_FILE
 from training.run.stop import Stop, StopRequest
 from training.run.training_run import TrainingRun
@@ -109,7 +109,7 @@ def require_no_run(path: Path, given: str) -> None:
         is_address(given) or path.exists(),
         f"--resume={given}: there is no such file. To resume the newest run in --outdir: --resume=latest",
     )
-    is_state = path.name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS)
+    is_state = path.name in STATE_FILES
     run_dir = path.parent if is_state else path
     if run_dirs(path) or is_state or (path / OPTIONS_FILE).exists():
         what = "a training state" if is_state else "a folder of runs" if run_dirs(path) else "a run folder"
@@ -156,22 +156,22 @@ def train(job: Job, dataset: ImageDataset) -> None:
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.gpus, device))
     distributed.init(device)
     native.prepare(device, job.ops)
-    with RunLock() as lock:
-        run_dir, is_resumed, config = choose_run(job, dataset, lock)
+    with contextlib.ExitStack() as stack:
+        run_dir, is_resumed, config = choose_run(job, dataset, stack)
         log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
         with log, distributed.explain_lost_peers(), StopRequest(job.stop_at_sec) as stop:
             run(replace(job, config=config), dataset, run_dir, is_resumed, device, stop)
     distributed.shutdown()
 
 
-def choose_run(job: Job, dataset: ImageDataset, lock: RunLock) -> tuple[Path, bool, RunConfig]:
-    """The folder to train in, locked, whether it is a resumed one, and its settings; the same on every rank."""
+def choose_run(job: Job, dataset: ImageDataset, stack: contextlib.ExitStack) -> tuple[Path, bool, RunConfig]:
+    """The folder to train in, locked until `stack` ends, whether it is resumed, and its settings; the same on every rank."""
     chosen: tuple[Path, bool, RunConfig] | None = None
     with distributed.raise_on_all_ranks():
         if distributed.rank() == 0:
             found = find_run(job, dataset) if job.resume == "latest" else None
             run_dir, config = found or (new_run(job.outdir, job.config), job.config)
-            lock.acquire(run_dir)
+            stack.enter_context(run_lock(run_dir))
             chosen = run_dir, found is not None, config
     return distributed.broadcast_object(chosen)  # type: ignore[no-any-return]
 

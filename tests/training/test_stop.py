@@ -4,7 +4,6 @@ import itertools
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,7 @@ def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_
 
 def test_a_run_that_should_stop_begins_no_metrics(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("training.run.training_run.evaluate_snapshot", lambda *arguments: pytest.fail("measured"))
-    config = replace(tiny_config, schedule=replace(tiny_config.schedule, metrics=("proxy_fd_randconv_v1",)))
+    config = tiny_config.changed(schedule={"metrics": ("proxy_fd_randconv_v1",)})
     loop = start(config, tiny_data, tmp_path / "run", StopRequest(time.monotonic()))
     loop.state.cur_nimg = 8
     loop.save_snapshot()

@@ -5,7 +5,6 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import groupby
 from statistics import NormalDist
 from typing import NamedTuple
@@ -38,58 +37,22 @@ NOISE_STD = 0.1  # of the range -1..1
 CUTOUT_SIZE = 0.5  # fraction of the image size
 
 
-@dataclass(frozen=True)
-class Transforms:
-    """Probability of each transform as a fraction of the pipe's p, 0..1; 0 = never."""
-
-    xflip: float = 0.0
-    rotate90: float = 0.0
-    xint: float = 0.0  # shift by whole pixels
-    scale: float = 0.0
-    rotate: float = 0.0
-    aniso: float = 0.0  # stretch along one axis, shrink along the other
-    xfrac: float = 0.0  # shift by fractions of a pixel
-    brightness: float = 0.0
-    contrast: float = 0.0
-    lumaflip: float = 0.0
-    hue: float = 0.0
-    saturation: float = 0.0
-    imgfilter: float = 0.0
-    noise: float = 0.0
-    cutout: float = 0.0
-
-    @property
-    def geometric(self) -> bool:
-        """True if pixels move."""
-        return any([self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac])
-
-    @property
-    def chromatic(self) -> bool:
-        """True if colours change."""
-        return any([self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation])
-
-
-_BLIT = ("xflip", "rotate90", "xint")
-_GEOM = ("scale", "rotate", "aniso", "xfrac")
+_BLIT = ("xflip", "rotate90", "xint")  # xint: shift by whole pixels
+_GEOM = ("scale", "rotate", "aniso", "xfrac")  # aniso: stretch along one axis, shrink along the other
 _COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 
-
-def _use(*names: str) -> Transforms:
-    return Transforms(**dict.fromkeys(names, 1.0))
-
-
-PIPES: dict[str, Transforms] = {
-    "blit": _use(*_BLIT),
-    "geom": _use(*_GEOM),
-    "color": _use(*_COLOR),
-    "filter": _use("imgfilter"),
-    "noise": _use("noise"),
-    "cutout": _use("cutout"),
-    "bg": _use(*_BLIT, *_GEOM),
-    "bgc": _use(*_BLIT, *_GEOM, *_COLOR),
-    "bgcf": _use(*_BLIT, *_GEOM, *_COLOR, "imgfilter"),
-    "bgcfn": _use(*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise"),
-    "bgcfnc": _use(*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise", "cutout"),
+PIPES: dict[str, tuple[str, ...]] = {  # the transforms of each, every one with probability p
+    "blit": _BLIT,
+    "geom": _GEOM,
+    "color": _COLOR,
+    "filter": ("imgfilter",),
+    "noise": ("noise",),
+    "cutout": ("cutout",),
+    "bg": (*_BLIT, *_GEOM),
+    "bgc": (*_BLIT, *_GEOM, *_COLOR),
+    "bgcf": (*_BLIT, *_GEOM, *_COLOR, "imgfilter"),
+    "bgcfn": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise"),
+    "bgcfnc": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise", "cutout"),
 }
 
 
@@ -108,7 +71,7 @@ def band_filters() -> np.ndarray:
 class Amount(NamedTuple):
     """A random parameter of a transform: `neutral + scale * number`, or `neutral` if its gate is closed."""
 
-    transform: str  # field of `Transforms` that gives the probability of an open gate
+    transform: str  # that it belongs to; its gate is open with the probability of that
     distribution: str  # of the number: uniform (-1..1), normal (standard), choice (0 .. options - 1) or certain (1)
     scale: float
     neutral: float = 0.0
@@ -148,12 +111,14 @@ class AugmentPipe(nn.Module):
     amount_table: Tensor
     stretched_axes: Tensor
 
-    def __init__(self, pipe: str | Transforms = "bgc") -> None:
-        """Args: a name in `PIPES`, or the transforms."""
+    def __init__(self, pipe: str | Collection[str] = "bgc") -> None:
+        """Args: a name in `PIPES`, or names of transforms."""
         super().__init__()
-        self.transforms = PIPES[pipe] if isinstance(pipe, str) else pipe
-        used = [name for name, amount in AMOUNTS.items() if getattr(self.transforms, amount.transform) > 0]
-        self.runs = random_runs(used)
+        self.transforms = frozenset(PIPES[pipe] if isinstance(pipe, str) else pipe)
+        self.is_geometric, self.is_chromatic = (
+            not self.transforms.isdisjoint(names) for names in (PIPES["bg"], _COLOR)
+        )
+        self.runs = random_runs([name for name, amount in AMOUNTS.items() if amount.transform in self.transforms])
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
@@ -166,8 +131,8 @@ class AugmentPipe(nn.Module):
         columns = []
         for amount in AMOUNTS.values():
             factor, offset = spread.get(amount.distribution, (float(amount.options), 0.0))
-            is_whole, probability = float(amount.distribution == "choice"), getattr(self.transforms, amount.transform)
-            column = [factor, offset, is_whole, amount.scale, amount.neutral, probability, 1 / amount.gates]
+            is_whole, is_used = float(amount.distribution == "choice"), float(amount.transform in self.transforms)
+            column = [factor, offset, is_whole, amount.scale, amount.neutral, is_used, 1 / amount.gates]
             columns += [column] * amount.columns
         return torch.tensor(columns).T.contiguous()
 
@@ -184,17 +149,16 @@ class AugmentPipe(nn.Module):
         """
         if not isinstance(p, Tensor) and p == 0:
             return images
-        use = self.transforms
         with torch.autocast(images.device.type, enabled=False):
             x = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
             part = x[: len(x) // copies]
             amounts = {name: repeated(amount, copies) for name, amount in self._draw(part, p, percentile).items()}
-            x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if use.geometric else x
-            x = self._recolor(x, amounts) if use.chromatic else x
-            x = self._filter(x, amounts) if use.imgfilter else x
-            if use.noise:
+            x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if self.is_geometric else x
+            x = self._recolor(x, amounts) if self.is_chromatic else x
+            x = self._filter(x, amounts) if "imgfilter" in self.transforms else x
+            if "noise" in self.transforms:
                 x = x + repeated(torch.randn_like(part), copies) * amounts["noise"].abs()[:, :, None, None]
-            if use.cutout:
+            if "cutout" in self.transforms:
                 x = cut_out(x, repeated(self._center(part, percentile), copies), amounts["cutout"])
             return x.to(images.dtype)
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -19,8 +19,8 @@ from dnnlib.archive.label_table import FILE_NAME, LabelTable, declared_layout, r
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import Layout, LayoutError, common_layout
 from dnnlib.text import format_int_list
+from torch_utils.transfer import to_device_async
 from training.config import DatasetSpec
-from training.data.decoded import DecodedImages
 from training.data.labels import Labels
 
 MAX_BROKEN = 10  # different images that may be replaced by others
@@ -109,6 +109,30 @@ def too_many_broken_error(path: Path, broken: dict[str, str]) -> DataError:
     )
 
 
+class DecodedImages(NamedTuple):
+    """All images of a data set, decoded; pickled, they carry at most the path of their file."""
+
+    pixels: Tensor  # uint8 [files, channels, height, width], on the CPU or a GPU
+    path: Path | None = None  # of the .npy that the pixels are mapped from
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return map_decoded, (self.path, tuple(self.pixels.shape))
+
+
+def map_decoded(path: Path | None, shape: tuple[int, ...]) -> DecodedImages | None:
+    """Return the images of an .npy file; None where it is missing, damaged or of another shape.
+
+    Processes share its memory; what one of them writes there stays its own.
+    """
+    try:
+        content = np.load(path, mmap_mode="c") if path else None
+    except Exception:  # NumPy raises nearly anything where a header is damaged
+        return None
+    if content is None or content.dtype != np.uint8 or content.shape != shape:
+        return None
+    return DecodedImages(torch.from_numpy(content), path)
+
+
 class BrokenImage(NamedTuple):
     """An image that could not be read, and the one used in its place."""
 
@@ -186,9 +210,13 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     def cached_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Return images, uint8 [count, channels, height, width], on the device of the cache, and labels on the CPU."""
         assert self.cache is not None
-        positions = np.asarray(indices)
-        files = positions % self.num_files
-        return self.cache.get_batch(files, positions >= self.num_files), torch.from_numpy(self._labels[files])
+        positions, device = np.asarray(indices), self.cache.pixels.device
+        files, is_flipped = positions % self.num_files, positions >= self.num_files
+        images = self.cache.pixels.index_select(0, to_device_async(torch.from_numpy(files), device))
+        if is_flipped.any():
+            mask = to_device_async(torch.from_numpy(is_flipped), device)
+            images = torch.where(mask[:, None, None, None], images.flip(3), images)
+        return images, torch.from_numpy(self._labels[files])
 
     def load_or_substitute(self, index: int) -> tuple[np.ndarray, np.ndarray, list[BrokenImage]]:
         """Return an image, its label and [], or those of the next readable image and which images are broken.

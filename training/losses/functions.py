@@ -1,25 +1,9 @@
-"""Adversarial loss, R1 and path length: pure functions of tensors (StyleGAN2, arXiv 1912.04958, sections 2 and 3.2)."""
+"""R1 and path length: pure functions of tensors (StyleGAN2, arXiv 1912.04958, sections 2 and 3.2)."""
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating logistic loss of the generator for each image, `softplus(-D(G(z)))`, shaped like the logits."""
-    return F.softplus(-fake_logits)
-
-
-def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
-    """Logistic loss of the discriminator for each generated image, `softplus(D(G(z)))`."""
-    return F.softplus(fake_logits)
-
-
-def discriminator_real_loss(real_logits: Tensor) -> Tensor:
-    """Logistic loss of the discriminator for each real image, `softplus(-D(x))`."""
-    return F.softplus(-real_logits)
 
 
 def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
@@ -67,11 +51,6 @@ def path_length_penalty(lengths: Tensor, pl_mean: Tensor, decay: float) -> tuple
     """
     mean = pl_mean.lerp(lengths.mean(), decay)
     return (lengths - mean).square(), mean.detach()
-
-
-def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
-    """Relativistic pairing loss, `softplus(worse - better)`, of each pair of logits, shaped like them (arXiv 1807.00734)."""
-    return F.softplus(worse - better)
 
 
 def difference_penalty(logits: Tensor, moved_logits: Tensor, eps: float) -> Tensor:

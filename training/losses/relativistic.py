@@ -1,15 +1,16 @@
-"""Relativistic pairing loss with R1 and R2 (R3GAN, arXiv 2501.05441); the penalties are exact or finite differences."""
+"""Relativistic pairing loss (arXiv 1807.00734) with R1 and R2 (R3GAN, arXiv 2501.05441), exact or as finite differences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib.dataclass_values import require
 from training.losses.base import AdversarialLoss
-from training.losses.functions import difference_penalty, r1_penalty, relativistic_loss
+from training.losses.functions import difference_penalty, r1_penalty
 from training.phases import MicroBatch, Phase
 from training.registry import AnyLoss, register
 from training.schedule import Scheduled, highest, lowest
@@ -86,7 +87,7 @@ class RelativisticLoss(AdversarialLoss):
             real_logits = self.run_discriminator(batch.images, batch.labels)
         logits = self.run_discriminator(self.generate(batch.latents), batch.latents.c)
         self.report_logits("fake", logits)
-        loss = relativistic_loss(logits, real_logits)
+        loss = F.softplus(real_logits - logits)
         self.state.stats.report("Loss/G/loss", loss)
         yield loss.mean()
 
@@ -107,7 +108,7 @@ class RelativisticLoss(AdversarialLoss):
                 logits[kind], san = self.judge(x, labels)
             terms += [term if kind == "fake" else -term for term in san]
             self.report_logits(kind, logits[kind])
-        loss = relativistic_loss(logits["real"], logits["fake"])
+        loss = F.softplus(logits["fake"] - logits["real"])
         self.state.stats.report("Loss/D/loss", loss)
         yield sum(terms, loss.mean())
         if is_due and not is_joint:

@@ -107,7 +107,7 @@ class SynthesisNetwork(nn.Module):
         super().__init__()
         if sizes is None:
             config.check(spec)
-        self.num_ws = config.num_ws
+        self.num_ws = sum(config.layers) + 1  # one per layer and one for the last ToRGB
         self.num_layers = config.layers
         self.sizes = tuple(sizes or spec.stage_sizes)
         self.const = nn.Parameter(torch.randn(self.sizes[0][0] * self.sizes[0][1], config.widths[0]))
@@ -178,5 +178,5 @@ class Generator(StyleGenerator):
     """Mapping network and synthesis network of Styleformer."""
 
     def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
-        super().__init__(config, spec, config.num_ws)
+        super().__init__(config, spec)
         self.synthesis = SynthesisNetwork(config, spec)

@@ -130,19 +130,15 @@ class VitDiscriminator(nn.Module):
     def __init__(self, config: VitConfig, spec: DatasetSpec) -> None:
         super().__init__()
         config.check(spec)
-        self.c_dim = spec.label_dim
-        self.img_channels = spec.channels
-        self.img_height, self.img_width = spec.height, spec.width
-        self.img_resolution = max(spec.height, spec.width)
         self.grid = (spec.height // config.patch_px, spec.width // config.patch_px)
         self.patch = nn.Conv2d(spec.channels, config.width, config.patch_px, config.patch_px)
         self.cls = nn.Parameter(torch.randn(config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.Parameter(torch.ones(config.width))
-        cmap_dim = config.width if self.c_dim > 0 else 0
+        cmap_dim = config.width if spec.label_dim > 0 else 0
         self.out = Linear(config.width, cmap_dim or 1)
         self.mapping_network = (
-            MappingNetwork(0, self.c_dim, cmap_dim, config.mapping_layers, w_avg_beta=None) if cmap_dim else None
+            MappingNetwork(0, spec.label_dim, cmap_dim, config.mapping_layers, w_avg_beta=None) if cmap_dim else None
         )
         self.register_buffer("angles", rotary_angles(*self.grid, config.head_width), persistent=False)
 

@@ -41,7 +41,7 @@ def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) 
 
 def with_micro_batch(config: RunConfig, count: int | None) -> RunConfig:
     """Return the configuration with `count` images per forward pass; None = the whole share of a process."""
-    return replace(config, schedule=replace(config.schedule, batch_gpu=count))
+    return config.changed(schedule={"batch_gpu": count})
 
 
 def initial_batch_gpu(

@@ -24,8 +24,7 @@ from training.run.output import RunOutput
 from training.run.preview import Preview
 from training.run.reporter import Reporter
 from training.run.stop import Diverged, Stop, Stopped, StopRequest
-from training.run_report.facts import gather
-from training.run_report.renewal import RunReport
+from training.run_report.renewal import RunReport, gather
 from training.schedule import ramps
 from training.state import TrainState
 

@@ -8,7 +8,13 @@ from training.run_report.run_folder import number
 
 _HIGHER_IS_BETTER = re.compile(r"(is|pr|dc)\d")  # Inception score, precision and recall, density and coverage
 _SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
-_SAME = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")  # must agree for values to be comparable
+SETTINGS = (
+    "num_real",
+    "num_gen",
+    "seed",
+    "real_hash",
+    "detector_digest",
+)  # values are comparable only where these agree
 
 
 def higher_is_better(metric: str) -> bool:
@@ -31,8 +37,8 @@ def metric_chart(name: str, rows: list[dict[str, Any]]) -> Chart | None:
         value = number(row.get("value"))
         if snapshot is None or value is None:
             continue
-        settings = settings or [row.get(key) for key in _SAME]
-        if [row.get(key) for key in _SAME] == settings:
+        settings = settings or [row.get(key) for key in SETTINGS]
+        if [row.get(key) for key in SETTINGS] == settings:
             values[int(snapshot[1])] = value  # the newest of a snapshot that was measured again
             floor = number(row.get("floor"))
     if not values:

@@ -21,7 +21,7 @@ class RunFolder:
     rows: list[dict[str, Any]]  # of stats.jsonl, by images seen
     metrics: dict[str, list[dict[str, Any]]]  # rows of metric-*.jsonl by name of the metric
     options: dict[str, Any]  # the configuration; {} = unknown
-    facts: dict[str, Any]  # recorded by `training.run_report.facts`
+    facts: dict[str, Any]  # recorded by `training.run_report.renewal`
     log: list[str]  # its last lines
 
     @property

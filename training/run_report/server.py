@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dnnlib.rundir import run_dirs
-from training.run_report.index import make_index
-from training.run_report.page import make_page
+from training.run_report.page import make_index, make_page
 
 ADDRESS = "127.0.0.1"  # not reachable from other machines
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
