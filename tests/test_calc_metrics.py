@@ -90,7 +90,7 @@ def test_in_a_process_of_its_own(run_dir: Path, tmp_path: Path) -> None:
     assert not (run_dir / f"metric-{NAME}.jsonl").exists()
 
 
-def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path, tmp_path: Path) -> None:
+def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path) -> None:
     network = f"--network={run_dir / SNAPSHOT}"
     for options in (["--batch=7"], ["--batch=64", "--gpus=1"], ["--seed=1"]):
         result = invoke(run_dir, network, f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}", *options)

@@ -181,7 +181,6 @@ class LossConfig(AnyLoss):
         return self.pl_interval, self.r1_interval
 
     def check_batch(self, micro_batch: int, group: int) -> None:
-        """Raise ConfigError unless the path-length penalty can take its part of a micro-batch."""
         require(self.pl_weight == 0 or micro_batch % self.pl_batch_shrink == 0,
                 f"the {micro_batch} images of a forward pass are not a multiple of loss.pl_batch_shrink "
                 f"{self.pl_batch_shrink}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dnnlib.dataclass_values import override, require, require_representable
+from dnnlib.dataclass_values import override, require
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
 from training.schedule import highest
@@ -22,11 +22,7 @@ FIELDS = {  # group of the configuration -> option -> field
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raise ConfigError where a number is not finite or out of range, or two options contradict each other."""
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-') if name not in FIELDS['generator'] else name}"
-        for number in value if isinstance(value, tuple) else [value]:
-            require_representable(number, option)
+    """Raise ConfigError where two options contradict each other."""
     aug = options["aug"]
     require(
         options["p"] is None or aug == "fixed", "--p sets the probability of --aug=fixed: give both or leave --p out"
@@ -50,6 +46,8 @@ def check_options(options: dict[str, Any]) -> None:
 
 def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) -> RunConfig:
     """The preset with what the command line changes. Raises ConfigError."""
+    if options["batch_gpu"] == "auto":  # found later
+        options = options | {"batch_gpu": None}
     config = preset(options["cfg"], spec, gpus)
     config = config.changed(
         data={"path": path}, schedule={"metrics": metric_names(options["metrics"])}, performance={"cuda_graphs": None}

@@ -142,7 +142,6 @@ class TrainState:
         return derive_seed(seed, 5, self.num_rollbacks) if self.num_rollbacks else seed
 
     def now(self, value: Scheduled) -> float:
-        """A setting at this number of images."""
         return value_at(value, self.cur_nimg, self.config.schedule.burn_in_kimg * 1000)
 
     def apply_schedules(self) -> None:
@@ -173,7 +172,6 @@ class TrainState:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The networks of a snapshot by name."""
         return {"G": self.G, "D": self.D, **self.averages}
 
     @property

@@ -103,10 +103,17 @@ def arguments(data: Path, outdir: Path, *others: str) -> list[str]:
 
 def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    options = arguments(tiny_data, tmp_path / "o", "-n", "--batch-gpu=auto", "--cache=ram")
+    options = arguments(tiny_data, tmp_path / "o", "-n", "--gpus=2", "--batch-gpu=auto", "--cache=ram")
     result = CliRunner().invoke(train.main, options)
     assert result.exit_code == 0, result.output
-    for text in ('"batch_gpu": 8', "GFLOP per image forward", "kimg per day", "iB per process at most"):
+    assert torch.cuda.is_available() or "2 processes share the CPU" in result.output
+    for text in (
+        '"batch_gpu": 4',
+        '"widths": [\n',
+        "GFLOP per image forward",
+        "kimg per day",
+        "iB per process at most",
+    ):
         assert text in result.output
     assert not list(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
 from training.networks.discriminator import Discriminator, minibatch_std
 from training.networks.generator import Generator
 from training.networks.mapping import truncate
-from training.networks.modulation import demodulation, modulated_weights
+from training.networks.modulation import demodulation
 from training.presets import preset
 
 
@@ -47,14 +47,6 @@ def test_demodulation_and_its_derivatives_equal_weights_per_sample() -> None:
         derivatives.append([*first, *second])
     for actual, expected in zip(*derivatives, strict=True):
         torch.testing.assert_close(actual, expected)
-
-
-def test_modulated_weights_have_rows_of_unit_length() -> None:
-    style, weights = torch.randn(2, 5, 6).double(), [torch.randn(3, 6).double() for _ in range(2)]
-    modulated = modulated_weights(style, weights)
-    assert modulated.shape == (2, 5, 3, 6)
-    torch.testing.assert_close(modulated.square().sum(dim=3), torch.ones(2, 5, 3).double())
-    torch.testing.assert_close(modulated[1, 2], F.normalize(weights[1] * style[1, 2], dim=1))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpe
     assert newest_matching_run(tmp_path, config, tiny_spec, "b", force=True) == (run_dir, config)
 
 
-def test_a_run_of_another_kind_is_a_difference_not_an_error(tmp_path: Path, tiny_config: RunConfig) -> None:
+def test_a_run_of_another_kind_is_a_difference_not_an_error(tiny_config: RunConfig) -> None:
     for group, kind in (("generator", "hybrid"), ("discriminator", "vit"), ("loss", "relativistic")):
         other = override(tiny_config, f"{group}.kind", kind)
         for theirs, ours in ((tiny_config, other), (other, tiny_config)):

@@ -57,7 +57,7 @@ def test_a_run_out_of_time_saves_where_it_stands(tiny_config: RunConfig, tiny_da
     assert find_state(tmp_path / "run")["cur_nimg"] == loop.state.cur_nimg == 0  # type: ignore[index]
 
 
-def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
+def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_path) -> None:
     loop = start(tiny_config, tiny_data, tmp_path / "run")
     good = list(itertools.islice(loop.reals, 3 * tiny_config.schedule.batch // loop.micro_batch))
 

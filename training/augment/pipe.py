@@ -6,7 +6,6 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 import math
 from collections.abc import Collection
 from itertools import groupby
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +135,7 @@ class AugmentPipe(nn.Module):
             columns += [column] * amount.columns
         return torch.tensor(columns).T.contiguous()
 
-    def forward(self, images: Tensor, p: float | Tensor, percentile: float | None = None, copies: int = 1) -> Tensor:
+    def forward(self, images: Tensor, p: float | Tensor, copies: int = 1) -> Tensor:
         """Return the augmented images; twice differentiable with respect to the images.
 
         Draws from the default generator of the device, without waiting for the device.
@@ -144,7 +143,6 @@ class AugmentPipe(nn.Module):
         Args:
             images: [batch, 1 or 3, height, width], float, -1..1; half precision is computed in float32.
             p: Probability, 0..1, a number or a tensor of one element; the number 0 returns the images as they are.
-            percentile: Draw every amount at this percentile, for tests; None = at random.
             copies: The batch is so many parts of equal length; image i of every part is changed in the same way.
         """
         if not isinstance(p, Tensor) and p == 0:
@@ -152,20 +150,20 @@ class AugmentPipe(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             x = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
             part = x[: len(x) // copies]
-            amounts = {name: repeated(amount, copies) for name, amount in self._draw(part, p, percentile).items()}
+            amounts = {name: repeated(amount, copies) for name, amount in self._draw(part, p).items()}
             x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if self.is_geometric else x
             x = self._recolor(x, amounts) if self.is_chromatic else x
             x = self._filter(x, amounts) if "imgfilter" in self.transforms else x
             if "noise" in self.transforms:
                 x = x + repeated(torch.randn_like(part), copies) * amounts["noise"].abs()[:, :, None, None]
             if "cutout" in self.transforms:
-                x = cut_out(x, repeated(self._center(part, percentile), copies), amounts["cutout"])
+                x = cut_out(x, repeated(self._center(part), copies), amounts["cutout"])
             return x.to(images.dtype)
 
-    def _draw(self, images: Tensor, p: float | Tensor, percentile: float | None) -> dict[str, Tensor]:
+    def _draw(self, images: Tensor, p: float | Tensor) -> dict[str, Tensor]:
         """Return all amounts by name, [batch, columns]; those of unused transforms are neutral."""
         factor, offset, is_whole, scale, neutral, share, exponent = self.amount_table.to(images.dtype).unbind()
-        numbers, gates = self._random_numbers(images, percentile)
+        numbers, gates = self._random_numbers(images)
         values = torch.addcmul(offset, torch.cat(numbers, dim=1), factor)
         values = torch.addcmul(values, values.frac(), is_whole, value=-1)
         probability = 1 - (1 - share * p).pow(exponent)
@@ -173,7 +171,7 @@ class AugmentPipe(nn.Module):
         parts = values.split([amount.columns for amount in AMOUNTS.values()], dim=1)
         return dict(zip(AMOUNTS, parts, strict=True))
 
-    def _random_numbers(self, images: Tensor, percentile: float | None) -> tuple[list[Tensor], list[Tensor]]:
+    def _random_numbers(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return a random number for each column and one for its gate, as lists of [batch, columns]; 0 where unused.
 
         Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`).
@@ -184,13 +182,10 @@ class AugmentPipe(nn.Module):
             sizes = [batch * count for count in columns]
             numbers = random_numbers(distribution, sum(sizes), zero).split(sizes)
             found |= zip(wanted, (part.view(batch, -1) for part in numbers), strict=True)
-        numbers, gates = [], []
-        for name, amount in AMOUNTS.items():
-            number = found.get((name, False), zero)
-            if percentile is not None:
-                number = torch.full_like(number, number_at(percentile, name, amount))
-            numbers.append(number.expand(-1, amount.columns))
-            gates.append(found.get((name, True), zero).expand(-1, amount.columns))
+        numbers, gates = (
+            [found.get((name, is_gate), zero).expand(-1, amount.columns) for name, amount in AMOUNTS.items()]
+            for is_gate in (False, True)
+        )
         return numbers, gates
 
     def _inverse_map(self, images: Tensor, amounts: dict[str, Tensor]) -> Affine:
@@ -221,10 +216,9 @@ class AugmentPipe(nn.Module):
             gains = gains * changes * (changes.square() * band_power).sum(dim=1, keepdim=True).rsqrt()
         return filter_bands(images, gains, self.bank.to(images.dtype))
 
-    def _center(self, images: Tensor, percentile: float | None) -> Tensor:
+    def _center(self, images: Tensor) -> Tensor:
         """Return the centres of the rectangles to cut out, as fractions of width and height, [batch, 2]."""
-        size = [len(images), 2]
-        return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
+        return images.new_empty([len(images), 2]).uniform_()
 
 
 def repeated(x: Tensor, copies: int) -> Tensor:
@@ -253,17 +247,3 @@ def random_numbers(distribution: str, count: int, like: Tensor) -> Tensor:
     """Return numbers that are uniform in 0..1, standard normal, or 1, [count]."""
     function = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}[distribution]
     return function(count, dtype=like.dtype, device=like.device)
-
-
-def number_at(percentile: float, name: str, amount: Amount) -> float:
-    """Return the number to use in place of a random one."""
-    if name == "rotate_again":  # the recordings have the first rotation only
-        return 0.5
-    if name == "noise":  # the percentile is that of its magnitude
-        return _erfinv(percentile)
-    return {"normal": _erfinv(2 * percentile - 1), "certain": 1.0}.get(source(amount), percentile)
-
-
-def _erfinv(x: float) -> float:
-    """Return the inverse error function: percentiles of a normal distribution without the factor sqrt(2), as recorded."""
-    return NormalDist().inv_cdf((x + 1) / 2) / math.sqrt(2)

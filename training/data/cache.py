@@ -1,6 +1,7 @@
 """Decodes the images of a data set once and caches them where --cache says."""
 
 import contextlib
+import functools
 import math
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
-from torch.utils.data import BatchSampler, Dataset, default_collate
+from torch.utils.data import BatchSampler, default_collate
 
 from dnnlib.files import atomic_write
 from dnnlib.parallel import available_cpus
@@ -136,17 +137,12 @@ def _remove_unused(folder: Path) -> None:
                 path.unlink()
 
 
-class _Chunks(Dataset[Tensor]):
-    """Decoded images, uint8 [count, channels, height, width], by a list of their indices."""
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, indices: list[int]) -> Tensor:
-        try:
-            return default_collate([self._dataset.image(index) for index in indices])
-        except ValueError as error:
-            raise DataError(str(error)) from error
+def _decode(dataset: ImageDataset, indices: list[int]) -> Tensor:
+    """Return images, uint8 [count, channels, height, width]; DataError where one is broken."""
+    try:
+        return default_collate([dataset.image(index) for index in indices])
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def _decode_all(dataset: ImageDataset, workers: int) -> Iterator[Tensor]:
@@ -154,4 +150,4 @@ def _decode_all(dataset: ImageDataset, workers: int) -> Iterator[Tensor]:
     num_bytes = math.prod(dataset.shape)
     chunks = BatchSampler(range(dataset.num_files), max(_CHUNK_BYTES * dataset.num_files // num_bytes, 1), False)
     workers = 0 if workers < 2 or num_bytes <= SMALL_BYTES else min(workers, _MAX_WORKERS)
-    return read_ahead(_Chunks(dataset), chunks, workers, pin_memory=False)
+    return read_ahead(functools.partial(_decode, dataset), chunks, workers, pin_memory=False)

@@ -57,12 +57,9 @@ class ImageFiles:
 
     def notes(self) -> list[str]:
         """Return lines about the kinds of files, those that are not read, and names in an unknown encoding."""
-        lines = {
-            f"Images by suffix: {self.tree.suffixes()}": self.tree.suffixes(),
-            f"Left out of {self.path}: {self.tree.left_out()}": self.tree.left_out(),
-            self.tree.name_note(): self.tree.name_note(),
-        }
-        return [line for line, is_needed in lines.items() if is_needed]
+        suffixes, left_out = self.tree.suffixes(), self.tree.left_out()
+        lines = [suffixes and f"Images by suffix: {suffixes}", left_out and f"Left out of {self.path}: {left_out}"]
+        return [line for line in (*lines, self.tree.name_note()) if line]
 
     @cached_property
     def num_bytes(self) -> np.ndarray:

@@ -30,11 +30,9 @@ class Labels:
         return (np.asarray(values)[..., None] == np.arange(self.shape[1])).astype(np.float32)
 
     def subset(self, chosen: np.ndarray) -> "Labels":
-        """Return the labels of these images."""
         return Labels(self._values[chosen], self.shape[1])
 
     def twice(self) -> "Labels":
-        """Return the labels followed by themselves."""
         return Labels(np.concatenate([self._values, self._values]), self.shape[1])
 
     def argmax(self) -> np.ndarray:

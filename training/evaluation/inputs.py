@@ -55,7 +55,6 @@ def hash_in_state(run_dir: Path, config: RunConfig) -> str:
 
 
 def describe_relation(is_training_set: bool | None) -> str:
-    """Return in words whether a network was trained on images."""
     return {
         True: "the training set",
         False: "NOT what the network was trained on",

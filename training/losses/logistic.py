@@ -68,7 +68,6 @@ class LogisticLoss(AdversarialLoss):
         yield (penalty * self.config.pl_weight).mean()
 
     def finish_path_length(self) -> None:
-        """Move the running means of path length and w."""
         self.update_pl_mean()
         self.update_w_avg()
 

@@ -49,7 +49,6 @@ class RelativisticConfig(AnyLoss):
         return max(round(micro_batch * self.penalty_share), 1)
 
     def check_batch(self, micro_batch: int, group: int) -> None:
-        """Raise ConfigError unless the minibatch-std groups divide the part of a micro-batch that the penalties see."""
         count = self.num_penalised(micro_batch)
         require(
             count % min(group, count) == 0,
@@ -58,7 +57,6 @@ class RelativisticConfig(AnyLoss):
         )
 
     def training_flops(self, G: float, D: float) -> float:
-        """Floating-point operations per training image, from those of the forward passes."""
         passes = 2.0 if self.penalty == "approx" and self.penalty_share == 1 else 4.0
         penalties = 3 * D * passes * self.penalty_share / self.penalty_interval if highest(self.r1_gamma) > 0 else 0.0
         return super().training_flops(G, D) + D + penalties
@@ -74,7 +72,6 @@ class RelativisticLoss(AdversarialLoss):
         self.eps = self.config.penalty_eps or (HALF_PRECISION_EPS if self.precision.dtype else EPS)
 
     def phases(self) -> list[Phase]:
-        """G_main and D_main."""
         return [self.main_phase("G_main", 0, loss=self.g_main), self.main_phase("D_main", 2, loss=self.d_main)]
 
     def is_due(self, interval: int) -> bool:

@@ -40,7 +40,6 @@ class StyleGenerator(nn.Module):
 
     @property
     def num_ws(self) -> int:
-        """Style vectors per image."""
         return int(self.synthesis.num_ws)
 
     def style_layers(self) -> list[list[EqualizedLinear]]:

@@ -80,7 +80,6 @@ class Stage(nn.Module):
 
     @property
     def encoder_layers(self) -> list[EncoderLayer]:
-        """The encoder layers, in order."""
         return cast("list[EncoderLayer]", list(self.layers))
 
     def forward(
@@ -105,8 +104,6 @@ class SynthesisNetwork(nn.Module):
     ) -> None:
         """`sizes` are the (height, width) of the stages, smallest first; None = all stages of the images."""
         super().__init__()
-        if sizes is None:
-            config.check(spec)
         self.num_ws = sum(config.layers) + 1  # one per layer and one for the last ToRGB
         self.num_layers = config.layers
         self.sizes = tuple(sizes or spec.stage_sizes)

@@ -46,7 +46,6 @@ class HybridConfig(GeneratorConfig):
         require_range("generator", self, "attention_to_px channel_base channel_max", 1)
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ("attention_to_px", "channel_base", "channel_max")
         return super().weight_settings() | {name: getattr(self, name) for name in names}
 
@@ -57,7 +56,6 @@ class HybridConfig(GeneratorConfig):
         return attending, list(sizes[len(attending) :])
 
     def check(self, spec: DatasetSpec) -> None:
-        """Raise ConfigError unless there is one width per attention stage of these images."""
         sizes = ", ".join(f"{width}x{height}" for height, width in self.split(spec)[0])
         require(
             len(self.widths) == len(self.split(spec)[0]),
@@ -67,7 +65,6 @@ class HybridConfig(GeneratorConfig):
         )
 
     def channels(self, size: Size) -> int:
-        """Channels of the convolutional stage of this size."""
         return max(min(self.channel_base // max(size), self.channel_max), 1)
 
 
@@ -160,7 +157,6 @@ class HybridSynthesis(SynthesisNetwork):
         return image
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
-        """The linear maps that read each style."""
         readers = super().style_layers()
         for stage in cast("list[ConvStage]", list(self.conv_stages)):
             readers[-1].append(stage.conv0.affine)  # beside the ToRGB of the stage before

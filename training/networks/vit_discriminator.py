@@ -51,12 +51,10 @@ class VitConfig(AnyDiscriminator):
         return REFERENCE_LR / DEFAULT_D_LR * REFERENCE_WIDTH / self.width
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ("patch_px", "width", "depth", "head_width", "mlp_ratio", "mapping_layers")
         return {name: getattr(self, name) for name in names}
 
     def check(self, spec: DatasetSpec) -> None:
-        """Raise ConfigError unless patches fill the image."""
         require(
             spec.height % self.patch_px == 0 and spec.width % self.patch_px == 0,
             f"discriminator.patch_px={self.patch_px} does not divide images of {spec.width}x{spec.height} px",

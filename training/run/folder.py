@@ -35,7 +35,6 @@ def new_run(outdir: Path, config: RunConfig) -> Path:
 
 
 def write_options(run_dir: Path, config: RunConfig) -> None:
-    """Write training_options.json."""
     with atomic_write(run_dir / OPTIONS_FILE, "w") as file:
         file.write(json.dumps(config.to_dict(), indent=2) + "\n")
 
@@ -76,7 +75,8 @@ def newest_matching_run(
     """
     others, can_force = [], False
     for run_dir, theirs in saved_runs(outdir):
-        saved = find_state(run_dir) or {}
+        saved = find_state(run_dir)
+        assert saved is not None  # it would have raised an error
         different = differences(theirs, config) or image_differences(saved, spec, content_hash)
         fits = not different or networks_fit(saved, theirs, config, spec)
         if not different or (force and fits):
@@ -96,8 +96,6 @@ def newest_matching_run(
 
 def networks_fit(saved: dict[str, Any], theirs: RunConfig, ours: RunConfig, spec: DatasetSpec) -> bool:
     """Whether the networks of a run, with its saved state, can be trained with other settings on other images."""
-    if not saved:
-        return False
     return weight_settings(theirs, build(DatasetSpec, saved["dataset"], "dataset")) == weight_settings(ours, spec)
 
 
@@ -121,8 +119,6 @@ def saved_runs(outdir: Path) -> Iterator[tuple[Path, RunConfig]]:
 
 def image_differences(saved: dict[str, Any], spec: DatasetSpec, content_hash: str) -> list[str]:
     """The differences between the images of a run, from its saved state, and these, as text."""
-    if not saved:
-        return ["the images, which no state names"]
     theirs = to_plain(build(DatasetSpec, saved["dataset"], "dataset"))  # fields that older states lack: the defaults
     different = [
         f"{name} ({theirs[name]} there, {value} here)"

@@ -56,5 +56,4 @@ def describe(owner: str) -> str:
 
 
 def is_own(owner: str) -> bool:
-    """Whether a lock file names this process."""
     return f'"pid": {os.getpid()},' in owner and f'"host": "{socket.gethostname()}"' in owner

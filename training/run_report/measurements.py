@@ -48,4 +48,5 @@ def metric_chart(name: str, rows: list[dict[str, Any]]) -> Chart | None:
     is_higher = higher_is_better(name)
     best = curve.index(max(values.values()) if is_higher else min(values.values()))
     note = f"Measured at snapshots; {'higher' if is_higher else 'lower'} is better."
-    return Chart(name, note, [float(kimg) for kimg in values], {"value": curve}, is_log=True, best=best, floor=floor)
+    x = [float(kimg) for kimg in values]
+    return Chart(name, note, x=x, curves={"value": curve}, is_log=True, best=best, floor=floor)

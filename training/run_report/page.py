@@ -80,7 +80,6 @@ def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, st
 
 
 def best_value(chart: Chart) -> str:
-    """Return the best value of a metric."""
     return f"{chart.curves['value'][chart.best or 0]:.4g}"
 
 
@@ -103,7 +102,6 @@ def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def counted(value: object) -> str:
-    """Return a count with thousands separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -144,7 +142,6 @@ def make_index(outdir: Path) -> str:
 
 
 def card(run_dir: Path) -> dict[str, Any]:
-    """Return name, newest image, and facts of a run."""
     run = read_run(run_dir)
     newest = next((found for _, path in reversed(fake_files(run_dir)) if (found := encoded(path, *_THUMBNAIL))), None)
     total = f" of {run.total_kimg:,.6g}" if run.total_kimg else ""

@@ -85,7 +85,6 @@ def write_facts(run_dir: Path, facts: dict[str, Any], status: str, reason: str =
 
 
 def device_name(device: torch.device) -> str:
-    """Return the model of a GPU, or of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     model = None

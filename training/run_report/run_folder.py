@@ -26,7 +26,6 @@ class RunFolder:
 
     @property
     def cur_kimg(self) -> float:
-        """Thousands of images seen."""
         return self.rows[-1]["cur_nimg"] / 1000 if self.rows else 0.0
 
     @property
@@ -99,7 +98,6 @@ def read_text(path: Path) -> str:
 
 
 def tail(path: Path) -> list[str]:
-    """Return the last lines of a text file."""
     try:
         with open(path, "rb") as file:
             file.seek(max(file.seek(0, 2) - _LOG_BYTES, 0))
