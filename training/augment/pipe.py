@@ -177,11 +177,12 @@ class AugmentPipe(nn.Module):
         Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`).
         """
         batch, zero = len(images), images.new_zeros([len(images), 1])
+        draw = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}
         found: dict[tuple[str, bool], Tensor] = {}
         for distribution, wanted, columns in self.runs:
             sizes = [batch * count for count in columns]
-            numbers = random_numbers(distribution, sum(sizes), zero).split(sizes)
-            found |= zip(wanted, (part.view(batch, -1) for part in numbers), strict=True)
+            parts = draw[distribution](sum(sizes), dtype=images.dtype, device=images.device).split(sizes)
+            found |= zip(wanted, (part.view(batch, -1) for part in parts), strict=True)
         numbers, gates = (
             [found.get((name, is_gate), zero).expand(-1, amount.columns) for name, amount in AMOUNTS.items()]
             for is_gate in (False, True)
@@ -241,9 +242,3 @@ def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]
 def source(amount: Amount) -> str:
     """Return the distribution that the number of an amount is made from: uniform, normal or certain."""
     return amount.distribution if amount.distribution in ("normal", "certain") else "uniform"
-
-
-def random_numbers(distribution: str, count: int, like: Tensor) -> Tensor:
-    """Return numbers that are uniform in 0..1, standard normal, or 1, [count]."""
-    function = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}[distribution]
-    return function(count, dtype=like.dtype, device=like.device)

@@ -68,9 +68,7 @@ class ImageFiles:
     def common_layout(self, names: Sequence[str]) -> Layout:
         """Return the layout that these files share; grey if all are grey, else RGB.
 
-        Raises:
-            ValueError: Files of different sizes, or one of an unsupported kind.
-            DataError: More than MAX_BROKEN damaged ones in a zip.
+        Raises ValueError for different sizes or an unsupported kind; DataError for more than MAX_BROKEN damaged ones in a zip.
         """
         if self.declared:
             return self.declared
@@ -185,8 +183,9 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.shape = (self.num_files, channels, height, width)
         self.cache: DecodedImages | None = None
         self.broken: dict[str, str] = {}
-        are_vectors = use_labels and has_vectors(self.files.label_table)
-        self.spec = DatasetSpec(height, width, channels, labels.shape[1], class_names, are_vectors)
+        self.spec = DatasetSpec(
+            height, width, channels, labels.shape[1], class_names, use_labels and labels.are_vectors
+        )
 
     def __len__(self) -> int:
         return self.num_files * (2 if self._mirror else 1)
@@ -329,7 +328,3 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[Labels, tuple[str
     labels = np.array(table.labels_of(names))
     num_classes = max(len(table.class_names), int(labels.max()) + 1) if labels.ndim == 1 else 0
     return Labels(labels, num_classes), table.class_names
-
-
-def has_vectors(table: LabelTable | None) -> bool:
-    return table is not None and not isinstance(next(iter(table.by_name.values())), int)

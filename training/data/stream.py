@@ -111,8 +111,7 @@ def read_ahead(
 ) -> Generator[Any, None, None]:
     """Yield read(key) for each key, in order, called by worker processes; 0 = by this one.
 
-    Raises:
-        DataError: `read` raised one, or a worker was killed or could not be started or reached.
+    Raises DataError where `read` did, or a worker was killed or could not be started or reached.
     """
     loader = DataLoader(
         _Reads(read),

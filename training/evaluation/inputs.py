@@ -83,9 +83,7 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
     """Return a folder or zip, without grids, as a source of images.
 
     Grey images become RGB where those of `dataset` are; RGB images whose channels are equal become grey where those are.
-
-    Raises:
-        ValueError: Their size is not that of `dataset`, or they are in colour and those of `dataset` grey.
+    Raises ValueError where their size is not that of `dataset`, or they are in colour and those of `dataset` grey.
     """
     grids = grids_in(path)
     images = reference_dataset(path, left_out=grids)

@@ -108,12 +108,9 @@ class EncoderLayer(nn.Module):
 
 
 def modulations(layers: Sequence[EncoderLayer], ws: Sequence[Tensor], dtype: torch.dtype) -> list[Modulation]:
-    """The factors of each layer from its style vectors; layers of one shape are computed together.
+    """The factors of each layer from its style vectors, [batch, w_dim]; layers of one shape are computed together.
 
-    Args:
-        layers: Encoder layers of any shapes.
-        ws: The style vectors of each, [batch, w_dim].
-        dtype: Of the tokens and of all factors except `style`.
+    `dtype` is that of the tokens and of all factors except `style`.
     """
     found: dict[int, Modulation] = {}
     for indices in indices_by_key((layer.width, layer.out_width) for layer in layers):

@@ -14,16 +14,10 @@ from training.networks.mapping import MappingNetwork
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
-    """Append a channel with the standard deviation within each group of images, averaged over the features.
+    """Append a channel to x, [batch, channels, height, width]: the standard deviation in each group, averaged over features.
 
-    Images i and i + batch / group share a group. A batch smaller than the group is one group.
-
-    Args:
-        x: [batch, channels, height, width].
-        group_size: Images per group; must divide the batch.
-
-    Returns:
-        [batch, channels + 1, height, width].
+    Images i and i + batch / group share a group. A batch smaller than the group is one group; else the group size must divide
+    it. Raises ValueError.
     """
     group = min(group_size, len(x))
     if len(x) % group:

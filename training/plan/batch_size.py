@@ -20,12 +20,9 @@ _PASSES = 2  # the second one adds to existing gradients
 
 
 def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) -> list[int]:
-    """Return the valid numbers of images per forward pass, largest first.
+    """Return the valid numbers of images per forward pass, largest first; ConfigError if there is none.
 
     None is smaller than the minibatch-std group, so that the algorithm does not depend on the memory of the GPU.
-
-    Raises:
-        ConfigError: No number divides the batch and suits the other settings.
     """
     share = max(config.schedule.batch // num_processes, 1)
     found = []

@@ -9,7 +9,7 @@ from typing import Any
 from dnnlib.files import atomic_write
 from metrics.registry import get
 from metrics.results import MetricResult, read_rows
-from training.run_report.measurements import SETTINGS
+from training.run_report.curves import SETTINGS
 
 
 def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:

@@ -78,7 +78,8 @@ def newest_matching_run(
         saved = find_state(run_dir)
         assert saved is not None  # it would have raised an error
         different = differences(theirs, config) or image_differences(saved, spec, content_hash)
-        fits = not different or networks_fit(saved, theirs, config, spec)
+        their_spec = build(DatasetSpec, saved["dataset"], "dataset")
+        fits = not different or weight_settings(theirs, their_spec) == weight_settings(config, spec)
         if not different or (force and fits):
             if different:
                 print(f"--force: resuming {run_dir} although it differs in {'; '.join(different)}")
@@ -92,11 +93,6 @@ def newest_matching_run(
         f"--resume=latest{' --force' if force else ''}, or in another --outdir)",
     )
     return None
-
-
-def networks_fit(saved: dict[str, Any], theirs: RunConfig, ours: RunConfig, spec: DatasetSpec) -> bool:
-    """Whether the networks of a run, with its saved state, can be trained with other settings on other images."""
-    return weight_settings(theirs, build(DatasetSpec, saved["dataset"], "dataset")) == weight_settings(ours, spec)
 
 
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:

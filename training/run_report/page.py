@@ -7,10 +7,9 @@ from typing import Any
 
 from dnnlib.rundir import run_dirs
 from dnnlib.text import format_duration
-from training.run_report.curves import Chart, statistics_charts
+from training.run_report.curves import Chart, metric_charts, statistics_charts
 from training.run_report.document import render
 from training.run_report.images import encoded, fake_files, read_grids
-from training.run_report.measurements import metric_charts
 from training.run_report.run_folder import RunFolder, mean, read_run
 
 _LOG_LINES = 60

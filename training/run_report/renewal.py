@@ -24,29 +24,30 @@ class RunReport:
     """The report of a run in progress, written by its first process."""
 
     def __init__(
-        self, run_dir: Path, gather: Callable[[], dict[str, Any]], log: Callable[[str], None], is_on: bool = True
+        self, run_dir: Path, facts: Callable[[], dict[str, Any]], log: Callable[[str], None], is_on: bool = True
     ) -> None:
         self.run_dir, self.log, self.is_on = run_dir, log, is_on
-        self.facts = functools.cache(gather)
+        self.facts = functools.cache(facts)
 
     def write(self, status: str = "running", reason: str = "") -> None:
         """Write the report, or a warning; the status is running, done, stopped or failed."""
         if not self.is_on:
             return
         try:
-            write_facts(self.run_dir, self.facts(), status, reason)
+            facts = self.facts() | {"status": status, "reason": reason, "timestamp": time.time()}
+            with atomic_write(self.run_dir / FACTS_FILE, "w") as file:
+                file.write(json.dumps(facts, indent=2) + "\n")
             write_report(self.run_dir)
         except Exception as error:  # never end the run for its report
             effect = ", training continues" if status == "running" else ""
             self.log(f"Warning: {REPORT_FILE} was not updated{effect}: {error}")
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write report.html of a run folder and return its path; raises OSError."""
+def write_report(run_dir: Path) -> None:
+    """Write report.html of a run folder; raises OSError."""
     page = make_page(run_dir)
     with atomic_write(run_dir / REPORT_FILE, "w") as file:
         file.write(page)
-    return run_dir / REPORT_FILE
 
 
 def gather(state: TrainState, dataset: ImageDataset, world_size: int, command: str) -> dict[str, Any]:
@@ -75,13 +76,6 @@ def gather(state: TrainState, dataset: ImageDataset, world_size: int, command: s
             "class_names": list(spec.class_names),
         },
     }
-
-
-def write_facts(run_dir: Path, facts: dict[str, Any], status: str, reason: str = "") -> None:
-    """Write run_facts.json; the status is running, done, stopped or failed. Raises OSError."""
-    whole = facts | {"status": status, "reason": reason, "timestamp": time.time()}
-    with atomic_write(run_dir / FACTS_FILE, "w") as file:
-        file.write(json.dumps(whole, indent=2) + "\n")
 
 
 def device_name(device: torch.device) -> str:
