@@ -10,14 +10,7 @@ from dnnlib.command_line import SETTINGS, OneLineUsage, memory_shortage, one_lin
 from dnnlib.console import protect_console
 from dnnlib.paths import user_path
 from dnnlib.text import parse_duration
-from training.config import (
-    ARCHITECTURES,
-    AUGMENT_MODES,
-    AUGMENT_PIPES,
-    CACHE_MODES,
-    COMPILE_CHOICES,
-    PRECISIONS,
-)
+from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, CACHE_MODES, COMPILE_CHOICES, PRECISIONS
 from training.presets import ALIASES, PRESETS
 
 

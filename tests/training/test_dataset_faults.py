@@ -174,16 +174,16 @@ def _fail_at_2(fail: Callable[[], None], key: int) -> int:
     return key
 
 
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _lack_memory() -> None:
     raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
 
 
 @pytest.mark.parametrize(
-    ("fail", "reason"), [(_die, "DataLoader worker .* exited"), (_lack_memory, "RuntimeError: unable to write")]
+    ("fail", "reason"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "DataLoader worker .* exited"),
+        (_lack_memory, "RuntimeError: unable to write"),
+    ],
 )
 def test_failing_worker_is_an_error_in_one_line(fail: Callable[[], None], reason: str, workers_of: Workers) -> None:
     items = read_ahead(partial(_fail_at_2, fail), iter(range(9)), num_workers=1, pin_memory=False)
@@ -215,10 +215,6 @@ def _overwrite(data: Path) -> None:
     data.write_bytes(_write(data.parent / "other.zip", first=100).read_bytes())
 
 
-def _move(path: Path) -> None:
-    path.rename(path.parent / "elsewhere")
-
-
 @pytest.mark.parametrize(
     ("name", "change", "workers", "taken", "message"),
     [
@@ -239,7 +235,7 @@ def _move(path: Path) -> None:
             0,
             "data.zip is a damaged zip file .* It could be read before",
         ),
-        ("data", _move, 2, 8, "data is gone; put it back"),
+        ("data", lambda path: path.rename(path.parent / "elsewhere"), 2, 8, "data is gone; put it back"),
     ],
 )
 def test_another_data_set_in_its_place_ends_the_stream(tmp_path, name, change, workers, taken, message) -> None:

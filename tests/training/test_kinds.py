@@ -84,10 +84,7 @@ class ToyLoss(AdversarialLoss):
 
     def phases(self) -> list[Phase]:
         self.state.loss_buffers.setdefault("steps", torch.zeros([]))
-        return [
-            self.main_phase("G_main", 0, loss=self.g_main),
-            self.main_phase("D_main", 1, loss=self.d_main),
-        ]
+        return [self.main_phase("G_main", 0, loss=self.g_main), self.main_phase("D_main", 1, loss=self.d_main)]
 
     def g_main(self, batch: MicroBatch) -> Iterator[Tensor]:
         self.state.loss_buffers["steps"] += 1

@@ -109,11 +109,7 @@ class Discriminator(nn.Module):
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(
-        self,
-        image: Tensor,
-        c: Tensor | None = None,
-        dtype: torch.dtype | None = None,
-        in_two_terms: bool = False,
+        self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None, in_two_terms: bool = False
     ) -> Tensor:
         """Logits of images, in the dtype of the weights.
 
