@@ -2,22 +2,15 @@
 
 import re
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
-from dnnlib.command_line import SETTINGS, OneLineUsage, memory_shortage
+from dnnlib.command_line import SETTINGS, OneLineUsage, memory_shortage, one_line_errors
 from dnnlib.console import protect_console
 from dnnlib.paths import user_path
 from dnnlib.text import parse_duration
-from training.config import (
-    ARCHITECTURES,
-    AUGMENT_MODES,
-    AUGMENT_PIPES,
-    CACHE_MODES,
-    COMPILE_CHOICES,
-    PRECISIONS,
-)
+from training.config import ARCHITECTURES, AUGMENT_MODES, AUGMENT_PIPES, CACHE_MODES, COMPILE_CHOICES, PRECISIONS
 from training.presets import ALIASES, PRESETS
 
 
@@ -60,23 +53,18 @@ def unless_serving(context: click.Context, parameter: click.Parameter, value: st
     return value
 
 
-OTHER_NAMES = {  # options of similar programs, and what to write here
-    "--lr": "--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001",
-    "--learning-rate": "--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001",
-    "--epochs": "--kimg=1000, the thousands of images to train on",
-    "--steps": "--kimg=1000, the thousands of images to train on",
-    "--batch-size": "--batch=32",
-    "--gpu": "--gpus=1",
-    "--dataset": "--data=PATH",
-    "--output": "--outdir=DIR",
-    "--name": "--outdir=DIR",
-}
-
-
 class TrainCommand(OneLineUsage):
-    """Knows what options of similar programs are called here."""
-
-    other_names = OTHER_NAMES
+    other_names: ClassVar = {  # options of similar programs -> what to write here
+        "--lr": "--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001",
+        "--learning-rate": "--set optimizer.g_lr=0.001 --set optimizer.d_lr=0.001",
+        "--epochs": "--kimg=1000, the thousands of images to train on",
+        "--steps": "--kimg=1000, the thousands of images to train on",
+        "--batch-size": "--batch=32",
+        "--gpu": "--gpus=1",
+        "--dataset": "--data=PATH",
+        "--output": "--outdir=DIR",
+        "--name": "--outdir=DIR",
+    }
 
 
 @click.command(cls=TrainCommand, context_settings=SETTINGS)
@@ -196,8 +184,11 @@ def main(**options: Any) -> None:
     Resume: the same command with --resume=latest.
     Reports in the browser: python train.py --outdir=~/training-runs --serve=8000
     """
-    if options["serve"] is not None:
-        show_runs(options)
+    if options["serve"] is not None:  # needs no torch
+        from training.run_report.server import serve
+
+        with one_line_errors(options["debug"]):
+            serve(user_path(options["outdir"]), options["serve"])
         return
     try:
         from training.launch import launch
@@ -218,18 +209,6 @@ def main(**options: Any) -> None:
         is_tried = options["batch_gpu"] == "auto" or "GPU" not in shortage
         remedy = "a smaller --batch-gpu" if is_tried else "--batch-gpu=auto finds how many images fit"
         raise click.ClickException(f"{shortage}: {remedy}") from error
-
-
-def show_runs(options: dict[str, Any]) -> None:
-    """Serve the reports of the runs in --outdir until Ctrl-C; needs no torch."""
-    from training.run_report.server import serve
-
-    try:
-        serve(user_path(options["outdir"]), options["serve"])
-    except (ValueError, OSError) as error:
-        if options["debug"]:
-            raise
-        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

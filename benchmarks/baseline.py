@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.kernels import find_kernel
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
-from training.networks.attention import EncoderLayer
+from training.networks.attention import EncoderLayer, layer_noise
 from training.networks.discriminator import Block, Discriminator
 from training.networks.generator import Generator, Stage, SynthesisNetwork, ToRGB
 from training.networks.layers import ACTIVATION_GAIN, RESAMPLE_TAPS, EqualizedConv2d, EqualizedLinear
@@ -86,8 +86,9 @@ def encoder_layer(layer: EncoderLayer, x: Tensor, w: Tensor, noise_mode: str = "
     attention = (query.matmul(key.transpose(2, 3)) / math.sqrt(query.shape[3])).softmax(dim=3)
     mixed = attention.matmul(value).permute(0, 2, 1, 3).reshape(x.shape)
     y = modulated_map(mixed, layer.out_weight, value_style) + skip
-    if noise_mode != "none":
-        y = y + layer.noise(y, noise_mode) * layer.noise_strength
+    noise = layer_noise(layer.noise_const.unsqueeze(0), len(y), noise_mode)
+    if noise is not None:
+        y = y + noise * layer.noise_strength
     return activate(y, layer.bias, 2, "lrelu", 1.0, layer.clamp)
 
 

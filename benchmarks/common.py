@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def config_of(name: str, batch: int) -> RunConfig:
     """Return a preset for such batches; raises ConfigError where they do not suit it."""
     spec = images_of(name)
     config = preset(name, spec)
-    config = replace(config, schedule=replace(config.schedule, batch=batch, batch_gpu=None))
+    config = config.changed(schedule={"batch": batch, "batch_gpu": None})
     config.check(spec)
     return config
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import baseline
@@ -15,7 +16,7 @@ from training.config import DatasetSpec, RunConfig
 from training.ema import ema_beta, update_ema
 from training.latents import Latents
 from training.losses import build_phases
-from training.losses.functions import discriminator_fake_loss, discriminator_real_loss, generator_loss, r1_penalty
+from training.losses.functions import r1_penalty
 from training.losses.logistic import LogisticLoss
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -142,13 +143,13 @@ class PublishedLosses:
 
     def g_main(self) -> None:
         """The generator's loss."""
-        generator_loss(self.logits(self.fakes(), self.owner.batch.latents.c)).mean().backward()
+        F.softplus(-self.logits(self.fakes(), self.owner.batch.latents.c)).mean().backward()
 
     def d_main(self) -> None:
         """The discriminator's loss: generated images, then real ones."""
         batch = self.owner.batch
-        discriminator_fake_loss(self.logits(self.fakes(), batch.latents.c)).mean().backward()
-        discriminator_real_loss(self.logits(batch.images, batch.labels)).mean().backward()
+        F.softplus(self.logits(self.fakes(), batch.latents.c)).mean().backward()
+        F.softplus(-self.logits(batch.images, batch.labels)).mean().backward()
 
     def d_r1(self) -> None:
         """The gradient penalty."""

@@ -87,7 +87,7 @@ def subject_of(snapshot: Path, data: Path, batch: int, count: int, device: torch
     config = replace(config, loss=loss, schedule=schedule, augment=replace(config.augment, mode="noaug"))
     config.check(dataset.spec)
     source = LatentSource(
-        seed=0, z_dim=config.generator.z_dim, num_ws=config.generator.num_ws, labels=dataset.labels(),
+        seed=0, z_dim=config.generator.z_dim, num_ws=2, labels=dataset.labels(),
         mixing_prob=0.0, batch_size=batch, micro_batch=batch,
     )  # fmt: skip
     reals = stream(dataset, seed=0, start_nimg=0, batch_size=batch, micro_batch=batch, device=device)

@@ -28,11 +28,7 @@ FACTS = {
 
 
 def make_run(
-    path: Path,
-    num_snapshots: int = 50,
-    num_rows: int = 300,
-    kimg: float = 1000.0,
-    facts: dict[str, Any] | None = None,
+    path: Path, num_snapshots: int = 50, num_rows: int = 300, kimg: float = 1000.0, facts: dict[str, Any] | None = None
 ) -> Path:
     """Fill a folder as a run of the demo does: grids, statistics with gaps, metrics, a log."""
     path.mkdir(parents=True)

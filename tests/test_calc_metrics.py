@@ -41,7 +41,7 @@ def tiny_config(data: Path, mirror: bool = False) -> RunConfig:
         generator=GeneratorConfig(widths=(16, 16), layers=(1, 1), z_dim=8, w_dim=16),
         discriminator=DiscriminatorConfig(channel_base=64, channel_max=16),
     )
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data), mirror=mirror))
+    return config.changed(data={"path": str(data), "mirror": mirror})
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_in_a_process_of_its_own(run_dir: Path, tmp_path: Path) -> None:
     assert not (run_dir / f"metric-{NAME}.jsonl").exists()
 
 
-def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path, tmp_path: Path) -> None:
+def test_values_are_recorded_beside_the_snapshot_and_repeat(run_dir: Path) -> None:
     network = f"--network={run_dir / SNAPSHOT}"
     for options in (["--batch=7"], ["--batch=64", "--gpus=1"], ["--seed=1"]):
         result = invoke(run_dir, network, f"--data={run_dir / 'data.zip'}", f"--metrics={NAME}", *options)

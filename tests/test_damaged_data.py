@@ -35,8 +35,8 @@ def _members() -> Members:
     return {**images, "dataset.json": labels}
 
 
-def _zip(path: Path, members: Members, method: int = zipfile.ZIP_STORED) -> None:
-    with zipfile.ZipFile(path, "w", method) as archive:
+def _zip(path: Path, members: Members) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 

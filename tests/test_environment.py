@@ -52,7 +52,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def test_the_tested_set_is_one_that_requirements_allow() -> None:
-    pins = dict(line.split("==") for line in read("constraints.txt").splitlines() if "==" in line)
+    pins = pinned("constraints.txt")
     for line in read("requirements.txt").splitlines():
         if not line.startswith("#"):
             name, least = line.split(">=")

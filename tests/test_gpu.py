@@ -1,6 +1,5 @@
 """What only a machine with a GPU can show: `make test-gpu`."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def test_training_and_resume_with_every_phase(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
-    config = replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
-    config = replace(config, schedule=replace(config.schedule, state_kimg=0.008, tick_kimg=0.048))
+    config = tiny_config.changed(data={"cond": True, "workers": 1})
+    config = config.changed(schedule={"state_kimg": 0.008, "tick_kimg": 0.048})
     (tmp_path / "run").mkdir()
     stopped = TrainingRun(config, ImageDataset(tiny_data, use_labels=True), tmp_path / "run", GPU)
     for _ in range(3):
@@ -35,7 +34,7 @@ def test_training_and_resume_with_every_phase(tiny_config: RunConfig, tiny_data:
 
 
 def test_snapshots_compute_the_same_on_both_devices(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
-    config = replace(tiny_config, data=replace(tiny_config.data, cond=True))
+    config = tiny_config.changed(data={"cond": True})
     train(config, tiny_data, tmp_path / "run", device=GPU)
     path = tmp_path / "run" / "network-snapshot-000000.pkl"
     devices = {t.device.type for t in torch.load(path, weights_only=True)["G_ema"].values()}

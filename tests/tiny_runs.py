@@ -1,6 +1,5 @@
 """Whole runs of small networks on the CPU, in this process, and comparisons of their states."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ def train(
     """Train, or resume what is in the folder, up to so many kimg."""
     run_dir.mkdir(exist_ok=True)
     if kimg is not None:
-        config = replace(config, schedule=replace(config.schedule, kimg=kimg))
+        config = config.changed(schedule={"kimg": kimg})
     dataset = ImageDataset(data, use_labels=config.data.cond)
     run = TrainingRun(config, dataset, run_dir, device, find_state(run_dir))
     supervise(run)
@@ -41,12 +40,7 @@ def train_in_parts(config: RunConfig, data: Path, folder: Path, kimg: float = 0.
 
 def without_randomness(config: RunConfig) -> RunConfig:
     """Without noise, augmentation and comparison of images, and so the same in micro-batches of any size."""
-    return replace(
-        config,
-        generator=replace(config.generator, noise=False),
-        augment=replace(config.augment, mode="noaug"),
-        discriminator=replace(config.discriminator, mbstd_group=1),
-    )
+    return config.changed(generator={"noise": False}, augment={"mode": "noaug"}, discriminator={"mbstd_group": 1})
 
 
 def assert_same(ours: Any, theirs: Any, where: str = "state") -> None:

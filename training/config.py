@@ -1,6 +1,6 @@
 """Every number of a run, as frozen dataclasses of plain values; imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from dnnlib.dataclass_values import build, require, require_range, to_plain
@@ -125,11 +125,6 @@ class GeneratorConfig(AnyGenerator):
                 f"{len(self.widths)} widths are set: give --g_dict and --num_layers {len(spec.stage_sizes)} values each, or "
                 f"use --cfg=auto")
 
-    @property
-    def num_ws(self) -> int:
-        """Style vectors an image consumes: one per layer and one for the last ToRGB."""
-        return sum(self.layers) + 1
-
 
 @dataclass(frozen=True)
 class DiscriminatorConfig(AnyDiscriminator):
@@ -186,7 +181,6 @@ class LossConfig(AnyLoss):
         return self.pl_interval, self.r1_interval
 
     def check_batch(self, micro_batch: int, group: int) -> None:
-        """Raise ConfigError unless the path-length penalty can take its part of a micro-batch."""
         require(self.pl_weight == 0 or micro_batch % self.pl_batch_shrink == 0,
                 f"the {micro_batch} images of a forward pass are not a multiple of loss.pl_batch_shrink "
                 f"{self.pl_batch_shrink}")
@@ -359,6 +353,10 @@ class RunConfig:
                 f"{', '.join(changing)} change while training: say how long with --set schedule.burn_in_kimg=...")
         require("augment.p" not in changing or self.augment.mode == "fixed",
                 f"augment.p={self.augment.p} is a schedule, which needs --set augment.mode=fixed, got '{self.augment.mode}'")
+
+    def changed(self, **groups: dict[str, Any]) -> Self:
+        """A copy with other values in some groups, such as `changed(schedule={"kimg": 100.0})`."""
+        return replace(self, **{group: replace(getattr(self, group), **values) for group, values in groups.items()})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

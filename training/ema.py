@@ -7,10 +7,7 @@ from torch import nn
 def ema_beta(batch: int, cur_nimg: int, half_life_nimg: float, rampup: float | None) -> float:
     """Share of the old average that stays after a batch: 0.5 after `half_life_nimg` images.
 
-    Args:
-        cur_nimg: Images seen before this batch.
-        half_life_nimg: Half-life in images.
-        rampup: Half-life is at most this share of `cur_nimg`; None = no ramp-up.
+    The half-life is at most the share `rampup` of `cur_nimg`, the images seen before this batch; None = no ramp-up.
     """
     if rampup is not None:
         half_life_nimg = min(half_life_nimg, cur_nimg * rampup)

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch_utils.rng import derive_seed, step_generator
 from torch_utils.transfer import to_device_async
 from training.data.labels import Labels
+from training.data.stream import parts_of_rank
+from training.state import TrainState
 
 _OTHER_STREAM, _MIXING_STREAM = 4, 6  # first numbers of the seeds derived here
 
@@ -44,7 +46,7 @@ class LatentSource:
         chosen = torch.randint(len(self.labels), [self.batch_size], generator=generator)
         c = torch.from_numpy(self.labels[chosen.numpy()])
         batches = []
-        for part in self.parts():
+        for part in parts_of_rank(self.batch_size, self.micro_batch, self.rank, self.world_size):
             mix_z, mix_from = self.mixing(cur_nimg, stream, part.start // self.micro_batch)
             seed = derive_seed(self.seed, _OTHER_STREAM, cur_nimg, stream, part.start)
             mix_z = None if mix_z is None else to_device_async(mix_z, device)
@@ -63,8 +65,10 @@ class LatentSource:
         mix_from = int(torch.randint(1, self.num_ws, [], generator=generator))
         return torch.randn(self.micro_batch, self.z_dim, generator=generator) if is_mixed else None, mix_from
 
-    def parts(self) -> list[slice]:
-        """Where this rank's micro-batches lie in the batch: micro-batch k belongs to rank k modulo the world size."""
-        stride = self.micro_batch * self.world_size
-        starts = range(self.rank * self.micro_batch, self.batch_size, stride)
-        return [slice(start, start + self.micro_batch) for start in starts]
+
+def latent_source(
+    state: TrainState, labels: Labels, batch_size: int, micro_batch: int, rank: int = 0, world_size: int = 1
+) -> LatentSource:
+    """The latents of a state's generator, and labels drawn from these."""
+    G, mixing_prob = state.G, state.config.loss.mixing_prob
+    return LatentSource(state.seed, G.z_dim, G.num_ws, labels, mixing_prob, batch_size, micro_batch, rank, world_size)

@@ -21,7 +21,7 @@ from torch_utils.allocator import keep_freed_memory
 from torch_utils.distributed import print0
 from torch_utils.ops import native
 from training.checkpoint.snapshot import check_fits
-from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
+from training.checkpoint.state_file import STATE_FILES, find_state
 from training.compilation import resolve_compile
 from training.config import DataConfig, RunConfig
 from training.data.dataset import ImageFiles
@@ -32,8 +32,8 @@ from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
 from training.plan.summary import speed, summary
 from training.precision import allow_tf32, describe_precision, resolve_precision
 from training.run.folder import new_run, newest_matching_run, write_options
-from training.run.lock import RunLock
-from training.run.names import OPTIONS_FILE
+from training.run.lock import run_lock
+from training.run.names import LOG_FILE, OPTIONS_FILE
 from training.run.stop import Stop, StopRequest
 from training.run.training_run import TrainingRun
 from training.schedule import schedule_table
@@ -65,23 +65,19 @@ def launch(options: dict[str, Any]) -> None:
     distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
     path, outdir = str(user_path(options["data"])), user_path(options["outdir"])
     require_outside(outdir, "--outdir", path, "--data")
-    if options["resume"] not in (None, "latest"):
-        require_no_run(user_path(options["resume"]), options["resume"])
-        options = options | {"resume": str(local_file(options["resume"], default_folder()))}
-    is_auto, is_searching = options["batch_gpu"] == "auto", False
+    resume, is_searching = options["resume"], False
+    if resume not in (None, "latest"):
+        require_no_run(user_path(resume), resume)
+        resume = str(local_file(resume, default_folder()))
     files = ImageFiles(path)
-    config = configure(
-        options | {"batch_gpu": None} if is_auto else options, path, view(files, DataConfig(path)).spec, gpus
-    )
+    config = configure(options, path, view(files, DataConfig(path)).spec, gpus)
     dataset = view(files, config.data, config.schedule.seed)
-    if is_auto:
-        config, is_searching = initial_batch_gpu(
-            config, dataset, gpus, outdir if options["resume"] == "latest" else None
-        )
+    if options["batch_gpu"] == "auto":
+        config, is_searching = initial_batch_gpu(config, dataset, gpus, outdir if resume == "latest" else None)
     config.check(dataset.spec, gpus)
     check_metrics(config.schedule.metrics, dataset)
-    if options["resume"] not in (None, "latest"):
-        check_fits(Path(options["resume"]), config, dataset.spec)
+    if resume not in (None, "latest"):
+        check_fits(Path(resume), config, dataset.spec)
     distributed.warn_of_shared_cpu(gpus)
     if options["dry_run"]:
         dry_run(config, dataset, gpus, is_searching, options["ops"])
@@ -89,7 +85,7 @@ def launch(options: dict[str, Any]) -> None:
     job = Job(
         config=config,
         outdir=outdir,
-        resume=options["resume"],
+        resume=resume,
         force=options["force"],
         stop_at_sec=None if options["stop_after"] is None else started_sec + options["stop_after"],
         ops=options["ops"],
@@ -109,7 +105,7 @@ def require_no_run(path: Path, given: str) -> None:
         is_address(given) or path.exists(),
         f"--resume={given}: there is no such file. To resume the newest run in --outdir: --resume=latest",
     )
-    is_state = path.name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS)
+    is_state = path.name in STATE_FILES
     run_dir = path.parent if is_state else path
     if run_dirs(path) or is_state or (path / OPTIONS_FILE).exists():
         what = "a training state" if is_state else "a folder of runs" if run_dirs(path) else "a run folder"
@@ -127,7 +123,6 @@ def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
 
 
 def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, is_searching: bool, ops: str | None) -> None:
-    """Print the settings and what they cost."""
     device = distributed.local_device()
     native.prepare(device, ops)
     if is_searching:
@@ -156,22 +151,22 @@ def train(job: Job, dataset: ImageDataset) -> None:
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.gpus, device))
     distributed.init(device)
     native.prepare(device, job.ops)
-    with RunLock() as lock:
-        run_dir, is_resumed, config = choose_run(job, dataset, lock)
-        log = tee_output(run_dir / "log.txt") if distributed.rank() == 0 else contextlib.nullcontext()
+    with contextlib.ExitStack() as stack:
+        run_dir, is_resumed, config = choose_run(job, dataset, stack)
+        log = tee_output(run_dir / LOG_FILE) if distributed.rank() == 0 else contextlib.nullcontext()
         with log, distributed.explain_lost_peers(), StopRequest(job.stop_at_sec) as stop:
             run(replace(job, config=config), dataset, run_dir, is_resumed, device, stop)
     distributed.shutdown()
 
 
-def choose_run(job: Job, dataset: ImageDataset, lock: RunLock) -> tuple[Path, bool, RunConfig]:
-    """The folder to train in, locked, whether it is a resumed one, and its settings; the same on every rank."""
+def choose_run(job: Job, dataset: ImageDataset, stack: contextlib.ExitStack) -> tuple[Path, bool, RunConfig]:
+    """The folder to train in, locked until `stack` ends, whether it is resumed, and its settings; the same on every rank."""
     chosen: tuple[Path, bool, RunConfig] | None = None
     with distributed.raise_on_all_ranks():
         if distributed.rank() == 0:
             found = find_run(job, dataset) if job.resume == "latest" else None
             run_dir, config = found or (new_run(job.outdir, job.config), job.config)
-            lock.acquire(run_dir)
+            stack.enter_context(run_lock(run_dir))
             chosen = run_dir, found is not None, config
     return distributed.broadcast_object(chosen)  # type: ignore[no-any-return]
 
@@ -191,7 +186,6 @@ def find_run(job: Job, dataset: ImageDataset) -> tuple[Path, RunConfig] | None:
 def run(
     job: Job, dataset: ImageDataset, run_dir: Path, is_resumed: bool, device: torch.device, stop: StopRequest
 ) -> None:
-    """Print what is about to happen, and train."""
     print_header(job.config, dataset, run_dir, is_resumed, device)
     init_from = None if job.resume == "latest" else job.resume
     saved = find_state(run_dir, print0) if is_resumed else None

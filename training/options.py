@@ -1,9 +1,8 @@
 """What the options of train.py mean: the configuration they make of a preset."""
 
-from dataclasses import replace
 from typing import Any
 
-from dnnlib.dataclass_values import override, require, require_representable
+from dnnlib.dataclass_values import override, require
 from training.config import DatasetSpec, RunConfig
 from training.presets import preset
 from training.schedule import highest
@@ -23,11 +22,7 @@ FIELDS = {  # group of the configuration -> option -> field
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raise ConfigError where a number is not finite or out of range, or two options contradict each other."""
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-') if name not in FIELDS['generator'] else name}"
-        for number in value if isinstance(value, tuple) else [value]:
-            require_representable(number, option)
+    """Raise ConfigError where two options contradict each other."""
     aug = options["aug"]
     require(
         options["p"] is None or aug == "fixed", "--p sets the probability of --aug=fixed: give both or leave --p out"
@@ -51,24 +46,21 @@ def check_options(options: dict[str, Any]) -> None:
 
 def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) -> RunConfig:
     """The preset with what the command line changes. Raises ConfigError."""
+    if options["batch_gpu"] == "auto":  # found later
+        options = options | {"batch_gpu": None}
     config = preset(options["cfg"], spec, gpus)
-    config = replace(config, performance=replace(config.performance, cuda_graphs=None))
+    config = config.changed(
+        data={"path": path}, schedule={"metrics": metric_names(options["metrics"])}, performance={"cuda_graphs": None}
+    )
     for group, names in FIELDS.items():
         given = {field: options[name] for name, field in names.items() if options[name] is not None}
-        config = replace(config, **{group: replace(getattr(config, group), **given)})
-    config = replace(
-        config,
-        data=replace(config.data, path=path),
-        schedule=replace(config.schedule, metrics=metric_names(options["metrics"])),
-    )
+        config = config.changed(**{group: given})
     if options["resume"] not in (None, "latest"):  # fine-tuning starts close to its goal
-        config = replace(
-            config, augment=replace(config.augment, speed_kimg=100.0), ema=replace(config.ema, rampup=None)
-        )
+        config = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None})
     if options["allow_tf32"]:
-        config = replace(config, performance=replace(config.performance, precision="tf32"))
+        config = config.changed(performance={"precision": "tf32"})
     if getattr(config.generator, "linformer", False) and config.augment.max_p > 0.7:
-        config = replace(config, augment=replace(config.augment, max_p=0.7))
+        config = config.changed(augment={"max_p": 0.7})
     for setting in options["settings"]:
         name, equals, text = setting.partition("=")
         require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")

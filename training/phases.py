@@ -41,7 +41,6 @@ class Phase:
     has_graphs: bool = False  # CUDA graphs reuse their memory: accumulate gradients in buffers that stay
 
     def is_due(self, batch_index: int) -> bool:
-        """Whether this phase takes a step in the batch of this index."""
         return batch_index % self.interval == 0
 
     def step(self, batches: Sequence[MicroBatch]) -> None:
@@ -89,7 +88,6 @@ class Phase:
         self.scaler.update()
 
     def clear_gradients(self) -> None:
-        """Forget the gradients of the step before."""
         self.trained.optimizer.zero_grad(set_to_none=not self.has_graphs)
         if self.has_graphs:
             for parameter in self.trained.parameters:

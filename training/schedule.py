@@ -35,11 +35,6 @@ class Ramp:
 Scheduled = float | Ramp
 
 
-def value_at(value: Scheduled, cur_nimg: int, burn_in_nimg: float) -> float:
-    """A setting after so many images; a plain number stays as it is."""
-    return value.at(cur_nimg, burn_in_nimg) if isinstance(value, Ramp) else value
-
-
 def lowest(value: Scheduled) -> float:
     return min(value.start, value.end) if isinstance(value, Ramp) else value
 

@@ -16,13 +16,7 @@ from training.config import DatasetSpec, RunConfig
 from training.ema import copy_parameters, ema_beta, update_ema
 from training.precision import loss_scaler, resolve_precision
 from training.registry import create
-from training.schedule import Scheduled, value_at
-
-
-def adam_settings(lr: float, beta1: float, beta2: float, interval: int) -> dict[str, Any]:
-    """Adam's, scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B); 0 = none."""
-    ratio = interval / (interval + 1) if interval else 1.0
-    return {"lr": lr * ratio, "betas": (beta1**ratio, beta2**ratio)}
+from training.schedule import Ramp, Scheduled
 
 
 def trainable(network: Any, freeze_layers: int) -> list[nn.Parameter]:
@@ -142,18 +136,18 @@ class TrainState:
         return derive_seed(seed, 5, self.num_rollbacks) if self.num_rollbacks else seed
 
     def now(self, value: Scheduled) -> float:
-        """A setting at this number of images."""
-        return value_at(value, self.cur_nimg, self.config.schedule.burn_in_kimg * 1000)
+        return value.at(self.cur_nimg, self.config.schedule.burn_in_kimg * 1000) if isinstance(value, Ramp) else value
 
     def apply_schedules(self) -> None:
         """Give the optimizers, and augmentation with a fixed probability, the settings of the step that follows."""
         config = self.config.optimizer
         rates = ((self.g, config.g_lr, 1.0), (self.d, config.d_lr, self.config.discriminator.lr_scale))
         for (trained, lr, scale), interval in zip(rates, self.config.loss.lazy_intervals, strict=True):
-            settings = adam_settings(self.now(lr) * scale, config.beta1, self.now(config.beta2), interval)
-            settings["eps"] = config.eps
+            # Scaled for a regularisation that adds one step every `interval` batches (StyleGAN2, appendix B); 0 = none.
+            ratio = interval / (interval + 1) if interval else 1.0
+            betas = config.beta1**ratio, self.now(config.beta2) ** ratio
             for group in trained.optimizer.param_groups:
-                group.update(settings)
+                group.update(lr=self.now(lr) * scale * ratio, betas=betas, eps=config.eps)
         if self.config.augment.mode == "fixed":
             self.ada.p.fill_(self.now(self.config.augment.p))
 
@@ -173,7 +167,6 @@ class TrainState:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The networks of a snapshot by name."""
         return {"G": self.G, "D": self.D, **self.averages}
 
     @property

@@ -50,14 +50,8 @@ def train_and_recover(run: TrainingRun) -> Stop:
 def roll_back(run: TrainingRun, returned_to: list[int]) -> int:
     """Return to the last good state, with another order of the images and other random numbers from there on.
 
-    Gives up after `max_rollbacks` returns to one state: between them the run made no progress that was saved.
-
-    Args:
-        run: The run, which has diverged.
-        returned_to: Images seen of the states of earlier returns.
-
-    Returns:
-        The images seen of the state.
+    Gives up after `max_rollbacks` returns to one state: between them the run made no progress that was saved. Takes the images
+    seen of the states of earlier returns, and returns those of this one.
     """
     state, schedule, kimg = run.state, run.schedule, run.state.cur_nimg / 1000
     saved = find_state(run.run_dir, run.log)

@@ -1,7 +1,6 @@
 """The baseline computes what our networks compute, and stores what the published code stores."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -71,7 +70,7 @@ def test_discriminator(architecture: str) -> None:
 def test_steps_move_the_weights_alike() -> None:
     """A generator step, a discriminator step and R1 change both sides' weights by the same amounts."""
     config, spec = config_of("demo", 4), images_of("demo")
-    config = replace(config, optimizer=replace(config.optimizer, eps=1.0))  # otherwise tiny gradients move full steps
+    config = config.changed(optimizer={"eps": 1.0})  # otherwise tiny gradients move full steps
     published, ours = Published(config, spec, 4, torch.device("cpu")), Ours(config, spec, 4, torch.device("cpu"))
     published.G.load_state_dict(ours.G.state_dict())
     published.D.load_state_dict(ours.D.state_dict())

@@ -75,7 +75,7 @@ def test_reported_values(recorded: tuple[LogisticLoss, MicroBatch, dict[str, Ten
 def path_length_scale(losses: LogisticLoss) -> float:
     """Published penalties average over the published number of ws: every squared length is this much smaller."""
     config = losses.state.config.generator
-    return config.num_ws / (sum(config.layers) + len(config.layers))
+    return losses.state.G.num_ws / (sum(config.layers) + len(config.layers))
 
 
 @pytest.mark.parametrize("phase", ["Gmain", "Greg"])

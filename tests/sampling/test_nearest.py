@@ -1,6 +1,5 @@
 """Copies of training images are found; nearest rows in batches equal those of a full comparison."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +98,7 @@ def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(genera
 
 def test_the_training_set_is_the_subset_used_in_training(tiny_config, conditional, tmp_path) -> None:
     folder = save_images(tmp_path / "data", random_images(conditional, 20))
-    config = replace(tiny_config, data=replace(tiny_config.data, path=str(folder), subset=6, mirror=True))
+    config = tiny_config.changed(data={"path": str(folder), "subset": 6, "mirror": True})
     conditional.run_config = config
     trained = ImageDataset(folder, mirror=True, max_images=6, seed=config.schedule.seed)
     found = open_real("network.pkl", conditional, None, None)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,6 @@ def dataset(tiny_data: Path) -> ImageDataset:
     return ImageDataset(tiny_data)
 
 
-def changed(config: RunConfig, group: str, **values: Any) -> RunConfig:
-    return replace(config, **{group: replace(getattr(config, group), **values)})
-
-
 @pytest.mark.parametrize(
     ("batch", "group", "pl_weight", "processes", "expected"),
     [
@@ -43,15 +38,16 @@ def changed(config: RunConfig, group: str, **values: Any) -> RunConfig:
     ],
 )
 def test_valid_numbers(tiny_config, dataset, batch, group, pl_weight, processes, expected):
-    config = changed(tiny_config, "schedule", batch=batch)
-    config = changed(changed(config, "discriminator", mbstd_group=group), "loss", pl_weight=pl_weight)
+    config = tiny_config.changed(
+        schedule={"batch": batch}, discriminator={"mbstd_group": group}, loss={"pl_weight": pl_weight}
+    )
     assert micro_batches(config, dataset, processes) == expected
 
 
 def test_no_valid_number(tiny_config: RunConfig, dataset: ImageDataset) -> None:
     with pytest.raises(ConfigError, match="--gpus"):
         micro_batches(tiny_config, dataset, 3)
-    config = changed(changed(tiny_config, "schedule", batch=48), "discriminator", mbstd_group=32)
+    config = tiny_config.changed(schedule={"batch": 48}, discriminator={"mbstd_group": 32})
     with pytest.raises(ConfigError, match="minibatch-std group 32"):  # 24 and fewer would divide, but cut the group
         micro_batches(config, dataset, 1)
 
@@ -78,7 +74,7 @@ def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
 
     def found(cache_gib: int = 0, graphs: bool = False) -> int | None:
         monkeypatch.setattr(batch_size, "device_bytes", lambda *given: cache_gib * GIB)
-        config = changed(changed(tiny_config, "schedule", batch=16), "performance", compile="1", cuda_graphs=graphs)
+        config = tiny_config.changed(schedule={"batch": 16}, performance={"compile": "1", "cuda_graphs": graphs})
         return search_batch_gpu(config, dataset, 1, CUDA).schedule.batch_gpu
 
     assert found() == 8
@@ -95,7 +91,7 @@ def test_speed_is_measured_unless_it_would_take_long(tiny_config: RunConfig, dat
     pattern = r"\nMemory: +([\d.]+) ([MG]iB) per process .* on cpu in fp32 with 8 images per forward pass$"
     memory = re.search(pattern, text)
     assert memory and 0.05 < float(memory[1]) / {"MiB": 1024, "GiB": 1}[memory[2]] < 8
-    assert "not measured" in speed(changed(tiny_config, "schedule", batch=2**20), dataset, CPU)
+    assert "not measured" in speed(tiny_config.changed(schedule={"batch": 2**20}), dataset, CPU)
 
 
 def arguments(data: Path, outdir: Path, *others: str) -> list[str]:
@@ -107,10 +103,17 @@ def arguments(data: Path, outdir: Path, *others: str) -> list[str]:
 
 def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    options = arguments(tiny_data, tmp_path / "o", "-n", "--batch-gpu=auto", "--cache=ram")
+    options = arguments(tiny_data, tmp_path / "o", "-n", "--gpus=2", "--batch-gpu=auto", "--cache=ram")
     result = CliRunner().invoke(train.main, options)
     assert result.exit_code == 0, result.output
-    for text in ('"batch_gpu": 8', "GFLOP per image forward", "kimg per day", "iB per process at most"):
+    assert torch.cuda.is_available() or "2 processes share the CPU" in result.output
+    for text in (
+        '"batch_gpu": 4',
+        '"widths": [\n',
+        "GFLOP per image forward",
+        "kimg per day",
+        "iB per process at most",
+    ):
         assert text in result.output
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,5 @@
 import os
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,12 +81,12 @@ def test_a_kill_at_any_renaming_loses_nothing(state, tmp_path, monkeypatch, rena
 
 def test_networks_of_another_shape_are_refused(state: TrainState, tmp_path: Path) -> None:
     save_snapshot(tmp_path / "a.pkl", state)
-    wider = replace(state.config, generator=replace(state.config.generator, widths=(64, 16)))
+    wider = state.config.changed(generator={"widths": (64, 16)})
     with pytest.raises(CheckpointError, match=r"generator\.widths \(32, 16\) there"):
         load_networks(tmp_path / "a.pkl", TrainState(wider, state.spec, CPU))
-    unused = replace(state.config, generator=replace(state.config.generator, linformer_tokens=7))
+    unused = state.config.changed(generator={"linformer_tokens": 7})
     load_networks(tmp_path / "a.pkl", TrainState(unused, state.spec, CPU))
-    other_heads = replace(state.config, generator=replace(state.config.generator, head_width=16))
+    other_heads = state.config.changed(generator={"head_width": 16})
     with pytest.raises(CheckpointError, match=r"generator\.head_width 8 there, 16 here"):
         load_networks(tmp_path / "a.pkl", TrainState(other_heads, state.spec, CPU))
     with pytest.raises(CheckpointError, match="classes 0 there, 4 here"):

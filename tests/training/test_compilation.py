@@ -100,9 +100,10 @@ def test_compiled_backward_pass_of_the_generator_scatters_nothing() -> None:
         return graph
 
     config = GeneratorConfig(widths=(32, 32), layers=(1, 1), linformer=True, linformer_from_px=16)
+    generator = Generator(config, SPEC)
     backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
-    run = torch.compile(Generator(config, SPEC).synthesis, backend=backend, fullgraph=True)
-    run(torch.randn(2, config.num_ws, config.w_dim)).square().mean().backward()
+    run = torch.compile(generator.synthesis, backend=backend, fullgraph=True)
+    run(torch.randn(2, generator.num_ws, config.w_dim)).square().mean().backward()
     assert len(graphs) == 2 and "bmm" in graphs[1]
     for graph in graphs:
         for name in ("scatter", "index_put", "upsample_bilinear2d", "index_add"):

@@ -10,6 +10,7 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import numpy as np
 import pytest
 from image_sets import noise, write_images
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dnnlib.images.codec import encode_png
 from training.data.stream import MAX_BROKEN, DataError, ImageDataset, read_ahead, stream
@@ -168,20 +168,10 @@ def workers_of() -> Iterator[Workers]:
     assert set(multiprocessing.active_children()) == before  # they have ended with the stream
 
 
-class _Failing(Dataset[int]):
-    """Fails at key 2, in a way of its own."""
-
-    def __init__(self, fail: Callable[[], None]) -> None:
-        self._fail = fail
-
-    def __getitem__(self, key: int) -> int:
-        if key == 2:
-            self._fail()
-        return key
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _fail_at_2(fail: Callable[[], None], key: int) -> int:
+    if key == 2:
+        fail()
+    return key
 
 
 def _lack_memory() -> None:
@@ -189,10 +179,14 @@ def _lack_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fail", "reason"), [(_die, "DataLoader worker .* exited"), (_lack_memory, "RuntimeError: unable to write")]
+    ("fail", "reason"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "DataLoader worker .* exited"),
+        (_lack_memory, "RuntimeError: unable to write"),
+    ],
 )
 def test_failing_worker_is_an_error_in_one_line(fail: Callable[[], None], reason: str, workers_of: Workers) -> None:
-    items = read_ahead(_Failing(fail), iter(range(9)), num_workers=1, pin_memory=False)
+    items = read_ahead(partial(_fail_at_2, fail), iter(range(9)), num_workers=1, pin_memory=False)
     assert next(items) == 0
     time.sleep(0.3)  # what runs meanwhile, such as an optimizer step, is not interrupted
     with pytest.raises(DataError, match=rf"^the processes that read images failed: {reason}.*--workers") as caught:
@@ -221,10 +215,6 @@ def _overwrite(data: Path) -> None:
     data.write_bytes(_write(data.parent / "other.zip", first=100).read_bytes())
 
 
-def _move(path: Path) -> None:
-    path.rename(path.parent / "elsewhere")
-
-
 @pytest.mark.parametrize(
     ("name", "change", "workers", "taken", "message"),
     [
@@ -245,7 +235,7 @@ def _move(path: Path) -> None:
             0,
             "data.zip is a damaged zip file .* It could be read before",
         ),
-        ("data", _move, 2, 8, "data is gone; put it back"),
+        ("data", lambda path: path.rename(path.parent / "elsewhere"), 2, 8, "data is gone; put it back"),
     ],
 )
 def test_another_data_set_in_its_place_ends_the_stream(tmp_path, name, change, workers, taken, message) -> None:

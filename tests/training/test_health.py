@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from training.checkpoint.state_file import find_state
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.launch import to_resume
-from training.losses import logistic
+from training.losses.logistic import LogisticLoss
 from training.run.training_run import TrainingRun
 from training.supervisor import DivergedError, supervise
 
@@ -23,13 +22,12 @@ CPU = torch.device("cpu")
 
 def start(config: RunConfig, data: Path, run_dir: Path, **schedule: object) -> TrainingRun:
     run_dir.mkdir()
-    config = replace(
-        config,
-        schedule=replace(config.schedule, **schedule),  # type: ignore[arg-type]
-        loss=replace(config.loss, r1_gamma=0.0, pl_weight=0.0),
-        generator=replace(config.generator, widths=(8, 8), layers=(1, 1)),
-        discriminator=replace(config.discriminator, channel_max=4),
-        augment=replace(config.augment, mode="noaug"),
+    config = config.changed(
+        schedule=schedule,
+        loss={"r1_gamma": 0.0, "pl_weight": 0.0},
+        generator={"widths": (8, 8), "layers": (1, 1)},
+        discriminator={"channel_max": 4},
+        augment={"mode": "noaug"},
     )
     return TrainingRun(config, ImageDataset(data), run_dir, CPU)
 
@@ -39,9 +37,9 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[range], None]:
     """Make the generator's loss NaN in these of its calls."""
 
     def put(bad: range) -> None:
-        calls, loss = itertools.count(), logistic.generator_loss
+        calls, terms = itertools.count(), LogisticLoss.g_main
         monkeypatch.setattr(
-            logistic, "generator_loss", lambda logits: loss(logits) * (math.nan if next(calls) in bad else 1.0)
+            LogisticLoss, "g_main", lambda *of: (term * math.nan if next(calls) in bad else term for term in terms(*of))
         )
 
     return put

@@ -1,7 +1,7 @@
 """A generator, a discriminator and a loss from this file alone: trained, saved, resumed, generated from and projected."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ class ToySynthesis(nn.Module):
 
 class ToyGenerator(StyleGenerator):
     def __init__(self, config: ToyGeneratorConfig, spec: DatasetSpec) -> None:
-        super().__init__(config, spec, num_ws=2)
+        super().__init__(config, spec)
         self.synthesis = ToySynthesis(config, spec)
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
@@ -84,10 +84,7 @@ class ToyLoss(AdversarialLoss):
 
     def phases(self) -> list[Phase]:
         self.state.loss_buffers.setdefault("steps", torch.zeros([]))
-        return [
-            self.main_phase("G_main", 0, loss=self.g_main),
-            self.main_phase("D_main", 1, loss=self.d_main),
-        ]
+        return [self.main_phase("G_main", 0, loss=self.g_main), self.main_phase("D_main", 1, loss=self.d_main)]
 
     def g_main(self, batch: MicroBatch) -> Iterator[Tensor]:
         self.state.loss_buffers["steps"] += 1
@@ -112,7 +109,7 @@ register("loss", ToyLossConfig, ToyLoss)
 def test_a_new_kind_trains_resumes_and_is_used(tiny_config, tiny_data, tmp_path, groups) -> None:
     config = tiny_config
     if "loss" not in groups and "generator" in groups:
-        config = replace(config, loss=replace(config.loss, mixing_prob=0.0))
+        config = config.changed(loss={"mixing_prob": 0.0})
     for group in groups:
         config = override(config, f"{group}.kind", "toy")
     _, resumed = train_in_parts(config, tiny_data, tmp_path, 0.016)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,12 +38,7 @@ class Launches(TorchDispatchMode):
 def cifar_structure() -> RunConfig:
     """The cifar preset with narrow networks: the number of operations does not depend on widths."""
     config = preset("cifar", SPEC)
-    return replace(
-        config,
-        generator=replace(config.generator, widths=(64, 32, 32)),
-        discriminator=replace(config.discriminator, channel_max=8),
-        schedule=replace(config.schedule, batch=4),
-    )
+    return config.changed(generator={"widths": (64, 32, 32)}, discriminator={"channel_max": 8}, schedule={"batch": 4})
 
 
 def launches(run: Callable[[], object]) -> Counter[str]:

@@ -61,7 +61,7 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("mixing_prob", RECORDED)
 def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, mixing_prob: float) -> None:
-    config = replace(tiny_config, loss=replace(tiny_config.loss, mixing_prob=mixing_prob))
+    config = tiny_config.changed(loss={"mixing_prob": mixing_prob})
     train(config, tiny_data, tmp_path / "run")
     found = rows(tmp_path / "run")[1:]
     for name, expected in RECORDED[mixing_prob].items():
@@ -70,7 +70,7 @@ def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def labelled(tiny_config: RunConfig) -> RunConfig:
-    return replace(tiny_config, data=replace(tiny_config.data, cond=True, workers=1))
+    return tiny_config.changed(data={"cond": True, "workers": 1})
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_resumed_run_equals_the_uninterrupted_one(labelled, whole, tiny_data, tm
 
 def test_stats_continue_on_resume(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     """A tick that spans a restart averages over both parts, and rows are neither lost nor doubled."""
-    config = replace(tiny_config, schedule=replace(tiny_config.schedule, state_kimg=0.008))
+    config = tiny_config.changed(schedule={"state_kimg": 0.008})
     train(config, tiny_data, tmp_path / "whole")
     parts = tmp_path / "parts"
     parts.mkdir()
@@ -107,8 +107,8 @@ def test_stats_continue_on_resume(tiny_config: RunConfig, tiny_data: Path, tmp_p
 
 def test_files_of_a_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     """Of a run between its 984th and 1000th image, which keeps one snapshot."""
-    schedule = replace(tiny_config.schedule, kimg=1.0, tick_kimg=0.008, keep=1)
-    loop = TrainingRun(replace(tiny_config, schedule=schedule), ImageDataset(tiny_data), tmp_path, CPU)
+    config = tiny_config.changed(schedule={"kimg": 1.0, "tick_kimg": 0.008, "keep": 1})
+    loop = TrainingRun(config, ImageDataset(tiny_data), tmp_path, CPU)
     loop.state.cur_nimg = 984
     supervise(loop)
     names = {path.name for path in tmp_path.iterdir()}
@@ -134,7 +134,7 @@ def test_metrics_that_a_stop_prevented_are_computed_on_resume(tiny_config, tiny_
         return []
 
     monkeypatch.setattr("training.run.training_run.evaluate_snapshot", measure)
-    config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.016, metrics=(METRIC,)))
+    config = tiny_config.changed(schedule={"kimg": 0.016, "metrics": (METRIC,)})
     with pytest.raises(KeyboardInterrupt):
         train(config, tiny_data, tmp_path)
     for num_rows in (0, 1, 1):

@@ -14,7 +14,7 @@ from training.presets import preset
 
 def test_recomputed_stages_give_the_same_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     """Every weight, average and statistic, bit for bit: noise is drawn again as it was."""
-    config = replace(tiny_config, schedule=replace(tiny_config.schedule, kimg=0.024))
+    config = tiny_config.changed(schedule={"kimg": 0.024})
     states = []
     for stages in (0, 1, 2):
         changed = replace(config, performance=PerformanceConfig(recomputed_stages=stages))

@@ -33,7 +33,7 @@ def test_only_the_phases_a_config_needs(tiny_config: RunConfig, tiny_spec: Datas
         return [phase.name for phase in build_phases(TrainState(config, tiny_spec, CPU))]
 
     assert names(tiny_config) == ["G_main", "G_pl", "D_main", "D_r1"]
-    plain = replace(tiny_config, loss=replace(tiny_config.loss, pl_weight=0.0, r1_gamma=0.0))
+    plain = tiny_config.changed(loss={"pl_weight": 0.0, "r1_gamma": 0.0})
     assert names(plain) == ["G_main", "D_main"]
 
 
@@ -47,8 +47,8 @@ def test_a_phase_moves_its_own_network_only(state: TrainState) -> None:
 
 
 def test_adam_is_scaled_for_lazy_regularisation(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
-    loss = replace(tiny_config.loss, pl_weight=0.0, pl_interval=4, r1_interval=16)
-    state = TrainState(replace(tiny_config, loss=loss), tiny_spec, CPU)
+    config = tiny_config.changed(loss={"pl_weight": 0.0, "pl_interval": 4, "r1_interval": 16})
+    state = TrainState(config, tiny_spec, CPU)
     for optimizer, ratio in ((state.g.optimizer, 4 / 5), (state.d.optimizer, 16 / 17)):
         (group,) = optimizer.param_groups
         assert group["lr"] == pytest.approx(0.0025 * ratio)
@@ -215,7 +215,7 @@ def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: Dataset
 
 
 def test_frozen_layers_compute_no_gradients(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
-    config = replace(tiny_config, discriminator=replace(tiny_config.discriminator, freeze_layers=2))
+    config = tiny_config.changed(discriminator={"freeze_layers": 2})
     state = TrainState(config, tiny_spec, CPU)
     for phase in build_phases(state):
         phase.step([micro_batch()])

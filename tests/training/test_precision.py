@@ -61,11 +61,7 @@ def test_images_are_those_of_float32(generator: Generator, dtype: torch.dtype) -
 @pytest.mark.parametrize("loss", ["g_main", "d_main", "d_r1", "g_path_length"])
 def test_gradients_are_those_of_float32(tiny_config: RunConfig, loss: str, precision: str) -> None:
     """Of the regularisers, which are computed in float32, bit for bit."""
-    config = replace(
-        tiny_config,
-        generator=replace(tiny_config.generator, widths=(64, 32)),
-        augment=replace(tiny_config.augment, mode="noaug"),
-    )
+    config = tiny_config.changed(generator={"widths": (64, 32)}, augment={"mode": "noaug"})
     gradients = []
     for name in ("fp32", precision):
         state = TrainState(replace(config, performance=PerformanceConfig(name)), DatasetSpec(16, 16, 3), CPU)

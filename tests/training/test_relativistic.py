@@ -1,6 +1,5 @@
 """The relativistic loss against explicit formulas, its approximate penalties against exact ones, resume and processes."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ EPS = 0.01
 def configured(config: RunConfig, **settings: Any) -> RunConfig:
     """The configuration with the relativistic loss and these settings of it."""
     config = override(config, "loss.kind", "relativistic")
-    return replace(config, loss=replace(config.loss, **{"r1_gamma": 3.0, "mixing_prob": 0.0} | settings))
+    return config.changed(loss={"r1_gamma": 3.0, "mixing_prob": 0.0} | settings)
 
 
 def squared_gradients(D: Any, images: Tensor) -> Tensor:
@@ -96,7 +95,7 @@ def test_penalties_come_at_their_interval_and_the_ratio_now_and_then(tiny_config
 
 def test_the_penalty_is_of_the_image_before_its_augmentation(tiny_config: RunConfig) -> None:
     """Were the copies augmented by different draws, the difference would be that of two pictures."""
-    config = replace(tiny_config, augment=replace(tiny_config.augment, mode="fixed", p=1.0))
+    config = tiny_config.changed(augment={"mode": "fixed", "p": 1.0})
     state = TrainState(configured(config), SPEC, CPU)
     loss, batch = RelativisticLoss(state), micro_batch(0)
     with torch.no_grad():
@@ -122,7 +121,7 @@ def save_weights(task: tuple[RunConfig, Path, Path]) -> None:
 
 def test_two_processes_equal_one(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     config = configured(without_randomness(tiny_config))
-    config = replace(config, schedule=replace(config.schedule, kimg=0.016, batch_gpu=4))
+    config = config.changed(schedule={"kimg": 0.016, "batch_gpu": 4})
     found = []
     for start in (save_weights, lambda task: spawn(save_weights, 2, task)):
         run_dir = tmp_path / str(len(found))
@@ -136,7 +135,7 @@ def test_two_processes_equal_one(tiny_config: RunConfig, tiny_data: Path, tmp_pa
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_phase_runs_in_the_chosen_precision(tiny_config: RunConfig, precision: str) -> None:
     config = configured(tiny_config)
-    config = replace(config, performance=replace(config.performance, precision=precision))
+    config = config.changed(performance={"precision": precision})
     state = TrainState(config, SPEC, CPU)
     for phase in build_phases(state):
         before = [p.clone() for p in phase.trained.parameters]

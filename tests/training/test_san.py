@@ -1,6 +1,5 @@
 """The SAN head of the discriminator: two terms, each of which trains its own part."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from training.state import TrainState
 def with_san(config: RunConfig, **loss: Any) -> RunConfig:
     kind = loss.pop("kind", "logistic")
     config = override(override(config, "loss.kind", kind), "discriminator.san", "true")
-    return replace(config, loss=replace(config.loss, **loss))
+    return config.changed(loss=loss)
 
 
 @pytest.mark.parametrize("label_dim", [0, 3])
@@ -89,7 +88,7 @@ def test_the_step_of_d_is_that_of_the_formulas(tiny_config: RunConfig, kind: str
 @pytest.mark.parametrize(("kind", "penalty"), [("logistic", ""), ("relativistic", "exact"), ("relativistic", "approx")])
 def test_a_run_trains_and_resumes(tiny_config, tiny_data, tmp_path, kind, penalty) -> None:
     config = with_san(tiny_config, kind=kind, **({"penalty": penalty} if penalty else {}))
-    config = replace(config, data=replace(config.data, cond=True))
+    config = config.changed(data={"cond": True})
 
     whole, _ = train_in_parts(config, tiny_data, tmp_path)
     D = load_discriminator(tmp_path / "whole" / "network-snapshot-000000.pkl")

@@ -1,7 +1,6 @@
 """Settings given as start->end: read, written, in effect at the right images, and the same after a restart."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from tiny_runs import CPU, train, train_in_parts
@@ -71,7 +70,7 @@ def test_a_ramp_needs_a_burn_in_and_a_fixed_augmentation(tiny_config: RunConfig)
 @pytest.mark.parametrize("kind", ["logistic", "relativistic"])
 def test_a_run_resumed_in_the_burn_in_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_path, kind) -> None:
     config = override(changing(tiny_config), "loss.kind", kind)
-    config = replace(config, schedule=replace(config.schedule, tick_kimg=0.008))
+    config = config.changed(schedule={"tick_kimg": 0.008})
     for run in train_in_parts(config, tiny_data, tmp_path, 0.048):
         rows = [json.loads(line) for line in (run.run_dir / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
         for name, text in CHANGING.items():
@@ -98,7 +97,7 @@ def test_steps_use_the_values_of_their_images(tiny_config: RunConfig) -> None:
 def test_a_resumed_run_takes_the_learning_rate_of_its_settings(tiny_config, tiny_data, tmp_path) -> None:
     """Optimizer states carry the rate that they were saved with; a diverged run is resumed with a smaller one."""
     train(tiny_config, tiny_data, tmp_path / "run", 0.016)
-    smaller = replace(tiny_config, optimizer=replace(tiny_config.optimizer, g_lr=0.001))
+    smaller = tiny_config.changed(optimizer={"g_lr": 0.001})
     run = train(smaller, tiny_data, tmp_path / "run", 0.032)
     assert run.state.g.optimizer.param_groups[0]["lr"] == pytest.approx(0.001 * 2 / 3)
 

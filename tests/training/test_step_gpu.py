@@ -60,7 +60,7 @@ def test_compiled_augmentation_is_eager_augmentation(cuda_graphs: bool) -> None:
 @pytest.mark.parametrize("cuda_graphs", [False, True])
 def test_compiled_training_is_eager_training(tiny_config, tiny_data, tmp_path, cuda_graphs) -> None:
     """With two micro-batches a step, so that gradients of graphs add up. Noise and augmentation are drawn otherwise."""
-    config = without_randomness(replace(tiny_config, schedule=replace(tiny_config.schedule, batch_gpu=4)))
+    config = without_randomness(tiny_config.changed(schedule={"batch_gpu": 4}))
     weights = []
     for name, performance in (
         ("eager", PerformanceConfig()),

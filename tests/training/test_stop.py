@@ -4,7 +4,6 @@ import itertools
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ def test_a_run_out_of_time_saves_where_it_stands(tiny_config: RunConfig, tiny_da
     assert find_state(tmp_path / "run")["cur_nimg"] == loop.state.cur_nimg == 0  # type: ignore[index]
 
 
-def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
+def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_path) -> None:
     loop = start(tiny_config, tiny_data, tmp_path / "run")
     good = list(itertools.islice(loop.reals, 3 * tiny_config.schedule.batch // loop.micro_batch))
 
@@ -74,7 +73,7 @@ def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_
 
 def test_a_run_that_should_stop_begins_no_metrics(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("training.run.training_run.evaluate_snapshot", lambda *arguments: pytest.fail("measured"))
-    config = replace(tiny_config, schedule=replace(tiny_config.schedule, metrics=("proxy_fd_randconv_v1",)))
+    config = tiny_config.changed(schedule={"metrics": ("proxy_fd_randconv_v1",)})
     loop = start(config, tiny_data, tmp_path / "run", StopRequest(time.monotonic()))
     loop.state.cur_nimg = 8
     loop.save_snapshot()

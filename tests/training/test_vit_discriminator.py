@@ -53,7 +53,7 @@ def test_learning_rate_falls_with_the_width(tiny_config: RunConfig, tiny_spec: D
     rates = []
     for width in (16, 32):
         config = replace(tiny_config, discriminator=VitConfig(**SMALL | {"width": width}))
-        config = replace(config, loss=replace(config.loss, r1_interval=10**9))
+        config = config.changed(loss={"r1_interval": 10**9})
         rates.append(TrainState(config, tiny_spec, CPU).d.optimizer.param_groups[0]["lr"])
     assert rates[0] == 2 * rates[1] == pytest.approx(2e-4 * 768 / 16)
 

@@ -41,15 +41,10 @@ class AdaController:
             self._totals[1].add_(signs.numel())
 
     def adjust(self, batch_size: int, interval: int, target: float, speed_nimg: float) -> None:
-        """Increase p if the mean sign of D(real) since the last call exceeds the target, else decrease it.
+        """Increase p if the mean sign of D(real) since the last call exceeds the target, -1..1, else decrease it.
 
-        A collective operation. Without a report since the last call p stays.
-
-        Args:
-            batch_size: Images per batch, over all ranks.
-            interval: Batches between two calls.
-            target: Mean sign to hold, -1..1.
-            speed_nimg: Images in which p can move by 1.
+        A collective operation, every `interval` batches of `batch_size` images over all ranks. p can move by 1 in `speed_nimg`
+        images; without a report since the last call it stays.
         """
         if not self.adaptive:
             return

@@ -5,9 +5,7 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import groupby
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -38,58 +36,22 @@ NOISE_STD = 0.1  # of the range -1..1
 CUTOUT_SIZE = 0.5  # fraction of the image size
 
 
-@dataclass(frozen=True)
-class Transforms:
-    """Probability of each transform as a fraction of the pipe's p, 0..1; 0 = never."""
-
-    xflip: float = 0.0
-    rotate90: float = 0.0
-    xint: float = 0.0  # shift by whole pixels
-    scale: float = 0.0
-    rotate: float = 0.0
-    aniso: float = 0.0  # stretch along one axis, shrink along the other
-    xfrac: float = 0.0  # shift by fractions of a pixel
-    brightness: float = 0.0
-    contrast: float = 0.0
-    lumaflip: float = 0.0
-    hue: float = 0.0
-    saturation: float = 0.0
-    imgfilter: float = 0.0
-    noise: float = 0.0
-    cutout: float = 0.0
-
-    @property
-    def geometric(self) -> bool:
-        """True if pixels move."""
-        return any([self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac])
-
-    @property
-    def chromatic(self) -> bool:
-        """True if colours change."""
-        return any([self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation])
-
-
-_BLIT = ("xflip", "rotate90", "xint")
-_GEOM = ("scale", "rotate", "aniso", "xfrac")
+_BLIT = ("xflip", "rotate90", "xint")  # xint: shift by whole pixels
+_GEOM = ("scale", "rotate", "aniso", "xfrac")  # aniso: stretch along one axis, shrink along the other
 _COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 
-
-def _use(*names: str) -> Transforms:
-    return Transforms(**dict.fromkeys(names, 1.0))
-
-
-PIPES: dict[str, Transforms] = {
-    "blit": _use(*_BLIT),
-    "geom": _use(*_GEOM),
-    "color": _use(*_COLOR),
-    "filter": _use("imgfilter"),
-    "noise": _use("noise"),
-    "cutout": _use("cutout"),
-    "bg": _use(*_BLIT, *_GEOM),
-    "bgc": _use(*_BLIT, *_GEOM, *_COLOR),
-    "bgcf": _use(*_BLIT, *_GEOM, *_COLOR, "imgfilter"),
-    "bgcfn": _use(*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise"),
-    "bgcfnc": _use(*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise", "cutout"),
+PIPES: dict[str, tuple[str, ...]] = {  # the transforms of each, every one with probability p
+    "blit": _BLIT,
+    "geom": _GEOM,
+    "color": _COLOR,
+    "filter": ("imgfilter",),
+    "noise": ("noise",),
+    "cutout": ("cutout",),
+    "bg": (*_BLIT, *_GEOM),
+    "bgc": (*_BLIT, *_GEOM, *_COLOR),
+    "bgcf": (*_BLIT, *_GEOM, *_COLOR, "imgfilter"),
+    "bgcfn": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise"),
+    "bgcfnc": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise", "cutout"),
 }
 
 
@@ -108,7 +70,7 @@ def band_filters() -> np.ndarray:
 class Amount(NamedTuple):
     """A random parameter of a transform: `neutral + scale * number`, or `neutral` if its gate is closed."""
 
-    transform: str  # field of `Transforms` that gives the probability of an open gate
+    transform: str  # that it belongs to; its gate is open with the probability of that
     distribution: str  # of the number: uniform (-1..1), normal (standard), choice (0 .. options - 1) or certain (1)
     scale: float
     neutral: float = 0.0
@@ -148,12 +110,14 @@ class AugmentPipe(nn.Module):
     amount_table: Tensor
     stretched_axes: Tensor
 
-    def __init__(self, pipe: str | Transforms = "bgc") -> None:
-        """Args: a name in `PIPES`, or the transforms."""
+    def __init__(self, pipe: str | Collection[str] = "bgc") -> None:
+        """Args: a name in `PIPES`, or names of transforms."""
         super().__init__()
-        self.transforms = PIPES[pipe] if isinstance(pipe, str) else pipe
-        used = [name for name, amount in AMOUNTS.items() if getattr(self.transforms, amount.transform) > 0]
-        self.runs = random_runs(used)
+        self.transforms = frozenset(PIPES[pipe] if isinstance(pipe, str) else pipe)
+        self.is_geometric, self.is_chromatic = (
+            not self.transforms.isdisjoint(names) for names in (PIPES["bg"], _COLOR)
+        )
+        self.runs = random_runs([name for name, amount in AMOUNTS.items() if amount.transform in self.transforms])
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
@@ -166,12 +130,12 @@ class AugmentPipe(nn.Module):
         columns = []
         for amount in AMOUNTS.values():
             factor, offset = spread.get(amount.distribution, (float(amount.options), 0.0))
-            is_whole, probability = float(amount.distribution == "choice"), getattr(self.transforms, amount.transform)
-            column = [factor, offset, is_whole, amount.scale, amount.neutral, probability, 1 / amount.gates]
+            is_whole, is_used = float(amount.distribution == "choice"), float(amount.transform in self.transforms)
+            column = [factor, offset, is_whole, amount.scale, amount.neutral, is_used, 1 / amount.gates]
             columns += [column] * amount.columns
         return torch.tensor(columns).T.contiguous()
 
-    def forward(self, images: Tensor, p: float | Tensor, percentile: float | None = None, copies: int = 1) -> Tensor:
+    def forward(self, images: Tensor, p: float | Tensor, copies: int = 1) -> Tensor:
         """Return the augmented images; twice differentiable with respect to the images.
 
         Draws from the default generator of the device, without waiting for the device.
@@ -179,29 +143,27 @@ class AugmentPipe(nn.Module):
         Args:
             images: [batch, 1 or 3, height, width], float, -1..1; half precision is computed in float32.
             p: Probability, 0..1, a number or a tensor of one element; the number 0 returns the images as they are.
-            percentile: Draw every amount at this percentile, for tests; None = at random.
             copies: The batch is so many parts of equal length; image i of every part is changed in the same way.
         """
         if not isinstance(p, Tensor) and p == 0:
             return images
-        use = self.transforms
         with torch.autocast(images.device.type, enabled=False):
             x = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
             part = x[: len(x) // copies]
-            amounts = {name: repeated(amount, copies) for name, amount in self._draw(part, p, percentile).items()}
-            x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if use.geometric else x
-            x = self._recolor(x, amounts) if use.chromatic else x
-            x = self._filter(x, amounts) if use.imgfilter else x
-            if use.noise:
+            amounts = {name: repeated(amount, copies) for name, amount in self._draw(part, p).items()}
+            x = warp(x, self._inverse_map(x, amounts), self.geometry_filter.to(x.dtype)) if self.is_geometric else x
+            x = self._recolor(x, amounts) if self.is_chromatic else x
+            x = self._filter(x, amounts) if "imgfilter" in self.transforms else x
+            if "noise" in self.transforms:
                 x = x + repeated(torch.randn_like(part), copies) * amounts["noise"].abs()[:, :, None, None]
-            if use.cutout:
-                x = cut_out(x, repeated(self._center(part, percentile), copies), amounts["cutout"])
+            if "cutout" in self.transforms:
+                x = cut_out(x, repeated(self._center(part), copies), amounts["cutout"])
             return x.to(images.dtype)
 
-    def _draw(self, images: Tensor, p: float | Tensor, percentile: float | None) -> dict[str, Tensor]:
+    def _draw(self, images: Tensor, p: float | Tensor) -> dict[str, Tensor]:
         """Return all amounts by name, [batch, columns]; those of unused transforms are neutral."""
         factor, offset, is_whole, scale, neutral, share, exponent = self.amount_table.to(images.dtype).unbind()
-        numbers, gates = self._random_numbers(images, percentile)
+        numbers, gates = self._random_numbers(images)
         values = torch.addcmul(offset, torch.cat(numbers, dim=1), factor)
         values = torch.addcmul(values, values.frac(), is_whole, value=-1)
         probability = 1 - (1 - share * p).pow(exponent)
@@ -209,24 +171,22 @@ class AugmentPipe(nn.Module):
         parts = values.split([amount.columns for amount in AMOUNTS.values()], dim=1)
         return dict(zip(AMOUNTS, parts, strict=True))
 
-    def _random_numbers(self, images: Tensor, percentile: float | None) -> tuple[list[Tensor], list[Tensor]]:
+    def _random_numbers(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return a random number for each column and one for its gate, as lists of [batch, columns]; 0 where unused.
 
         Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`).
         """
         batch, zero = len(images), images.new_zeros([len(images), 1])
+        draw = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}
         found: dict[tuple[str, bool], Tensor] = {}
         for distribution, wanted, columns in self.runs:
             sizes = [batch * count for count in columns]
-            numbers = random_numbers(distribution, sum(sizes), zero).split(sizes)
-            found |= zip(wanted, (part.view(batch, -1) for part in numbers), strict=True)
-        numbers, gates = [], []
-        for name, amount in AMOUNTS.items():
-            number = found.get((name, False), zero)
-            if percentile is not None:
-                number = torch.full_like(number, number_at(percentile, name, amount))
-            numbers.append(number.expand(-1, amount.columns))
-            gates.append(found.get((name, True), zero).expand(-1, amount.columns))
+            parts = draw[distribution](sum(sizes), dtype=images.dtype, device=images.device).split(sizes)
+            found |= zip(wanted, (part.view(batch, -1) for part in parts), strict=True)
+        numbers, gates = (
+            [found.get((name, is_gate), zero).expand(-1, amount.columns) for name, amount in AMOUNTS.items()]
+            for is_gate in (False, True)
+        )
         return numbers, gates
 
     def _inverse_map(self, images: Tensor, amounts: dict[str, Tensor]) -> Affine:
@@ -257,10 +217,9 @@ class AugmentPipe(nn.Module):
             gains = gains * changes * (changes.square() * band_power).sum(dim=1, keepdim=True).rsqrt()
         return filter_bands(images, gains, self.bank.to(images.dtype))
 
-    def _center(self, images: Tensor, percentile: float | None) -> Tensor:
+    def _center(self, images: Tensor) -> Tensor:
         """Return the centres of the rectangles to cut out, as fractions of width and height, [batch, 2]."""
-        size = [len(images), 2]
-        return images.new_full(size, percentile) if percentile is not None else images.new_empty(size).uniform_()
+        return images.new_empty([len(images), 2]).uniform_()
 
 
 def repeated(x: Tensor, copies: int) -> Tensor:
@@ -283,23 +242,3 @@ def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]
 def source(amount: Amount) -> str:
     """Return the distribution that the number of an amount is made from: uniform, normal or certain."""
     return amount.distribution if amount.distribution in ("normal", "certain") else "uniform"
-
-
-def random_numbers(distribution: str, count: int, like: Tensor) -> Tensor:
-    """Return numbers that are uniform in 0..1, standard normal, or 1, [count]."""
-    function = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}[distribution]
-    return function(count, dtype=like.dtype, device=like.device)
-
-
-def number_at(percentile: float, name: str, amount: Amount) -> float:
-    """Return the number to use in place of a random one."""
-    if name == "rotate_again":  # the recordings have the first rotation only
-        return 0.5
-    if name == "noise":  # the percentile is that of its magnitude
-        return _erfinv(percentile)
-    return {"normal": _erfinv(2 * percentile - 1), "certain": 1.0}.get(source(amount), percentile)
-
-
-def _erfinv(x: float) -> float:
-    """Return the inverse error function: percentiles of a normal distribution without the factor sqrt(2), as recorded."""
-    return NormalDist().inv_cdf((x + 1) / 2) / math.sqrt(2)

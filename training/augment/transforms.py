@@ -27,25 +27,15 @@ class Affine(NamedTuple):
 
 
 def compose(
-    flip: Tensor,
-    turn: Tensor,
-    shift_px: Tensor,
-    rotation: Tensor,
-    stretch: Tensor,
-    rotation_again: Tensor,
-    shift_again_px: Tensor,
+    flip: Tensor,  # factor on x, [batch, 1]
+    turn: Tensor,  # angle from x towards y, radians, [batch, 1]
+    shift_px: Tensor,  # [batch, 2]
+    rotation: Tensor,  # angle, [batch, 1]
+    stretch: Tensor,  # factors on x and y, [batch, 2]
+    rotation_again: Tensor,  # angle, [batch, 1]
+    shift_again_px: Tensor,  # [batch, 2]
 ) -> Affine:
-    """Return the composition of these maps; the last argument acts first.
-
-    Args:
-        flip: Factor on x, [batch, 1].
-        turn: Angle from x towards y, radians, [batch, 1].
-        shift_px: [batch, 2].
-        rotation: Angle, [batch, 1].
-        stretch: Factors on x and y, [batch, 2].
-        rotation_again: Angle, [batch, 1].
-        shift_again_px: [batch, 2].
-    """
+    """Return the composition of these maps; the last argument acts first."""
     angles = torch.cat([turn, turn + rotation, rotation_again], dim=1)
     cos, sin = angles.cos(), angles.sin()
     turns = torch.stack([cos, -sin, sin, cos], dim=2).unflatten(2, (2, 2))  # [batch, 3, 2, 2]
@@ -75,19 +65,12 @@ def reflect_pad(images: Tensor, x_px: int, y_px: int) -> Tensor:
 
 
 def warp(images: Tensor, inverse: Affine, f: Tensor) -> Tensor:
-    """Warp images without aliasing; beyond the border they continue by reflection.
+    """Warp images, [batch, channels, height, width], without aliasing; beyond the border they continue by reflection.
 
     Upsamples by 2, samples bilinearly and downsamples (Karras et al. 2020, "Training Generative Adversarial Networks with
-    Limited Data", appendix B). The margin of the canvas is a whole image less one pixel. On the CPU only the part that the
-    maps reach is computed, with the same bits; on a GPU finding that part would mean waiting for the device.
-
-    Args:
-        images: [batch, channels, height, width], any size.
-        inverse: Map from output to input pixels.
-        f: Low-pass filter with an even number of taps, [taps].
-
-    Returns:
-        [batch, channels, height, width]; 0 beyond the canvas.
+    Limited Data", appendix B) by the low-pass filter f, [taps], an even number. `inverse` maps output to input pixels. The
+    margin of the canvas, beyond which there are zeros, is a whole image less one pixel. On the CPU only the part that the maps
+    reach is computed, with the same bits; on a GPU finding that part would mean waiting for the device.
     """
     height, width = images.shape[2:]
     border = len(f) // 4  # output pixels beyond the border that the downsampling filter reaches
@@ -184,10 +167,8 @@ def recolor(images: Tensor, shift: Tensor, luma_gain: Tensor, chroma_gain: Tenso
 def filter_bands(images: Tensor, gains: Tensor, bank: Tensor) -> Tensor:
     """Amplify frequency bands, along rows and columns; images continue by reflection.
 
-    Args:
-        images: [batch, channels, height, width], any size from 2 x 2.
-        gains: Factor of each band, [batch, bands].
-        bank: Symmetric filter of each band, which add up to the identity, [bands, taps], taps odd.
+    `gains` are the factors of the bands, [batch, bands]; `bank` has a symmetric filter of odd length for each, [bands, taps],
+    which add up to the identity. Images of any size from 2 x 2, [batch, channels, height, width].
     """
     batch, channels, height, width = images.shape
     reach = bank.shape[1] // 2
@@ -199,12 +180,9 @@ def filter_bands(images: Tensor, gains: Tensor, bank: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, center: Tensor, size: Tensor) -> Tensor:
-    """Set a rectangle in each image to 0.
+    """Set a rectangle in each image, [batch, channels, height, width], to 0.
 
-    Args:
-        images: [batch, channels, height, width].
-        center: Centre (x, y) as a fraction of width and height, 0..1, [batch, 2].
-        size: Width and height of the rectangle as a fraction of those of the image, 0..1, [batch, 1].
+    `center` (x, y), [batch, 2], and `size`, [batch, 1], are fractions of width and height, 0..1.
     """
     height, width = images.shape[2:]
     x = _centred(width, images) / width + 0.5

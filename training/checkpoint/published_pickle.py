@@ -94,15 +94,11 @@ def rebuild_tensor(numbers: Tensor, offset: int, size: tuple[int, ...], stride: 
     return numbers.as_strided(size, stride, offset).clone()
 
 
-def rebuild_parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
-    return data
-
-
 HARMLESS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): module_of,
     ("dnnlib.util", "EasyDict"): PlainDict,
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda data, requires_grad, hooks: data,
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch.storage", "_load_from_bytes"): storage,
     ("numpy._core.multiarray", "scalar"): scalar_value,

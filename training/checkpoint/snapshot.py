@@ -119,10 +119,9 @@ def build_network(path: str | Path, snapshot: Snapshot, group: str, name: str, d
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: float | None = None) -> Generator:
-    """The averaged generator of a snapshot in eval mode. Raises CheckpointError.
+    """The averaged generator of a snapshot, in eval mode; `ema` is its half-life, thousands of images, None = that of G_ema.
 
-    Args:
-        ema: Half-life of the average, thousands of images; None = the first, G_ema.
+    Raises CheckpointError.
     """
     snapshot = read_snapshot(path, device)
     name = "G_ema" if ema is None else average_name(path, snapshot[0], ema)

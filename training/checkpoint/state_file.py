@@ -11,6 +11,7 @@ from training.state import TrainState
 STATE_LATEST = "training-state-latest.pt"
 STATE_PREVIOUS = "training-state-previous.pt"
 STATE_NEW = "training-state-new.pt"  # complete, not yet renamed: left by a kill between two renamings
+STATE_FILES = (STATE_LATEST, STATE_NEW, STATE_PREVIOUS)  # the newest first
 
 
 def state_values(state: TrainState, content_hash: str = "") -> dict[str, Any]:
@@ -34,7 +35,7 @@ def find_state(run_dir: Path, log: Callable[[str], None] = print) -> dict[str, A
     Raises CheckpointError if all its state files are damaged.
     """
     problem: CheckpointError | None = None
-    for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS):
+    for name in STATE_FILES:
         if not (run_dir / name).exists():
             continue
         try:

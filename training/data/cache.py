@@ -1,6 +1,7 @@
 """Decodes the images of a data set once and caches them where --cache says."""
 
 import contextlib
+import functools
 import math
 import os
 import shutil
@@ -10,15 +11,16 @@ from enum import Enum, auto
 from pathlib import Path
 
 import torch
+from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
-from torch.utils.data import BatchSampler, Dataset, default_collate
+from torch.utils.data import BatchSampler, default_collate
 
+from dnnlib.files import atomic_write
 from dnnlib.parallel import available_cpus
 from dnnlib.text import format_bytes
 from metrics.cache import default_folder
 from torch_utils.distributed import local_world_size
-from training.data.dataset import DataError, ImageDataset
-from training.data.decoded import DecodedImages, read_file, write_file
+from training.data.dataset import DataError, DecodedImages, ImageDataset, map_decoded
 from training.data.stream import read_ahead
 
 SMALL_BYTES = 64 * 2**20  # decoded without workers, and on a GPU without a file
@@ -106,18 +108,26 @@ def _in_file(dataset: ImageDataset, log: Callable[[str], None]) -> DecodedImages
     path = folder / f"{dataset.pixel_hash()[:32]}.npy"
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        cached = read_file(path, dataset.shape)
+        cached = map_decoded(path, dataset.shape)
         if cached is None:
             _remove_unused(folder)
             size = format_bytes(math.prod(dataset.shape))
             log(f"Decoding {dataset.num_files:,} images once, into {path} ({size})")
-            write_file(path, dataset.shape, _decode_all(dataset, available_cpus()))
-            cached = read_file(path, dataset.shape)
+            _write_file(path, dataset)
+            cached = map_decoded(path, dataset.shape)
     if cached is None:
         raise OSError(f"{path} cannot be read back")
     with contextlib.suppress(OSError):
         os.utime(path)
     return cached
+
+
+def _write_file(path: Path, dataset: ImageDataset) -> None:
+    """Write all images as an .npy; not by mapping it, because a full disk kills a process that writes to mapped memory."""
+    with atomic_write(path) as file:
+        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": dataset.shape})
+        for pixels in _decode_all(dataset, available_cpus()):
+            file.write(pixels.numpy().data)
 
 
 def _remove_unused(folder: Path) -> None:
@@ -127,17 +137,12 @@ def _remove_unused(folder: Path) -> None:
                 path.unlink()
 
 
-class _Chunks(Dataset[Tensor]):
-    """Decoded images, uint8 [count, channels, height, width], by a list of their indices."""
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, indices: list[int]) -> Tensor:
-        try:
-            return default_collate([self._dataset.image(index) for index in indices])
-        except ValueError as error:
-            raise DataError(str(error)) from error
+def _decode(dataset: ImageDataset, indices: list[int]) -> Tensor:
+    """Return images, uint8 [count, channels, height, width]; DataError where one is broken."""
+    try:
+        return default_collate([dataset.image(index) for index in indices])
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def _decode_all(dataset: ImageDataset, workers: int) -> Iterator[Tensor]:
@@ -145,4 +150,4 @@ def _decode_all(dataset: ImageDataset, workers: int) -> Iterator[Tensor]:
     num_bytes = math.prod(dataset.shape)
     chunks = BatchSampler(range(dataset.num_files), max(_CHUNK_BYTES * dataset.num_files // num_bytes, 1), False)
     workers = 0 if workers < 2 or num_bytes <= SMALL_BYTES else min(workers, _MAX_WORKERS)
-    return read_ahead(_Chunks(dataset), chunks, workers, pin_memory=False)
+    return read_ahead(functools.partial(_decode, dataset), chunks, workers, pin_memory=False)

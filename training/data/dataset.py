@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -19,8 +19,8 @@ from dnnlib.archive.label_table import FILE_NAME, LabelTable, declared_layout, r
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import Layout, LayoutError, common_layout
 from dnnlib.text import format_int_list
+from torch_utils.transfer import to_device_async
 from training.config import DatasetSpec
-from training.data.decoded import DecodedImages
 from training.data.labels import Labels
 
 MAX_BROKEN = 10  # different images that may be replaced by others
@@ -57,12 +57,9 @@ class ImageFiles:
 
     def notes(self) -> list[str]:
         """Return lines about the kinds of files, those that are not read, and names in an unknown encoding."""
-        lines = {
-            f"Images by suffix: {self.tree.suffixes()}": self.tree.suffixes(),
-            f"Left out of {self.path}: {self.tree.left_out()}": self.tree.left_out(),
-            self.tree.name_note(): self.tree.name_note(),
-        }
-        return [line for line, is_needed in lines.items() if is_needed]
+        suffixes, left_out = self.tree.suffixes(), self.tree.left_out()
+        lines = [suffixes and f"Images by suffix: {suffixes}", left_out and f"Left out of {self.path}: {left_out}"]
+        return [line for line in (*lines, self.tree.name_note()) if line]
 
     @cached_property
     def num_bytes(self) -> np.ndarray:
@@ -71,9 +68,7 @@ class ImageFiles:
     def common_layout(self, names: Sequence[str]) -> Layout:
         """Return the layout that these files share; grey if all are grey, else RGB.
 
-        Raises:
-            ValueError: Files of different sizes, or one of an unsupported kind.
-            DataError: More than MAX_BROKEN damaged ones in a zip.
+        Raises ValueError for different sizes or an unsupported kind; DataError for more than MAX_BROKEN damaged ones in a zip.
         """
         if self.declared:
             return self.declared
@@ -107,6 +102,30 @@ def too_many_broken_error(path: Path, broken: dict[str, str]) -> DataError:
         f"{what} in {path}: {names} (the first: {next(iter(broken.values()))}). Copy the data set again from its "
         f"original, or pack it again with dataset_tool.py --on-error=skip and start a new run"
     )
+
+
+class DecodedImages(NamedTuple):
+    """All images of a data set, decoded; pickled, they carry at most the path of their file."""
+
+    pixels: Tensor  # uint8 [files, channels, height, width], on the CPU or a GPU
+    path: Path | None = None  # of the .npy that the pixels are mapped from
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return map_decoded, (self.path, tuple(self.pixels.shape))
+
+
+def map_decoded(path: Path | None, shape: tuple[int, ...]) -> DecodedImages | None:
+    """Return the images of an .npy file; None where it is missing, damaged or of another shape.
+
+    Processes share its memory; what one of them writes there stays its own.
+    """
+    try:
+        content = np.load(path, mmap_mode="c") if path else None
+    except Exception:  # NumPy raises nearly anything where a header is damaged
+        return None
+    if content is None or content.dtype != np.uint8 or content.shape != shape:
+        return None
+    return DecodedImages(torch.from_numpy(content), path)
 
 
 class BrokenImage(NamedTuple):
@@ -164,8 +183,9 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.shape = (self.num_files, channels, height, width)
         self.cache: DecodedImages | None = None
         self.broken: dict[str, str] = {}
-        are_vectors = use_labels and has_vectors(self.files.label_table)
-        self.spec = DatasetSpec(height, width, channels, labels.shape[1], class_names, are_vectors)
+        self.spec = DatasetSpec(
+            height, width, channels, labels.shape[1], class_names, use_labels and labels.are_vectors
+        )
 
     def __len__(self) -> int:
         return self.num_files * (2 if self._mirror else 1)
@@ -186,9 +206,13 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     def cached_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Return images, uint8 [count, channels, height, width], on the device of the cache, and labels on the CPU."""
         assert self.cache is not None
-        positions = np.asarray(indices)
-        files = positions % self.num_files
-        return self.cache.get_batch(files, positions >= self.num_files), torch.from_numpy(self._labels[files])
+        positions, device = np.asarray(indices), self.cache.pixels.device
+        files, is_flipped = positions % self.num_files, positions >= self.num_files
+        images = self.cache.pixels.index_select(0, to_device_async(torch.from_numpy(files), device))
+        if is_flipped.any():
+            mask = to_device_async(torch.from_numpy(is_flipped), device)
+            images = torch.where(mask[:, None, None, None], images.flip(3), images)
+        return images, torch.from_numpy(self._labels[files])
 
     def load_or_substitute(self, index: int) -> tuple[np.ndarray, np.ndarray, list[BrokenImage]]:
         """Return an image, its label and [], or those of the next readable image and which images are broken.
@@ -304,7 +328,3 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[Labels, tuple[str
     labels = np.array(table.labels_of(names))
     num_classes = max(len(table.class_names), int(labels.max()) + 1) if labels.ndim == 1 else 0
     return Labels(labels, num_classes), table.class_names
-
-
-def has_vectors(table: LabelTable | None) -> bool:
-    return table is not None and not isinstance(next(iter(table.by_name.values())), int)

@@ -10,14 +10,13 @@ _ROWS = 4096  # made at once for `content`
 class Labels:
     """Labels, float32 [images, label_dim]: read like an array by the first index, stored as classes where they are one-hot.
 
-    Args:
-        values: Vectors, [images, label_dim], or classes, int64 [images].
-        num_classes: Length of the one-hot labels of classes.
+    Made of vectors, [images, label_dim], or of classes, int64 [images], whose one-hot labels have length `num_classes`.
     """
 
     def __init__(self, values: np.ndarray, num_classes: int = 0) -> None:
         self._values = values if values.ndim == 1 else values.astype(np.float32)
-        self.shape = (len(values), num_classes if values.ndim == 1 else values.shape[1])
+        self.are_vectors = values.ndim == 2
+        self.shape = (len(values), values.shape[1] if self.are_vectors else num_classes)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -25,16 +24,14 @@ class Labels:
     def __getitem__(self, chosen: int | slice | list[int] | np.ndarray) -> np.ndarray:
         """Return a label, [label_dim], or several, [count, label_dim]."""
         values: np.ndarray = self._values[chosen]
-        if self._values.ndim == 2:
+        if self.are_vectors:
             return values
         return (np.asarray(values)[..., None] == np.arange(self.shape[1])).astype(np.float32)
 
     def subset(self, chosen: np.ndarray) -> "Labels":
-        """Return the labels of these images."""
         return Labels(self._values[chosen], self.shape[1])
 
     def twice(self) -> "Labels":
-        """Return the labels followed by themselves."""
         return Labels(np.concatenate([self._values, self._values]), self.shape[1])
 
     def argmax(self) -> np.ndarray:

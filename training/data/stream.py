@@ -1,10 +1,11 @@
 """The endless stream of micro-batches that training takes from a data set."""
 
 import contextlib
+import functools
 import itertools
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,8 +50,8 @@ def stream(
     if dataset.cache is not None and (num_workers == 0 or dataset.cache.pixels.is_cuda):
         for images, labels in map(dataset.cached_batch, indices):
             yield to_device_async(images, device), to_device_async(labels, device)
-    reader = _MicroBatchReader(dataset)
-    with contextlib.closing(read_ahead(reader, indices, num_workers, pin_memory=device.type == "cuda")) as reads:
+    read = functools.partial(_read, dataset)
+    with contextlib.closing(read_ahead(read, indices, num_workers, pin_memory=device.type == "cuda")) as reads:
         for images, labels, broken in reads:
             for name, problem, stand_in in broken:
                 if name not in dataset.broken:
@@ -76,43 +77,44 @@ def order(seed: int, start_nimg: int, length: int) -> Iterator[int]:
 def micro_batches(
     indices: Iterator[int], batch_size: int, micro_batch: int, rank: int, world_size: int
 ) -> Iterator[list[int]]:
-    """Yield the micro-batches of one rank: micro-batch k of each batch goes to rank k % world_size."""
+    """Yield the micro-batches of one rank, `parts_of_rank` of each batch."""
     while True:
         batch = list(itertools.islice(indices, batch_size))
-        for start in range(rank * micro_batch, batch_size, world_size * micro_batch):
-            yield batch[start : start + micro_batch]
+        for part in parts_of_rank(batch_size, micro_batch, rank, world_size):
+            yield batch[part]
 
 
-class _Read(NamedTuple):
-    """A micro-batch as a worker returns it."""
-
-    images: Tensor
-    labels: Tensor
-    broken: list[BrokenImage]
+def parts_of_rank(batch_size: int, micro_batch: int, rank: int, world_size: int) -> list[slice]:
+    """Where a rank's micro-batches lie in a batch: micro-batch k belongs to rank k % world_size."""
+    starts = range(rank * micro_batch, batch_size, micro_batch * world_size)
+    return [slice(start, start + micro_batch) for start in starts]
 
 
-class _MicroBatchReader(Dataset[_Read]):
-    """The micro-batches of a data set, by the indices of their images."""
+def _read(dataset: ImageDataset, indices: list[int]) -> tuple[Tensor, Tensor, list[BrokenImage]]:
+    """Return a micro-batch: its images, their labels, and which images are broken."""
+    images, labels, broken = zip(*map(dataset.load_or_substitute, indices), strict=True)
+    return default_collate(images), default_collate(labels), list(itertools.chain(*broken))
 
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._dataset = dataset
 
-    def __getitem__(self, indices: list[int]) -> _Read:
-        items = [self._dataset.load_or_substitute(index) for index in indices]
-        images, labels, broken = zip(*items, strict=True)
-        return _Read(default_collate(images), default_collate(labels), list(itertools.chain(*broken)))
+class _Reads(Dataset[Any]):
+    """What a function returns, as DataLoader takes it."""
+
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self._read = read
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._read(key)
 
 
 def read_ahead(
-    dataset: Dataset[Any], keys: Iterable[Any], num_workers: int, pin_memory: bool
+    read: Callable[[Any], Any], keys: Iterable[Any], num_workers: int, pin_memory: bool
 ) -> Generator[Any, None, None]:
-    """Yield dataset[key] for each key, in order, read by worker processes; 0 = by this one.
+    """Yield read(key) for each key, in order, called by worker processes; 0 = by this one.
 
-    Raises:
-        DataError: The data set raised one, or a worker was killed or could not be started or reached.
+    Raises DataError where `read` did, or a worker was killed or could not be started or reached.
     """
     loader = DataLoader(
-        dataset,
+        _Reads(read),
         batch_size=None,
         sampler=keys,
         num_workers=num_workers,

@@ -182,10 +182,7 @@ def class_indices(labels: Labels) -> Tensor | None:
 
 
 def reference_dataset(
-    source: str | Path | ImageFiles,
-    mirror: bool = False,
-    left_out: Collection[str] = (),
-    channels: int | None = None,
+    source: str | Path | ImageFiles, mirror: bool = False, left_out: Collection[str] = (), channels: int | None = None
 ) -> ImageDataset:
     """Return the real images that metrics compare with: all of a data set, with its labels if there are any.
 

@@ -55,7 +55,6 @@ def hash_in_state(run_dir: Path, config: RunConfig) -> str:
 
 
 def describe_relation(is_training_set: bool | None) -> str:
-    """Return in words whether a network was trained on images."""
     return {
         True: "the training set",
         False: "NOT what the network was trained on",
@@ -84,9 +83,7 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
     """Return a folder or zip, without grids, as a source of images.
 
     Grey images become RGB where those of `dataset` are; RGB images whose channels are equal become grey where those are.
-
-    Raises:
-        ValueError: Their size is not that of `dataset`, or they are in colour and those of `dataset` grey.
+    Raises ValueError where their size is not that of `dataset`, or they are in colour and those of `dataset` grey.
     """
     grids = grids_in(path)
     images = reference_dataset(path, left_out=grids)

@@ -15,11 +15,6 @@ from training.precision import resolve_precision
 from training.state import TrainState
 
 
-def synthesis_settings(dtype: torch.dtype | None, recomputed_stages: int) -> dict[str, Any]:
-    """Arguments of the synthesis network as far as they are not its defaults."""
-    return {name: value for name, value in (("dtype", dtype), ("recomputed_stages", recomputed_stages)) if value}
-
-
 class AdversarialLoss:
     """Base of the losses: a subclass yields the terms of each phase for one micro-batch, and lists its phases.
 
@@ -32,7 +27,10 @@ class AdversarialLoss:
         config = state.config
         self.noise_mode = "random" if config.generator.noise else "none"
         self.precision = resolve_precision(config.performance.precision, state.device)
-        self.synthesis_settings = synthesis_settings(self.precision.dtype, config.performance.recomputed_stages)
+        settings = {"dtype": self.precision.dtype, "recomputed_stages": config.performance.recomputed_stages}
+        self.synthesis_settings = {
+            name: value for name, value in settings.items() if value
+        }  # those that are not defaults
         self.has_graphs = all_ranks_have(resolve_graphs(config.performance, state.device))
         compiled = partial(
             forward_pass, performance=config.performance, device=state.device, has_graphs=self.has_graphs

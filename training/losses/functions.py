@@ -1,51 +1,25 @@
-"""Adversarial loss, R1 and path length: pure functions of tensors (StyleGAN2, arXiv 1912.04958, sections 2 and 3.2)."""
+"""R1 and path length: pure functions of tensors (StyleGAN2, arXiv 1912.04958, sections 2 and 3.2)."""
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating logistic loss of the generator for each image, `softplus(-D(G(z)))`, shaped like the logits."""
-    return F.softplus(-fake_logits)
-
-
-def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
-    """Logistic loss of the discriminator for each generated image, `softplus(D(G(z)))`."""
-    return F.softplus(fake_logits)
-
-
-def discriminator_real_loss(real_logits: Tensor) -> Tensor:
-    """Logistic loss of the discriminator for each real image, `softplus(-D(x))`."""
-    return F.softplus(-real_logits)
-
-
 def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Squared length of the gradient of each logit by its image, differentiable.
+    """Squared length of the gradient of each logit by its image, [batch], differentiable.
 
-    Args:
-        images: What the logits were computed from, requiring gradients, [batch, channels, height, width].
-        logits: [batch, 1].
-
-    Returns:
-        [batch].
+    The logits, [batch, 1], were computed from the images, [batch, channels, height, width], which require gradients.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=[1, 2, 3])
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
-    """How far each image moves, in a random direction of colour space, when its styles move by one; differentiable.
+    """How far each image moves, in a random direction of colour space, when its styles move by one, [batch]; differentiable.
 
-    Args:
-        images: Generated from ws, [batch, channels, height, width].
-        ws: Styles requiring gradients, [batch, num_ws, w_dim].
-        noise: Standard normal, shaped like the images.
-
-    Returns:
-        [batch].
+    The images, [batch, channels, height, width], were generated from `ws`, [batch, num_ws, w_dim], which require gradients;
+    the noise is standard normal and shaped like them.
     """
     height, width = images.shape[2:]
     (gradient,) = torch.autograd.grad((images * noise).sum() / math.sqrt(height * width), ws, create_graph=True)
@@ -53,38 +27,18 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
 
 
 def path_length_penalty(lengths: Tensor, pl_mean: Tensor, decay: float) -> tuple[Tensor, Tensor]:
-    """Squared distance of each path length from the running mean, and the running mean after these lengths.
+    """Squared distance of each path length, [batch], from the running mean, and the running mean after these lengths.
 
-    The gradient flows through the updated mean; the returned mean is detached.
-
-    Args:
-        lengths: [batch].
-        pl_mean: Running mean, scalar.
-        decay: Share of the new mean length.
-
-    Returns:
-        [batch] and a scalar.
+    `decay` is the share of the new mean length. The gradient flows through the updated mean; the returned mean is detached.
     """
     mean = pl_mean.lerp(lengths.mean(), decay)
     return (lengths - mean).square(), mean.detach()
 
 
-def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
-    """Relativistic pairing loss, `softplus(worse - better)`, of each pair of logits, shaped like them (arXiv 1807.00734)."""
-    return F.softplus(worse - better)
-
-
 def difference_penalty(logits: Tensor, moved_logits: Tensor, eps: float) -> Tensor:
-    """Squared length of the gradient of each logit, estimated without second derivatives: `(D(x + eps n) - D(x))^2 / eps^2`.
+    """Squared length of the gradient of each logit, [batch], without second derivatives: `(D(x + eps n) - D(x))^2 / eps^2`.
 
-    Its mean over standard normal n is the squared length of the gradient, up to a term of the order of eps^2.
-
-    Args:
-        logits: Of the images x, [batch, 1].
-        moved_logits: Of x + eps n, [batch, 1].
-        eps: Standard deviation of the noise, of images in -1..1.
-
-    Returns:
-        [batch].
+    Its mean over standard normal n is the squared length of the gradient, up to a term of the order of eps^2. The logits,
+    [batch, 1], are those of images x, -1..1, and of x + eps n.
     """
     return ((moved_logits - logits) / eps).square().sum(dim=1)

@@ -3,20 +3,14 @@
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_utils.distributed import all_reduce_mean
 from training.latents import Latents
 from training.losses.base import AdversarialLoss
-from training.losses.functions import (
-    discriminator_fake_loss,
-    discriminator_real_loss,
-    generator_loss,
-    path_length_penalty,
-    path_lengths,
-    r1_penalty,
-)
+from training.losses.functions import path_length_penalty, path_lengths, r1_penalty
 from training.phases import MicroBatch, Phase
 from training.schedule import highest
 from training.state import TrainState
@@ -51,7 +45,7 @@ class LogisticLoss(AdversarialLoss):
         """The generator makes images that D takes for real."""
         logits = self.run_discriminator(self.generate(batch.latents), batch.latents.c)
         self.report_logits("fake", logits)
-        loss = generator_loss(logits)
+        loss = F.softplus(-logits)
         self.state.stats.report("Loss/G/loss", loss)
         yield loss.mean()
 
@@ -74,7 +68,6 @@ class LogisticLoss(AdversarialLoss):
         yield (penalty * self.config.pl_weight).mean()
 
     def finish_path_length(self) -> None:
-        """Move the running means of path length and w."""
         self.update_pl_mean()
         self.update_w_avg()
 
@@ -94,11 +87,11 @@ class LogisticLoss(AdversarialLoss):
             fakes = self.generate(batch.latents)
         logits, direction = self.judge(fakes, batch.latents.c)
         self.report_logits("fake", logits)
-        fake_loss = discriminator_fake_loss(logits)
+        fake_loss = F.softplus(logits)
         yield sum(direction, fake_loss.mean())
         logits, direction = self.judge(batch.images, batch.labels)
         self.report_logits("real", logits)
-        real_loss = discriminator_real_loss(logits)
+        real_loss = F.softplus(-logits)
         self.state.stats.report("Loss/D/loss", fake_loss.detach() + real_loss)
         yield real_loss.mean() - sum(direction) if direction else real_loss.mean()
 

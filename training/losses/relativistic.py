@@ -1,15 +1,16 @@
-"""Relativistic pairing loss with R1 and R2 (R3GAN, arXiv 2501.05441); the penalties are exact or finite differences."""
+"""Relativistic pairing loss (arXiv 1807.00734) with R1 and R2 (R3GAN, arXiv 2501.05441), exact or as finite differences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib.dataclass_values import require
 from training.losses.base import AdversarialLoss
-from training.losses.functions import difference_penalty, r1_penalty, relativistic_loss
+from training.losses.functions import difference_penalty, r1_penalty
 from training.phases import MicroBatch, Phase
 from training.registry import AnyLoss, register
 from training.schedule import Scheduled, highest, lowest
@@ -48,7 +49,6 @@ class RelativisticConfig(AnyLoss):
         return max(round(micro_batch * self.penalty_share), 1)
 
     def check_batch(self, micro_batch: int, group: int) -> None:
-        """Raise ConfigError unless the minibatch-std groups divide the part of a micro-batch that the penalties see."""
         count = self.num_penalised(micro_batch)
         require(
             count % min(group, count) == 0,
@@ -57,7 +57,6 @@ class RelativisticConfig(AnyLoss):
         )
 
     def training_flops(self, G: float, D: float) -> float:
-        """Floating-point operations per training image, from those of the forward passes."""
         passes = 2.0 if self.penalty == "approx" and self.penalty_share == 1 else 4.0
         penalties = 3 * D * passes * self.penalty_share / self.penalty_interval if highest(self.r1_gamma) > 0 else 0.0
         return super().training_flops(G, D) + D + penalties
@@ -73,7 +72,6 @@ class RelativisticLoss(AdversarialLoss):
         self.eps = self.config.penalty_eps or (HALF_PRECISION_EPS if self.precision.dtype else EPS)
 
     def phases(self) -> list[Phase]:
-        """G_main and D_main."""
         return [self.main_phase("G_main", 0, loss=self.g_main), self.main_phase("D_main", 2, loss=self.d_main)]
 
     def is_due(self, interval: int) -> bool:
@@ -86,7 +84,7 @@ class RelativisticLoss(AdversarialLoss):
             real_logits = self.run_discriminator(batch.images, batch.labels)
         logits = self.run_discriminator(self.generate(batch.latents), batch.latents.c)
         self.report_logits("fake", logits)
-        loss = relativistic_loss(logits, real_logits)
+        loss = F.softplus(real_logits - logits)
         self.state.stats.report("Loss/G/loss", loss)
         yield loss.mean()
 
@@ -107,7 +105,7 @@ class RelativisticLoss(AdversarialLoss):
                 logits[kind], san = self.judge(x, labels)
             terms += [term if kind == "fake" else -term for term in san]
             self.report_logits(kind, logits[kind])
-        loss = relativistic_loss(logits["real"], logits["fake"])
+        loss = F.softplus(logits["fake"] - logits["real"])
         self.state.stats.report("Loss/D/loss", loss)
         yield sum(terms, loss.mean())
         if is_due and not is_joint:

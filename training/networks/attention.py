@@ -16,6 +16,15 @@ from training.networks.modulation import affine_styles, bounded, demodulation, i
 NOISE_MODES = ("random", "const", "none")
 
 
+def layer_noise(const: Tensor, batch: int, noise_mode: str) -> Tensor | None:
+    """Noise of a layer, [batch or 1, ...]: random per image, the stored `const`, [1, ...], or none."""
+    if noise_mode not in NOISE_MODES:
+        raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}; got '{noise_mode}'")
+    if noise_mode == "random":
+        return torch.randn(batch, *const.shape[1:], dtype=const.dtype, device=const.device)
+    return const if noise_mode == "const" else None
+
+
 def uniform_parameter(shape: list[int], fan_in: int) -> nn.Parameter:
     """A parameter drawn uniformly from -1/sqrt(fan_in) .. 1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
@@ -69,7 +78,7 @@ class EncoderLayer(nn.Module):
         value, mixed = self.attend(normalized, factors)
         y = F.linear(mixed, self.out_weight.to(x.dtype)) * factors.out
         y = y + F.linear(value, self.skip_weight.to(x.dtype)) * factors.skip
-        noise = None if noise_mode == "none" else self.noise(y, noise_mode)
+        noise = layer_noise(self.noise_const.unsqueeze(0), len(y), noise_mode)
         strength = None if noise is None else self.noise_strength
         clamp = output_bound(self.clamp, y.dtype)
         return bias_act(y, self.bias, dim=2, act="lrelu", gain=1, clamp=clamp, noise=noise, noise_strength=strength)
@@ -97,22 +106,11 @@ class EncoderLayer(nn.Module):
         """[batch, tokens, width] to [batch, heads, tokens, width / heads]; a head is a run of adjacent channels."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-    def noise(self, like: Tensor, noise_mode: str) -> Tensor:
-        """Noise [batch or 1, tokens, 1]: random per token, or the stored one."""
-        if noise_mode == "random":
-            return torch.randn(len(like), like.shape[1], 1, dtype=self.noise_const.dtype, device=like.device)
-        if noise_mode == "const":
-            return self.noise_const.unsqueeze(0)
-        raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}; got '{noise_mode}'")
-
 
 def modulations(layers: Sequence[EncoderLayer], ws: Sequence[Tensor], dtype: torch.dtype) -> list[Modulation]:
-    """The factors of each layer from its style vectors; layers of one shape are computed together.
+    """The factors of each layer from its style vectors, [batch, w_dim]; layers of one shape are computed together.
 
-    Args:
-        layers: Encoder layers of any shapes.
-        ws: The style vectors of each, [batch, w_dim].
-        dtype: Of the tokens and of all factors except `style`.
+    `dtype` is that of the tokens and of all factors except `style`.
     """
     found: dict[int, Modulation] = {}
     for indices in indices_by_key((layer.width, layer.out_width) for layer in layers):

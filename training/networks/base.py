@@ -13,19 +13,18 @@ from training.registry import AnyGenerator
 class StyleGenerator(nn.Module):
     """A mapping network; subclasses add `synthesis`.
 
-    `synthesis(ws, noise_mode="random", dtype=None, recomputed_stages=0)` maps styles [batch, num_ws, w_dim] to images;
-    `synthesis.style_layers()` lists the linear maps that read each style.
+    `synthesis(ws, noise_mode="random", dtype=None, recomputed_stages=0)` maps styles [batch, synthesis.num_ws, w_dim] to
+    images; `synthesis.style_layers()` lists the linear maps that read each style.
     """
 
     synthesis: Any
     run_config: RunConfig | None = None  # of the snapshot that it was loaded from
     snapshot: str = ""  # path of that
 
-    def __init__(self, config: AnyGenerator, spec: DatasetSpec, num_ws: int) -> None:
+    def __init__(self, config: AnyGenerator, spec: DatasetSpec) -> None:
         super().__init__()
         config.check(spec)
         self.z_dim, self.w_dim, self.c_dim = config.z_dim, config.w_dim, spec.label_dim
-        self.num_ws = num_ws
         self.class_names, self.labels_are_vectors = spec.class_names, spec.labels_are_vectors
         self.img_channels = spec.channels
         self.img_height, self.img_width = spec.height, spec.width
@@ -38,6 +37,10 @@ class StyleGenerator(nn.Module):
             lr_mult=config.mapping_lr_mult,
             w_avg_beta=config.w_avg_beta,
         )
+
+    @property
+    def num_ws(self) -> int:
+        return int(self.synthesis.num_ws)
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
         """The linear maps that read each style, by its index 0..num_ws - 1."""

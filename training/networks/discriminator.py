@@ -14,16 +14,10 @@ from training.networks.mapping import MappingNetwork
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
-    """Append a channel with the standard deviation within each group of images, averaged over the features.
+    """Append a channel to x, [batch, channels, height, width]: the standard deviation in each group, averaged over features.
 
-    Images i and i + batch / group share a group. A batch smaller than the group is one group.
-
-    Args:
-        x: [batch, channels, height, width].
-        group_size: Images per group; must divide the batch.
-
-    Returns:
-        [batch, channels + 1, height, width].
+    Images i and i + batch / group share a group. A batch smaller than the group is one group; else the group size must divide
+    it. Raises ValueError.
     """
     group = min(group_size, len(x))
     if len(x) % group:
@@ -100,10 +94,6 @@ class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig, spec: DatasetSpec) -> None:
         super().__init__()
         self.is_skip, self.is_san = config.architecture == "skip", config.san
-        self.c_dim = spec.label_dim
-        self.img_channels = spec.channels
-        self.img_height, self.img_width = spec.height, spec.width
-        self.img_resolution = max(spec.height, spec.width)
         sizes = list(reversed(spec.stage_sizes))  # largest first
         end_size = (sizes[-1][0] // 2, sizes[-1][1] // 2)
         channels = [config.channels(*size) for size in [*sizes, end_size]]
@@ -111,19 +101,15 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config, a, b, rgb) for a, b, rgb in zip(channels, channels[1:], reads_image, strict=False)
         )
-        cmap_dim = channels[-1] if self.c_dim > 0 else 0
+        cmap_dim = channels[-1] if spec.label_dim > 0 else 0
         self.epilogue = Epilogue(config, end_size, channels[-1], spec.channels if self.is_skip else 0, cmap_dim or 1)
         self.mapping_network = (
-            MappingNetwork(0, self.c_dim, cmap_dim, config.mapping_layers, w_avg_beta=None) if cmap_dim else None
+            MappingNetwork(0, spec.label_dim, cmap_dim, config.mapping_layers, w_avg_beta=None) if cmap_dim else None
         )
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(
-        self,
-        image: Tensor,
-        c: Tensor | None = None,
-        dtype: torch.dtype | None = None,
-        in_two_terms: bool = False,
+        self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None, in_two_terms: bool = False
     ) -> Tensor:
         """Logits of images, in the dtype of the weights.
 

@@ -80,7 +80,6 @@ class Stage(nn.Module):
 
     @property
     def encoder_layers(self) -> list[EncoderLayer]:
-        """The encoder layers, in order."""
         return cast("list[EncoderLayer]", list(self.layers))
 
     def forward(
@@ -105,9 +104,7 @@ class SynthesisNetwork(nn.Module):
     ) -> None:
         """`sizes` are the (height, width) of the stages, smallest first; None = all stages of the images."""
         super().__init__()
-        if sizes is None:
-            config.check(spec)
-        self.num_ws = config.num_ws
+        self.num_ws = sum(config.layers) + 1  # one per layer and one for the last ToRGB
         self.num_layers = config.layers
         self.sizes = tuple(sizes or spec.stage_sizes)
         self.const = nn.Parameter(torch.randn(self.sizes[0][0] * self.sizes[0][1], config.widths[0]))
@@ -178,5 +175,5 @@ class Generator(StyleGenerator):
     """Mapping network and synthesis network of Styleformer."""
 
     def __init__(self, config: GeneratorConfig, spec: DatasetSpec) -> None:
-        super().__init__(config, spec, config.num_ws)
+        super().__init__(config, spec)
         self.synthesis = SynthesisNetwork(config, spec)

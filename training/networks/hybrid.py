@@ -20,7 +20,7 @@ from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter
 from training.config import DatasetSpec, GeneratorConfig
-from training.networks.attention import NOISE_MODES
+from training.networks.attention import layer_noise
 from training.networks.base import StyleGenerator
 from training.networks.generator import SynthesisNetwork, ToRGB, image_to_tokens, tokens_to_image, upsample
 from training.networks.layers import ACTIVATION_GAIN, RESAMPLE_TAPS, EqualizedLinear, output_bound, scaled
@@ -46,7 +46,6 @@ class HybridConfig(GeneratorConfig):
         require_range("generator", self, "attention_to_px channel_base channel_max", 1)
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ("attention_to_px", "channel_base", "channel_max")
         return super().weight_settings() | {name: getattr(self, name) for name in names}
 
@@ -57,7 +56,6 @@ class HybridConfig(GeneratorConfig):
         return attending, list(sizes[len(attending) :])
 
     def check(self, spec: DatasetSpec) -> None:
-        """Raise ConfigError unless there is one width per attention stage of these images."""
         sizes = ", ".join(f"{width}x{height}" for height, width in self.split(spec)[0])
         require(
             len(self.widths) == len(self.split(spec)[0]),
@@ -67,7 +65,6 @@ class HybridConfig(GeneratorConfig):
         )
 
     def channels(self, size: Size) -> int:
-        """Channels of the convolutional stage of this size."""
         return max(min(self.channel_base // max(size), self.channel_max), 1)
 
 
@@ -102,18 +99,10 @@ class ModulatedConv2d(nn.Module):
         f = self.resample_filter if self.up > 1 else None
         x = conv2d_resample(x, weight.to(x.dtype), f, up=self.up, padding=1, flip_filter=True)
         x = x * demodulation.to(x.dtype)[:, :, None, None]
-        noise = self.noise(x, noise_mode)
+        noise = layer_noise(self.noise_const, len(x), noise_mode)
         strength = None if noise is None else self.noise_strength
         gain, clamp = ACTIVATION_GAIN["lrelu"], output_bound(self.clamp, x.dtype)
         return bias_act(x, self.bias, act="lrelu", gain=gain, clamp=clamp, noise=noise, noise_strength=strength)
-
-    def noise(self, like: Tensor, noise_mode: str) -> Tensor | None:
-        """Noise [batch or 1, 1, height, width]: fresh for every pixel, the stored one, or none."""
-        if noise_mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}; got '{noise_mode}'")
-        if noise_mode == "random":
-            return torch.randn(len(like), 1, *like.shape[2:], dtype=self.noise_const.dtype, device=like.device)
-        return self.noise_const if noise_mode == "const" else None
 
 
 class ConvStage(nn.Module):
@@ -168,7 +157,6 @@ class HybridSynthesis(SynthesisNetwork):
         return image
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
-        """The linear maps that read each style."""
         readers = super().style_layers()
         for stage in cast("list[ConvStage]", list(self.conv_stages)):
             readers[-1].append(stage.conv0.affine)  # beside the ToRGB of the stage before
@@ -180,8 +168,7 @@ class HybridGenerator(StyleGenerator):
     """Mapping network and hybrid synthesis network."""
 
     def __init__(self, config: HybridConfig, spec: DatasetSpec) -> None:
-        num_convolutions = 2 * len(config.split(spec)[1])
-        super().__init__(config, spec, sum(config.layers) + num_convolutions + 1)
+        super().__init__(config, spec)
         self.synthesis = HybridSynthesis(config, spec)
 
 

@@ -47,15 +47,9 @@ class MappingNetwork(nn.Module):
             self.register_buffer("w_sum", torch.zeros(w_dim), persistent=False)
 
     def forward(self, z: Tensor | None, c: Tensor | None = None, track_mean: bool = True) -> Tensor:
-        """The style of each latent.
+        """The styles w, [batch, w_dim], of latents, [batch, z_dim], and labels, [batch, c_dim]; None where that width is 0.
 
-        Args:
-            z: Latents, [batch, z_dim]; None when z_dim is 0.
-            c: Labels, [batch, c_dim]; None when c_dim is 0.
-            track_mean: Whether to include these styles in the running mean (in training mode).
-
-        Returns:
-            w, [batch, w_dim].
+        `track_mean` includes them in the running mean (in training mode).
         """
         inputs = [] if z is None or self.z_dim == 0 else [normalize_second_moment(z)]
         if self.embed is not None:

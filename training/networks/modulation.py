@@ -22,14 +22,9 @@ def indices_by_key(keys: Iterable[Hashable]) -> list[list[int]]:
 
 
 def affine_styles(affines: Sequence[EqualizedLinear], ws: Sequence[Tensor]) -> Tensor:
-    """Apply the affine map of each layer to its style vectors by one batched product; all have one shape.
+    """The affine map of each of n linear layers of one shape, of its style vectors [batch, w_dim], as [n, batch, out].
 
-    Args:
-        affines: n linear layers.
-        ws: Their style vectors, n times [batch, w_dim].
-
-    Returns:
-        [n, batch, out].
+    One batched product computes all.
     """
     weight = torch.stack([affine.weight for affine in affines])
     bias = torch.stack([affine.bias for affine in affines])
@@ -38,16 +33,10 @@ def affine_styles(affines: Sequence[EqualizedLinear], ws: Sequence[Tensor]) -> T
 
 
 def demodulation(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Factors that normalise each output row of style-scaled weights to unit length.
+    """Factors, [n, batch, k * out], that normalise each output row of style-scaled weights to unit length.
 
-    One product of squares gives the row lengths of all samples, so no weight per sample is stored.
-
-    Args:
-        style: One factor per input channel, [n, batch, in].
-        weights: Shared weights of n layers, k per layer: n * k times [out, in].
-
-    Returns:
-        [n, batch, k * out].
+    One product of squares gives the row lengths of all samples, so no weight per sample is stored. `style` has a factor per
+    input channel, [n, batch, in]; `weights` are those of n layers, k per layer: n * k times [out, in].
     """
     if torch.compiler.is_compiling():  # the compiler decides what to store, and would copy transposed weights
         return (torch.bmm(_stacked(style, weights).square(), style.square().mT) + EPS).rsqrt().mT
@@ -55,14 +44,9 @@ def demodulation(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 
 def bounded(style: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scale the factors of each sample to at most 1 if the products are float16, which overflows; demodulation undoes it.
+    """Scale the factors of each sample, [..., in], to at most 1 if the products are float16, which overflows.
 
-    Args:
-        style: One factor per input channel, [..., in].
-        dtype: Of the products.
-
-    Returns:
-        Shaped like the style.
+    Demodulation undoes it.
     """
     if dtype != torch.float16:
         return style
@@ -70,14 +54,9 @@ def bounded(style: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def modulated_weights(style: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Weights per sample, scaled by styles, with rows of unit length; for layers with few output channels.
+    """Weights per sample, [n, batch, out, in], with rows of unit length; for layers with few output channels.
 
-    Args:
-        style: One factor per input channel, [n, batch, in].
-        weights: Shared weights, n times [out, in].
-
-    Returns:
-        [n, batch, out, in].
+    n weights [out, in] are scaled by styles, one factor per input channel, [n, batch, in].
     """
     scaled = torch.stack(list(weights)).unsqueeze(1) * style.unsqueeze(2)
     return scaled * demodulation(style, weights).unsqueeze(3)

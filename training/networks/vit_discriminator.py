@@ -51,12 +51,10 @@ class VitConfig(AnyDiscriminator):
         return REFERENCE_LR / DEFAULT_D_LR * REFERENCE_WIDTH / self.width
 
     def weight_settings(self) -> dict[str, object]:
-        """The settings that decide what the weights compute."""
         names = ("patch_px", "width", "depth", "head_width", "mlp_ratio", "mapping_layers")
         return {name: getattr(self, name) for name in names}
 
     def check(self, spec: DatasetSpec) -> None:
-        """Raise ConfigError unless patches fill the image."""
         require(
             spec.height % self.patch_px == 0 and spec.width % self.patch_px == 0,
             f"discriminator.patch_px={self.patch_px} does not divide images of {spec.width}x{spec.height} px",
@@ -130,19 +128,15 @@ class VitDiscriminator(nn.Module):
     def __init__(self, config: VitConfig, spec: DatasetSpec) -> None:
         super().__init__()
         config.check(spec)
-        self.c_dim = spec.label_dim
-        self.img_channels = spec.channels
-        self.img_height, self.img_width = spec.height, spec.width
-        self.img_resolution = max(spec.height, spec.width)
         self.grid = (spec.height // config.patch_px, spec.width // config.patch_px)
         self.patch = nn.Conv2d(spec.channels, config.width, config.patch_px, config.patch_px)
         self.cls = nn.Parameter(torch.randn(config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.Parameter(torch.ones(config.width))
-        cmap_dim = config.width if self.c_dim > 0 else 0
+        cmap_dim = config.width if spec.label_dim > 0 else 0
         self.out = Linear(config.width, cmap_dim or 1)
         self.mapping_network = (
-            MappingNetwork(0, self.c_dim, cmap_dim, config.mapping_layers, w_avg_beta=None) if cmap_dim else None
+            MappingNetwork(0, spec.label_dim, cmap_dim, config.mapping_layers, w_avg_beta=None) if cmap_dim else None
         )
         self.register_buffer("angles", rotary_angles(*self.grid, config.head_width), persistent=False)
 

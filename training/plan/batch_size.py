@@ -20,28 +20,20 @@ _PASSES = 2  # the second one adds to existing gradients
 
 
 def micro_batches(config: RunConfig, dataset: ImageDataset, num_processes: int) -> list[int]:
-    """Return the valid numbers of images per forward pass, largest first.
+    """Return the valid numbers of images per forward pass, largest first; ConfigError if there is none.
 
     None is smaller than the minibatch-std group, so that the algorithm does not depend on the memory of the GPU.
-
-    Raises:
-        ConfigError: No number divides the batch and suits the other settings.
     """
     share = max(config.schedule.batch // num_processes, 1)
     found = []
     for count in range(share, min(config.discriminator.mbstd_group, share) - 1, -1):
         with contextlib.suppress(ValueError):
             if share % count == 0:
-                with_micro_batch(config, count).check(dataset.spec, num_processes)
+                config.changed(schedule={"batch_gpu": count}).check(dataset.spec, num_processes)
                 found.append(count)
     if not found:
-        with_micro_batch(config, None).check(dataset.spec, num_processes)
+        config.changed(schedule={"batch_gpu": None}).check(dataset.spec, num_processes)
     return found
-
-
-def with_micro_batch(config: RunConfig, count: int | None) -> RunConfig:
-    """Return the configuration with `count` images per forward pass; None = the whole share of a process."""
-    return replace(config, schedule=replace(config.schedule, batch_gpu=count))
 
 
 def initial_batch_gpu(
@@ -54,14 +46,15 @@ def initial_batch_gpu(
     resumed = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
     if resumed is not None:
         return resumed, False
-    return with_micro_batch(config, micro_batches(config, dataset, num_processes)[0]), torch.cuda.is_available()
+    largest = micro_batches(config, dataset, num_processes)[0]
+    return config.changed(schedule={"batch_gpu": largest}), torch.cuda.is_available()
 
 
 def search_batch_gpu(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> RunConfig:
     """Return the configuration with the largest micro-batch that fits into the memory of a GPU; ValueError if none does."""
     choices = micro_batches(config, dataset, num_processes)
     for count in choices:
-        candidate = with_micro_batch(config, count)
+        candidate = config.changed(schedule={"batch_gpu": count})
         if _fits(candidate, dataset, num_processes, device):
             print(f"--batch-gpu=auto: {count} images per forward pass fit into the memory of {device}")
             return candidate

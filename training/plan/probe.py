@@ -9,7 +9,7 @@ import torch
 from torch_utils.rng import seed_step
 from training.config import RunConfig
 from training.data.stream import ImageDataset, stream
-from training.latents import LatentSource
+from training.latents import latent_source
 from training.losses import build_phases
 from training.phases import MicroBatch
 from training.state import TrainState
@@ -38,15 +38,7 @@ class Probe:
         self.device, batch = device, passes * micro_batch
         self.state = TrainState(config, dataset.spec, device)
         self.phases = build_phases(self.state)
-        source = LatentSource(
-            seed=schedule.seed,
-            z_dim=self.state.G.z_dim,
-            num_ws=self.state.G.num_ws,
-            labels=dataset.labels(),
-            mixing_prob=config.loss.mixing_prob,
-            batch_size=batch,
-            micro_batch=micro_batch,
-        )
+        source = latent_source(self.state, dataset.labels(), batch, micro_batch)
         reals = stream(
             dataset, seed=schedule.seed, start_nimg=0, batch_size=batch, micro_batch=micro_batch, device=device,
             on_broken=lambda line: None,

@@ -9,8 +9,7 @@ from typing import Any
 from dnnlib.files import atomic_write
 from metrics.registry import get
 from metrics.results import MetricResult, read_rows
-
-_SAME = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")  # values are comparable only where these agree
+from training.run_report.curves import SETTINGS
 
 
 def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
@@ -38,6 +37,6 @@ def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
     others = [
         other["value"]
         for other in recorded
-        if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in _SAME)
+        if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in SETTINGS)
     ]
     return all(sign * result.value > sign * value for value in others if value is not None and math.isfinite(value))

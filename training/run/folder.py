@@ -1,14 +1,15 @@
 """Run folders: their names, and which one --resume=latest resumes."""
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dnnlib.dataclass_values import ConfigError, build, require, to_plain
 from dnnlib.files import atomic_write
 from dnnlib.rundir import create_run_dir, run_dirs
-from training.checkpoint.state_file import STATE_LATEST, STATE_NEW, STATE_PREVIOUS, find_state
+from training.checkpoint.snapshot import weight_settings
+from training.checkpoint.state_file import STATE_FILES, find_state
 from training.config import DatasetSpec, RunConfig
 from training.run.names import OPTIONS_FILE
 
@@ -34,7 +35,6 @@ def new_run(outdir: Path, config: RunConfig) -> Path:
 
 
 def write_options(run_dir: Path, config: RunConfig) -> None:
-    """Write training_options.json."""
     with atomic_write(run_dir / OPTIONS_FILE, "w") as file:
         file.write(json.dumps(config.to_dict(), indent=2) + "\n")
 
@@ -74,13 +74,12 @@ def newest_matching_run(
     no run with a state exists. Raises ConfigError, which lists the differences, if there are only runs with others.
     """
     others, can_force = [], False
-    for run_dir in reversed(run_dirs(outdir)):
-        theirs = read_options(run_dir) if has_state(run_dir) else None
-        if theirs is None:
-            continue
-        saved = find_state(run_dir) or {}
+    for run_dir, theirs in saved_runs(outdir):
+        saved = find_state(run_dir)
+        assert saved is not None  # it would have raised an error
         different = differences(theirs, config) or image_differences(saved, spec, content_hash)
-        fits = not different or networks_fit(saved, theirs, config, spec)
+        their_spec = build(DatasetSpec, saved["dataset"], "dataset")
+        fits = not different or weight_settings(theirs, their_spec) == weight_settings(config, spec)
         if not different or (force and fits):
             if different:
                 print(f"--force: resuming {run_dir} although it differs in {'; '.join(different)}")
@@ -96,39 +95,27 @@ def newest_matching_run(
     return None
 
 
-def networks_fit(saved: dict[str, Any], theirs: RunConfig, ours: RunConfig, spec: DatasetSpec) -> bool:
-    """Whether the networks of a run, with its saved state, can be trained with other settings on other images."""
-    there = saved.get("dataset", {})
-    same_images = all(there.get(name) == getattr(spec, name) for name in ("height", "width", "channels", "label_dim"))
-    return same_images and all(
-        (a.kind, a.weight_settings()) == (b.kind, b.weight_settings())
-        for a, b in ((theirs.generator, ours.generator), (theirs.discriminator, ours.discriminator))
-    )
-
-
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
     """These settings with the batch_gpu of the newest run that differs in nothing else; None without one."""
-    for run_dir in reversed(run_dirs(outdir)):
-        theirs = read_options(run_dir) if has_state(run_dir) else None
-        if theirs is not None:
-            ours = replace(config, schedule=replace(config.schedule, batch_gpu=theirs.schedule.batch_gpu))
-            if not differences(theirs, ours):
-                return ours
+    for _, theirs in saved_runs(outdir):
+        ours = config.changed(schedule={"batch_gpu": theirs.schedule.batch_gpu})
+        if not differences(theirs, ours):
+            return ours
     return None
 
 
-def has_state(run_dir: Path) -> bool:
-    """Whether a run has a state file, readable or not."""
-    return any((run_dir / name).exists() for name in (STATE_LATEST, STATE_NEW, STATE_PREVIOUS))
+def saved_runs(outdir: Path) -> Iterator[tuple[Path, RunConfig]]:
+    """The run folders with a state file and readable settings, the newest first, and these settings."""
+    for run_dir in reversed(run_dirs(outdir)):
+        if any((run_dir / name).exists() for name in STATE_FILES):
+            config = read_options(run_dir)
+            if config is not None:
+                yield run_dir, config
 
 
 def image_differences(saved: dict[str, Any], spec: DatasetSpec, content_hash: str) -> list[str]:
     """The differences between the images of a run, from its saved state, and these, as text."""
-    if not saved:
-        return ["the images, which no state names"]
-    theirs = to_plain(
-        build(DatasetSpec, saved["dataset"], "dataset")
-    )  # older states lack fields: they get the defaults
+    theirs = to_plain(build(DatasetSpec, saved["dataset"], "dataset"))  # fields that older states lack: the defaults
     different = [
         f"{name} ({theirs[name]} there, {value} here)"
         for name, value in to_plain(spec).items()
@@ -164,7 +151,5 @@ def comparable(config: RunConfig) -> dict[str, dict[str, object]]:
 
 def continued(theirs: RunConfig, ours: RunConfig) -> RunConfig:
     """The new configuration with the settings that a resumed run keeps."""
-    for group, names in KEPT.items():
-        kept = {name: getattr(getattr(theirs, group), name) for name in names}
-        ours = replace(ours, **{group: replace(getattr(ours, group), **kept)})
-    return ours
+    kept = {group: {name: getattr(getattr(theirs, group), name) for name in names} for group, names in KEPT.items()}
+    return ours.changed(**kept)

@@ -6,32 +6,24 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
 LOCK_FILE = "run.lock"
 
 
-class RunLock:
-    """Held by the first rank while it trains in a folder; the system releases it when the process ends, however it ends."""
+@contextlib.contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Lock a run folder; the system releases it when the process ends, however it ends.
 
-    def __init__(self) -> None:
-        self._file: IO[str] | None = None
-
-    def acquire(self, run_dir: Path) -> None:
-        """Lock a run folder. Raises ValueError naming host, process and start where another process trains in it."""
-        path = run_dir / LOCK_FILE
-        self.release()
-        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  # open as long as the lock is held
+    Raises ValueError naming host, process and start where another process trains in it.
+    """
+    with open(run_dir / LOCK_FILE, "a+", encoding="utf-8", errors="replace") as file:
         file.seek(0)
         owner = file.read()
-        try:
-            fcntl.lockf(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # held by the process, over NFS too, and not by its children
+        try:  # held by the process, over NFS too, and not by its children
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
             raise ValueError(
                 f"{run_dir} is in use: {describe(owner)}, trains in it. Stop that process, or start another run (without "
                 f"--resume=latest)"
@@ -47,21 +39,11 @@ class RunLock:
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T %z")}))
         file.flush()
-        self._file = file
-
-    def release(self) -> None:
-        """Unlock the folder, if one is locked."""
-        if self._file is not None:
+        try:
+            yield
+        finally:
             with contextlib.suppress(OSError):
-                self._file.truncate(0)
-                self._file.close()
-            self._file = None
-
-    def __enter__(self) -> "RunLock":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.release()
+                file.truncate(0)
 
 
 def describe(owner: str) -> str:
@@ -74,5 +56,4 @@ def describe(owner: str) -> str:
 
 
 def is_own(owner: str) -> bool:
-    """Whether a lock file names this process."""
     return f'"pid": {os.getpid()},' in owner and f'"host": "{socket.gethostname()}"' in owner

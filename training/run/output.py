@@ -1,15 +1,13 @@
 """What a run writes into its folder: grids, snapshots, the training state; with a wait where the disk is full."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from metrics.results import MetricResult
 from torch_utils import distributed
 from training.checkpoint.snapshot import save_snapshot
 from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
 from training.config import ScheduleConfig
-from training.run.best import keep_best
 from training.run.disk_full import DiskFullRetry
 from training.run.preview import Preview
 from training.run.stop import Stop, StopRequest
@@ -75,11 +73,6 @@ class RunOutput:
             if distributed.is_main():
                 self.write(state.cur_nimg, STATE_LATEST, lambda path: write_state(path.parent, values))
         return True
-
-    def keep_best(self, results: Sequence[MetricResult], nimg: int) -> None:
-        """Copy the snapshot at a number of images where it is the best so far by a metric."""
-        for path in keep_best(results, self.snapshot_path(nimg)):
-            self.log(f"The best so far: {path.name}")
 
     def write(self, nimg: int, name: str, write: Callable[[Path], None]) -> None:
         """Write a file of the run folder; waits and retries where the disk is full.

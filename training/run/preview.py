@@ -34,7 +34,6 @@ class Preview:
         self.z = torch.as_tensor(rng.standard_normal((len(self.chosen), z_dim)), dtype=torch.float32).to(device)
 
     def save_reals(self, path: Path) -> None:
-        """Write the grid of real images."""
         save_grid(path, np.stack([self.dataset.load_or_substitute(i)[0] for i in self.chosen]), self.columns)
 
     @torch.no_grad()

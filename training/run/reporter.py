@@ -63,7 +63,6 @@ class Reporter:
             self.tensorboard = open_tensorboard(run_dir)
 
     def advance(self, nimg: int) -> None:
-        """Move the progress bar by a number of images."""
         self.bar.update(nimg)
 
     def close(self) -> None:
@@ -94,7 +93,6 @@ class Reporter:
         self.bar.update(cur_nimg - self.bar.n)
 
     def status(self, cur_nimg: int, augment_p: float, stats: dict[str, Scalar], num_nonfinite: int) -> None:
-        """Print the status line and append a row to stats.jsonl."""
         if self.is_quiet:
             return
         now = time.monotonic()

@@ -25,7 +25,6 @@ class Stop(enum.IntEnum):
 
     @property
     def text(self) -> str:
-        """The reason, for the log."""
         return {
             Stop.TIME: "the time of --stop-after is over",
             Stop.HUNG_UP: "SIGHUP, the terminal or session was closed",

@@ -17,15 +17,15 @@ from training.config import RunConfig
 from training.data.cache import cache_decoded
 from training.data.stream import DataError, ImageDataset, stream
 from training.evaluation.snapshots import average_folder, check_metrics, evaluate_snapshot, missed_metrics
-from training.latents import LatentSource
+from training.latents import latent_source
 from training.losses import build_phases
 from training.phases import MicroBatch, Phase
+from training.run.best import keep_best
 from training.run.output import RunOutput
 from training.run.preview import Preview
 from training.run.reporter import Reporter
 from training.run.stop import Diverged, Stop, Stopped, StopRequest
-from training.run_report.facts import gather
-from training.run_report.renewal import RunReport
+from training.run_report.renewal import RunReport, gather
 from training.schedule import ramps
 from training.state import TrainState
 
@@ -77,17 +77,8 @@ class TrainingRun:
 
     def start_streams(self) -> None:
         """Start the streams of real images and latents at the current number of images."""
-        self.latents = LatentSource(
-            seed=self.state.seed,
-            z_dim=self.state.G.z_dim,
-            num_ws=self.state.G.num_ws,
-            labels=self.dataset.labels(),
-            mixing_prob=self.config.loss.mixing_prob,
-            batch_size=self.schedule.batch,
-            micro_batch=self.micro_batch,
-            rank=self.rank,
-            world_size=self.world_size,
-        )
+        share = (self.schedule.batch, self.micro_batch, self.rank, self.world_size)
+        self.latents = latent_source(self.state, self.dataset.labels(), *share)
         self.reals = stream(
             self.dataset,
             seed=self.state.seed,
@@ -142,7 +133,6 @@ class TrainingRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether enough images were seen."""
         return self.state.cur_nimg >= self.total_nimg
 
     def is_due(self, event: str) -> bool:
@@ -182,7 +172,6 @@ class TrainingRun:
                 self.snapshot_nimg = self.state.cur_nimg
 
     def save_state(self) -> None:
-        """Write all that a restart needs."""
         with self.reporter.maintenance():
             self.state_sec = time.monotonic()
             if self.output.save_state(self.state):
@@ -218,7 +207,8 @@ class TrainingRun:
             network, folder = self.state.averages[average], average_folder(self.config.ema, average)
             results = evaluate_snapshot(names, network, self.dataset, path, self.schedule.seed, folder)
             if average == "G_ema":
-                self.output.keep_best(results, self.state.cur_nimg)
+                for best in keep_best(results, path):
+                    self.log(f"The best so far: {best.name}")
         except (ValueError, OSError, RuntimeError) as error:
             self.log(f"Warning: the metrics of {path.name} failed, training continues: {error}")
 

@@ -35,5 +35,4 @@ def digest(text: str) -> str:
 
 
 def read_part(name: str) -> str:
-    """Return the text of a file in this folder."""
     return (_FOLDER / name).read_text(encoding="utf-8")

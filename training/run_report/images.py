@@ -26,7 +26,6 @@ class Grid:
 
     @property
     def url(self) -> str:
-        """The image as a data URL."""
         return "data:image/webp;base64," + base64.b64encode(self.webp).decode()
 
 

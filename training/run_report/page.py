@@ -1,20 +1,21 @@
-"""The report of a run folder as one HTML file."""
+"""The report of a run folder as one HTML file, and the page that lists all runs of a folder."""
 
 import shlex
 import time
 from pathlib import Path
 from typing import Any
 
+from dnnlib.rundir import run_dirs
 from dnnlib.text import format_duration
-from training.run_report import settings
-from training.run_report.curves import Chart, statistics_charts
+from training.run_report.curves import Chart, metric_charts, statistics_charts
 from training.run_report.document import render
-from training.run_report.images import read_grids
-from training.run_report.measurements import metric_charts
+from training.run_report.images import encoded, fake_files, read_grids
 from training.run_report.run_folder import RunFolder, mean, read_run
 
 _LOG_LINES = 60
 _STATUSES = ("running", "done", "stopped", "failed")
+_THUMBNAIL = (70, 480)  # quality, px
+_OWN_SETTINGS = ("preset", "data.path")  # differ from those of the preset in every run
 
 
 def make_page(run_dir: Path, is_served: bool = False) -> str:
@@ -35,9 +36,9 @@ def make_page(run_dir: Path, is_served: bool = False) -> str:
         figures=key_figures(run, metrics),
         grids=read_grids(run_dir),
         data={"charts": charts, "written": time.time()},
-        settings=settings.lines(run.options),
+        settings=setting_lines(run.options),
         preset=run.options.get("preset", ""),
-        changed=None if preset is None else settings.differences(run.options, preset),
+        changed=None if preset is None else differences(run.options, preset),
         facts=facts_rows(run.facts),
         command=run.facts.get("command"),
         explore=explore_commands(run_dir),
@@ -78,7 +79,6 @@ def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, st
 
 
 def best_value(chart: Chart) -> str:
-    """Return the best value of a metric."""
     return f"{chart.curves['value'][chart.best or 0]:.4g}"
 
 
@@ -101,5 +101,49 @@ def facts_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def counted(value: object) -> str:
-    """Return a count with thousands separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def setting_lines(options: dict[str, Any]) -> dict[str, str]:
+    """Return the value of every setting as text, by its name for --set."""
+    found: dict[str, str] = {}
+    for group, values in options.items():
+        if isinstance(values, dict):
+            found |= {f"{group}.{name}": setting_text(value) for name, value in values.items()}
+        else:
+            found[group] = setting_text(values)
+    return found
+
+
+def differences(options: dict[str, Any], preset_options: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (name, value, value of the preset) of each setting that differs."""
+    ours, theirs = setting_lines(options), setting_lines(preset_options)
+    return [
+        (name, value, theirs.get(name, "none"))
+        for name, value in ours.items()
+        if name not in _OWN_SETTINGS and theirs.get(name) != value
+    ]
+
+
+def setting_text(value: Any) -> str:
+    """Return a setting as --set takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(setting_text(item) for item in value) or "none"
+    return "none" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def make_index(outdir: Path) -> str:
+    """Return the page of all runs in a folder, the newest first."""
+    runs = [card(run_dir) for run_dir in reversed(run_dirs(outdir))]
+    return render("index.html", has_script=False, name="Runs", outdir=outdir.resolve(), runs=runs)
+
+
+def card(run_dir: Path) -> dict[str, Any]:
+    run = read_run(run_dir)
+    newest = next((found for _, path in reversed(fake_files(run_dir)) if (found := encoded(path, *_THUMBNAIL))), None)
+    total = f" of {run.total_kimg:,.6g}" if run.total_kimg else ""
+    facts = [f"{run.cur_kimg:,.6g}{total} kimg", status(run)[0].lower()]
+    facts += [f"{chart.title} {best_value(chart)}" for chart in metric_charts(run.metrics)]
+    return {"name": run_dir.name, "image": newest, "facts": [fact for fact in facts if fact]}

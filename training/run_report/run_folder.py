@@ -21,12 +21,11 @@ class RunFolder:
     rows: list[dict[str, Any]]  # of stats.jsonl, by images seen
     metrics: dict[str, list[dict[str, Any]]]  # rows of metric-*.jsonl by name of the metric
     options: dict[str, Any]  # the configuration; {} = unknown
-    facts: dict[str, Any]  # recorded by `training.run_report.facts`
+    facts: dict[str, Any]  # recorded by `training.run_report.renewal`
     log: list[str]  # its last lines
 
     @property
     def cur_kimg(self) -> float:
-        """Thousands of images seen."""
         return self.rows[-1]["cur_nimg"] / 1000 if self.rows else 0.0
 
     @property
@@ -99,7 +98,6 @@ def read_text(path: Path) -> str:
 
 
 def tail(path: Path) -> list[str]:
-    """Return the last lines of a text file."""
     try:
         with open(path, "rb") as file:
             file.seek(max(file.seek(0, 2) - _LOG_BYTES, 0))

@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dnnlib.rundir import run_dirs
-from training.run_report.index import make_index
-from training.run_report.page import make_page
+from training.run_report.page import make_index, make_page
 
 ADDRESS = "127.0.0.1"  # not reachable from other machines
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
@@ -42,7 +41,6 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Address for a browser."""
         return f"http://{ADDRESS}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -56,7 +54,6 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 30  # seconds
 
     def do_GET(self) -> None:
-        """Answer with a page or an error line."""
         status, text, kind = self.answer()
         body = text.encode()
         self.send_response(status)
@@ -97,7 +94,6 @@ class Handler(BaseHTTPRequestHandler):
         return None if run_dir is None else make_page(run_dir, is_served=True)
 
     def version_string(self) -> str:
-        """Return the name of the program, without its environment."""
         return "Styleformer"
 
     def log_message(self, format: str, *arguments: Any) -> None:

@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 
 from metrics.registry import METRICS
-from training.run_report.curves import MAX_POINTS, statistics_charts
-from training.run_report.measurements import higher_is_better, metric_chart
+from training.run_report.curves import MAX_POINTS, higher_is_better, metric_chart, statistics_charts
 
 
 def row(kimg: float, **means: float | None) -> dict[str, Any]:
