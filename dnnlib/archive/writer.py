@@ -18,8 +18,8 @@ _OTHER_SUFFIXES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar", *SUFFIXE
 
 class DatasetWriter:
     def __init__(self, put: Callable[[str, bytes], None]) -> None:
-        self.count = 0
         self._put = put
+        self.count = 0
         self.labels: list[Label] = []
         self._names: list[str] = []
 

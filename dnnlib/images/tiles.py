@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dnnlib.files import atomic_write
+from dnnlib.images.codec import to_pillow
 from dnnlib.images.writer import QUALITY
 
 
@@ -14,16 +14,13 @@ def grid_pixels(images: np.ndarray, columns: int) -> np.ndarray:
     count, channels, height, width = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    cells = np.zeros((rows * columns, channels, height, width), images.dtype)
-    cells[:count] = images
+    cells = np.pad(images, [(0, rows * columns - count), (0, 0), (0, 0), (0, 0)])
     cells = cells.reshape(rows, columns, channels, height, width)
     return cells.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
 
 
 def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
     """Write uint8 images [count, channels, height, width] as one PNG, JPEG or WebP image, row by row."""
-    pixels = grid_pixels(images, columns)
     file_format = path.suffix[1:].upper().replace("JPG", "JPEG")
     with atomic_write(path) as file:
-        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        image.save(file, format=file_format, quality=QUALITY)  # PNG has no quality
+        to_pillow(grid_pixels(images, columns)).save(file, format=file_format, quality=QUALITY)  # PNG has no quality

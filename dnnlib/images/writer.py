@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dnnlib.files import temporary_name
+from dnnlib.images.codec import LOW_COMPRESSION, to_pillow
 
 QUALITY = 95  # of JPEG and WebP
-_LOW_COMPRESSION = 1  # of PNG: several times faster than the default, and hardly larger
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
@@ -19,10 +18,9 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     which would take longer than all the rest.
     """
     file_format = path.suffix[1:].upper().replace("JPG", "JPEG")
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     temporary = temporary_name(path)
     try:
-        image.save(temporary, format=file_format, quality=QUALITY, compress_level=_LOW_COMPRESSION)
+        to_pillow(pixels).save(temporary, format=file_format, quality=QUALITY, compress_level=LOW_COMPRESSION)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dnnlib.images.codec import Layout
+from dnnlib.images.codec import Layout, to_pillow
 
 KINDS = ("center-crop", "center-crop-wide", "celeba", "pad")
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
@@ -32,8 +32,6 @@ class ImageTransform:
     def __post_init__(self) -> None:
         if self.kind is None:
             return
-        if self.kind not in KINDS:
-            raise ValueError(f"--transform={self.kind} is unknown; choose one of {', '.join(KINDS)}")
         if self.kind != "celeba" and (self.width is None or self.height is None):
             raise ValueError(f"--transform={self.kind} needs the size of the new images; give --width and --height")
         if self.kind == "center-crop-wide" and self.width and self.height and self.height > self.width:
@@ -99,8 +97,7 @@ class ImageTransform:
 def _resize(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    resized = np.asarray(image.resize(size, resample))
+    resized = np.asarray(to_pillow(pixels).resize(size, resample))
     return resized.reshape(size[1], size[0], pixels.shape[2])
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -63,16 +64,12 @@ class ArrayImage:
         return self.array
 
 
-class EncodedImage:
+class EncodedImage(SourceImage):
     """Base of images whose content is an image file."""
 
-    @property
-    def origin(self) -> str:
-        raise NotImplementedError
-
+    @abstractmethod
     def content(self) -> bytes:
         """Return the bytes of an image file; ValueError if they cannot be read."""
-        raise NotImplementedError
 
     def kind(self) -> FileKind:
         return self._named(lambda data: image.read_kind(io.BytesIO(data)))

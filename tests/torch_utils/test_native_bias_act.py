@@ -155,25 +155,6 @@ def test_a_saturated_result_passes_no_gradient_however_its_limit_is_rounded(act,
         assert not of_x.any()
 
 
-@pytest.mark.parametrize("act", ACTIVATIONS)
-def test_gradcheck_to_the_third_order(act: str) -> None:
-    torch.manual_seed(0)
-    sizes = ((2, 3, 2, 1), (3,), (1, 1, 2, 1), ())
-    inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
-
-    def apply(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-        y = bias_act(x, bias, act=act, gain=1.7, clamp=1.9, noise=noise, noise_strength=strength)
-        return y.square()
-
-    def first_derivatives(*inputs: Tensor) -> Tensor:
-        grads = torch.autograd.grad(apply(*inputs).sum(), inputs, create_graph=True)
-        return torch.cat([grad.square().flatten() for grad in grads])
-
-    assert torch.autograd.gradcheck(apply, inputs)
-    assert torch.autograd.gradgradcheck(apply, inputs)
-    assert torch.autograd.gradgradcheck(first_derivatives, inputs)
-
-
 @pytest.mark.parametrize("act", ["linear", "lrelu"])
 @pytest.mark.parametrize("clamp", [None, 1.2])
 def test_registration(act: str, clamp: float | None) -> None:

@@ -112,20 +112,6 @@ def test_no_filter_no_images_and_filters_too_large() -> None:
     assert torch.equal(upfirdn2d(x, long, padding=20), expected)
 
 
-@pytest.mark.parametrize(
-    ("filter_shape", "up", "down"), [((4, 4), 1, 2), ((4, 4), 2, 1), ((12,), 2, 1), ((3, 2), [2, 1], [1, 3])]
-)
-def test_first_and_second_derivative(filter_shape, up, down) -> None:
-    torch.manual_seed(0)
-    x, f = torch.randn(1, 2, 5, 4, dtype=torch.float64, requires_grad=True), torch.randn(filter_shape)
-
-    def apply(x: Tensor) -> Tensor:
-        return upfirdn2d(x, f, up, down, [6, 5, 6, 4], True, 1.5).square()
-
-    assert torch.autograd.gradcheck(apply, x)
-    assert torch.autograd.gradgradcheck(apply, x)
-
-
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_registration(memory_format: torch.memory_format) -> None:
     x = torch.randn(2, 3, 6, 5).to(memory_format=memory_format).requires_grad_()

@@ -172,7 +172,6 @@ def check_gpus(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: b
 
 
 def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool) -> tuple[str, str]:
-    """Return reason and remedy."""
     if driver.error:
         install = ON_WINDOWS if is_wsl else "install NVIDIA's driver; in a container: docker run --gpus=all"
         return driver.error, f"with an NVIDIA GPU: {install}. Without: the demo trains on the CPU, for more see Colab"

@@ -33,7 +33,7 @@ def prepare(device: torch.device, mode: str | None = None) -> None:
     checks; the kernels are enabled if that succeeded on every machine.
 
     Args:
-        mode: auto, native or reference. None = $STYLEFORMER_OPS, else auto.
+        mode: One of MODES. None = $STYLEFORMER_OPS, else auto.
 
     Raises:
         ValueError: $STYLEFORMER_OPS or `mode` is none of these.

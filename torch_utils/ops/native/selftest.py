@@ -33,8 +33,7 @@ _GEOMETRIES = (
 def compare(device: torch.device) -> int:
     """Return how many results agree. Call `native.enable` for the device in mode native first.
 
-    Raises:
-        OperatorsUnavailable: A result differs from the reference, or a kernel of the library was not launched.
+    Raises OperatorsUnavailable: a result differs from the reference, or a kernel of the library was not launched.
     """
     before = library_of(device).launches()
     count = 0
