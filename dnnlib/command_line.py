@@ -54,7 +54,6 @@ class OneLineUsage(click.Command):
                 raise click.UsageError(str(error), context) from None
 
     def _explain(self, error: click.UsageError) -> str:
-        """The message of an error about an option, and what to write."""
         if isinstance(error, click.NoSuchOption):
             return f"no such option {error.option_name}; {self._instead(error)}"
         if isinstance(error, click.BadOptionUsage):

@@ -233,7 +233,7 @@ def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
     _refused(f"--dest={dest} lies inside --source={dest}", f"--source={dest}", f"--dest={dest}", "--force")
 
 
-def test_bad_options(pets: Path, tmp_path: Path) -> None:
+def test_bad_sources_and_options(pets: Path, tmp_path: Path) -> None:
     dest = f"--dest={tmp_path / 'd.zip'}"
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
     _refused("--split=score is not for a folder or zip of images", f"--source={pets}", dest, "--split=score")
@@ -249,12 +249,9 @@ def test_bad_options(pets: Path, tmp_path: Path) -> None:
     _refused("--transform: 'crop' is not one of", f"--source={pets}", dest, "--transform=crop")
     _refused("d.tar: .tar files are not written; give a name ending in .zip", f"--source={pets}", "--dest=d.tar")
     assert os.listdir(tmp_path / "empty") == []
-
-
-def test_dest_that_cannot_be_written(pets: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for dest in (tmp_path / "file" / "d.zip", tmp_path / "file" / "sub" / "d"):
-        _refused(f"{dest} cannot be written, as {tmp_path / 'file'} is no folder", f"--source={pets}", f"--dest={dest}")
+    for path in (tmp_path / "file" / "d.zip", tmp_path / "file" / "sub" / "d"):
+        _refused(f"{path} cannot be written, as {tmp_path / 'file'} is no folder", f"--source={pets}", f"--dest={path}")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -62,9 +62,7 @@ class FileTree:
     def names(self) -> list[str]:
         """Return all files but hidden ones and clutter, in no particular order.
 
-        Raises:
-            ValueError: A folder in it cannot be read, or two files have one name; of a zip, also a damaged one, or one
-                with absolute paths or "..".
+        Raises ValueError: a folder that cannot be read, two files of one name, a damaged zip, absolute paths or ".." in it.
         """
         return self._listing[0]
 

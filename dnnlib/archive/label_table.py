@@ -207,10 +207,7 @@ def declared_layout(tree: ImageTree, count: int) -> Layout | None:
     """Return the layout that dataset.json declares for all `count` images of a folder or zip.
 
     None if it declares none, or for another number of images: then files were added or removed since it was written, and
-    the headers have to be read. Invalid JSON is left to `read_label_table`.
-
-    Raises:
-        ValueError: A note that `format_note` does not make.
+    the headers have to be read. Invalid JSON is left to `read_label_table`; ValueError if the note is not as of `format_note`.
     """
     if tree.label_file is None:
         return None

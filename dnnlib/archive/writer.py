@@ -112,7 +112,6 @@ def _folder(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
 
 
 def _check_writable(dest: Path) -> None:
-    """Raise ValueError if nothing can be created at `dest`."""
     folder = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise ValueError(f"{dest} cannot be written, as {folder} is no folder; give another place")

@@ -16,13 +16,7 @@ _CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Crop and size of every image.
-
-    Without a kind: each side that is given is resized to, the other stays. center-crop: the largest square in the middle
-    is resized to width x height. center-crop-wide: the largest part in the middle of the shape width:height is resized
-    to width x height, and black above and below makes it a square. celeba: the usual face of an image of 178x218, 128x128
-    unless resized. pad: black on all sides, nothing resized.
-    """
+    """Crop and size of every image; the help of dataset_tool.py describes the kinds."""
 
     kind: str | None = None  # of KINDS; None = no cropping
     width: int | None = None  # None = as it is

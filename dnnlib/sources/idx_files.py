@@ -14,7 +14,6 @@ from dnnlib.sources.source_images import ArrayImage, ImageSource, SourceImage
 SPLITS = {"train": "train", "test": "t10k"}  # name -> how its files begin
 
 _IMAGES = "images-idx3-ubyte"
-_BYTE_CODE = 8  # of unsigned bytes in the header
 
 
 def find_images(path: Path, split: str | None) -> Path | None:
@@ -56,13 +55,12 @@ def open_idx(path: Path, max_images: int | None) -> ImageSource:
 
 
 def _read(path: Path, dimensions: int) -> np.ndarray:
-    """Return the content of an IDX file, uint8."""
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
         shape = struct.unpack_from(f">{dimensions}I", data, 4)
-        if data[:4] != bytes([0, 0, _BYTE_CODE, dimensions]) or 0 in shape:
+        if data[:4] != bytes([0, 0, 8, dimensions]) or 0 in shape:  # 8 = unsigned bytes
             raise ValueError(f"it begins with {data[:4].hex(' ')}, its shape is {shape}")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (ValueError, struct.error, EOFError, zlib.error, gzip.BadGzipFile) as error:

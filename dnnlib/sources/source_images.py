@@ -31,11 +31,9 @@ class SourceImage(Protocol):
     def label(self) -> Label | None: ...
 
     @property
-    def origin(self) -> str:
-        """Its name in messages."""
+    def origin(self) -> str: ...  # its name in messages
 
-    def kind(self) -> FileKind:
-        """Return its format and colour mode."""
+    def kind(self) -> FileKind: ...
 
     def layout(self, background: Color | None) -> Layout:
         """Return its layout; ValueError if it is transparent and there is no background."""

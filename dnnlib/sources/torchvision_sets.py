@@ -152,7 +152,6 @@ def _origin(named_set: NamedSet, index: int) -> str:
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:
-    """Return the names of the classes by index; () if there are none."""
     names: Any = getattr(dataset, "classes", None)
     are_texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return tuple(names) if are_texts else ()

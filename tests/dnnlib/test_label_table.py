@@ -13,16 +13,13 @@ def _read(folder: Path, content: object) -> LabelTable | None:
     return read_label_table(ImageTree(folder))
 
 
-def test_class_indexes(tmp_path: Path) -> None:
+def test_class_indexes_or_none(tmp_path: Path) -> None:
     table = _read(tmp_path, {"labels": [["a\\1.png", 1], ["2.png", 0]], "class_names": ["cat", "dog"]})
     assert table is not None
     assert table.class_names == ("cat", "dog")
     assert table.labels_of(["2.png", "a/1.png"]) == [0, 1]
-
-
-@pytest.mark.parametrize("content", [{}, {"labels": None}, {"labels": None, "class_names": []}])
-def test_unlabelled(tmp_path: Path, content: object) -> None:
-    assert _read(tmp_path, content) is None
+    for content in ({}, {"labels": None}, {"labels": None, "class_names": []}):
+        assert _read(tmp_path, content) is None
 
 
 @pytest.mark.parametrize(

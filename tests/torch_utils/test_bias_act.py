@@ -6,8 +6,7 @@ import torch
 from golden_data import relative_error
 from torch import Tensor
 
-from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.bias_act_reference import ACTIVATIONS
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
 
 CONFIG, _, DATA = golden_data.load("bias_act")
 CASES = CONFIG["cases"]

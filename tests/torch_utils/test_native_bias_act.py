@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.bias_act_reference import ACTIVATIONS, bias_act_reference
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act, bias_act_reference
+from torch_utils.ops.kernels import DTYPES
+from torch_utils.ops.native.bias_act_op import STRAIGHT
 from torch_utils.ops.native.selftest import derivatives
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ALPHA, GAIN = float(np.float32(0.2)), float(np.float32(1.3))  # what float32 holds of them
-STRAIGHT = ("linear", "relu", "lrelu")
 
 
 def true_values(act: str, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.kernels import DTYPES
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
 @dataclass(frozen=True)

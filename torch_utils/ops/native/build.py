@@ -1,8 +1,7 @@
 """Compiles the operators once and keeps the library in the cache folder.
 
 The library has a plain C interface: it includes no header of PyTorch or Python, compiles in about a minute and outlives
-their upgrades. It is built in a temporary folder that gets its final name when complete, under a file lock that the
-operating system releases when the process ends, so a killed build leaves nothing that disturbs the next one.
+their upgrades. A build may be killed at any time (docs/ops.md).
 """
 
 import contextlib

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.bias_act_reference import bias_act_reference
+from torch_utils.ops.bias_act import bias_act, bias_act_reference
 from torch_utils.ops.native.library import DTYPES, library_of
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_reference
