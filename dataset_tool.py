@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from dnnlib.images.codec import parse_color
 from dnnlib.images.writer import write_image
 from dnnlib.names import printable
 from dnnlib.packing.inspection import inspect_source, report, sample_sheet
-from dnnlib.packing.packer import Packer, Recipe
+from dnnlib.packing.packer import Packer
 from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
 from dnnlib.parallel import available_cpus
 from dnnlib.paths import require_outside, user_path
@@ -122,10 +123,10 @@ def pack(options: dict[str, Any]) -> None:
         if dest.is_dir():
             require_outside(options["source"], "--source", dest, "--dest")
     check_dest(dest, options["force"])
-    recipe = read_recipe(options)
+    transform = read_transform(options)
     images = open_source(options["source"], read_source_options(options))
     workers = options["workers"] or available_cpus()
-    packer = Packer(images, recipe, workers, options["on_error"] == "skip", show_progress)
+    packer = Packer(images, transform, workers, options["on_error"] == "skip", show_progress)
     layout = packer.find_layout()
     if reason := refusal(layout.width, layout.height):
         say(f"Warning: train.py will not take these images: {reason}", is_warning=True)
@@ -206,13 +207,14 @@ def read_source_options(options: dict[str, Any]) -> SourceOptions:
     )
 
 
-def read_recipe(options: dict[str, Any]) -> Recipe:
+def read_transform(options: dict[str, Any]) -> ImageTransform:
     transform = ImageTransform(*(options[name] for name in ("transform", "width", "height", "resize_filter")))
+    if options["background"] is None:
+        return transform
     try:
-        background = None if options["background"] is None else parse_color(options["background"])
+        return replace(transform, background=parse_color(options["background"]))
     except ValueError as error:
         raise ValueError(f"--background={error}") from error
-    return Recipe(transform, background)
 
 
 def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:

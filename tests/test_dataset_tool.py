@@ -238,6 +238,8 @@ def test_bad_sources_and_options(pets: Path, tmp_path: Path) -> None:
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
     _refused("--split=score is not for a folder or zip of images", f"--source={pets}", dest, "--split=score")
     _refused("has its own labels", "--source=demo", dest, "--labels-from-folders")
+    _refused("--scenes needs a size", "--source=demo", dest, "--scenes")
+    _refused("--scenes is for --source=demo only", f"--source={pets}", dest, "--scenes", "--width=64")
     _refused("is a text, which begins", f"--source={__file__}", dest)
     _refused("contains no images", f"--source={ROOT / 'dnnlib'}", dest)
     (tmp_path / "empty").mkdir()
@@ -325,22 +327,6 @@ def test_celeba_crop_of_jpeg_files(tmp_path: Path) -> None:
     result = _run(*options, "--on-error=skip", "--width=64", "--height=64")
     assert "2 images of 64x64 RGB" in result.output
     _refused("demo image 0 is 32x32, but --transform=celeba", "--source=demo", *options[1:], "--force")
-
-
-def test_sets_of_pixels_are_packed_by_several_processes(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)
-    source = tmp_path / "mnist"
-    source.mkdir()
-    header = bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28])
-    (source / "train-images-idx3-ubyte").write_bytes(header + bytes(pixels))
-    (source / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(range(9)))
-    images, content = _pack(source, tmp_path / "a.zip")
-    assert np.array_equal(np.stack(images)[..., 0], pixels)
-    assert [label for _, label in content["labels"]] == list(range(9))
-    assert _run(f"--source={source}", f"--dest={tmp_path / 'b.zip'}", "--workers=2").exit_code == 0
-    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-    _refused("--split=extra is unknown", f"--source={source}", f"--dest={tmp_path / 'c.zip'}", "--split=extra")
-    _refused("has its own labels", f"--source={source}", f"--dest={tmp_path / 'c.zip'}", "--labels-from-folders")
 
 
 def test_set_of_torchvision_is_packed_or_said_to_be_missing(tmp_path: Path) -> None:

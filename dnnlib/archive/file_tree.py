@@ -45,10 +45,9 @@ class FileTree:
             raise ValueError(f"{path} does not exist; give a folder or a zip file")
         if not os.access(path, os.R_OK):
             raise ValueError(f"{path} cannot be read: permission denied; make it readable with chmod")
-        is_zip = not path.is_dir()
-        if is_zip:
+        if not path.is_dir():
             _require_zip(path)
-        self._attach(path, ZipReader(path) if is_zip else None, {})
+        self._attach(path, None if path.is_dir() else ZipReader(path), {})
 
     def _attach(self, path: Path, reader: ZipReader | None, spelled: dict[str, str]) -> None:
         self.path = path

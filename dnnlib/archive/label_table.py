@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dnnlib.archive.file_tree import natural_key
-from dnnlib.archive.image_tree import LABEL_FILE as FILE_NAME
-from dnnlib.archive.image_tree import ImageTree
+from dnnlib.archive.image_tree import LABEL_FILE, ImageTree
 from dnnlib.dataclass_values import MAX_FLOAT
 from dnnlib.images.codec import SUFFIXES, Layout
 from dnnlib.names import normal_name, normal_text, printable
@@ -25,7 +24,7 @@ class LabelTable:
 
     by_name: dict[str, Label]
     class_names: tuple[str, ...] = ()  # () = the data set names none
-    origin: str = FILE_NAME  # for messages
+    origin: str = LABEL_FILE  # for messages
 
     def __post_init__(self) -> None:
         check_labels(list(self.by_name.items()), self.class_names, self.origin)

@@ -69,17 +69,15 @@ class ZipReader:
 
     def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Return the content of a member; ValueError if it declares more bytes."""
-        with self.open(name) as file:
-            size = self._members[name].file_size
-            check_size(size, max_bytes)
-            return file.read(size)
+        with self.open(name, max_bytes) as file:
+            return file.read(self._members[name].file_size)  # without a number, a bomb would be inflated as a whole
 
-    def open(self, name: str) -> IO[bytes]:
-        """Open a member; ValueError if it is encrypted or larger than MAX_FILE_BYTES."""
+    def open(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> IO[bytes]:
+        """Open a member; ValueError if it is encrypted or declares more bytes."""
         archive, member = self._current(), self._members[name]
         if member.flag_bits & _ENCRYPTED_FLAG:
             raise ValueError("is encrypted; unpack the zip with its password and pack it again without one")
-        check_size(member.file_size, MAX_FILE_BYTES)
+        check_size(member.file_size, max_bytes)
         return archive.open(member)
 
     def check(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from dnnlib.archive.label_table import Label
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images import codec as image
-from dnnlib.images.codec import Color, Layout
+from dnnlib.images.codec import Layout
 from dnnlib.packing.transform import ImageTransform
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.source_images import ImageSource, SourceImage, named
@@ -21,20 +21,12 @@ _CHUNK = 64  # images sent to a process at once
 _CHUNK_PX = 2**20  # fewer of larger ones
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The conversion of every image."""
-
-    transform: ImageTransform
-    background: Color | None  # behind transparent ones; None = they are refused
-
-
 @dataclass
 class Packer:
-    """Converts the images of a source by a recipe; the result does not depend on the number of processes."""
+    """Converts the images of a source; the result does not depend on the number of processes."""
 
     source: ImageSource
-    recipe: Recipe
+    transform: ImageTransform
     workers: int  # processes
     skip_bad: bool  # skip unusable images; otherwise the first one raises ValueError
     progress: Progress
@@ -51,18 +43,17 @@ class Packer:
 
         Raises ValueError: an unusable image, images of several sizes, or none left.
         """
-        transform = self.recipe.transform
         if known := self.source.layout:
             with named(next(iter(self._images())).origin):
-                transform.check(known)
-            output = transform.output(known)
+                self.transform.check(known)
+            output = self.transform.output(known)
             self._chunk = min(_chunk_size(known), _chunk_size(output))
-            self.num_enlarged = self._count if transform.enlarges(known) else 0
+            self.num_enlarged = self._count if self.transform.enlarges(known) else 0
             return output
         layouts = self._layouts()
-        self.num_enlarged = sum(map(transform.enlarges, layouts))
+        self.num_enlarged = sum(map(self.transform.enlarges, layouts))
         origins = (source_image.origin for source_image in self._images())
-        output = image.common_layout(origins, layouts, transform.output)
+        output = image.common_layout(origins, layouts, self.transform.output)
         self._chunk = min(_chunk_size(layouts[0]), _chunk_size(output))
         return output
 
@@ -73,7 +64,7 @@ class Packer:
             ValueError: An unusable image, or none left.
             ChangedError: The source is gone or was replaced.
         """
-        job = functools.partial(encode, self.recipe, layout)
+        job = functools.partial(encode, self.transform, layout)
         count = 0
         for result in self._map(job, "Packing", self._chunk):
             if isinstance(result, ValueError):
@@ -91,7 +82,7 @@ class Packer:
 
     def _layouts(self) -> list[Layout]:
         kept, layouts = [], []
-        job = functools.partial(_layout, self.recipe)
+        job = functools.partial(_layout, self.transform)
         for source_image, result in zip(self._images(), self._map(job, "Checking", _CHUNK), strict=True):
             if isinstance(result, ValueError):
                 self.skipped.append(str(result))
@@ -109,19 +100,19 @@ class Packer:
         return self.progress(results, self._count, title)
 
 
-def encode(recipe: Recipe, layout: Layout, source_image: SourceImage) -> Encoded:
+def encode(transform: ImageTransform, layout: Layout, source_image: SourceImage) -> Encoded:
     """Return an image as a PNG file of this layout, and its label; ValueError if it is unusable."""
-    original = source_image.pixels(layout.channels, recipe.background)
+    original = source_image.pixels(layout.channels, transform.background)
     with named(source_image.origin):
-        pixels = recipe.transform.apply(original)
+        pixels = transform.apply(original)
         image.check_layout(pixels, layout)
     return image.encode_png(pixels), source_image.label
 
 
-def _layout(recipe: Recipe, source_image: SourceImage) -> Layout:
-    layout = source_image.layout(recipe.background)
+def _layout(transform: ImageTransform, source_image: SourceImage) -> Layout:
+    layout = source_image.layout(transform.background)
     with named(source_image.origin):
-        recipe.transform.check(layout)
+        transform.check(layout)
     return layout
 
 

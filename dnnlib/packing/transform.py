@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dnnlib.images.codec import Layout, to_pillow
+from dnnlib.images.codec import Color, Layout, to_pillow
 
 KINDS = ("center-crop", "center-crop-wide", "celeba", "pad")
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
@@ -16,12 +16,13 @@ _CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Crop and size of every image; the help of dataset_tool.py describes the kinds."""
+    """Crop, size and background of every image; the help of dataset_tool.py describes the kinds."""
 
     kind: str | None = None  # of KINDS; None = no cropping
     width: int | None = None  # None = as it is
     height: int | None = None  # None = as it is
     resize_filter: str = "lanczos"  # of FILTERS
+    background: Color | None = None  # behind transparent images; None = they are refused
 
     def __post_init__(self) -> None:
         if self.kind is None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import FILE_NAME, folders_without_images, labels_from_folders, read_label_table, some_of
+from dnnlib.archive.image_tree import LABEL_FILE, ImageTree
+from dnnlib.archive.label_table import folders_without_images, labels_from_folders, read_label_table, some_of
 from dnnlib.archive.zip_reader import describe_error
 from dnnlib.images.codec import Layout
 from dnnlib.paths import user_path
@@ -109,7 +109,7 @@ def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> Ima
     table = read_label_table(tree)
     if options.folder_labels:
         if table is not None:
-            raise ValueError(f"{path} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
+            raise ValueError(f"{path} has labels in its {LABEL_FILE}, which are kept; leave out --labels-from-folders")
         table = labels_from_folders(names, str(path))
         empty = folders_without_images(names, tree.names() + tree.folders())
         packing_reason = packing_reason or "its classes are folders, which it does not read"

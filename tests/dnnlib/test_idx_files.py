@@ -58,6 +58,8 @@ def test_file_without_labels_and_names_with_a_dot(tmp_path: Path) -> None:
     assert not source.labelled
     with pytest.raises(ValueError, match=r"set has no t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"):
         _open(tmp_path / "set", "test")
+    with pytest.raises(ValueError, match=r"--split=extra is unknown; a folder of IDX files has train, test"):
+        _open(tmp_path / "set", "extra")
     with pytest.raises(ValueError, match=r"--split=test selects a file in a folder"):
         _open(tmp_path / "set" / "train-images-idx3-ubyte", "test")
     (tmp_path / "train-images.idx3-ubyte").write_bytes(_idx(PIXELS))

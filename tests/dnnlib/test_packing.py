@@ -5,7 +5,7 @@ import pytest
 from image_sets import write_pixels
 
 from dnnlib.archive.zip_reader import ChangedError
-from dnnlib.packing.packer import Packer, Recipe
+from dnnlib.packing.packer import Packer
 from dnnlib.packing.transform import ImageTransform
 from dnnlib.sources.image_sources import open_source
 
@@ -34,8 +34,7 @@ def test_source_that_changes_meanwhile_is_an_end_and_not_many_bad_images(
     tmp_path, name, workers, change, message
 ) -> None:
     source = _write(tmp_path / name, 0)
-    recipe = Recipe(ImageTransform(), None)
-    packer = Packer(open_source(str(source)), recipe, workers, True, lambda items, total, title: items)
+    packer = Packer(open_source(str(source)), ImageTransform(), workers, True, lambda items, total, title: items)
     layout = packer.find_layout()
     change(source)
     with pytest.raises(ChangedError, match=message):

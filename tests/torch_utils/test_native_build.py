@@ -34,8 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("STYLEFORMER_OPS", raising=False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(library, "loaded", {})
-    monkeypatch.setattr(kernels, "_eager", {})
-    monkeypatch.setattr(kernels, "_compiled", {})
+    monkeypatch.setattr(kernels, "_table", {})
     return tmp_path / "a cache"
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,17 +74,14 @@ def _bias_act_pair(x: Tensor, act: str) -> tuple[list[Tensor], list[Tensor]]:
     strength = torch.tensor(0.5, device=x.device, dtype=x.dtype)
     wide = x.double(), bias.double(), noise.double(), strength.double()
 
-    def value(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-        return bias_act(x, bias, 1, act, _ALPHA, _GAIN, _CLAMP, noise, strength)
+    def call(function: Callable[..., Tensor], x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+        return function(x, bias, 1, act, _ALPHA, _GAIN, _CLAMP, noise, strength)
 
-    def expected(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-        return bias_act_reference(x, bias, 1, act, _ALPHA, _GAIN, _CLAMP, noise, strength)
-
-    y = expected(*wide)
+    y = call(bias_act_reference, *wide)
     weight = _slope(y) * ((y.abs() - _CLAMP).abs() > 0.02)  # close to the clamp, rounding decides whether it applies
     return (
-        derivatives(value, weight, weight, x, bias, noise, strength),
-        derivatives(expected, weight, weight, *wide),
+        derivatives(partial(call, bias_act), weight, weight, x, bias, noise, strength),
+        derivatives(partial(call, bias_act_reference), weight, weight, *wide),
     )
 
 
