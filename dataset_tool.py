@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,14 +14,14 @@ from tqdm import tqdm
 
 from dnnlib.archive.label_table import Label, empty_classes
 from dnnlib.archive.writer import check_dest, write_dataset
-from dnnlib.command_line import SETTINGS, OneLineUsage, memory_shortage
+from dnnlib.command_line import SETTINGS, Command
 from dnnlib.console import protect_console
 from dnnlib.dataclass_values import ConfigError
-from dnnlib.images.codec import Layout, parse_color
+from dnnlib.images.codec import parse_color
 from dnnlib.images.writer import write_image
 from dnnlib.names import printable
 from dnnlib.packing.inspection import inspect_source, report, sample_sheet
-from dnnlib.packing.packer import Packer, Recipe
+from dnnlib.packing.packer import Packer
 from dnnlib.packing.transform import FILTERS, KINDS, ImageTransform
 from dnnlib.parallel import available_cpus
 from dnnlib.paths import require_outside, user_path
@@ -35,7 +36,7 @@ GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SIDE_PX = click.IntRange(1, 8192)  # larger images are typing errors that would fill the memory
 
 
-@click.command(cls=OneLineUsage, context_settings=SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.option("--source", required=True, metavar="PATH|NAME", help="Images to pack, see above.")
 @click.option("--dest", metavar="PATH", help="Output: a .zip file or a folder.  [required unless --inspect]")
 @click.option(
@@ -106,23 +107,11 @@ def main(**options: Any) -> None:
     """
     if options["dest"] is None and options["inspect"] is None:
         raise click.MissingParameter(param=next(item for item in main.params if item.name == "dest"))
-    try:
-        pack(options) if options["inspect"] is None else inspect(options)
-    except (ValueError, OSError, MemoryError) as error:
-        if options["debug"]:
-            raise
-        raise click.ClickException(printable(explain(error))) from error
+    pack(options) if options["inspect"] is None else inspect(options)
 
 
 def say(line: str, is_warning: bool = False) -> None:
     click.echo(printable(line), err=is_warning)
-
-
-def explain(error: ValueError | OSError | MemoryError) -> str:
-    """Return the message of an error in one line."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename} cannot be used: {error.strerror}; give another path, or change its permissions"
-    return memory_shortage(error) or str(error)
 
 
 def pack(options: dict[str, Any]) -> None:
@@ -134,16 +123,20 @@ def pack(options: dict[str, Any]) -> None:
         if dest.is_dir():
             require_outside(options["source"], "--source", dest, "--dest")
     check_dest(dest, options["force"])
-    recipe = read_recipe(options)
+    transform = read_transform(options)
     images = open_source(options["source"], read_source_options(options))
     workers = options["workers"] or available_cpus()
-    packer = Packer(images, recipe, workers, options["on_error"] == "skip", show_progress)
+    packer = Packer(images, transform, workers, options["on_error"] == "skip", show_progress)
     layout = packer.find_layout()
-    warn_of_refusal(layout)
+    if reason := refusal(layout.width, layout.height):
+        say(f"Warning: train.py will not take these images: {reason}", is_warning=True)
     with write_dataset(dest, images.class_names, options["force"], layout) as writer:
         for png, label in packer.encoded(layout):
             writer.add(png, label)
-    list_skipped(packer.skipped, images.count)
+    if packer.skipped:
+        say(f"Skipped {len(packer.skipped):,} of {images.count:,} images:", is_warning=True)
+    for reason in packer.skipped:
+        say(f"  {reason}", is_warning=True)
     facts = [f"{writer.count:,} images of {layout}", *describe(images, writer.labels)]
     if packer.num_enlarged:
         facts.append(f"{packer.num_enlarged:,} of them enlarged")
@@ -157,16 +150,15 @@ def pack(options: dict[str, Any]) -> None:
 
 def inspect(options: dict[str, Any]) -> None:
     """Print statistics of the source, and write a grid of its images if asked for."""
-    given = [name for name in ("dest", "transform", "width", "height", "background") if options[name] is not None]
-    if given:
-        raise ValueError(f"--inspect packs nothing; leave out --{given[0]}")
+    for name in ("dest", "transform", "width", "height", "background"):
+        if options[name] is not None:
+            raise ValueError(f"--inspect packs nothing; leave out --{name}")
     grid = user_path(options["inspect"]) if options["inspect"] else None
     if grid:
         require_outside(grid, "--inspect", options["source"], "--source")
-    if grid and not (grid.suffix.lower() in GRID_SUFFIXES and grid.parent.is_dir()):
-        raise ValueError(
-            f"--inspect={grid} is not the name of a {', '.join(GRID_SUFFIXES)} file in a folder that exists"
-        )
+        if grid.suffix.lower() not in GRID_SUFFIXES or not grid.parent.is_dir():
+            suffixes = ", ".join(GRID_SUFFIXES)
+            raise ValueError(f"--inspect={grid} is not the name of a {suffixes} file in a folder that exists")
     images = open_source(options["source"], read_source_options(options))
     found = inspect_source(images, options["workers"] or available_cpus(), show_progress)
     for line in report(found, images, source_words(options), refusal):
@@ -200,17 +192,11 @@ def refusal(width: int, height: int) -> str | None:
     return None
 
 
-def warn_of_refusal(layout: Layout) -> None:
-    if reason := refusal(layout.width, layout.height):
-        say(f"Warning: train.py will not take these images: {reason}", is_warning=True)
-
-
 def read_source_options(options: dict[str, Any]) -> SourceOptions:
-    scenes = None
-    if options["scenes"]:
-        if not options["width"] and not options["height"]:
-            raise ValueError("--scenes needs a size: add --width=256, for instance")
-        scenes = (options["width"] or options["height"], options["height"] or options["width"])
+    width, height = options["width"] or options["height"], options["height"] or options["width"]
+    if options["scenes"] and not width:
+        raise ValueError("--scenes needs a size: add --width=256, for instance")
+    scenes = (width, height) if options["scenes"] else None
     return SourceOptions(
         options["max_images"],
         options["labels_from_folders"],
@@ -221,26 +207,18 @@ def read_source_options(options: dict[str, Any]) -> SourceOptions:
     )
 
 
-def read_recipe(options: dict[str, Any]) -> Recipe:
-    transform = ImageTransform(
-        options["transform"], options["width"], options["height"], resize_filter=options["resize_filter"]
-    )
+def read_transform(options: dict[str, Any]) -> ImageTransform:
+    transform = ImageTransform(*(options[name] for name in ("transform", "width", "height", "resize_filter")))
+    if options["background"] is None:
+        return transform
     try:
-        background = None if options["background"] is None else parse_color(options["background"])
+        return replace(transform, background=parse_color(options["background"]))
     except ValueError as error:
         raise ValueError(f"--background={error}") from error
-    return Recipe(transform, background)
 
 
 def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
     return tqdm(items, title, total, unit="img", leave=False, disable=None)
-
-
-def list_skipped(skipped: Sequence[str], total: int) -> None:
-    if skipped:
-        say(f"Skipped {len(skipped):,} of {total:,} images:", is_warning=True)
-        for reason in skipped:
-            say(f"  {reason}", is_warning=True)
 
 
 def describe(images: ImageSource, labels: Sequence[Label]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import click
 
 from dnnlib.dataclass_values import ConfigError, require_representable
+from dnnlib.names import printable
 
 SETTINGS = {"show_default": True, "max_content_width": 110}  # of every command
 
@@ -18,8 +19,6 @@ _NO_MEMORY = re.compile(
 
 
 class UsageLine(click.ClickException):
-    """A wrong option, in one line."""
-
     exit_code = 2
 
 
@@ -29,7 +28,6 @@ class OneLineUsage(click.Command):
     other_names: ClassVar[Mapping[str, str]] = {}  # options of similar programs -> what to write here
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the command line. Raises ClickException."""
         with self._one_line():
             context = super().make_context(*args, **kwargs)
             for option in self.params:
@@ -37,7 +35,6 @@ class OneLineUsage(click.Command):
             return context
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it. Raises ClickException."""
         with self._one_line():
             return super().invoke(context)
 
@@ -57,7 +54,6 @@ class OneLineUsage(click.Command):
                 raise click.UsageError(str(error), context) from None
 
     def _explain(self, error: click.UsageError) -> str:
-        """The message of an error about an option, and what to write."""
         if isinstance(error, click.NoSuchOption):
             return f"no such option {error.option_name}; {self._instead(error)}"
         if isinstance(error, click.BadOptionUsage):
@@ -116,7 +112,6 @@ class Group(OneLineUsage, click.Group):
     """A group of commands whose errors about options are one line; its context holds the words of the command line."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line."""
         context.obj = list(args)
         return super().parse_args(context, args)
 
@@ -128,9 +123,11 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         yield
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         message = str(error) if isinstance(error, ValueError | OSError) else memory_shortage(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename} cannot be used: {error.strerror}; give another path, or change its permissions"
         if message is None or debug:
             raise
-        raise click.ClickException(message) from error
+        raise click.ClickException(printable(message)) from error
 
 
 def memory_shortage(error: Exception) -> str | None:

@@ -63,15 +63,9 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     return cls(**{name: convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
-def alternatives(hint: Any) -> list[Any]:
-    """The types of an optional one or a union, without None; of any other the type itself."""
-    is_union = get_origin(hint) in (Union, types.UnionType)
-    return [arg for arg in get_args(hint) if arg is not type(None)] if is_union else [hint]
-
-
 def choose(hint: Any, is_list: bool, is_text: bool) -> Any:
     """Which type of a union a value is of: the tuple, the one written as text, or else the first."""
-    found = alternatives(hint)
+    found = [arg for arg in get_args(hint) if arg is not type(None)]
     if is_list:
         return next((arg for arg in found if get_origin(arg) is tuple), found[0])
     return next((arg for arg in found if is_text and hasattr(arg, "from_text")), found[0])

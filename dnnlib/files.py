@@ -55,8 +55,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     replaced = temporary.with_suffix(".old")
     temporary.mkdir()
     try:
-        with _opened(temporary) as descriptor:
-            _lock(descriptor)
+        with _locked(temporary):
             yield temporary
             if path.exists():
                 path.rename(replaced)
@@ -92,8 +91,8 @@ def _remove_stale(path: Path) -> None:
 def _remove_unused(path: Path) -> None:
     if time.time() - path.stat().st_mtime < _SETTLED_SEC:
         return
-    with _opened(path) as descriptor:
-        if _lock(descriptor):
+    with _locked(path) as is_unused:
+        if is_unused:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -109,9 +108,10 @@ def _lock(descriptor: int) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _locked(path: Path) -> Iterator[bool]:
+    """Yield whether the file or folder could be locked."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield descriptor
+        yield _lock(descriptor)
     finally:
         os.close(descriptor)

@@ -47,9 +47,8 @@ def ordered_map(
                 pending.append(pool.submit(_map_chunk, function, chunk))
             yield from results
     except BrokenExecutor as error:
-        raise ValueError(
-            "a worker process was killed, perhaps because memory ran out; use fewer processes (--workers)"
-        ) from error
+        reason = "a worker process was killed, perhaps because memory ran out"
+        raise ValueError(f"{reason}; use fewer processes (--workers)") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

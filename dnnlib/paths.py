@@ -13,9 +13,7 @@ def user_path(text: str | Path) -> Path:
     if _ADDRESS.match(str(text)):
         raise ValueError(f"{text} is an address; download it and give the path of the file")
     if not str(text):
-        raise ValueError(
-            "an empty path was given, perhaps from a shell variable that is not set; name a file or folder"
-        )
+        raise ValueError("an empty path was given, perhaps of a shell variable that is not set; name a file or folder")
     return Path(os.path.expanduser(text))
 
 
@@ -23,10 +21,8 @@ def require_outside(written: str | Path, option: str, read: str | Path, source: 
     """Raise ValueError where a path to write is a folder of images or lies inside it, or inside a folder linked there.
 
     Args:
-        written: File or folder that a program will write.
-        option: That names it, such as --outdir.
-        read: Data set or source: a folder, or a file, inside which nothing can be.
-        source: The option that names it, such as --data.
+        written, option: File or folder that a program will write, and the option that names it, such as --outdir.
+        read, source: Data set, inside which nothing can be if it is a file, and the option that names it, such as --data.
     """
     inner, outer = (Path(os.path.realpath(user_path(path))) for path in (written, read))
     if any(place == inner or place in inner.parents for place in _places_of(outer)):

@@ -1,5 +1,6 @@
 """Text to numbers for command lines, numbers to short text for people."""
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable
@@ -41,13 +42,11 @@ def format_int_list(numbers: Iterable[int]) -> str:
 
 def parse_number_list(text: str) -> list[float]:
     """Return the numbers of a list: "-1,0,0.5" gives [-1.0, 0.0, 0.5]. Raises ValueError for anything else."""
-    try:
+    with contextlib.suppress(ValueError):
         numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{text!r} is not a list of numbers; write for example -1,0,0.5")
-    return numbers
+        if all(map(math.isfinite, numbers)):
+            return numbers
+    raise ValueError(f"{text!r} is not a list of numbers; write for example -1,0,0.5")
 
 
 def parse_duration(text: str) -> float:

@@ -54,13 +54,12 @@ def local_file(text: str, cache_folder: Path) -> str:
         raise AddressError(f"{text}: {scheme}:// is not supported; use https://, hf://user/repo/file or a local file")
     try:
         return str(_from_http(text, cache_folder / "downloads"))
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        if isinstance(error, AddressError):
-            raise
+    except AddressError:
+        raise
+    except (http.client.HTTPException, OSError, ValueError) as error:  # URLError is an OSError
         status = f"HTTP status {error.code}, " if isinstance(error, urllib.error.HTTPError) else ""
-        raise AddressError(
-            f"{text}: the download failed ({status}{_reason(error)}); check the address, or give a local file"
-        ) from error
+        reason = f"{text}: the download failed ({status}{_reason(error)})"
+        raise AddressError(f"{reason}; check the address, or give a local file") from error
 
 
 def _reason(error: Exception) -> str:
@@ -98,7 +97,7 @@ def _from_http(address: str, folder: Path) -> Path:
     try:
         quoted = urllib.parse.quote(address, safe=string.punctuation)  # spaces and letters outside ASCII
         reply = urllib.request.urlopen(urllib.request.Request(quoted, headers=headers), timeout=_TIMEOUT_SEC)
-    except (http.client.HTTPException, OSError) as error:  # URLError is an OSError
+    except (http.client.HTTPException, OSError) as error:
         status = getattr(error, "code", 500)
         if known is None or (status != 304 and status < 500):
             raise

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib.images.tiles import grid_pixels
+from dnnlib.images.writer import grid_pixels
 from sampling.renderer import Renderer, Request, device_of, labels, latents, styles
 from training.networks.generator import Generator
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dnnlib.images.tiles import save_grid
-from dnnlib.images.writer import write_image
+from dnnlib.images.writer import save_grid, write_image
 from dnnlib.parallel import available_cpus
 from torch_utils.images import to_uint8
 from torch_utils.ops import native

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dnnlib.images.tiles import save_grid
-from dnnlib.images.writer import write_image
+from dnnlib.images.writer import save_grid, write_image
 from sampling.renderer import Renderer, Request, device_of
 from training.networks.generator import Generator
 from training.networks.mapping import truncate

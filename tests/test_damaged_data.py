@@ -122,7 +122,6 @@ DAMAGES = {
     "labels cut off": Damage(_with(dataset=_labels()[:50]), "dataset.json in .* is not valid JSON"),
     "labels not text": Damage(_with(dataset=b"\xff\xfe\0"), "dataset.json in .* is not valid JSON"),
     "label of no file": Damage(_with(dataset=_labels(["99.png", 0])), "labels for 99.png, which are no images"),
-    "label twice": Damage(_with(dataset=_labels(["0.png", 0])), "0.png is labelled twice"),
     "endless classes": Damage(_with(dataset=_labels()[:-4] + b"999999999]]}"), f"class index of {LAST} is 999999999"),
 }
 

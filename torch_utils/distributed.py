@@ -130,9 +130,8 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
     except torch.multiprocessing.ProcessExitedException as error:
         if failures.empty():  # killed from outside
             reason = error.signal_name or f"exit code {error.exit_code}"
-            raise ChildProcessError(
-                f"process {error.error_index} was killed ({reason}); start the command again"
-            ) from None
+            text = f"process {error.error_index} was killed ({reason}); start the command again"
+            raise ChildProcessError(text) from None
         message, details = failures.get()
         if message is None or with_traceback:
             raise RuntimeError(details) from None
@@ -164,15 +163,9 @@ def _spawned(
 ) -> None:
     os.setpgid(0, 0)  # so that Ctrl-C arrives once, from the parent
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal set to tostop would stop a group in the background
-    os.environ |= {
-        SPAWNED: "1",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(num_processes),
-        "LOCAL_WORLD_SIZE": str(num_processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= {SPAWNED: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
     protect_console()
     try:
         function(argument)
@@ -250,7 +243,6 @@ def assert_equal_across_ranks(what: str, numbers: list[int]) -> None:
 
 
 def rank() -> int:
-    """Return the number of this process, 0 if there is only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -265,7 +257,6 @@ def is_first_on_machine() -> bool:
 
 
 def world_size() -> int:
-    """Return the number of processes that have joined."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

@@ -28,8 +28,6 @@ _CLUTTER_START = ("synophoto_thumb_", "synoindex_thumb_")
 
 _RUN_FILE = "training_options.json"  # in each run folder, whose grids and previews are no data
 
-_DIGITS = re.compile(r"([0-9]+)")
-
 # Of a zip: the digest of its table. Of a folder: (normal name, name on the disk) of the files where these differ.
 Identity = str | tuple[tuple[str, str], ...]
 
@@ -47,10 +45,9 @@ class FileTree:
             raise ValueError(f"{path} does not exist; give a folder or a zip file")
         if not os.access(path, os.R_OK):
             raise ValueError(f"{path} cannot be read: permission denied; make it readable with chmod")
-        is_zip = not path.is_dir()
-        if is_zip:
+        if not path.is_dir():
             _require_zip(path)
-        self._attach(path, ZipReader(path) if is_zip else None, {})
+        self._attach(path, None if path.is_dir() else ZipReader(path), {})
 
     def _attach(self, path: Path, reader: ZipReader | None, spelled: dict[str, str]) -> None:
         self.path = path
@@ -64,9 +61,7 @@ class FileTree:
     def names(self) -> list[str]:
         """Return all files but hidden ones and clutter, in no particular order.
 
-        Raises:
-            ValueError: A folder in it cannot be read, or two files have one name; of a zip, also a damaged one, or one
-                with absolute paths or "..".
+        Raises ValueError: a folder that cannot be read, two files of one name, a damaged zip, absolute paths or ".." in it.
         """
         return self._listing[0]
 
@@ -91,10 +86,6 @@ class FileTree:
         """Return folders, as "cat/": the empty ones, or those that a zip lists beside its files; no hidden ones or clutter."""
         found = self._zip.folders() if self._zip else self._listing and self._empty
         return [f"{name.rstrip('/')}/" for name in found if not _clutter_kind(name)]
-
-    def has_guessed_names(self) -> bool:
-        """Return whether a zip has names in an encoding that is not known."""
-        return self._zip is not None and self._zip.has_guessed_names()
 
     def origin(self, name: str) -> str:
         """Return what to call a file in a message."""
@@ -121,14 +112,13 @@ class FileTree:
 
     def is_damaged(self, name: str) -> bool:
         """Return whether the checksum of a member of a zip is wrong; a folder has no checksums."""
-        if not self._zip:
-            return False
         try:
-            self.read(name)
-        except READ_ERRORS:
+            if self._zip:
+                self.read(name)
+        except (UnicodeError, *READ_ERRORS):
             return True
-        except ValueError as error:
-            return isinstance(error, UnicodeError)
+        except ValueError:
+            return False
         return False
 
     def exists(self, name: str) -> bool:
@@ -138,10 +128,22 @@ class FileTree:
         return self._zip.open(name) if self._zip else _open_file(self._path_of(name))
 
     def sizes(self, names: Sequence[str]) -> list[int]:
+        return self._of_each(names, lambda member: member.file_size, lambda name: self._path_of(name).stat().st_size)
+
+    def crcs(self, names: Sequence[str]) -> list[int]:
+        return self._of_each(names, lambda member: member.CRC, lambda name: zlib.crc32(self.read(name)))
+
+    def _of_each(
+        self, names: Sequence[str], in_zip: Callable[[zipfile.ZipInfo], int], on_disk: Callable[[str], int]
+    ) -> list[int]:
         if self._zip:
             members = self._zip.members()
-            return [members[name].file_size for name in names]
-        return [self._file_size(name) for name in names]
+            return [in_zip(members[name]) for name in names]
+        found = []
+        for name in names:
+            with self.named_errors(name):
+                found.append(on_disk(name))
+        return found
 
     def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Return the content of a file; ValueError if it is larger than so many bytes."""
@@ -151,20 +153,6 @@ class FileTree:
             size = os.fstat(file.fileno()).st_size
             check_size(size, max_bytes)
             return file.read(size)
-
-    def crcs(self, names: Sequence[str]) -> list[int]:
-        if self._zip:
-            members = self._zip.members()
-            return [members[name].CRC for name in names]
-        return [self._file_crc(name) for name in names]
-
-    def _file_size(self, name: str) -> int:
-        with self.named_errors(name):
-            return self._path_of(name).stat().st_size
-
-    def _file_crc(self, name: str) -> int:
-        with self.named_errors(name):
-            return zlib.crc32(self.read(name))
 
     def _path_of(self, name: str) -> Path:
         return self.path / self._spelled.get(name, name)
@@ -194,7 +182,7 @@ def natural_key(name: str) -> tuple[list[list[str | int]], str]:
 
 
 def _part_key(part: str) -> list[str | int]:
-    return [int(text) if index % 2 else text for index, text in enumerate(_DIGITS.split(part))]
+    return [int(text) if index % 2 else text for index, text in enumerate(re.split("([0-9]+)", part))]
 
 
 _folder_key = functools.lru_cache(maxsize=1024)(_part_key)
@@ -216,23 +204,16 @@ def _require_zip(path: Path) -> None:
         return
     if path.is_file() and path.open("rb").read(4) == b"PK\3\4":
         raise ValueError(f"{path} is a damaged zip file (its end is missing); copy or download it again")
-    kind = foreign_kind(path) if path.is_file() else None
-    if kind:
+    if path.is_file() and (kind := foreign_kind(path)):
         raise ValueError(f"{path} is {kind}. A data set is a folder or a zip file")
     raise ValueError(f"{path} is neither a folder nor a readable zip file; give one of the two")
 
 
 def _open_file(path: Path) -> IO[bytes]:
     """Open an ordinary file; a named pipe would block."""
-    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("is no ordinary file; move it away")
-    return file
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return open(path, "rb")
 
 
 def _refuse_folder(error: OSError) -> NoReturn:
@@ -256,6 +237,4 @@ def _clutter_kind(name: str) -> str | None:
 def _leads_back(folder: str, name: str) -> bool:
     """Return whether a sub-folder is a link to a folder that contains it."""
     path = os.path.join(folder, name)
-    if not os.path.islink(path):
-        return False
-    return os.path.join(os.path.realpath(folder), "").startswith(os.path.join(os.path.realpath(path), ""))
+    return os.path.islink(path) and Path(folder).resolve().is_relative_to(os.path.realpath(path))

@@ -27,10 +27,8 @@ class ImageTree(FileTree):
                 f"{self.path} is a network or a training state; name a data set, a folder or zip of images"
             )
         if not names:
-            left_out = self.left_out()
-            holds = (
-                f"it holds {left_out}; convert images to PNG or JPEG, unpack archives" if left_out else "it is empty"
-            )
+            left_out = f"it holds {self.left_out()}; convert images to PNG or JPEG, unpack archives"
+            holds = left_out if self.left_out() else "it is empty"
             raise ValueError(f"{self.path} contains no images ({', '.join(image.SUFFIXES)}); {holds}")
         return names
 
@@ -41,7 +39,7 @@ class ImageTree(FileTree):
 
     def name_note(self) -> str:
         """Return a line about names in a zip whose encoding is not known; "" if there are none."""
-        if not self.has_guessed_names():
+        if not (self._zip and self._zip.has_guessed_names()):
             return ""
         return (
             f"Warning: {self.path} has names that are not UTF-8 and were read as code page 437; if they look wrong, "

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dnnlib.archive.file_tree import natural_key
-from dnnlib.archive.image_tree import LABEL_FILE as FILE_NAME
-from dnnlib.archive.image_tree import ImageTree
+from dnnlib.archive.image_tree import LABEL_FILE, ImageTree
+from dnnlib.dataclass_values import MAX_FLOAT
 from dnnlib.images.codec import SUFFIXES, Layout
 from dnnlib.names import normal_name, normal_text, printable
 from dnnlib.text import format_int_list
@@ -14,7 +14,6 @@ from dnnlib.text import format_int_list
 MAX_BYTES = 2**28  # of the file: some five million labels
 
 _MAX_CLASSES = 2**16  # each image gets a vector of so many numbers
-_MAX_FLOAT32 = 3.4e38  # labels are held as such
 
 Label = int | tuple[float, ...]  # class index, or any vector
 
@@ -25,7 +24,7 @@ class LabelTable:
 
     by_name: dict[str, Label]
     class_names: tuple[str, ...] = ()  # () = the data set names none
-    origin: str = FILE_NAME  # for messages
+    origin: str = LABEL_FILE  # for messages
 
     def __post_init__(self) -> None:
         check_labels(list(self.by_name.items()), self.class_names, self.origin)
@@ -87,8 +86,7 @@ def labels_from_folders(names: Sequence[str], origin: str) -> LabelTable:
     """
     folders = [name.split("/")[:-1] for name in names]
     depth = _shared_depth(folders)
-    loose = [name for name, folder in zip(names, folders, strict=True) if len(folder) == depth]
-    if loose:
+    if loose := [name for name, folder in zip(names, folders, strict=True) if len(folder) == depth]:
         raise ValueError(
             f"--labels-from-folders needs every image of {origin} in the folder of its class, and two classes or "
             f"more; {some_of(loose)} is in none"
@@ -137,9 +135,8 @@ def check_labels(labels: Sequence[tuple[str, Label]], class_names: Sequence[str]
                 "all labels must be class indexes or vectors of one length"
             )
         if isinstance(label, int) and not 0 <= label < (len(class_names) or _MAX_CLASSES):
-            raise ValueError(
-                f"{origin}: the class index of {printable(name)} is {str(label)[:80]}, outside 0..{_last(class_names)}"
-            )
+            last = f'{len(class_names) - 1}, the classes in "class_names"' if class_names else f"{_MAX_CLASSES - 1:,}"
+            raise ValueError(f"{origin}: the class index of {printable(name)} is {str(label)[:80]}, outside 0..{last}")
 
 
 def _shared_depth(folders: list[list[str]]) -> int:
@@ -176,12 +173,9 @@ def _by_name(pairs: object, origin: str) -> dict[str, Label]:
 def _parse(label: object, name: str, origin: str) -> Label:
     if isinstance(label, int) and not isinstance(label, bool):
         return label
-    if (
-        isinstance(label, list)
-        and label
-        and all(type(value) in (int, float) and abs(value) < _MAX_FLOAT32 for value in label)
-    ):
-        return tuple(float(value) for value in label)
+    numbers = label if isinstance(label, list) else []
+    if numbers and all(type(value) in (int, float) and abs(value) < MAX_FLOAT for value in numbers):
+        return tuple(map(float, numbers))
     raise ValueError(
         f"{origin}: the label of {printable(name)} is {printable(repr(label)[:80])}; write a class index or a list of numbers"
     )
@@ -189,10 +183,6 @@ def _parse(label: object, name: str, origin: str) -> Label:
 
 def _kind(label: Label) -> str:
     return "a class index" if isinstance(label, int) else f"a vector of length {len(label)}"
-
-
-def _last(class_names: Sequence[str]) -> str:
-    return f'{len(class_names) - 1}, the classes in "class_names"' if class_names else f"{_MAX_CLASSES - 1:,}"
 
 
 def some_of(names: Sequence[str]) -> str:
@@ -216,19 +206,14 @@ def declared_layout(tree: ImageTree, count: int) -> Layout | None:
     """Return the layout that dataset.json declares for all `count` images of a folder or zip.
 
     None if it declares none, or for another number of images: then files were added or removed since it was written, and
-    the headers have to be read. Invalid JSON is left to `read_label_table`.
-
-    Raises:
-        ValueError: A note that `format_note` does not make.
+    the headers have to be read. Invalid JSON is left to `read_label_table`; ValueError if the note is not as of `format_note`.
     """
     if tree.label_file is None:
         return None
     with tree.named_errors(tree.label_file):
         text = tree.read(tree.label_file, MAX_BYTES)
-    if KEY.encode() not in text:
-        return None
     try:
-        content = json.loads(text)
+        content = json.loads(text) if KEY.encode() in text else {}
     except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or KEY not in content:
@@ -242,8 +227,9 @@ def _parse_layout(note: object, origin: str) -> tuple[Layout, int]:
     values = note if isinstance(note, dict) else {}
     is_sound = all(type(values.get(name)) is int and 1 <= values[name] <= limit for name, limit in limits.items())
     if not (is_sound and values["channels"] in (1, 3) and values["bits"] == BITS):
+        example = json.dumps(format_note(Layout(32, 32, 3), 9))
         raise ValueError(
-            f'{origin}: "{KEY}" is {str(note)[:120]}; it must be like {json.dumps(format_note(Layout(32, 32, 3), 9))}: '
-            f"remove it, and the headers of all images are read instead"
+            f'{origin}: "{KEY}" is {str(note)[:120]}; it must be like {example}: remove it, and the headers of all images '
+            f"are read instead"
         )
     return Layout(values["width"], values["height"], values["channels"]), values["count"]

@@ -7,8 +7,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dnnlib.archive import label_table
-from dnnlib.archive.label_table import KEY, Label, format_note
+from dnnlib.archive.image_tree import LABEL_FILE
+from dnnlib.archive.label_table import KEY, Label, check_labels, format_note
 from dnnlib.files import atomic_folder, atomic_write
 from dnnlib.images.codec import SUFFIXES, Layout
 
@@ -36,13 +36,13 @@ class DatasetWriter:
         if self.labels and len(self.labels) != self.count:
             raise ValueError(f"{len(self.labels)} of {self.count} images have a label; label every image or none")
         pairs = list(zip(self._names, self.labels, strict=True))
-        label_table.check_labels(pairs, class_names, "the new data set")
+        check_labels(pairs, class_names, "the new data set")
         content: dict[str, object] = {"labels": pairs or None}
         if class_names:
             content["class_names"] = list(class_names)
         if layout:
             content[KEY] = format_note(layout, self.count)
-        self._put(label_table.FILE_NAME, json.dumps(content).encode())
+        self._put(LABEL_FILE, json.dumps(content).encode())
 
 
 def check_dest(dest: str | Path, force: bool = False) -> None:
@@ -112,7 +112,6 @@ def _folder(dest: Path) -> Iterator[Callable[[str, bytes], None]]:
 
 
 def _check_writable(dest: Path) -> None:
-    """Raise ValueError if nothing can be created at `dest`."""
     folder = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise ValueError(f"{dest} cannot be written, as {folder} is no folder; give another place")
@@ -122,4 +121,4 @@ def _check_writable(dest: Path) -> None:
 
 def _holds_only_a_dataset(folder: Path) -> bool:
     names = [path.name for path in folder.iterdir()]
-    return all(name == label_table.FILE_NAME or (len(name) == 5 and name.isdecimal()) for name in names)
+    return all(name == LABEL_FILE or (len(name) == 5 and name.isdecimal()) for name in names)

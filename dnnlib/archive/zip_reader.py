@@ -69,27 +69,24 @@ class ZipReader:
 
     def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Return the content of a member; ValueError if it declares more bytes."""
-        with self.open(name) as file:
-            size = self._members[name].file_size
-            check_size(size, max_bytes)
-            return file.read(size)
+        with self.open(name, max_bytes) as file:
+            return file.read(self._members[name].file_size)  # without a number, a bomb would be inflated as a whole
 
-    def open(self, name: str) -> IO[bytes]:
-        """Open a member; ValueError if it is encrypted or larger than MAX_FILE_BYTES."""
+    def open(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> IO[bytes]:
+        """Open a member; ValueError if it is encrypted or declares more bytes."""
         archive, member = self._current(), self._members[name]
         if member.flag_bits & _ENCRYPTED_FLAG:
             raise ValueError("is encrypted; unpack the zip with its password and pack it again without one")
-        check_size(member.file_size, MAX_FILE_BYTES)
+        check_size(member.file_size, max_bytes)
         return archive.open(member)
 
     def check(self) -> None:
         """Raise ChangedError if the opened file is no longer at its path; a copy of it may be."""
         try:
-            is_same = _stamp(os.stat(self._path)) == self._stamp
+            if _stamp(os.stat(self._path)) != self._stamp:
+                self._open()
         except OSError as error:
             raise ChangedError(f"{self._path} is gone ({error.strerror}); put it back") from error
-        if not is_same:
-            self._open()
 
     def _current(self) -> zipfile.ZipFile:
         # A handle from before a fork shares its file position.
@@ -100,22 +97,17 @@ class ZipReader:
     def _open(self) -> zipfile.ZipFile:
         try:
             archive = zipfile.ZipFile(self._path)
-            members = _members_by_name(self._path, archive)
+            digest = _table_digest(archive)
         except (ValueError, *READ_ERRORS) as error:
             message = _explain(self._path, error)
             if self._digest:
                 raise ChangedError(f"{message}. It could be read before: put the original back") from error
             raise ValueError(message) from error
-        digest = _table_digest(archive)
         if self._digest not in ("", digest):
             raise ChangedError(f"{self._path} has been replaced since it was opened; put the original back")
-        self._archive, self._members, self._digest = archive, members, digest
+        self._archive, self._members, self._digest = archive, _members_by_name(self._path, archive), digest
         self._pid, self._stamp = os.getpid(), _stamp_of(archive)
         return archive
-
-
-class _NameError(ValueError):
-    """A name in a zip that is refused."""
 
 
 def check_size(num_bytes: int, max_bytes: int) -> None:
@@ -128,8 +120,6 @@ def describe_error(error: BaseException) -> str:
 
 
 def _explain(path: Path, error: Exception) -> str:
-    if isinstance(error, _NameError):
-        return str(error)
     if isinstance(error, OSError):
         return f"{path} cannot be read: {describe_error(error)}"
     if isinstance(error, UnicodeDecodeError):
@@ -145,22 +135,21 @@ def _members_by_name(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
             continue
         name = normal_name(spelled)
         if spelled[:1] in ("/", "\\") or re.match("[A-Za-z]:", spelled) or ".." in name.split("/"):
-            raise _NameError(
+            raise ValueError(
                 f'{path} has a member named "{printable(spelled)}": absolute paths and .. are refused; pack the zip again '
                 f"with paths relative to one folder"
             )
         if name in members:
             both = both_shown(_decoded_name(members[name]), spelled)
-            raise _NameError(f"{path} has two members of one name: {both}; rename or remove one of them")
+            raise ValueError(f"{path} has two members of one name: {both}; rename or remove one of them")
         members[name] = member
     return members
 
 
 def _decoded_name(member: zipfile.ZipInfo) -> str:
     """Return the name of a member: from its Unicode-path field, else UTF-8 with or without its flag, else cp437."""
-    name = _known_name(member)
-    if name is not None:
-        return name
+    if (known := _known_name(member)) is not None:
+        return known
     name = member.orig_filename
     # Between slashes, a backslash is the second byte of a character in Shift-JIS or the like.
     return name.replace("\\", "%5C") if "/" in name else name

@@ -1,7 +1,6 @@
 """Animations: WebP and GIF through Pillow, MP4 through the program ffmpeg."""
 
 import itertools
-import os
 import shutil
 import subprocess
 import tempfile
@@ -11,13 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dnnlib.files import atomic_write, temporary_name
+from dnnlib.files import atomic_write
+from dnnlib.images.codec import to_pillow
 
 SUFFIXES = (".webp", ".gif", ".mp4")
 MAX_PX = {".webp": 16383, ".gif": 65535, ".mp4": 16384}  # what the formats can hold, or H.264 encoders take
 GIF_MAX_FPS = 50  # browsers slow down what is faster
 _UNIT_MS = {".webp": 1, ".gif": 10}  # in which the files count time
 _PALETTE_FRAMES = 64  # that a GIF's colours are chosen from
+_QUALITY = "17"  # of x264, 0-51: smaller is better; hardly told from the original
 
 
 def check_animation(path: Path, fps: float, width: int, height: int) -> None:
@@ -46,7 +47,7 @@ def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float) -> Non
     if kind == ".mp4":
         write_mp4(path, frames, fps)
         return
-    images = [Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame) for frame in frames]
+    images = [to_pillow(frame) for frame in frames]
     if kind == ".gif" and images[0].mode == "RGB":
         images = with_one_palette(images)
     times = durations(len(images), fps, _UNIT_MS[kind])
@@ -75,9 +76,6 @@ def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
     return pixels if scale == 1 else pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-_QUALITY = "17"  # of x264, 0-51: smaller is better; hardly told from the original
-
-
 def require_ffmpeg(path: Path) -> str:
     """Return the path of ffmpeg; ValueError if it is not installed."""
     program = shutil.which("ffmpeg")
@@ -91,8 +89,8 @@ def require_ffmpeg(path: Path) -> str:
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write frames, uint8 [height, width, 1 or 3], as H.264 (yuv420p, even sides); OSError if ffmpeg fails."""
-    program, temporary = require_ffmpeg(path), temporary_name(path)
-    with tempfile.TemporaryFile() as raw:
+    program = require_ffmpeg(path)
+    with tempfile.TemporaryFile() as raw, atomic_write(path) as file:
         for frame in map(with_even_sides, frames):
             raw.write(frame.tobytes())
         raw.seek(0)
@@ -100,16 +98,12 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
         command = [
             program, "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "gray" if channels == 1 else "rgb24",
             "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p",
-            "-crf", _QUALITY, "-movflags", "+faststart", "-f", "mp4", str(temporary),
+            "-crf", _QUALITY, "-movflags", "+faststart", "-f", "mp4", str(file.name),
         ]  # fmt: skip
-        try:
-            done = subprocess.run(command, stdin=raw, capture_output=True)
-            if done.returncode != 0:
-                lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-                raise OSError(f"{path} cannot be written: ffmpeg failed ({lines[0]}); name a .webp file instead")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        done = subprocess.run(command, stdin=raw, capture_output=True)
+        if done.returncode != 0:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+            raise OSError(f"{path} cannot be written: ffmpeg failed ({lines[0]}); name a .webp file instead")
 
 
 def with_even_sides(pixels: np.ndarray) -> np.ndarray:

@@ -29,10 +29,11 @@ def sheet(rows: Sequence[Sequence[Cell]]) -> np.ndarray:
 
     Rows may differ in length. A row without captions leaves no space for them.
     """
-    first = next(cell for row in rows for cell in row if cell is not None)[0]
+    cells = [cell for row in rows for cell in row if cell is not None]
+    first = cells[0][0]
     factor = enlargement(*first.shape[:2])
     font = ImageFont.load_default(_TEXT_PX)
-    caption_width = max(math.ceil(font.getlength(cell[1])) for row in rows for cell in row if cell is not None)
+    caption_width = max(math.ceil(font.getlength(caption)) for _, caption in cells)
     height, width = first.shape[0] * factor, max(first.shape[1] * factor, caption_width)
     captions_px = [_CAPTION_PX if any(cell and cell[1] for cell in row) else 0 for row in rows]
     columns = max(len(row) for row in rows)

@@ -50,7 +50,7 @@ _FOREIGN = (  # what people find under the name of an image: start of the file, 
     (rb"%PDF", "a PDF document", "convert it to PNG"),
     (rb"\0+$", "zeros only", "copy or download the file again"),
 )
-_LOW_COMPRESSION = 1  # far faster than the default and hardly larger
+LOW_COMPRESSION = 1  # of PNG: far faster than the default and hardly larger
 _TURNS = {  # from the EXIF orientation to upright; from 5 on the image lies on its side
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -129,13 +129,9 @@ def common_layout(
     layouts: Iterable[Layout],
     resized: Callable[[Layout], Layout] = lambda layout: layout,
 ) -> Layout:
-    """Return the layout for all images: the size they share; grey if all are grey, else RGB.
+    """Return the layout for all images: the size they share once `resized`; grey if all are grey, else RGB.
 
-    Args:
-        resized: What they become before they are compared.
-
-    Raises:
-        ValueError: Images of two sizes.
+    Raises ValueError: images of two sizes.
     """
     pairs = zip(origins, layouts, strict=True)
     first_origin, first = next(pairs)
@@ -191,12 +187,15 @@ def check_layout(pixels: np.ndarray, layout: Layout) -> None:
         raise LayoutError(f"is {pixels.shape[1]}x{pixels.shape[0]}{kind} once decoded, not {layout}; {_RESAVE}")
 
 
+def to_pillow(pixels: np.ndarray) -> Image.Image:
+    """Return uint8 [height, width, channels] as an image: grey of 1 channel, RGB of 3."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """Return a PNG file of uint8 [height, width, channels]; 1 channel is stored as grey, 3 as RGB."""
     output = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
-        output, format="png", compress_level=_LOW_COMPRESSION
-    )
+    to_pillow(pixels).save(output, format="png", compress_level=LOW_COMPRESSION)
     return output.getvalue()
 
 
@@ -304,9 +303,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         with warnings.catch_warnings(action="ignore"):
-            orientation = Image.Image.getexif(image).get(
-                ExifTags.Base.Orientation, 1
-            )  # that of PNG would read the pixels
+            exif = Image.Image.getexif(image)  # that of PNG would read the pixels
+            orientation = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF, which does not keep anybody from looking at the image
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1

@@ -16,17 +16,13 @@ _BITS_TAG, _PHOTOMETRIC_TAG, _PLANAR_TAG = 258, 262, 284  # of TIFF
 def mode_16_bits(image: Image.Image) -> str | None:
     """Return the mode that `reduced_to_8_bits` will give an opened, not yet loaded file; None without 16 bits.
 
-    Raises:
-        ValueError: More than 8 bits, but in a way that `reduced_to_8_bits` cannot read.
+    Raises ValueError: more than 8 bits, but in a way that `reduced_to_8_bits` cannot read.
     """
     raw_mode = _raw_mode(image)
     kind, _, order = raw_mode.partition(";16")
     known = raw_mode in (*_GREY, "LA;16B") or (kind in _COLOUR and order in _OTHER_ORDER)
-    if (
-        image.format == "TIFF"
-        and max(_tag(image, _BITS_TAG, (1,))) > 8
-        and (not known or _tag(image, _PLANAR_TAG) == 2)
-    ):
+    is_deep_tiff = image.format == "TIFF" and max(_tag(image, _BITS_TAG, (1,))) > 8
+    if is_deep_tiff and (not known or _tag(image, _PLANAR_TAG) == 2):
         raise ValueError("has more than 8 bits per channel in an unusual way; convert it to 8 bits per channel first")
     if image.mode.startswith("I"):
         return "L" if known or image.format == "PPM" else None  # whose values Pillow stretches to 0..65535
@@ -82,9 +78,8 @@ def _raw_mode(image: Image.Image) -> str:
     """Return Pillow's name of the layout of the stored pixels; "" if there is none."""
     tiles = getattr(image, "tile", None)
     arguments = tiles[0][3] if tiles else ""
-    if isinstance(arguments, tuple) and arguments:
-        arguments = arguments[0]
-    return arguments if isinstance(arguments, str) else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
 
 
 def _tag(image: Image.Image, number: int, default: object = None) -> Any:

@@ -1,5 +1,6 @@
 """Statistics of a source of images, and the report with the command that makes it fit for train.py."""
 
+import functools
 import hashlib
 import itertools
 import random
@@ -11,14 +12,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dnnlib.archive.label_table import Label
-from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.captions import MIN_CELL_PX, sheet
-from dnnlib.images.codec import FileKind
-from dnnlib.packing.packer import Progress
+from dnnlib.images.codec import FileKind, to_pillow
+from dnnlib.packing.packer import Progress, attempt
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.source_images import ImageSource, SourceImage
 
-MAX_CLASS_COLUMNS = 20  # of the samples: one per class
+MAX_CLASS_COLUMNS = 20  # of the samples: one per class; as many classes are listed
 NUM_COLUMNS, NUM_ROWS = 12, 8  # of the samples without classes
 WHITE = (255, 255, 255)
 
@@ -48,7 +48,7 @@ class Inspection:
     messages: list[str] = field(default_factory=list)  # of the first unusable images
     num_repeated: int = 0  # images with the same pixels as an earlier one
     repeated: list[list[str]] = field(default_factory=list)  # names of some identical images
-    samples: dict[int, list[SourceImage]] = field(default_factory=dict)  # by class index; by column without classes
+    samples: dict[int, list[SourceImage]] = field(default_factory=dict)  # by class index; all under 0 without classes
 
     @property
     def num_transparent(self) -> int:
@@ -71,17 +71,14 @@ class Inspection:
 
 
 def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Inspection:
-    """Decode all images of a source and return their statistics.
-
-    Raises:
-        ChangedError: The source is gone or was replaced.
-    """
+    """Decode all images of a source and return their statistics; ChangedError if the source is gone or was replaced."""
     found = Inspection()
-    samples = _Samples()
+    offered: Counter[int] = Counter()  # images by class, of which `samples` are a random choice
+    rng = random.Random(0)
     seen: dict[bytes, str] = {}  # digest of the pixels -> name of the first image that has them
     repeated: dict[bytes, list[str]] = {}  # the same of images that others are equal to, with some of those
     images, same_images = itertools.tee(source.images())  # an archive is unpacked once
-    results = ordered_map(examine, images, min(workers, source.count), _CHUNK)
+    results = ordered_map(functools.partial(attempt, examine), images, min(workers, source.count), _CHUNK)
     for source_image, facts in zip(same_images, progress(results, source.count, "Inspecting"), strict=True):
         found.add(facts)
         if isinstance(facts, Facts):
@@ -89,89 +86,58 @@ def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Ins
                 found.num_repeated += 1
                 repeated.setdefault(facts.digest, [seen[facts.digest]]).append(source_image.origin)
             seen.setdefault(facts.digest, source_image.origin)
-            samples.offer(source_image, facts.label)
+            key, size = (facts.label, NUM_ROWS) if isinstance(facts.label, int) else (0, NUM_ROWS * NUM_COLUMNS)
+            offered[key] += 1
+            chosen = found.samples.setdefault(key, []) if key < MAX_CLASS_COLUMNS else []
+            place = len(chosen) if len(chosen) < size else rng.randrange(offered[key])
+            if place < size:
+                chosen[place : place + 1] = [source_image]
     if found.num_unusable:
         source.check()
     groups = [repeated[digest] for digest in seen if digest in repeated]  # ordered by their first image
     found.repeated = [names[:_MAX_NAMES] for names in groups[:_MAX_GROUPS]]
-    found.samples = samples.columns()
+    found.samples = dict(sorted(found.samples.items()))
     return found
 
 
-def examine(source_image: SourceImage) -> Facts | ValueError:
-    """Return the facts about an image, or the error if it is unusable."""
-    try:
-        kind = source_image.kind()
-        layout = source_image.layout(WHITE)
-        pixels = source_image.pixels(layout.channels, WHITE)
-        label = source_image.label
-    except ChangedError:  # the whole source is bad
-        raise
-    except ValueError as error:
-        return ValueError(str(error))  # without the traceback, which cannot be sent
+def examine(source_image: SourceImage) -> Facts:
+    """Return the facts about an image; ValueError if it is unusable."""
+    kind, pixels = source_image.kind(), _pixels_of(source_image)
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(pixels).data)
-    return Facts(kind, (pixels.shape[1], pixels.shape[0]), digest.digest(), label)
+    return Facts(kind, (pixels.shape[1], pixels.shape[0]), digest.digest(), source_image.label)
+
+
+def _pixels_of(source_image: SourceImage) -> np.ndarray:
+    return source_image.pixels(source_image.layout(WHITE).channels, WHITE)
 
 
 def sample_sheet(found: Inspection, class_names: Sequence[str]) -> np.ndarray:
     """Return the samples as one image, uint8 [height, width, 3], with the names of their classes above them."""
     columns = []
-    for key, chosen in found.samples.items():
+    every = found.samples.get(0, [])
+    stripes = {column: every[column::NUM_COLUMNS] for column in range(min(NUM_COLUMNS, len(every)))}
+    for key, chosen in (found.samples if found.labels else stripes).items():
         heading = (class_names[key] if class_names else str(key)) if found.labels else ""
-        captions = itertools.chain([heading[:_MAX_HEADING]], itertools.repeat(""))
-        columns.append(
-            [(_fitted(source_image), caption) for source_image, caption in zip(chosen, captions, strict=False)]
-        )
+        columns.append([(_fitted(image), "" if row else heading[:_MAX_HEADING]) for row, image in enumerate(chosen)])
     return sheet(list(itertools.zip_longest(*columns)))
 
 
 def _fitted(source_image: SourceImage) -> np.ndarray:
-    pixels = source_image.pixels(source_image.layout(WHITE).channels, WHITE)
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    image = to_pillow(_pixels_of(source_image)).convert("RGB")
     method = Image.Resampling.LANCZOS if max(image.size) > MIN_CELL_PX else Image.Resampling.NEAREST
     return np.asarray(ImageOps.pad(image, (MIN_CELL_PX, MIN_CELL_PX), method, color=WHITE))
-
-
-class _Samples:
-    """Reservoir sampling of images, per class."""
-
-    def __init__(self) -> None:
-        self._by_class = False
-        self._rng = random.Random(0)
-        self._chosen: dict[int, list[SourceImage]] = {}
-        self._seen: Counter[int] = Counter()
-
-    def offer(self, source_image: SourceImage, label: Label | None) -> None:
-        self._by_class = isinstance(label, int)  # one like all
-        key = label if isinstance(label, int) else 0
-        if key >= MAX_CLASS_COLUMNS:
-            return
-        size = NUM_ROWS if self._by_class else NUM_ROWS * NUM_COLUMNS
-        chosen = self._chosen.setdefault(key, [])
-        self._seen[key] += 1
-        place = len(chosen) if len(chosen) < size else self._rng.randrange(self._seen[key])
-        if place < size:
-            chosen[place : place + 1] = [source_image]
-
-    def columns(self) -> dict[int, list[SourceImage]]:
-        if self._by_class:
-            return dict(sorted(self._chosen.items()))
-        every = self._chosen.get(0, [])
-        return {column: every[column::NUM_COLUMNS] for column in range(min(NUM_COLUMNS, len(every)))}
 
 
 Refusal = Callable[[int, int], str | None]  # of width and height: why train.py cannot train on them; None if it can
 
 _MAX_LINES = 8  # of a histogram
-_MAX_CLASSES = MAX_CLASS_COLUMNS
 _INDENT = 12
 _SIDES_PX = (256, 128, 96, 64, 48, 32)  # to propose
 _SHARE = 0.9  # of the images must not be enlarged
 
 
 def report(found: Inspection, images: ImageSource, chosen: Sequence[str], refusal: Refusal) -> list[str]:
-    """Return the lines to print."""
     lines = [f"{found.count:,} images{f'; left out: {images.left_out}' if images.left_out else ''}"]
     lines += _section("format", _histogram(found.formats))
     lines += _section("size", _histogram(Counter({f"{w}x{h}": count for (w, h), count in found.sizes.items()})))
@@ -213,12 +179,10 @@ def _obstacles(found: Inspection, images: ImageSource, refusal: Refusal) -> list
 
 def _side(sizes: Counter[tuple[int, int]]) -> int:
     """Return the largest usual side for which few images would have to be enlarged."""
-    enough = [
-        side
-        for side in _SIDES_PX
-        if sum(count for size, count in sizes.items() if min(size) >= side) >= _SHARE * sizes.total()
-    ]
-    return enough[0] if enough else _SIDES_PX[-1]
+    for side in _SIDES_PX:
+        if sum(count for size, count in sizes.items() if min(size) >= side) >= _SHARE * sizes.total():
+            return side
+    return _SIDES_PX[-1]
 
 
 def _labels(found: Inspection, images: ImageSource) -> list[str]:
@@ -231,9 +195,9 @@ def _labels(found: Inspection, images: ImageSource) -> list[str]:
     width = max((len(name) for name in names), default=0)
     rows = [
         f"{index:>6} {names[index] if names else '':<{width}} {found.labels[index]:>9,}"
-        for index in classes[:_MAX_CLASSES]
+        for index in classes[:MAX_CLASS_COLUMNS]
     ]
-    rest = [found.labels[index] for index in classes[_MAX_CLASSES:]]
+    rest = [found.labels[index] for index in classes[MAX_CLASS_COLUMNS:]]
     if rest:
         rows.append(f"... and {len(rest):,} more, of {min(rest):,} to {max(rest):,} images")
     return [f"{len(classes):,} classes", *rows]
@@ -250,10 +214,7 @@ def _duplicates(found: Inspection) -> list[str]:
     if not found.num_repeated:
         return ["none"]
     noun = "image has" if found.num_repeated == 1 else "images have"
-    return [
-        f"{found.num_repeated:,} {noun} the same pixels as another",
-        *(" = ".join(names) for names in found.repeated),
-    ]
+    return [f"{found.num_repeated:,} {noun} the same pixels as another", *map(" = ".join, found.repeated)]
 
 
 def _histogram(counts: Counter[str]) -> list[str]:

@@ -2,83 +2,58 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from dnnlib.archive.label_table import Label
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images import codec as image
-from dnnlib.images.codec import Color, Layout
+from dnnlib.images.codec import Layout
 from dnnlib.packing.transform import ImageTransform
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.source_images import ImageSource, SourceImage, named
 
 Result = TypeVar("Result")
 Encoded = tuple[bytes, Label | None]  # a PNG file and its label
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, total, title) -> the items, shown as they pass
 
 _CHUNK = 64  # images sent to a process at once
 _CHUNK_PX = 2**20  # fewer of larger ones
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The conversion of every image."""
-
-    transform: ImageTransform
-    background: Color | None  # behind transparent ones; None = they are refused
-
-
-class Progress(Protocol):
-    """Yields the items and shows how many of the total have passed."""
-
-    def __call__(self, items: Iterable[Result], total: int, title: str) -> Iterable[Result]: ...
-
-
+@dataclass
 class Packer:
-    """Converts the images of a source by a recipe; the result does not depend on the number of processes.
+    """Converts the images of a source; the result does not depend on the number of processes."""
 
-    Attributes:
-        skipped: Messages about the skipped images, bad headers first; empty unless `skip_bad`.
-        num_enlarged: Images that are smaller than the output.
-    """
+    source: ImageSource
+    transform: ImageTransform
+    workers: int  # processes
+    skip_bad: bool  # skip unusable images; otherwise the first one raises ValueError
+    progress: Progress
+    skipped: list[str] = field(default_factory=list, init=False)  # what is wrong with skipped images, bad headers first
+    num_enlarged: int = field(default=0, init=False)  # images that are smaller than the output
 
-    def __init__(
-        self,
-        source: ImageSource,
-        recipe: Recipe,
-        workers: int,  # processes
-        skip_bad: bool,  # skip unusable images; otherwise the first one raises ValueError
-        progress: Progress,
-    ) -> None:
-        self.skipped: list[str] = []
-        self.num_enlarged = 0
-        self._source, self._recipe = source, recipe
-        self._workers = min(workers, source.count)
-        self._skip_bad = skip_bad
-        self._progress = progress
-        self._images: Callable[[], Iterable[SourceImage]] = source.images
-        self._count = source.count
+    def __post_init__(self) -> None:
+        self._images: Callable[[], Iterable[SourceImage]] = self.source.images
+        self._count = self.source.count
         self._chunk = _CHUNK
 
     def find_layout(self) -> Layout:
         """Return the layout of the new images; images with a bad header are skipped from here on.
 
-        Raises:
-            ValueError: An unusable image, images of several sizes, or none left.
+        Raises ValueError: an unusable image, images of several sizes, or none left.
         """
-        transform = self._recipe.transform
-        known = self._source.layout
-        if known:
+        if known := self.source.layout:
             with named(next(iter(self._images())).origin):
-                transform.check(known)
-            output = transform.output(known)
+                self.transform.check(known)
+            output = self.transform.output(known)
             self._chunk = min(_chunk_size(known), _chunk_size(output))
-            self.num_enlarged = self._count if transform.enlarges(known) else 0
+            self.num_enlarged = self._count if self.transform.enlarges(known) else 0
             return output
         layouts = self._layouts()
-        self.num_enlarged = sum(map(transform.enlarges, layouts))
+        self.num_enlarged = sum(map(self.transform.enlarges, layouts))
         origins = (source_image.origin for source_image in self._images())
-        output = image.common_layout(origins, layouts, transform.output)
+        output = image.common_layout(origins, layouts, self.transform.output)
         self._chunk = min(_chunk_size(layouts[0]), _chunk_size(output))
         return output
 
@@ -89,7 +64,7 @@ class Packer:
             ValueError: An unusable image, or none left.
             ChangedError: The source is gone or was replaced.
         """
-        job = functools.partial(encode, self._recipe, layout)
+        job = functools.partial(encode, self.transform, layout)
         count = 0
         for result in self._map(job, "Packing", self._chunk):
             if isinstance(result, ValueError):
@@ -98,16 +73,16 @@ class Packer:
                 count += 1
                 yield result
         if self.skipped:
-            self._source.check()
+            self.source.check()
         self._require_some(count)
 
     def _require_some(self, count: int) -> None:
         if count == 0:
-            raise ValueError(f"none of the {self._source.count:,} images is usable; {self.skipped[0]}")
+            raise ValueError(f"none of the {self.source.count:,} images is usable; {self.skipped[0]}")
 
     def _layouts(self) -> list[Layout]:
         kept, layouts = [], []
-        job = functools.partial(_layout, self._recipe)
+        job = functools.partial(_layout, self.transform)
         for source_image, result in zip(self._images(), self._map(job, "Checking", _CHUNK), strict=True):
             if isinstance(result, ValueError):
                 self.skipped.append(str(result))
@@ -120,31 +95,32 @@ class Packer:
 
     def _map(self, job: Callable[[SourceImage], Result], title: str, chunk: int) -> Iterable[Result | ValueError]:
         """Yield the result of the job for each image, or its error if bad images are skipped."""
-        guarded_job = functools.partial(_attempt if self._skip_bad else _insist, job)
-        results = ordered_map(guarded_job, self._images(), self._workers, chunk)
-        return self._progress(results, self._count, title)
+        guarded_job = functools.partial(attempt if self.skip_bad else _insist, job)
+        results = ordered_map(guarded_job, self._images(), min(self.workers, self.source.count), chunk)
+        return self.progress(results, self._count, title)
 
 
-def encode(recipe: Recipe, layout: Layout, source_image: SourceImage) -> Encoded:
+def encode(transform: ImageTransform, layout: Layout, source_image: SourceImage) -> Encoded:
     """Return an image as a PNG file of this layout, and its label; ValueError if it is unusable."""
-    original = source_image.pixels(layout.channels, recipe.background)
+    original = source_image.pixels(layout.channels, transform.background)
     with named(source_image.origin):
-        pixels = recipe.transform.apply(original)
+        pixels = transform.apply(original)
         image.check_layout(pixels, layout)
     return image.encode_png(pixels), source_image.label
 
 
-def _layout(recipe: Recipe, source_image: SourceImage) -> Layout:
-    layout = source_image.layout(recipe.background)
+def _layout(transform: ImageTransform, source_image: SourceImage) -> Layout:
+    layout = source_image.layout(transform.background)
     with named(source_image.origin):
-        recipe.transform.check(layout)
+        transform.check(layout)
     return layout
 
 
-def _attempt(job: Callable[[SourceImage], Result], source_image: SourceImage) -> Result | ValueError:
+def attempt(job: Callable[[SourceImage], Result], source_image: SourceImage) -> Result | ValueError:
+    """Return the result of a job, or its error if the image is unusable; ChangedError if the whole source is."""
     try:
         return job(source_image)
-    except ChangedError:  # the whole source is bad
+    except ChangedError:
         raise
     except ValueError as error:
         return ValueError(str(error))  # without the traceback, which cannot be sent

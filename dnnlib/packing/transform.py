@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dnnlib.images.codec import Layout
+from dnnlib.images.codec import Color, Layout, to_pillow
 
 KINDS = ("center-crop", "center-crop-wide", "celeba", "pad")
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
@@ -16,24 +16,17 @@ _CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Crop and size of every image.
-
-    Without a kind: each side that is given is resized to, the other stays. center-crop: the largest square in the middle
-    is resized to width x height. center-crop-wide: the largest part in the middle of the shape width:height is resized
-    to width x height, and black above and below makes it a square. celeba: the usual face of an image of 178x218, 128x128
-    unless resized. pad: black on all sides, nothing resized.
-    """
+    """Crop, size and background of every image; the help of dataset_tool.py describes the kinds."""
 
     kind: str | None = None  # of KINDS; None = no cropping
     width: int | None = None  # None = as it is
     height: int | None = None  # None = as it is
     resize_filter: str = "lanczos"  # of FILTERS
+    background: Color | None = None  # behind transparent images; None = they are refused
 
     def __post_init__(self) -> None:
         if self.kind is None:
             return
-        if self.kind not in KINDS:
-            raise ValueError(f"--transform={self.kind} is unknown; choose one of {', '.join(KINDS)}")
         if self.kind != "celeba" and (self.width is None or self.height is None):
             raise ValueError(f"--transform={self.kind} needs the size of the new images; give --width and --height")
         if self.kind == "center-crop-wide" and self.width and self.height and self.height > self.width:
@@ -99,8 +92,7 @@ class ImageTransform:
 def _resize(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    resized = np.asarray(image.resize(size, resample))
+    resized = np.asarray(to_pillow(pixels).resize(size, resample))
     return resized.reshape(size[1], size[0], pixels.shape[2])
 
 

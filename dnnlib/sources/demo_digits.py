@@ -20,11 +20,7 @@ _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
 
 
 def digits(split: str, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the first `count` (image, label) pairs of a split; the label of image i is i % 10.
-
-    Returns:
-        Images as uint8 [height, width, channels], labels 0..9.
-    """
+    """Yield the first `count` (image, label) pairs of a split: uint8 [height, width, channels], label i % 10 of image i."""
     for index in range(split_size(split) if count is None else count):
         rng = np.random.default_rng(np.random.SeedSequence((SPLITS[split][0], index)))
         yield draw_digit(index % 10, rng), index % 10
@@ -37,10 +33,7 @@ def split_size(split: str) -> int:
 
 
 def draw_digit(label: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one digit in a random manner: uint8 [height, width, channels].
-
-    Stroke, outline, slant, stretch, size, position, rotation and all colours come from `rng`.
-    """
+    """Draw one digit, uint8 [height, width, channels]: stroke, outline, shape, place and colours come from `rng`."""
     stroke_px = int(rng.integers(1, 7))
     outline_px = int(rng.integers(4, 7)) if rng.random() < 0.35 else 0
     glyph = _glyph(label, stroke_px + outline_px)

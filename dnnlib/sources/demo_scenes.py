@@ -20,8 +20,7 @@ _ATTEMPTS = 100  # to place a digit without overlap
 def scenes(split: str, width: int, height: int, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the first `count` (image, label) pairs of a split; image i shows i % 5 + 1 digits and has label i % 5.
 
-    Returns:
-        Images as uint8 [height, width, 3], labels 0..4.
+    Images are uint8 [height, width, 3].
     """
     split_id = SPLITS[split][0]
     for index in range(split_size(split) if count is None else count):
@@ -54,11 +53,9 @@ def digit_mask(
     side = max(round(size * _SUPERSAMPLE), 4)
     glyph = Image.new("L", (side, side))
     font = ImageFont.load_default(size=side)
-    ImageDraw.Draw(glyph).text(
-        (side / 2, side / 2), str(digit), fill=255, font=font, anchor="mm", stroke_width=side // 16
-    )
+    centre = (side / 2, side / 2)
+    ImageDraw.Draw(glyph).text(centre, str(digit), fill=255, font=font, anchor="mm", stroke_width=side // 16)
     whole = Image.new("L", (canvas[0] * _SUPERSAMPLE, canvas[1] * _SUPERSAMPLE))
-    whole.paste(
-        glyph.rotate(angle, Image.Resampling.BILINEAR), (round(place[0] * _SUPERSAMPLE), round(place[1] * _SUPERSAMPLE))
-    )
+    left, top = (round(value * _SUPERSAMPLE) for value in place)
+    whole.paste(glyph.rotate(angle, Image.Resampling.BILINEAR), (left, top))
     return np.asarray(whole.reduce(_SUPERSAMPLE), dtype=np.float64)[:, :, None] / 255

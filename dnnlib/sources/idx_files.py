@@ -14,22 +14,15 @@ from dnnlib.sources.source_images import ArrayImage, ImageSource, SourceImage
 SPLITS = {"train": "train", "test": "t10k"}  # name -> how its files begin
 
 _IMAGES = "images-idx3-ubyte"
-_BYTE_CODE = 8  # of unsigned bytes in the header
 
 
-def find_images(path: Path, split: str | None = None) -> Path | None:
-    """Return the file of images that is or lies at a path; None if it is of another format.
-
-    Args:
-        split: In a folder: one of SPLITS; None = "train".
-    """
+def find_images(path: Path, split: str | None) -> Path | None:
+    """Return the file of images that is or lies at a path, of a split (None = "train"); None if of another format."""
     if path.is_file():
         if _IMAGES not in path.name.replace(".", "-"):
             return None
         if split is not None:
-            raise ValueError(
-                f"--split={split} selects a file in a folder; leave it out, or give the folder {path.parent}"
-            )
+            raise ValueError(f"--split={split} selects a file in a folder; leave it out, or give {path.parent}")
         return path
     if not any(_variant(path, f"{start}-{_IMAGES}") for start in SPLITS.values()):
         return None
@@ -42,16 +35,11 @@ def find_images(path: Path, split: str | None = None) -> Path | None:
     return found
 
 
-def open_idx(path: Path, max_images: int | None = None) -> ImageSource:
-    """Return the images of an IDX file, with the labels of the file beside it, if there is one.
-
-    Raises:
-        ValueError: Another format, another size than declared, or another number of labels.
-    """
+def open_idx(path: Path, max_images: int | None) -> ImageSource:
+    """Return the images of an IDX file, with the labels of the file beside it, if there is one; ValueError if damaged."""
     pixels = _read(path, 3)
-    labels_path = _variant(
-        path.parent, path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
-    )
+    name = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+    labels_path = _variant(path.parent, name)
     labels = _read(labels_path, 1) if labels_path else None
     if labels is not None and len(labels) != len(pixels):
         raise ValueError(f"{labels_path} has {len(labels):,} labels, but {path} {len(pixels):,} images")
@@ -67,22 +55,21 @@ def open_idx(path: Path, max_images: int | None = None) -> ImageSource:
 
 
 def _read(path: Path, dimensions: int) -> np.ndarray:
-    """Return the content of an IDX file, uint8."""
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
         shape = struct.unpack_from(f">{dimensions}I", data, 4)
-        if data[:4] != bytes([0, 0, _BYTE_CODE, dimensions]) or 0 in shape:
+        if data[:4] != bytes([0, 0, 8, dimensions]) or 0 in shape:  # 8 = unsigned bytes
             raise ValueError(f"it begins with {data[:4].hex(' ')}, its shape is {shape}")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (ValueError, struct.error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path} is damaged, or no IDX file of bytes with {dimensions} dimensions ({error}); download it again"
-        ) from error
+        kind = f"IDX file of bytes with {dimensions} dimensions"
+        raise ValueError(f"{path} is damaged, or no {kind} ({error}); download it again") from error
 
 
 def _variant(folder: Path, name: str) -> Path | None:
     """Return the file of this name, with or without .gz, and with "." in place of the "-" before idx if need be."""
-    names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    dotted = name.replace("-idx", ".idx")
+    paths = (folder / variant for variant in (name, f"{name}.gz", dotted, f"{dotted}.gz"))
+    return next(filter(Path.is_file, paths), None)

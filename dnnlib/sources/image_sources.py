@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import FILE_NAME, folders_without_images, labels_from_folders, read_label_table, some_of
+from dnnlib.archive.image_tree import LABEL_FILE, ImageTree
+from dnnlib.archive.label_table import folders_without_images, labels_from_folders, read_label_table, some_of
 from dnnlib.archive.zip_reader import describe_error
 from dnnlib.images.codec import Layout
 from dnnlib.paths import user_path
@@ -33,11 +33,7 @@ class SourceOptions:
 
 
 def open_source(source: str, options: SourceOptions | None = None) -> ImageSource:
-    """Return the images of `--source`.
-
-    Raises:
-        ValueError: Nothing that can be opened, or an option for another kind of source.
-    """
+    """Return the images of `--source`; ValueError if it cannot be opened, or an option is for another kind of source."""
     options = options or SourceOptions()
     if not source.startswith(PREFIX) and (options.root or options.download):
         raise ValueError(f"--root and --download are for --source={PREFIX}NAME only; leave them out")
@@ -81,16 +77,14 @@ def _unpack_tar(path: Path) -> Path:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(
-            f"{path} cannot be unpacked to {folder.parent} ({describe_error(error)}); download it again, or unpack it "
-            f"elsewhere and give the folder"
-        ) from error
+        reason = f"{path} cannot be unpacked to {folder.parent} ({describe_error(error)})"
+        raise ValueError(f"{reason}; download it again, or unpack it elsewhere and give the folder") from error
     return folder
 
 
 def _demo(split: str, max_images: int | None, scene_size: tuple[int, int] | None) -> ImageSource:
     total = demo_digits.split_size(split)
-    count = total if max_images is None else min(max_images, total)
+    count = min(max_images or total, total)
     width, height = scene_size or (demo_digits.SIZE_PX, demo_digits.SIZE_PX)
 
     def images() -> Iterator[SourceImage]:
@@ -107,13 +101,15 @@ def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> Ima
     if not path.exists():
         raise ValueError(f"{path} does not exist; give a folder, a zip or tar file, {DEMO} or {PREFIX}NAME")
     tree = ImageTree(path)
-    _refuse_zipped_lmdb(tree)
+    database = next((name for name in tree.names() if name.split("/")[-1] == DATA_FILE), None)
+    if database is not None and path.is_file():
+        raise ValueError(f"{tree.origin(database)} is an LMDB, which cannot be read in a zip; unpack it")
     names = tree.image_names()
     empty: list[str] = []
     table = read_label_table(tree)
     if options.folder_labels:
         if table is not None:
-            raise ValueError(f"{path} has labels in its {FILE_NAME}, which are kept; leave out --labels-from-folders")
+            raise ValueError(f"{path} has labels in its {LABEL_FILE}, which are kept; leave out --labels-from-folders")
         table = labels_from_folders(names, str(path))
         empty = folders_without_images(names, tree.names() + tree.folders())
         packing_reason = packing_reason or "its classes are folders, which it does not read"
@@ -144,11 +140,3 @@ def _spread(images: list[FileImage], max_images: int | None) -> list[FileImage]:
 def _refuse_split(options: SourceOptions, what: str) -> None:
     if options.split is not None:
         raise ValueError(f"--split={options.split} is not for {what}; leave it out")
-
-
-def _refuse_zipped_lmdb(tree: ImageTree) -> None:
-    database = next((name for name in tree.names() if name.split("/")[-1] == DATA_FILE), None)
-    if database is not None and tree.path.is_file():
-        raise ValueError(
-            f"{tree.origin(database)} is an LMDB, which cannot be read in a zip; unpack it and give the folder"
-        )

@@ -14,8 +14,6 @@ from dnnlib.sources.source_images import EncodedImage, ImageSource
 
 DATA_FILE = "data.mdb"
 
-_SHOWN = 80  # characters of a key in a message
-
 
 @dataclass(frozen=True)
 class LmdbImage(EncodedImage):
@@ -27,7 +25,7 @@ class LmdbImage(EncodedImage):
 
     @property
     def origin(self) -> str:
-        return f"{self.key.decode('ascii', 'backslashreplace')[:_SHOWN]} in {self.folder}"
+        return f"{self.key.decode('ascii', 'backslashreplace')[:80]} in {self.folder}"
 
     def content(self) -> bytes:
         with _environment(self.folder) as environment, environment.begin() as transaction:
@@ -38,11 +36,10 @@ class LmdbImage(EncodedImage):
         return value
 
 
-def open_lmdb(folder: Path, max_images: int | None = None) -> ImageSource:
+def open_lmdb(folder: Path, max_images: int | None) -> ImageSource:
     """Return the images of an LMDB in the order of their keys, without labels; the first `max_images`.
 
-    Raises:
-        ValueError: lmdb is not installed, or data.mdb is no database, empty, cut off or otherwise damaged.
+    Raises ValueError: lmdb is not installed, or data.mdb is no database, empty, cut off or otherwise damaged.
     """
     _lmdb()
     images = [LmdbImage(folder, key) for key in _keys_by_another_process(folder, max_images)]
@@ -65,7 +62,6 @@ def _close_stderr() -> None:
 
 
 def _keys(folder: Path, limit: int | None) -> list[bytes]:
-    """Return the keys; only pages of the index are read."""
     keys: list[bytes] = []
     database = folder / DATA_FILE
     with _environment(folder) as environment, environment.begin() as transaction:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -30,11 +31,9 @@ class SourceImage(Protocol):
     def label(self) -> Label | None: ...
 
     @property
-    def origin(self) -> str:
-        """Its name in messages."""
+    def origin(self) -> str: ...  # its name in messages
 
-    def kind(self) -> FileKind:
-        """Return its format and colour mode."""
+    def kind(self) -> FileKind: ...
 
     def layout(self, background: Color | None) -> Layout:
         """Return its layout; ValueError if it is transparent and there is no background."""
@@ -63,16 +62,12 @@ class ArrayImage:
         return self.array
 
 
-class EncodedImage:
+class EncodedImage(SourceImage):
     """Base of images whose content is an image file."""
 
-    @property
-    def origin(self) -> str:
-        raise NotImplementedError
-
+    @abstractmethod
     def content(self) -> bytes:
         """Return the bytes of an image file; ValueError if they cannot be read."""
-        raise NotImplementedError
 
     def kind(self) -> FileKind:
         return self._named(lambda data: image.read_kind(io.BytesIO(data)))

@@ -1,7 +1,6 @@
 """The public data sets that torchvision reads, by name or as their authors publish them; torchvision is imported when needed."""
 
 import atexit
-import contextlib
 import functools
 import inspect
 import io
@@ -60,8 +59,7 @@ class NamedSet:
             values["train"] = _TRAIN[self.split or "train"]
         elif option and self.split is not None:
             values[option] = self.split
-        missing = [key for key, default in taken.items() if default is inspect.Parameter.empty and key not in values]
-        if missing:
+        if missing := sorted(_needed(_class_of(self.name)) - values.keys()):
             hint = "give --split" if missing == [option] else "only sets that need nothing but a folder can be packed"
             raise ValueError(f"torchvision's {self.name} cannot be opened without {', '.join(missing)}; {hint}")
         return values
@@ -89,8 +87,7 @@ class TorchvisionImage(EncodedImage):
 def find_published(path: Path, source: str, split: str | None) -> NamedSet | None:
     """Return the set whose unpacked files are in a folder, or in a folder in it; None if there is none.
 
-    Args:
-        split: None = the one that GANs are trained on.
+    Without a split it is the one that GANs are trained on.
     """
     for name, (base, files, default_split) in PUBLISHED.items():
         for folder in (path, path / base):
@@ -110,11 +107,10 @@ def temporary_folder() -> Path:
     return folder
 
 
-def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None = None) -> ImageSource:
+def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None) -> ImageSource:
     """Return the images of a set, with labels if all have a class index; the first `max_images`.
 
-    Raises:
-        ValueError: No such set, not in its folder, its files damaged, or not made of still images.
+    Raises ValueError: no such set, not in its folder, its files damaged, or not made of still images.
     """
     if download:
         _opened(named_set, download=True)
@@ -131,19 +127,17 @@ def open_torchvision(named_set: NamedSet, download: bool, max_images: int | None
         return ImageSource(count, lambda: images, labelled, class_names)
     # all images in one array: read here, as each worker would load all of it
     first = _array_image(named_set, 0, labelled)
-    layout = first.layout()
 
     def array_images() -> Iterator[SourceImage]:
         return (_array_image(named_set, index, labelled) for index in range(count))
 
-    return ImageSource(count, array_images, labelled, class_names, layout)
+    return ImageSource(count, array_images, labelled, class_names, first.layout())
 
 
 def _array_image(named_set: NamedSet, index: int, labelled: bool) -> ArrayImage:
     image, label = _item(named_set, index)
     pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    return ArrayImage(_origin(named_set, index), pixels, label if labelled else None)
+    return ArrayImage(_origin(named_set, index), np.atleast_3d(pixels), label if labelled else None)
 
 
 def _has_label(named_set: NamedSet, index: int) -> bool:
@@ -158,19 +152,31 @@ def _origin(named_set: NamedSet, index: int) -> str:
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:
-    """Return the names of the classes by index; () if there are none."""
-    names = getattr(dataset, "classes", None)
-    if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-        return tuple(names)
-    return ()
+    names: Any = getattr(dataset, "classes", None)
+    are_texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if are_texts else ()
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(named_set: NamedSet, download: bool = False) -> Any:
-    """Return a set as torchvision opens it, once per process."""
+    """Return a set as torchvision opens it, once per process; ValueError that names the set and the folder."""
     arguments = named_set.arguments(download)
-    with _named_errors(named_set, download):
+    try:
         return _class_of(named_set.name)(**arguments)
+    except Exception as error:  # each set has its own
+        if named_set.source and isinstance(error, RuntimeError):
+            raise ValueError(
+                f"{named_set.source} is not {named_set.name} as published: a file is missing or damaged; download it again"
+            ) from error
+        if isinstance(error, ImportError):
+            remedy = "install that package"
+        elif download:
+            remedy = "try again, or get it from its site"
+        else:
+            remedy = "give --root, or --download to fetch it there" if "download" in arguments else "give --root"
+        raise ValueError(
+            f"{named_set.title} cannot be opened in {named_set.root}: {first_line(error).rstrip('.')}; {remedy}"
+        ) from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -181,39 +187,17 @@ def _item(named_set: NamedSet, index: int) -> tuple[Image.Image, int | None]:
         item = _opened(named_set)[index]
     except Exception as error:  # each set has its own
         raise ValueError(f"{origin} cannot be read: {first_line(error).rstrip('.')}") from error
-    image, label = (item[0], item[1]) if isinstance(item, tuple) and len(item) > 1 else (item, None)
+    image, label = item[:2] if isinstance(item, tuple) and len(item) > 1 else (item, None)
     if not isinstance(image, Image.Image):
         raise ValueError(f"{origin} is not a still image but a {type(image).__name__}; choose another set")
-    if isinstance(label, int | np.integer) and not isinstance(label, bool) and label >= 0:  # -1 = none
-        return image, int(label)
-    return image, None
+    is_class = isinstance(label, int | np.integer) and not isinstance(label, bool) and label >= 0  # -1 = none
+    return image, int(label) if is_class else None
 
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     (image if image.mode in _MODES else image.convert("RGB")).save(file, "png", compress_level=0)
     return file.getvalue()
-
-
-@contextlib.contextmanager
-def _named_errors(named_set: NamedSet, download: bool) -> Iterator[None]:
-    """Turn whatever a constructor raises into a ValueError that names the set and the folder."""
-    try:
-        yield
-    except Exception as error:  # each set has its own
-        if named_set.source and isinstance(error, RuntimeError):
-            raise ValueError(
-                f"{named_set.source} is not {named_set.name} as published: a file is missing or damaged; download it again"
-            ) from error
-        can_download = "download" in _parameters(_class_of(named_set.name))
-        remedy = "give --root, or --download to fetch it there" if can_download else "give --root"
-        if download:
-            remedy = "try again, or get it from its site"
-        if isinstance(error, ImportError):
-            remedy = "install that package"
-        raise ValueError(
-            f"{named_set.title} cannot be opened in {named_set.root}: {first_line(error).rstrip('.')}; {remedy}"
-        ) from error
 
 
 def _class_of(name: str) -> Any:
@@ -231,12 +215,11 @@ def _known_sets() -> dict[str, Any]:
     except ImportError as error:
         raise ValueError(f"this source needs torchvision, which cannot be imported: {error}") from error
     classes = {name: getattr(datasets, name) for name in datasets.__all__ if name != "VisionDataset"}  # their base
-    return {name: item for name, item in classes.items() if inspect.isclass(item) and _needs_little(item)}
+    return {name: item for name, item in classes.items() if inspect.isclass(item) and _needed(item) <= _OWN_OPTIONS}
 
 
-def _needs_little(item: type) -> bool:
-    taken = _parameters(item)
-    return all(key in _OWN_OPTIONS for key, default in taken.items() if default is inspect.Parameter.empty)
+def _needed(item: type) -> set[str]:
+    return {name for name, default in _parameters(item).items() if default is inspect.Parameter.empty}
 
 
 def _parameters(item: type) -> dict[str, Any]:

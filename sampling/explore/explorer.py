@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.images.animation import enlarged, write_animation
-from dnnlib.images.tiles import grid_pixels
-from dnnlib.images.writer import write_image
+from dnnlib.images.writer import grid_pixels, write_image
 from sampling.attention_maps import attention_maps, encoder_layers, overview
 from sampling.commands.options import MAX_SEED
 from sampling.directions import Directions, choose_directions

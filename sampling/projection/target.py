@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dnnlib.images.codec import decode
+from dnnlib.images.codec import decode, to_pillow
 from dnnlib.paths import user_path
 from training.networks.generator import Generator
 
@@ -39,7 +39,7 @@ def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:
         pixels, is_transparent = opaque(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"--target={path}: {error}") from error
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image = to_pillow(pixels)
     changes = ["transparency on white"] if is_transparent else []
     size = (generator.img_width, generator.img_height)
     if image.size != size:

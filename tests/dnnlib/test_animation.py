@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.images.animation import check_animation, durations, write_animation
+from dnnlib.images.animation import check_animation, write_animation
 
 
 def moving(shape: tuple[int, int, int], count: int = 7) -> list[np.ndarray]:
@@ -23,9 +23,9 @@ def moving(shape: tuple[int, int, int], count: int = 7) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("shape", [(24, 16, 3), (15, 9, 1)])
-@pytest.mark.parametrize(("suffix", "fps", "tolerance"), [("webp", 24, 0), ("gif", 10, 24)])
+@pytest.mark.parametrize(("suffix", "fps", "tolerance"), [("webp", 24, 0), ("gif", 24, 24)])
 def test_frames_and_times_are_those_given(tmp_path, shape, suffix, fps, tolerance) -> None:
-    """WebP holds every pixel; a GIF comes close, and grey is exact in both."""
+    """WebP holds every pixel; a GIF comes close, and grey is exact in both. A GIF counts hundredths of a second."""
     given = moving(shape)
     write_animation(tmp_path / f"a.{suffix}", iter(given), fps)
     with Image.open(tmp_path / f"a.{suffix}") as image:
@@ -36,13 +36,7 @@ def test_frames_and_times_are_those_given(tmp_path, shape, suffix, fps, toleranc
             difference = abs(np.asarray(image.convert("RGB")).astype(int) - np.broadcast_to(pixels, (*shape[:2], 3)))
             assert difference.max() <= (0 if shape[2] == 1 else tolerance)
             times.append(image.info["duration"])
-    assert sum(times) == round(len(given) * 1000 / fps)
-
-
-def test_durations_do_not_drift() -> None:
-    times = durations(240, 24, 10)  # a GIF counts hundredths of a second
-    assert set(times) == {40, 50}
-    assert sum(times) == 10_000
+    assert abs(sum(times) - len(given) * 1000 / fps) <= (5 if suffix == "gif" else 0.5)  # no drift
 
 
 @pytest.mark.parametrize(

@@ -37,15 +37,3 @@ def test_packed_by_one_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "6 images of 96x64 RGB" in result.output and "5 classes (1 digit, 2 digits" in result.output
     assert len(ImageTree(tmp_path / "scenes.zip").image_names()) == 6
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--source=demo", "--scenes"], "--scenes needs a size"),
-        (["--source=x", "--scenes", "--width=64"], "--source=demo only"),
-    ],
-)
-def test_wrong_options(tmp_path: Path, options: list[str], message: str) -> None:
-    result = CliRunner().invoke(dataset_tool.main, [*options, f"--dest={tmp_path / 'x.zip'}"])
-    assert result.exit_code == 1 and message in result.output

@@ -25,7 +25,7 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> FileTree:
     return FileTree(tmp_path / "data.zip")
 
 
-def test_names_and_contents(tree: FileTree) -> None:
+def test_names_and_contents_of_bounded_size(tree: FileTree) -> None:
     assert sorted(tree.names()) == ["a.txt", "b/10.txt", "b/2.txt", "crc.txt"]
     assert tree.read("b/2.txt") == b"b/2.txt" * 100
     assert tree.crcs(["crc.txt"]) == [0xCBF43926]  # the check value of CRC-32
@@ -33,6 +33,9 @@ def test_names_and_contents(tree: FileTree) -> None:
     assert tree.exists("a.txt")
     assert not tree.exists("b")
     assert not tree.exists("c.txt")
+    assert len(tree.read("crc.txt", max_bytes=9)) == 9
+    with pytest.raises(ValueError, match="has 9 B, more than the limit of 8 B"):
+        tree.read("crc.txt", max_bytes=8)
 
 
 def test_natural_order() -> None:
@@ -50,12 +53,6 @@ def test_bad_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "page.zip").write_bytes(b"<!DOCTYPE html>")
     with pytest.raises(ValueError, match=r"page.zip is a web page.*. A data set is a folder or a zip file"):
         FileTree(tmp_path / "page.zip")
-
-
-def test_reading_is_bounded(tree: FileTree) -> None:
-    assert len(tree.read("crc.txt", max_bytes=9)) == 9
-    with pytest.raises(ValueError, match="has 9 B, more than the limit of 8 B"):
-        tree.read("crc.txt", max_bytes=8)
 
 
 def test_unusual_names_of_a_folder_are_normal_and_read(tmp_path: Path) -> None:

@@ -7,13 +7,15 @@ import pytest
 from dnnlib.files import atomic_folder, atomic_write
 
 
-def test_file_appears_only_at_the_end(tmp_path: Path) -> None:
+def test_file_appears_only_at_the_end_with_the_usual_permissions(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     with atomic_write(path) as file:
         file.write(b"abc")
         assert not path.exists()
     assert path.read_bytes() == b"abc"
     assert os.listdir(tmp_path) == ["a.bin"]
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:
@@ -35,13 +37,6 @@ def test_error_keeps_the_old_file_or_folder_and_leaves_nothing(tmp_path: Path, e
         raise error
     assert (tmp_path / "a.bin").read_bytes() == b"old" and os.listdir(tmp_path / "data") == ["old"]
     assert sorted(os.listdir(tmp_path)) == ["a.bin", "data"]
-
-
-def test_file_has_the_usual_permissions(tmp_path: Path) -> None:
-    (tmp_path / "usual").touch()
-    with atomic_write(tmp_path / "atomic"):
-        pass
-    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_folder_replaces_an_older_one(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def test_file_without_labels_and_names_with_a_dot(tmp_path: Path) -> None:
     source = _open(tmp_path / "set" / "train-images-idx3-ubyte")
     assert np.array_equal(_read(source)[0], PIXELS)
     assert not source.labelled
+    with pytest.raises(ValueError, match=r"set has no t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"):
+        _open(tmp_path / "set", "test")
+    with pytest.raises(ValueError, match=r"--split=extra is unknown; a folder of IDX files has train, test"):
+        _open(tmp_path / "set", "extra")
     with pytest.raises(ValueError, match=r"--split=test selects a file in a folder"):
         _open(tmp_path / "set" / "train-images-idx3-ubyte", "test")
     (tmp_path / "train-images.idx3-ubyte").write_bytes(_idx(PIXELS))
@@ -91,9 +95,3 @@ def test_damaged_gzip_and_wrong_labels_are_named(tmp_path: Path) -> None:
         _open(folder)
     with pytest.raises(ValueError, match=r"idx1-ubyte.gz has 4 labels, but .*train-images-idx3-ubyte.gz 5 images"):
         _open(_write(folder, _idx(PIXELS), _idx(LABELS[:4]), suffix=".gz"))
-
-
-def test_missing_split(tmp_path: Path) -> None:
-    _write(tmp_path / "set", _idx(PIXELS))
-    with pytest.raises(ValueError, match=r"set has no t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"):
-        _open(tmp_path / "set", "test")

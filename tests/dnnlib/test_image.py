@@ -57,19 +57,9 @@ def _exif(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_rotation_is_applied(file_format: str) -> None:
-    black_left = np.zeros((16, 32, 3), np.uint8)
-    black_left[:, 16:] = (255, 255, 235)
-    data = _file(Image.fromarray(black_left), file_format, exif=_exif(6))  # to be turned clockwise
-    assert decode(data).shape == (32, 16, 3)
-    assert decode(data)[:12].max() < 40 < 215 < decode(data)[20:].min()  # black is at the top now
-    assert read_layout(io.BytesIO(data)) == Layout(16, 32, 3)
-
-
 @pytest.mark.parametrize("orientation", range(10))
-def test_every_exif_orientation(orientation: int) -> None:
-    image = Image.fromarray(RGB)
-    data = _file(image, "PNG", exif=_exif(orientation))
+def test_every_exif_orientation(orientation: int, file_format: str) -> None:
+    data = _file(Image.fromarray(RGB), file_format, exif=_exif(orientation))
     with Image.open(io.BytesIO(data)) as opened:
         upright = np.asarray(ImageOps.exif_transpose(opened))
     assert np.array_equal(decode(data), upright)
@@ -82,10 +72,9 @@ def test_damaged_exif_is_no_obstacle() -> None:
     assert decode(data).shape == (4, 6, 3)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_is_refused(mode: str) -> None:
-    image = Image.fromarray(np.dstack([RGB, RGB[:, :, 0]])).convert(mode)
-    data = _file(image, "PNG", **({"transparency": 0} if mode == "P" else {}))
+    data = _file(Image.fromarray(np.dstack([RGB, RGB[:, :, 0]])).convert(mode), "PNG")
     for read in (decode, lambda content: read_layout(io.BytesIO(content))):
         with pytest.raises(ValueError, match=r"transparency.*--background=white"):
             read(data)
@@ -101,10 +90,6 @@ def test_alpha_that_hides_nothing_is_no_obstacle(mode: str) -> None:
     colours = np.asarray(image.convert("L" if mode == "LA" else "RGB"))
     assert np.array_equal(decode(data), colours.reshape(4, 6, channels))
     assert "alpha" not in read_kind(io.BytesIO(data)).mode
-
-
-def test_windows_bitmap_without_header() -> None:
-    assert np.array_equal(decode(_file(Image.fromarray(RGB), "DIB")), RGB)
 
 
 @pytest.mark.parametrize(("mode", "file_format"), [("RGBA", "PNG"), ("RGBA", "WEBP"), ("LA", "PNG"), ("RGBA", "TIFF")])
@@ -146,12 +131,13 @@ def test_colours() -> None:
             parse_color(text)
 
 
-@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])  # MPO: JPEG of two cameras
 def test_first_frame_is_taken(file_format: str) -> None:
-    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 8), colour) for colour in ("red", "blue")]
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = _file(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
-    assert (decode(data) == (255, 0, 0)).all()
+    assert read_layout(io.BytesIO(data)) == Layout(16, 8, 3)
+    assert abs(decode(data).astype(int) - (255, 0, 0)).max() <= (4 if file_format == "MPO" else 0)
 
 
 @pytest.mark.parametrize("start", [b"IDAT", b"IEND"])
@@ -164,20 +150,17 @@ def test_decompression_bombs_are_refused(start: bytes) -> None:
             read(data)
 
 
-def test_kinds_of_colour_that_are_refused() -> None:
-    data = _file(Image.new("LAB", (6, 4)), "TIFF")
-    with pytest.raises(ValueError, match="kind 'LAB'"):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (_file(Image.new("LAB", (6, 4)), "TIFF"), "kind 'LAB'"),
+        (_file(Image.fromarray(RGB).resize((64, 64)), "JPEG")[:-100], "is damaged"),
+        (encode_png(RGB)[:60], "is damaged"),
+    ],
+)
+def test_other_kinds_of_colour_and_damaged_files_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         decode(data)
-
-
-def test_damaged_files_are_refused() -> None:
-    with pytest.raises(ValueError, match="is not an image"):
-        read_layout(io.BytesIO(b"<html>not found</html>"))
-    jpeg = _file(Image.fromarray(RGB).resize((64, 64)), "JPEG")
-    with pytest.raises(ValueError, match="is damaged"):
-        decode(jpeg[:-100])
-    with pytest.raises(ValueError, match="is damaged"):
-        decode(encode_png(RGB)[:60])
 
 
 def test_common_layout() -> None:
@@ -192,13 +175,6 @@ def test_common_layout() -> None:
 def test_cmyk_jpeg() -> None:
     image = Image.new("CMYK", (16, 16), (0, 200, 250, 10))
     assert abs(decode(_file(image, "JPEG")).astype(int) - np.asarray(image.convert("RGB"))).max() <= 4
-
-
-def test_images_of_two_cameras_are_jpeg() -> None:
-    frames = [Image.new("RGB", (16, 8), colour) for colour in ("red", "blue")]
-    data = _file(frames[0], "MPO", save_all=True, append_images=frames[1:])
-    assert read_layout(io.BytesIO(data)) == Layout(16, 8, 3)
-    assert abs(decode(data).astype(int) - (255, 0, 0)).max() <= 4
 
 
 @pytest.mark.parametrize("file_format", ["EPS", "PDF", "ICO", "TGA"])

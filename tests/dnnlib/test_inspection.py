@@ -1,4 +1,3 @@
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +6,10 @@ from PIL import Image
 
 from dnnlib.archive.label_table import Label
 from dnnlib.packing.inspection import NUM_ROWS, Inspection, inspect_source, report, sample_sheet
-from dnnlib.packing.packer import Result
 from dnnlib.sources.image_sources import open_source
 from dnnlib.sources.source_images import ArrayImage, ImageSource
 
 RNG = np.random.default_rng(0)
-
-
-def _quiet(items: Iterable[Result], total: int, title: str) -> Iterable[Result]:
-    return items
 
 
 def _arrays(count: int, label: Label | None = None, size: tuple[int, int] = (8, 8)) -> list[ArrayImage]:
@@ -28,8 +22,8 @@ def _source(images: list[ArrayImage], labelled: bool = False, names: tuple[str, 
     return ImageSource(len(images), lambda: iter(images), labelled, names, packing_reason="")
 
 
-def _inspect(images: ImageSource) -> Inspection:
-    return inspect_source(images, 1, _quiet)
+def _inspect(images: ImageSource, workers: int = 1) -> Inspection:
+    return inspect_source(images, workers, lambda items, total, title: items)
 
 
 def _text(images: ImageSource, refusal: str | None = None) -> str:
@@ -49,7 +43,7 @@ def test_files_of_all_kinds_are_counted(tmp_path: Path, workers: int) -> None:
     (tmp_path / "h.png").write_text("hello")
     (tmp_path / "i.png").write_bytes((tmp_path / "a.png").read_bytes()[:-100])
     images = open_source(str(tmp_path))
-    found = inspect_source(images, workers, _quiet)
+    found = _inspect(images, workers)
     assert found.count == 9
     assert found.formats == {"PNG": 4, "BMP": 1, "JPEG": 1, "GIF": 1}
     assert found.modes == {"colour": 3, "colour with alpha": 1, "grey": 1, "palette": 1, "16-bit grey": 1}

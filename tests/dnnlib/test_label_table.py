@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import LabelTable, folders_without_images, labels_from_folders, read_label_table
+from dnnlib.archive.label_table import LabelTable, labels_from_folders, read_label_table
 
 
 def _read(folder: Path, content: object) -> LabelTable | None:
@@ -13,16 +13,13 @@ def _read(folder: Path, content: object) -> LabelTable | None:
     return read_label_table(ImageTree(folder))
 
 
-def test_class_indexes(tmp_path: Path) -> None:
+def test_class_indexes_or_none(tmp_path: Path) -> None:
     table = _read(tmp_path, {"labels": [["a\\1.png", 1], ["2.png", 0]], "class_names": ["cat", "dog"]})
     assert table is not None
     assert table.class_names == ("cat", "dog")
     assert table.labels_of(["2.png", "a/1.png"]) == [0, 1]
-
-
-@pytest.mark.parametrize("content", [{}, {"labels": None}, {"labels": None, "class_names": []}])
-def test_unlabelled(tmp_path: Path, content: object) -> None:
-    assert _read(tmp_path, content) is None
+    for content in ({}, {"labels": None}, {"labels": None, "class_names": []}):
+        assert _read(tmp_path, content) is None
 
 
 @pytest.mark.parametrize(
@@ -135,8 +132,3 @@ def test_letter_case_of_the_label_file(tmp_path: Path, name: str) -> None:
     table = read_label_table(tree)
     assert table is not None and table.labels_of(tree.image_names()) == [4]
     assert tree.left_out() == ""
-
-
-def test_class_folders_without_images_are_named() -> None:
-    others = ["set/c/1.heic", "set/a/notes.txt", "set/readme.txt", "other/d/1.heic"]
-    assert folders_without_images(["set/a/1.png", "set/b/1.png"], others) == ["c"]

@@ -1,4 +1,3 @@
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -6,21 +5,13 @@ import pytest
 from image_sets import write_pixels
 
 from dnnlib.archive.zip_reader import ChangedError
-from dnnlib.packing.packer import Packer, Recipe, Result
+from dnnlib.packing.packer import Packer
 from dnnlib.packing.transform import ImageTransform
 from dnnlib.sources.image_sources import open_source
 
 
 def _write(dest: Path, value: int) -> Path:
     return write_pixels(dest, np.full((200, 8, 8, 3), value, np.uint8))
-
-
-def _quiet(items: Iterable[Result], total: int, title: str) -> Iterable[Result]:
-    return items
-
-
-def _packer(source: Path, workers: int) -> Packer:
-    return Packer(open_source(str(source)), Recipe(ImageTransform(), None), workers, True, _quiet)
 
 
 def _replace(source: Path) -> None:
@@ -43,7 +34,7 @@ def test_source_that_changes_meanwhile_is_an_end_and_not_many_bad_images(
     tmp_path, name, workers, change, message
 ) -> None:
     source = _write(tmp_path / name, 0)
-    packer = _packer(source, workers)
+    packer = Packer(open_source(str(source)), ImageTransform(), workers, True, lambda items, total, title: items)
     layout = packer.find_layout()
     change(source)
     with pytest.raises(ChangedError, match=message):

@@ -8,16 +8,15 @@ def test_parse_int_list() -> None:
     assert parse_int_list(" 7 , 5 - 6 ") == [7, 5, 6]
 
 
-@pytest.mark.parametrize("text", ["", "1,", "a", "3-1", "-1", "1-2-3", "1.5"])
+UNCLEAR = ["", "1,", "a", "3-1", "-1", "1-2-3", "1.5"]
+TOO_LONG = ["0-10000000", "0-4294967295", "0-99999999999", "7,0-5999999,0-5999999"]
+
+
+@pytest.mark.parametrize("text", UNCLEAR + TOO_LONG)
 def test_parse_int_list_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match=r"[wW]rite"):
+    message = f"^'{text}' has more than 10,000,000 numbers" if text in TOO_LONG else "[wW]rite"
+    with pytest.raises(ValueError, match=message):
         parse_int_list(text)
-
-
-def test_parse_int_list_builds_no_list_that_fills_the_memory() -> None:
-    for text in ("0-10000000", "0-4294967295", "0-99999999999", "7,0-5999999,0-5999999"):
-        with pytest.raises(ValueError, match=rf"^'{text}' has more than 10,000,000 numbers"):
-            parse_int_list(text)
 
 
 @pytest.mark.parametrize(

@@ -27,3 +27,10 @@ def compiled(cpu_library: Path) -> Iterator[None]:
     native.enable("cpu", "native")
     yield
     kernels.disable_all()
+
+
+@pytest.fixture(params=["reference", "kernels"])
+def implementation(request: pytest.FixtureRequest) -> None:
+    """Run a test by plain PyTorch and by the kernels."""
+    if request.param == "kernels":
+        request.getfixturevalue("compiled")

@@ -6,11 +6,11 @@ import torch
 from golden_data import relative_error
 from torch import Tensor
 
-from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.bias_act_reference import ACTIVATIONS
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
 
 CONFIG, _, DATA = golden_data.load("bias_act")
 CASES = CONFIG["cases"]
+pytestmark = pytest.mark.usefixtures("implementation")
 
 
 @pytest.mark.parametrize("index", range(len(CASES)))
@@ -33,17 +33,22 @@ def test_default_slopes_and_gains_are_the_recorded_ones():
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS)
-@pytest.mark.parametrize("with_bias", [True, False])
-def test_first_and_second_derivative(act, with_bias):
+def test_derivatives_to_the_third_order(act):
     torch.manual_seed(0)
-    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(4, dtype=torch.float64, requires_grad=True) if with_bias else None
+    sizes = ((2, 3, 2, 1), (3,), (1, 1, 2, 1), ())
+    inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
 
-    def apply(x: Tensor, bias: Tensor | None) -> Tensor:
-        return bias_act(x, bias, act=act, gain=1.7, clamp=1.9).square()
+    def apply(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+        y = bias_act(x, bias, act=act, gain=1.7, clamp=1.9, noise=noise, noise_strength=strength)
+        return y.square()
 
-    assert torch.autograd.gradcheck(apply, (x, bias))
-    assert torch.autograd.gradgradcheck(apply, (x, bias))
+    def first_derivatives(*inputs: Tensor) -> Tensor:
+        grads = torch.autograd.grad(apply(*inputs).sum(), inputs, create_graph=True)
+        return torch.cat([grad.square().flatten() for grad in grads])
+
+    assert torch.autograd.gradcheck(apply, inputs)
+    assert torch.autograd.gradgradcheck(apply, inputs)
+    assert torch.autograd.gradgradcheck(first_derivatives, inputs)
 
 
 def test_the_input_is_never_overwritten():

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_utils.ops import kernels, native
-from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.bias_act_reference import bias_act_reference
+from torch_utils.ops.bias_act import bias_act, bias_act_reference
 from torch_utils.ops.kernels import find_kernel
 from torch_utils.ops.native import build, loading, toolchain
 from torch_utils.ops.native.selftest import compare

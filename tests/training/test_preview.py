@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dnnlib.images.tiles import save_grid
+from dnnlib.images.writer import save_grid
 from torch_utils.images import to_uint8
 from training.data.stream import ImageDataset
 from training.run.preview import Preview

@@ -51,7 +51,6 @@ def verdicts(paths: list[str]) -> Iterator[Verdict]:
 
 
 def summary(found: list[Verdict]) -> str:
-    """Return the last line."""
     if failures := [verdict.subject for verdict in found if verdict.level == FAIL]:
         return f"Training is not possible yet: {', '.join(failures)}."
     warnings = sum(verdict.level == WARN for verdict in found)

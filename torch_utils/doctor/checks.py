@@ -172,7 +172,6 @@ def check_gpus(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: b
 
 
 def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool) -> tuple[str, str]:
-    """Return reason and remedy."""
     if driver.error:
         install = ON_WINDOWS if is_wsl else "install NVIDIA's driver; in a container: docker run --gpus=all"
         return driver.error, f"with an NVIDIA GPU: {install}. Without: the demo trains on the CPU, for more see Colab"
@@ -180,14 +179,10 @@ def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: 
         return "this PyTorch is built for the CPU only", REINSTALL
     if visible is not None:
         return f"CUDA_VISIBLE_DEVICES={visible} hides it", "unset CUDA_VISIBLE_DEVICES"
-    minimum = _MIN_DRIVERS.get(_generation(facts.cuda), 0)
-    if _generation(driver.version) < minimum:
+    minimum = _MIN_DRIVERS.get(as_numbers(facts.cuda)[0], 0)
+    if as_numbers(driver.version)[0] < minimum:
         text = f"the driver {driver.version} is too old, PyTorch's CUDA {facts.cuda} needs {minimum} or newer"
         update = ON_WINDOWS if is_wsl else "update NVIDIA's driver"
         return text, f"{update}; or, with driver 525 or newer, install PyTorch for CUDA 12: {OLDER_CUDA}"
     remedy = f"{ON_WINDOWS}; {WITHOUT_LINUX_DRIVER}" if is_wsl else "restart the machine"
     return facts.complaint or "PyTorch gives no reason", remedy
-
-
-def _generation(version: str) -> int:
-    return int(re.sub(r"\D.*", "", version) or 0)

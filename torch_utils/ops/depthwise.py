@@ -18,14 +18,13 @@ def depthwise(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, transposed
     Args:
         x: Images, [batch, channels, height, width].
         kernel: [height, width], with the dtype of x.
-        stride: (y, x), as in F.conv2d.
-        padding: (y, x), as in F.conv2d.
+        stride, padding: (y, x), as in F.conv2d.
         transposed: Compute F.conv_transpose2d instead of F.conv2d.
     """
     kernel = kernel.expand(x.shape[1], 1, *kernel.shape)
     if torch.compiler.is_compiling():  # compiled code takes no second derivatives
         return _convolution(x, kernel, stride, padding, transposed)
-    return _Depthwise.apply(x, kernel, stride, padding, transposed)
+    return _Depthwise.apply(x, kernel, None, stride, padding, transposed)
 
 
 def _convolution(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, transposed: bool) -> Tensor:
@@ -33,31 +32,21 @@ def _convolution(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, transpo
 
 
 class _Depthwise(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, *settings: Any) -> Tensor:
-        ctx.save_for_backward(x, kernel)
-        ctx.settings = settings
-        return _convolution(x, kernel, *settings)
+    """The convolution of x or, given what it was a convolution of, the adjoint."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x, kernel = ctx.saved_tensors
-        return _DepthwiseBackward.apply(grad, x.detach(), kernel, *ctx.settings), *[None] * 4
-
-
-class _DepthwiseBackward(Function):
-    """The adjoint of _Depthwise, whose derivative is _Depthwise again."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, kernel: Tensor, *settings: Any) -> Tensor:
-        ctx.save_for_backward(kernel)
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, source: Tensor | None, *settings: Any) -> Tensor:
+        ctx.save_for_backward(kernel, x if source is None else None)
         ctx.settings = stride, padding, transposed = settings
-        x_grad, _, _ = torch.ops.aten.convolution_backward(
-            grad, x, kernel, None, stride, padding, (1, 1), transposed, (0, 0), len(kernel), (True, False, False)
-        )  # of x only shape, dtype and device are used
-        return x_grad
+        if source is None:
+            return _convolution(x, kernel, *settings)
+        source_grad, _, _ = torch.ops.aten.convolution_backward(
+            x, source, kernel, None, stride, padding, (1, 1), transposed, (0, 0), len(kernel), (True, False, False)
+        )  # of the source only shape, dtype and device are used
+        return source_grad
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        (kernel,) = ctx.saved_tensors
-        return depthwise(grad, kernel[0, 0], *ctx.settings), *[None] * 5
+        kernel, source = ctx.saved_tensors
+        source = None if source is None else source.detach()
+        return _Depthwise.apply(grad, kernel, source, *ctx.settings), *[None] * 5

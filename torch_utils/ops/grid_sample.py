@@ -14,7 +14,7 @@ def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
     """Sample images bilinearly at points, with zeros outside; -1 and 1 are the outer edges of the border pixels.
 
     Equal to torch.nn.functional.grid_sample(align_corners=False), which lacks the second derivative before PyTorch 2.12.
-    For older versions two autograd functions add it: sampling is linear in the images, so they need not be saved for
+    For older versions an autograd function adds it: sampling is linear in the images, so they need not be saved for
     backward, and every derivative is sampling or its adjoint. The grid gets no gradient.
 
     Args:
@@ -24,8 +24,9 @@ def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
     Returns:
         [batch, channels, out height, out width].
     """
-    sample = _bilinear if HAS_SECOND_DERIVATIVE else _GridSample.apply
-    return sample(images.to(grid.dtype), grid).to(images.dtype)
+    x = images.to(grid.dtype)
+    sampled = _bilinear(x, grid) if HAS_SECOND_DERIVATIVE else _GridSample.apply(x, grid, None)
+    return sampled.to(images.dtype)
 
 
 def _bilinear(images: Tensor, grid: Tensor) -> Tensor:
@@ -33,31 +34,21 @@ def _bilinear(images: Tensor, grid: Tensor) -> Tensor:
 
 
 class _GridSample(Function):
+    """Samples images, or, given their size, adds values to the four pixels each was sampled from: its adjoint."""
+
     @staticmethod
-    def forward(ctx: Any, images: Tensor, grid: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, grid: Tensor, size: torch.Size | None) -> Tensor:
         ctx.save_for_backward(grid)
-        ctx.size = images.shape
-        return _bilinear(images, grid)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (grid,) = ctx.saved_tensors
-        return _GridSampleBackward.apply(grad, grid, ctx.size), None
-
-
-class _GridSampleBackward(Function):
-    """The adjoint of _GridSample: adds every value to the four pixels it was sampled from."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
-        ctx.save_for_backward(grid)
-        images = values.new_zeros([1]).expand(size)  # their values matter only for the gradient of the grid
+        ctx.size = x.shape if size is None else None
+        if size is None:
+            return _bilinear(x, grid)
+        images = x.new_zeros([1]).expand(size)  # their values matter only for the gradient of the grid
         images_grad, _ = torch.ops.aten.grid_sampler_2d_backward(
-            values, images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS, [True, False]
+            x, images, grid, _BILINEAR, _ZEROS, _ALIGN_CORNERS, [True, False]
         )
         return images_grad
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
-        return _GridSample.apply(grad, grid), None, None
+        return _GridSample.apply(grad, grid, ctx.size), None, None

@@ -3,14 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_utils.ops.upfirdn2d import (
-    Padding,
-    add_padding,
-    downsample_padding,
-    parse_padding,
-    upfirdn2d,
-    upsample_padding,
-)
+from torch_utils.ops.upfirdn2d import Padding, add_padding, downsample_padding, upfirdn2d, upsample_padding
 
 
 def conv2d_resample(
@@ -34,8 +27,7 @@ def conv2d_resample(
         x: Images, [batch, in, height, width].
         w: Weight, [out, in / groups, kernel height, kernel width].
         f: From `upfirdn2d.setup_filter`. None = the identity.
-        up: Enlarge the input by this integer factor.
-        down: Shrink the output by this integer factor.
+        up, down: Integer factors that enlarge the input and shrink the output.
         padding: Zeros around the up-sampled image: n, [x, y] or [x0, x1, y0, y1]; kernel // 2 keeps the size.
         groups: Split input and output channels into this many independent convolutions.
         flip_weight: True = correlation, as in torch.nn.functional.conv2d; False = convolution.
@@ -45,9 +37,8 @@ def conv2d_resample(
     Returns:
         [batch, out, height * up / down, width * up / down] with the padding that keeps the size.
     """
-    p = parse_padding(padding)
-    p = add_padding(p, upsample_padding(f, (up, up))) if up > 1 else p
-    p = add_padding(p, downsample_padding(f, (down, down))) if down > 1 else p
+    p = add_padding(padding, upsample_padding(f, (up, up)) if up > 1 else 0)
+    p = add_padding(p, downsample_padding(f, (down, down)) if down > 1 else 0)
     w = w if flip_weight or w.shape[2:] == (1, 1) else w.flip([2, 3])
     if up > 1:
         x = _conv2d_up(x, w, f, up, p, groups, flip_filter)

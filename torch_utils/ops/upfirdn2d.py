@@ -65,21 +65,11 @@ def upfirdn2d(
     down_x, down_y = parse_factor("down", down)
     x0, x1, y0, y1 = parse_padding(padding)
     taps_x, taps_y = filter_size(f)
-    out_x = (x.shape[3] * up_x + x0 + x1 - taps_x) // down_x + 1
-    out_y = (x.shape[2] * up_y + y0 + y1 - taps_y) // down_y + 1
-    if out_x < 1 or out_y < 1:
-        raise ValueError(
-            f"padding={padding} leaves nothing of a {x.shape[3]}x{x.shape[2]} image for a {taps_x}x{taps_y} filter"
-        )
+    height, width = x.shape[2:]
+    if width * up_x + x0 + x1 < taps_x or height * up_y + y0 + y1 < taps_y:
+        raise ValueError(f"padding={padding} leaves nothing of a {width}x{height} image for a {taps_x}x{taps_y} filter")
     function = find_kernel("upfirdn2d", x) or upfirdn2d_reference
     return function(x, f, (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1), flip_filter, gain)
-
-
-def filter2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter: bool = False, gain: float = 1) -> Tensor:
-    """Filter images, [batch, channels, height, width], at unchanged size; `padding` changes it beyond that."""
-    (taps_x, taps_y), (x0, x1, y0, y1) = filter_size(f), parse_padding(padding)
-    same = [x0 + taps_x // 2, x1 + (taps_x - 1) // 2, y0 + taps_y // 2, y1 + (taps_y - 1) // 2]
-    return upfirdn2d(x, f, padding=same, flip_filter=flip_filter, gain=gain)
 
 
 def upsample2d(x: Tensor, f: Tensor | None) -> Tensor:
@@ -94,7 +84,6 @@ def downsample2d(x: Tensor, f: Tensor | None, padding: Padding = 0, flip_filter:
 
 
 def filter_size(f: Tensor | None) -> tuple[int, int]:
-    """Return the taps along x and along y."""
     return (1, 1) if f is None else (f.shape[-1], f.shape[0])
 
 
@@ -118,7 +107,7 @@ def add_padding(a: Padding, b: Padding) -> tuple[int, int, int, int]:
 
 def parse_factor(name: str, value: Factor) -> tuple[int, int]:
     """Return n or [x, y] as (x, y); ValueError unless both are integers of at least 1."""
-    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value,) * 2
     if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
         raise ValueError(f"{name}={value!r} must be an integer of at least 1, or two, [x, y]")
     return pair[0], pair[1]
@@ -126,7 +115,7 @@ def parse_factor(name: str, value: Factor) -> tuple[int, int]:
 
 def parse_padding(value: Padding) -> tuple[int, int, int, int]:
     """Return n, [x, y] or [x0, x1, y0, y1] as (x0, x1, y0, y1)."""
-    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * 4
     if len(values) == 2:
         values = (values[0], values[0], values[1], values[1])
     if len(values) != 4 or not all(isinstance(n, int) for n in values):

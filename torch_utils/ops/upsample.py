@@ -17,7 +17,7 @@ def upsample2x(x: Tensor) -> Tensor:
 
     Equal to `upfirdn2d.upsample2d` with the taps [1, 3, 3, 1] on channels-first images.
     """
-    return _Upsample.apply(x)
+    return _Upsample.apply(x, False)
 
 
 def _upsample(x: Tensor) -> Tensor:
@@ -43,20 +43,13 @@ def _adjoint(grad: Tensor) -> Tensor:
 
 
 class _Upsample(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _upsample(x)
+    """Up-sampling, or its adjoint; each is the derivative of the other."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _Adjoint.apply(grad)
-
-
-class _Adjoint(Function):
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor) -> Tensor:
-        return _adjoint(grad)
+    def forward(ctx: Any, x: Tensor, is_adjoint: bool) -> Tensor:
+        ctx.is_adjoint = is_adjoint
+        return _adjoint(x) if is_adjoint else _upsample(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _Upsample.apply(grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Upsample.apply(grad, not ctx.is_adjoint), None

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dnnlib.archive.image_tree import ImageTree
-from dnnlib.archive.label_table import FILE_NAME, LabelTable, declared_layout, read_label_table
+from dnnlib.archive.image_tree import LABEL_FILE, ImageTree
+from dnnlib.archive.label_table import LabelTable, declared_layout, read_label_table
 from dnnlib.archive.zip_reader import ChangedError
 from dnnlib.images.codec import Layout, LayoutError, common_layout
 from dnnlib.text import format_int_list
@@ -297,7 +297,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         """Raise DataError if an error concerns the whole data set and not one image."""
         if self.files.declared and isinstance(error.__cause__, LayoutError):
             raise DataError(
-                f"{error}. {self._tree.origin(FILE_NAME)} declares {self.files.declared} for all images: pack the data set "
+                f"{error}. {self._tree.origin(LABEL_FILE)} declares {self.files.declared} for all images: pack the data set "
                 f"again with dataset_tool.py"
             ) from error
         try:
@@ -322,7 +322,7 @@ def _read_labels(files: ImageFiles, names: list[str]) -> tuple[Labels, tuple[str
     table = files.label_table
     if table is None:
         raise ValueError(
-            f"--cond needs labels, but {files.path} has no {FILE_NAME} with labels; pack the images, one folder per class, "
+            f"--cond needs labels, but {files.path} has no {LABEL_FILE} with labels; pack the images, one folder per class, "
             f"with dataset_tool.py --labels-from-folders"
         )
     labels = np.array(table.labels_of(names))

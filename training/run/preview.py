@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dnnlib.images.tiles import save_grid
+from dnnlib.images.writer import save_grid
 from torch_utils.images import to_uint8
 from torch_utils.rng import derive_seed
 from training.data.stream import ImageDataset

@@ -1,13 +1,8 @@
 """CUDA kernels for bias_act and upfirdn2d, compiled on the machine that uses them.
 
-Modes, from --ops or $STYLEFORMER_OPS:
-    auto       GPU: kernels if they can be built and agree with the reference, else plain PyTorch after one line with the
-               reason. CPU: plain PyTorch.
-    native     Kernels, or an error. On the CPU the same code, compiled for the tests: correct, not fast.
-    reference  Plain PyTorch.
-
-`prepare` decides once per process. No forward pass builds or loads anything: the operators look into `ops.kernels`. No
-decision depends on a measured time, so the same program computes the same numbers on the same kind of GPU.
+`prepare` decides once per process, by --ops or $STYLEFORMER_OPS (docs/ops.md). No forward pass builds or loads anything:
+the operators look into `ops.kernels`. No decision depends on a measured time, so the same program computes the same numbers
+on the same kind of GPU.
 """
 
 import os
@@ -33,7 +28,7 @@ def prepare(device: torch.device, mode: str | None = None) -> None:
     checks; the kernels are enabled if that succeeded on every machine.
 
     Args:
-        mode: auto, native or reference. None = $STYLEFORMER_OPS, else auto.
+        mode: One of MODES. None = $STYLEFORMER_OPS, else auto.
 
     Raises:
         ValueError: $STYLEFORMER_OPS or `mode` is none of these.

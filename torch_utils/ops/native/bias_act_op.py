@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_utils.ops.bias_act_reference import bias_act_reference
+from torch_utils.ops.bias_act import bias_act_reference
 from torch_utils.ops.native.library import (
     DTYPES,
     BiasActCall,

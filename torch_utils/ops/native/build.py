@@ -1,8 +1,7 @@
 """Compiles the operators once and keeps the library in the cache folder.
 
 The library has a plain C interface: it includes no header of PyTorch or Python, compiles in about a minute and outlives
-their upgrades. It is built in a temporary folder that gets its final name when complete, under a file lock that the
-operating system releases when the process ends, so a killed build leaves nothing that disturbs the next one.
+their upgrades. A build may be killed at any time (docs/ops.md).
 """
 
 import contextlib
@@ -61,7 +60,6 @@ def cache_folder() -> Path:
 
 
 def library_path(target: Target) -> Path:
-    """Return where the library of a target is once it is built."""
     return cache_folder() / target.name / LIBRARY_NAME
 
 
@@ -73,8 +71,7 @@ def log_path(target: Target) -> Path:
 def build(target: Target) -> Path:
     """Return the library of a target, built unless it is in the cache; concurrent processes wait for the first one.
 
-    Raises:
-        OperatorsUnavailable: No compiler, a failed build or a cache folder that cannot be written.
+    Raises OperatorsUnavailable: no compiler, a failed build or a cache folder that cannot be written.
     """
     library = library_path(target)
     if library.exists():
@@ -95,23 +92,21 @@ def build(target: Target) -> Path:
 
 
 def _compile(target: Target, folder: Path) -> None:
+    log_file = log_path(target)
     if target.architectures:
         compiler, link_flags = _nvcc_command(list(target.architectures)), _NVCC_LINK_FLAGS.split()
         compile_flags = ["-Xptxas", "-v"]
-        print(
-            f"Operators: compiling for this kind of GPU, once, in about a minute; output in {log_path(target)}",
-            flush=True,
-        )
+        print(f"Operators: compiling for this kind of GPU, once, in about a minute; output in {log_file}", flush=True)
     else:
         compiler, link_flags = [find_host_compiler(), *_CXX_FLAGS.split()], []
         compile_flags = ["-x", "c++"]
-    objects = [str(folder / f"{unit}.o") for unit in UNITS]
-    with open(log_path(target), "w", encoding="utf-8") as log:
-        sources = zip(UNITS, objects, strict=True)
-        _run(
-            [[*compiler, *compile_flags, "-c", str(SOURCE_DIR / f"{unit}.cu"), "-o", path] for unit, path in sources],
-            log,
-        )
+    compiler_calls = [
+        [*compiler, *compile_flags, "-c", str(SOURCE_DIR / f"{unit}.cu"), "-o", str(folder / f"{unit}.o")]
+        for unit in UNITS
+    ]
+    objects = [call[-1] for call in compiler_calls]
+    with open(log_file, "w", encoding="utf-8") as log:
+        _run(compiler_calls, log)
         _run([[*compiler, "-shared", *link_flags, *objects, "-o", str(folder / LIBRARY_NAME)]], log)
     for path in objects:
         os.unlink(path)

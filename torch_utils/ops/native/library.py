@@ -55,9 +55,8 @@ class Library:
                 self._functions[call].argtypes = [ctypes.POINTER(call)]
             self._kernel = functions.styleformer_kernel
         except (OSError, AttributeError) as error:
-            raise OperatorsUnavailable(
-                f"{path} cannot be loaded ({error}): delete its folder to build it again"
-            ) from error
+            remedy = "delete its folder to build it again"
+            raise OperatorsUnavailable(f"{path} cannot be loaded ({error}): {remedy}") from error
         self._kernel.argtypes, self._kernel.restype = [c_int32, ctypes.POINTER(c_int64)], c_char_p
 
     def launches(self) -> dict[str, int]:
@@ -84,7 +83,6 @@ loaded: dict[str, Library] = {}  # by device type; filled by `loading.load_libra
 
 
 def library_of(device: torch.device) -> Library:
-    """Return the loaded library for a device."""
     if device.type not in loaded:
         raise RuntimeError(f"native operators for {device.type} are not loaded; call torch_utils.ops.native.prepare()")
     return loaded[device.type]

@@ -18,20 +18,14 @@ CHECK_TIMEOUT_SEC = 480
 
 def target_for(device_type: str) -> build.Target:
     """Return what to build for cpu, or for the GPUs present; OperatorsUnavailable if PyTorch has no code for them."""
-    if device_type != "cuda":
-        return build.Target()
-    architectures = present_architectures()
-    if not architectures:
+    architectures = present_architectures() if device_type == "cuda" else []
+    if device_type == "cuda" and not architectures:
         raise OperatorsUnavailable("this PyTorch has no code for the GPUs here")
     return build.Target(tuple(architectures))
 
 
 def load_library(device_type: str) -> None:
-    """Load the library for cpu or cuda, built if need be.
-
-    Raises:
-        OperatorsUnavailable: It cannot be built or loaded.
-    """
+    """Load the library for cpu or cuda, built if need be; OperatorsUnavailable if that is impossible."""
     if device_type == "cuda" and not torch.cuda.is_available():
         raise OperatorsUnavailable("PyTorch sees no GPU")
     if device_type == "cuda" and torch.version.cuda is None:
@@ -41,12 +35,9 @@ def load_library(device_type: str) -> None:
 
 
 def check_once(device_type: str) -> None:
-    """Compare the library with the reference, unless it passed before with this PyTorch and these GPUs.
+    """Compare the library with the reference, unless it passed before; OperatorsUnavailable if they disagree.
 
     A separate process does it, because a faulty kernel makes the GPU unusable for the process that launched it.
-
-    Raises:
-        OperatorsUnavailable: The comparison failed.
     """
     indices = range(torch.cuda.device_count()) if device_type == "cuda" else ()
     gpus = sorted({torch.cuda.get_device_name(index) for index in indices})

@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.bias_act_reference import bias_act_reference
+from torch_utils.ops.bias_act import bias_act, bias_act_reference
 from torch_utils.ops.native.library import DTYPES, library_of
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upfirdn2d_reference
@@ -33,8 +33,7 @@ _GEOMETRIES = (
 def compare(device: torch.device) -> int:
     """Return how many results agree. Call `native.enable` for the device in mode native first.
 
-    Raises:
-        OperatorsUnavailable: A result differs from the reference, or a kernel of the library was not launched.
+    Raises OperatorsUnavailable: a result differs from the reference, or a kernel of the library was not launched.
     """
     before = library_of(device).launches()
     count = 0
@@ -75,17 +74,14 @@ def _bias_act_pair(x: Tensor, act: str) -> tuple[list[Tensor], list[Tensor]]:
     strength = torch.tensor(0.5, device=x.device, dtype=x.dtype)
     wide = x.double(), bias.double(), noise.double(), strength.double()
 
-    def value(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-        return bias_act(x, bias, 1, act, _ALPHA, _GAIN, _CLAMP, noise, strength)
+    def call(function: Callable[..., Tensor], x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+        return function(x, bias, 1, act, _ALPHA, _GAIN, _CLAMP, noise, strength)
 
-    def expected(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-        return bias_act_reference(x, bias, 1, act, _ALPHA, _GAIN, _CLAMP, noise, strength)
-
-    y = expected(*wide)
+    y = call(bias_act_reference, *wide)
     weight = _slope(y) * ((y.abs() - _CLAMP).abs() > 0.02)  # close to the clamp, rounding decides whether it applies
     return (
-        derivatives(value, weight, weight, x, bias, noise, strength),
-        derivatives(expected, weight, weight, *wide),
+        derivatives(partial(call, bias_act), weight, weight, x, bias, noise, strength),
+        derivatives(partial(call, bias_act_reference), weight, weight, *wide),
     )
 
 

@@ -57,7 +57,6 @@ def has_code(capability: tuple[int, int], architectures: tuple[str, ...]) -> boo
 
 
 def present_architectures() -> list[int]:
-    """Return the architectures of those GPUs, such as [90]."""
     return sorted(set(present_gpus().values()))
 
 
