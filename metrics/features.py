@@ -104,14 +104,8 @@ class FeatureRecord:
         if kind is Keep.ROWS:
             self._rows = [torch.from_numpy(arrays["rows"])]
             return
-        first, second = (
-            FeatureMoments.from_sums(
-                int(arrays[f"count{half}"]),
-                torch.from_numpy(arrays[f"total{half}"]),
-                torch.from_numpy(arrays[f"outer{half}"]),
-            )
-            for half in range(2)
-        )
+        sums = [[torch.from_numpy(arrays[f"{name}{half}"]) for name in ("count", "total", "outer")] for half in (0, 1)]
+        first, second = (FeatureMoments.from_sums(int(count), total, outer) for count, total, outer in sums)
         self._halves = (first, second)
 
 

@@ -9,7 +9,7 @@ from metrics.detectors import BuildContext, Detector, DetectorKind, full_precisi
 from metrics.distances import inception_score, kernel
 from metrics.distances.frechet import moments_distance
 from metrics.features import Keep
-from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
+from metrics.metric import GENERATED, Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
 from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3, load_inception, read_inception
 from metrics.weights.published import INCEPTION, require
 
@@ -51,61 +51,37 @@ def measure_is(inputs: Inputs) -> Measurement:
     return Measurement(mean, details={"std": std}, settings=settings)
 
 
-def frechet_metric(detector: str, features: str, num_gen: int, ddof: int) -> Metric:
+def frechet_metric(detector: str, features: str, ddof: int) -> Metric:
     """Return the Frechet distance of the features of a detector; `features` describes them and the real images."""
 
     def measure(inputs: Inputs) -> Measurement:
         real, fake = inputs.both
         return Measurement(moments_distance(real.moments, fake.moments, ddof), settings={"ddof": ddof})
 
-    return Metric(
-        definition=f"Frechet distance (covariance with ddof {ddof}) of {features}, against {num_gen:,} generated ones",
-        detector=detector,
-        num_gen=num_gen,
-        keep=Keep.MOMENTS,
-        real=RealUse(Keep.MOMENTS),
-        measure=measure,
-    )
+    definition = f"Frechet distance (covariance with ddof {ddof}) of {features}, against {GENERATED} ones"
+    return Metric(definition, detector, measure, Keep.MOMENTS, RealUse(Keep.MOMENTS))
 
 
-def kernel_metric(detector: str, features: str, num_gen: int) -> Metric:
+def kernel_metric(detector: str, features: str) -> Metric:
     """Return the kernel distance of the features of a detector; `features` describes them and the real images."""
-    return Metric(
-        definition=f"kernel distance (cubic, unbiased, mean of {kernel.NUM_SUBSETS} subsets of up to "
-        f"{kernel.MAX_SUBSET:,}) of {features}, against {num_gen:,} generated ones",
-        detector=detector,
-        num_gen=num_gen,
-        keep=Keep.ROWS,
-        real=RealUse(Keep.ROWS),
-        measure=measure_kid,
-    )
-
-
-def _fid(num_gen: int) -> Metric:
-    features = f"{_FEATURES}; the first {FID_REAL:,} real images, followed by flipped ones where training flips"
-    real = RealUse(Keep.MOMENTS, as_trained=True, max_count=FID_REAL)
-    return replace(frechet_metric(DETECTOR, features, num_gen, FID_DDOF), real=real)
-
-
-def _is(num_gen: int) -> Metric:
-    return Metric(
-        definition=f"Inception score (no bias, mean of {inception_score.NUM_SPLITS} contiguous splits) of {num_gen:,} "
-        f"generated images; higher is better",
-        detector=DETECTOR,
-        num_gen=num_gen,
-        keep=Keep.ROWS,
-        real=None,
-        check=partial(check_count, least=0),
-        measure=measure_is,
-        higher_is_better=True,
-    )
+    how = f"cubic, unbiased, mean of {kernel.NUM_SUBSETS} subsets of up to {kernel.MAX_SUBSET:,}"
+    definition = f"kernel distance ({how}) of {features}, against {GENERATED} ones"
+    return Metric(definition, detector, measure_kid, real=RealUse(Keep.ROWS))
 
 
 DETECTORS = {DETECTOR: DetectorKind(build_inception, {INCEPTION: read_inception})}
 
+_FIRST = f"{_FEATURES}; the first {FID_REAL:,} real images, followed by flipped ones where training flips"
+_FID_REAL_USE = RealUse(Keep.MOMENTS, as_trained=True, max_count=FID_REAL)
+_IS = f"Inception score (no bias, mean of {inception_score.NUM_SPLITS} contiguous splits) of {GENERATED} images; higher is better"
+
 FAMILIES = (
-    Family("fid{count}_full", min_gen=2, make=lambda num_gen: frechet_metric(DETECTOR, _ALL, num_gen, FID_DDOF)),
-    Family("fid{count}", min_gen=2, make=_fid),
-    Family("kid{count}_full", min_gen=2, make=partial(kernel_metric, DETECTOR, _ALL)),
-    Family("is{count}", min_gen=inception_score.NUM_SPLITS, make=_is),
+    Family("fid{count}_full", frechet_metric(DETECTOR, _ALL, FID_DDOF)),
+    Family("fid{count}", replace(frechet_metric(DETECTOR, _FIRST, FID_DDOF), real=_FID_REAL_USE)),
+    Family("kid{count}_full", kernel_metric(DETECTOR, _ALL)),
+    Family(
+        "is{count}",
+        Metric(_IS, DETECTOR, measure_is, check=partial(check_count, least=0), higher_is_better=True),
+        min_gen=inception_score.NUM_SPLITS,
+    ),
 )

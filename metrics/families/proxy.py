@@ -80,32 +80,26 @@ def measure_classified(inputs: Inputs) -> Measurement:
     return replace(measure_distance(inputs), details=details)
 
 
-DETECTORS = {
-    RANDCONV: DetectorKind(build_random_convolutions),
-    CLASSIFIER: DetectorKind(build_classifier),
-}
+DETECTORS = {RANDCONV: DetectorKind(build_random_convolutions), CLASSIFIER: DetectorKind(build_classifier)}
 
-METRICS = {
-    "proxy_fd_randconv_v1": Metric(
-        definition="Frechet distance (ddof 1) of 256 edge and colour statistics from fixed random convolutions; "
-        "all real images against 2,000 generated ones",
-        detector=RANDCONV,
-        num_gen=NUM_GEN,
-        keep=Keep.MOMENTS,
-        real=RealUse(Keep.MOMENTS),
-        check=check_real,
-        measure=measure_distance,
-        comparable_to_published=False,
-    ),
-    "proxy_fd_clf_v1": Metric(
-        definition="Frechet distance (ddof 1) of 128 features, of total variance 10, of a small classifier that is "
-        "trained on the labelled real images; all of them against 2,000 generated ones",
-        detector=CLASSIFIER,
-        num_gen=NUM_GEN,
-        keep=Keep.MOMENTS | Keep.ROWS,
-        real=RealUse(Keep.MOMENTS),
-        check=check_labelled,
-        measure=measure_classified,
-        comparable_to_published=False,
-    ),
-}
+_BASE = Metric(
+    "Frechet distance (ddof 1) of 256 edge and colour statistics from fixed random convolutions; all real images against "
+    "2,000 generated ones",
+    detector=RANDCONV,
+    measure=measure_distance,
+    keep=Keep.MOMENTS,
+    real=RealUse(Keep.MOMENTS),
+    num_gen=NUM_GEN,
+    check=check_real,
+    comparable_to_published=False,
+)
+_CLASSIFIED = replace(
+    _BASE,
+    definition="Frechet distance (ddof 1) of 128 features, of total variance 10, of a small classifier that is trained on the "
+    "labelled real images; all of them against 2,000 generated ones",
+    detector=CLASSIFIER,
+    measure=measure_classified,
+    keep=Keep.MOMENTS | Keep.ROWS,
+    check=check_labelled,
+)
+METRICS = {"proxy_fd_randconv_v1": _BASE, "proxy_fd_clf_v1": _CLASSIFIED}

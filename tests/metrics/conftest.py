@@ -71,7 +71,7 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     fake = GeneratedImages(recorded_images("b"), content_hash="b")
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), spy, lambda real: None)
+        rows = Metric("features", DETECTOR, spy, Keep.ROWS, RealUse(Keep.ROWS), num_gen=64)
         patch.setitem(registry.METRICS, "spy", rows)
         with pytest.warns(UserWarning, match="2048 features from only"):
             weights = Source({"inception": weights_file})
