@@ -137,9 +137,7 @@ def collect(
     """Fill records with the features of their detectors in one pass over the images; call it on every process.
 
     A detector gets each batch once, as long as one of its records takes more. The first process ends up with all features.
-
-    Raises:
-        ValueError: On every process: fewer or more images came, or a detector's features are not finite.
+    Raises ValueError on every process if fewer or more images came, or a detector's features are not finite.
     """
     with distributed.raise_on_all_ranks():
         total = max(record.count for _, record in records)
@@ -209,8 +207,6 @@ class RealRequest:
 
 @dataclass(frozen=True)
 class RealFeatures:
-    """The features of real images."""
-
     request: RealRequest
     record: FeatureRecord
     is_cached: bool  # they come from the cache

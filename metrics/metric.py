@@ -1,7 +1,7 @@
 """What a metric is: which features it takes of which images, and the number it makes of them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -21,7 +21,7 @@ class Measurement:
     value: float
     floor: float | None = None  # the value of real images against real ones; None = the metric knows none
     details: dict[str, float] = field(default_factory=dict)  # further figures by name
-    settings: dict[str, Setting] = field(default_factory=dict)  # of the computation, such as ddof
+    settings: Mapping[str, Setting] = field(default_factory=dict)  # of the computation, such as ddof
 
 
 @dataclass(frozen=True)

@@ -136,16 +136,13 @@ def evaluate(
 
     In a run of several processes each computes the features of its part of the images: call it on every process. The
     first one returns the results, the others none.
+    Raises ValueError if a metric is not known or does not suit the images, or weights are missing or unusable.
 
     Args:
-        names: Keys of METRICS, or names of FAMILIES.
         real_as_trained: The real set followed by its mirror images, where training flips; None = it does not.
         batch_size: Images at once; does not change a value.
         cache_folder: None = `cache.default_folder()`.
         weights: Where those of the detectors are; None = wherever `metrics.weights.published.find` finds them.
-
-    Raises:
-        ValueError: A metric is not known or does not suit the images, or weights are missing or unusable.
     """
     started_sec = time.monotonic()
     device, folder = torch.device(device), cache_folder or cache.default_folder()

@@ -22,14 +22,10 @@ Point = tuple[int, int]  # y, x of an image, px
 
 
 def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor | Modulation, tokens: Sequence[int]) -> Tensor:
-    """The rows of a layer's attention matrices that belong to some tokens; each sums to 1.
+    """The rows of a layer's attention matrices that belong to some tokens, [batch, heads, queries, keys]; each sums to 1.
 
-    Args:
-        x: Its input, [batch, tokens, width].
-        w: Its style vectors, [batch, w_dim], or the factors computed from them.
-
-    Returns:
-        [batch, heads, queries, keys]; the keys are the tokens, or their Linformer projections.
+    The keys are the tokens, or their Linformer projections. x is the input, [batch, tokens, width], and w the style
+    vectors, [batch, w_dim], or the factors computed from them.
     """
     factors = layer.factors(w, x.dtype)
     x = F.layer_norm(x * factors.style, [layer.width])
@@ -88,9 +84,7 @@ def attention_maps(
 ) -> tuple[list[LayerAttention], Tensor]:
     """The attention of some points in each of `layers`, and the image, [1, channels, height, width].
 
-    Args:
-        generator: In eval mode.
-        ws: Styles of one image, [1, num_ws, w_dim].
+    The generator is in eval mode, the styles are those of one image, [1, num_ws, w_dim].
     """
     all_layers = encoder_layers(generator)
     image_size = (generator.img_height, generator.img_width)

@@ -76,15 +76,12 @@ class FeatureMoments:
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
     """Return |mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), the squared distance of two Gaussians.
 
-    Dowson and Landau, 1982. Means are [dim], covariances [dim, dim].
+    Dowson and Landau, 1982. Means are [dim], covariances [dim, dim]. Computed on the CPU: most GPUs are slow at float64,
+    and every machine gives the same distance.
 
-    The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which
-    has the eigenvalues of cov_a cov_b: never complex. Directions in which cov_a is rounding noise are left out, since the
-    roots of noise would add up where there are fewer images than features.
-
-    Computed on the CPU, wherever the moments were summed: most GPUs are slow at float64 (1/32 or 1/64 of their float32 rate),
-    and solvers of eigenvalues take many small dependent steps, so that even the others win little; every machine gives the
-    same distance.
+    The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which has the eigenvalues of
+    cov_a cov_b: never complex. Directions in which cov_a is rounding noise are left out, since the roots of noise would
+    add up where there are fewer images than features.
     """
     mean_a, cov_a, mean_b, cov_b = (x.cpu().double() for x in (mean_a, cov_a, mean_b, cov_b))
     values, vectors = torch.linalg.eigh(cov_a)

@@ -23,10 +23,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int, device: torch.device) -
     Kynkaanniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, 2019, equations 1 and 2;
     balls include their edge. Raises ValueError for a set of fewer than k + 1 rows.
 
-    Args:
-        real: Features, [n, dim]; they may be on another device than `device`, which gets a few thousand rows at once.
-        fake: Features of generated images, [m, dim].
-        device: Where distances are computed; it must have float64.
+    Features, [n, dim] and [m, dim], may be elsewhere than `device`, which must have float64 and gets parts of them.
     """
     reals, fakes = _both(real, fake, device)
     real_radii, fake_radii = _squared_radii(reals, k, "real"), _squared_radii(fakes, k, "generated")

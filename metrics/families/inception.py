@@ -9,9 +9,10 @@ from metrics.detectors import BuildContext, Detector, DetectorKind, full_precisi
 from metrics.distances import inception_score, kernel
 from metrics.distances.frechet import moments_distance
 from metrics.features import Keep
-from metrics.metric import GENERATED, Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
-from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3, load_inception, read_inception
+from metrics.metric import GENERATED, Family, Inputs, Measurement, Metric, RealUse, check_count
+from metrics.networks.inception import FEATURES, INPUT_PX, InceptionV3, read_inception
 from metrics.weights.published import INCEPTION, require
+from metrics.weights.reading import with_state
 
 DETECTOR = "inception_2015"
 FID_DDOF = 0  # as in StyleGAN2's and Styleformer's programs; pytorch-fid and torch-fidelity have 1
@@ -23,7 +24,7 @@ _ALL = f"{_FEATURES}; all real images, none flipped"
 
 def build_inception(context: BuildContext) -> Detector:
     weights = require(INCEPTION, context.weights)
-    network = load_inception(weights.path).to(context.device)
+    network = with_state(InceptionV3, read_inception(weights.path)).to(context.device)
     if context.device.type == "cpu":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster there
     resize = f"tensorflow1_bilinear_{INPUT_PX}"
@@ -33,12 +34,8 @@ def build_inception(context: BuildContext) -> Detector:
 def measure_kid(inputs: Inputs) -> Measurement:
     real, fake = inputs.both
     mean, std = kernel.kernel_distance(fake.rows, real.rows)
-    settings: dict[str, Setting] = {
-        "subsets": kernel.NUM_SUBSETS,
-        "subset_size": min(fake.count, real.count, kernel.MAX_SUBSET),
-        "subset_seed": kernel.SEED,
-        "degree": kernel.DEGREE,
-    }
+    size = min(fake.count, real.count, kernel.MAX_SUBSET)
+    settings = {"subsets": kernel.NUM_SUBSETS, "subset_size": size, "subset_seed": kernel.SEED, "degree": kernel.DEGREE}
     return Measurement(mean, details={"std": std}, settings=settings)
 
 
@@ -47,7 +44,7 @@ def measure_is(inputs: Inputs) -> Measurement:
     with full_precision():
         logits = inputs.detector.network.logits(inputs.fake.rows).cpu()
     mean, std = inception_score.inception_score(logits)
-    settings: dict[str, Setting] = {"splits": inception_score.NUM_SPLITS, "shuffled": False, "bias": False, "ddof": 0}
+    settings = {"splits": inception_score.NUM_SPLITS, "shuffled": False, "bias": False, "ddof": 0}
     return Measurement(mean, details={"std": std}, settings=settings)
 
 

@@ -44,15 +44,9 @@ def squared_speeds(lpips: Lpips, pairs: Tensor) -> Tensor:
 def measure_path_length(inputs: Inputs) -> Measurement:
     """Return the mean over the pairs without the extreme ones."""
     mean, std = trimmed(inputs.fake.rows)
-    settings: dict[str, Setting] = {
-        "epsilon": EPSILON,
-        "space": "w",
-        "sampling": "end",
-        "crop": False,
-        "lowest_percentile": _LOWEST,
-        "highest_percentile": _HIGHEST,
-    }
-    return Measurement(mean, details={"std": std}, settings=settings)
+    percentiles = {"lowest_percentile": _LOWEST, "highest_percentile": _HIGHEST}
+    how: dict[str, Setting] = {"epsilon": EPSILON, "space": "w", "sampling": "end", "crop": False, **percentiles}
+    return Measurement(mean, details={"std": std}, settings=how)
 
 
 def trimmed(values: Tensor) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Distances that need no downloaded weights: they rank snapshots of one data set; no published number compares."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,9 +34,7 @@ def build_classifier(context: BuildContext) -> Detector:
     return Detector(CLASSIFIER, network, image_classifier.FEATURES, weights_digest(network.state_dict()), resize)
 
 
-def check_real(real: RealImages) -> None:
-    """Raise ValueError unless there are enough real images to compare two halves of them."""
-    check_count(real, MIN_REAL)
+check_real = partial(check_count, least=MIN_REAL)
 
 
 def check_labelled(real: RealImages) -> None:

@@ -50,7 +50,6 @@ class Explorer:
 
     @property
     def is_classes(self) -> bool:
-        """Whether labels are classes."""
         return bool(self.generator.c_dim) and not self.generator.labels_are_vectors
 
     def classes(self) -> dict[str, str]:
@@ -68,7 +67,6 @@ class Explorer:
 
     @cached_property
     def has_attention(self) -> bool:
-        """Whether there are attention layers."""
         try:
             return bool(encoder_layers(self.generator))
         except ValueError:

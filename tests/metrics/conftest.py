@@ -7,7 +7,7 @@ import inception_golden
 import numpy as np
 import pytest
 import torch
-from golden_data import DATA
+from golden_data import DATA, arrays
 from image_sets import FixedImages, GeneratedImages
 from inception_golden import NAMES, Evaluation, recorded_images, save_archive
 from torch import Tensor
@@ -24,8 +24,7 @@ from metrics.weights.published import Source
 @pytest.fixture(scope="session")
 def recorded() -> dict[str, np.ndarray]:
     """Recorded features of the random weights."""
-    with np.load(DATA / "metrics/inception_random_v1.npz") as archive:
-        return {name: archive[name] for name in archive.files}
+    return arrays("metrics/inception_random_v1")
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,7 @@ from image_sets import FixedImages
 from torch import Tensor
 
 from metrics.detectors import BuildContext, Detector, full_precision
-from metrics.families.path_length import (
-    DETECTORS,
-    FAMILIES,
-    build_path_length,
-    trimmed,
-)
+from metrics.families.path_length import DETECTORS, FAMILIES, build_path_length, trimmed
 from metrics.images import EPSILON, no_progress
 from metrics.weights.published import LPIPS, VGG16, MissingWeights, Source
 
