@@ -196,6 +196,7 @@ def measure(job: Job) -> None:
     import torch
 
     from metrics.registry import evaluate
+    from metrics.results import append_rows
     from torch_utils import distributed
     from torch_utils.ops import native
     from training.evaluation.images import RealSet, flipped_set, reading_workers, reference_dataset
@@ -224,26 +225,18 @@ def measure(job: Job) -> None:
                 progress=bars,
             )
             found = [replace(result, real_is_training_set=job.is_training_set) for result in found]
-            unsaved = record(found, job.outdir) or unsaved  # each at once: nothing is lost if a later seed fails
             results.append(found)
+            try:
+                if job.outdir is not None:
+                    append_rows(found, job.outdir)  # each at once: nothing is lost if a later seed fails
+            except OSError as error:  # the values are worth printing all the same
+                unsaved = str(error)
     bars.bar.close()
     if distributed.rank() == 0:
         show(results)
     if unsaved:
         print(f"Warning: results were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
     distributed.shutdown()
-
-
-def record(found: "list[MetricResult]", outdir: Path | None) -> str:
-    """Append results to the files in a folder, if there is one; return the error, empty = none."""
-    from metrics.results import append_rows
-
-    try:
-        if outdir is not None:
-            append_rows(found, outdir)
-    except OSError as error:  # the values are worth printing all the same
-        return str(error)
-    return ""
 
 
 def check_sources(options: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +89,15 @@ def attention_maps(
     """
     all_layers = encoder_layers(generator)
     image_size = (generator.img_height, generator.img_width)
-    index_of = {layer: index for index, (layer, _) in enumerate(all_layers)}
     found: dict[int, LayerAttention] = {}
 
-    def record(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        assert isinstance(layer, EncoderLayer)
-        index = index_of[layer]
-        size = all_layers[index][1]
+    def record(index: int, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        layer, size = all_layers[index]
         tokens = [token_at(point, image_size, size) for point in points]
         weights = token_weights(layer, attention_rows(layer, inputs[0], inputs[1], tokens))[0].unflatten(2, size)
         found[index] = LayerAttention(index, weights, layer.proj_weight is not None)
 
-    handles = [all_layers[index][0].register_forward_pre_hook(record) for index in layers]
+    handles = [all_layers[index][0].register_forward_pre_hook(partial(record, index)) for index in layers]
     try:
         image = generator.synthesis(ws, noise_mode="const")
     finally:

@@ -9,11 +9,9 @@ import torch
 from PIL import Image
 
 from generate import main
-from training.checkpoint.files import SNAPSHOT_FORMAT, header, write
-from training.checkpoint.snapshot import load_generator
+from training.checkpoint.snapshot import load_generator, save_snapshot
 from training.config import DatasetSpec, RunConfig
-from training.networks.discriminator import Discriminator
-from training.networks.generator import Generator
+from training.state import TrainState
 
 NAME = "official_small_linformer_cond.pkl"
 SPECS = {
@@ -28,10 +26,7 @@ def run(*arguments: object) -> None:
 
 
 def snapshot(path: Path, config: RunConfig, spec: DatasetSpec) -> Path:
-    torch.manual_seed(0)
-    generator, discriminator = Generator(config.generator, spec), Discriminator(config.discriminator, spec)
-    networks = {"G": generator.state_dict(), "G_ema": generator.state_dict(), "D": discriminator.state_dict()}
-    write(path, header(SNAPSHOT_FORMAT, config, spec, 0) | networks)
+    save_snapshot(path, TrainState(config, spec, torch.device("cpu")))
     return path
 
 

@@ -26,9 +26,7 @@ class FeatureMoments:
         moments.count, moments._total, moments._outer = count, total, outer
         return moments
 
-    def append(self, features: Tensor) -> None:
-        if features.ndim != 2 or features.shape[1] != self.dim:
-            raise ValueError(f"features of shape {list(features.shape)} do not fit moments of shape [rows, {self.dim}]")
+    def append(self, features: Tensor) -> None:  # [rows, dim]
         for rows in features.detach().to(self._total.device).split(_ROWS_AT_ONCE):
             self.count += len(rows)
             self._num_pending += len(rows)
@@ -54,14 +52,10 @@ class FeatureMoments:
     @property
     def mean(self) -> Tensor:
         """The mean row, float64 [dim]."""
-        if self.count == 0:
-            raise ValueError("no features were added: there is no mean")
         return self.total / self.count
 
     def covariance(self, ddof: int) -> Tensor:
-        """Return the covariance, float64 [dim, dim]; `ddof` 1 is the unbiased estimate, 0 the plain average."""
-        if self.count <= ddof:
-            raise ValueError(f"{self.count} rows of features are too few for a covariance with ddof {ddof}")
+        """Return the covariance, float64 [dim, dim]; `ddof`, less than the rows: 1 = unbiased estimate, 0 = plain average."""
         return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - ddof)
 
     def _flush(self) -> None:

@@ -85,7 +85,7 @@ class View:
         if has_found or any(self.moves.values()):
             words.append("--w=w.npz")
         else:
-            if self.is_mixed(num_ws):
+            if self.mix is not None:
                 words.insert(2, "mix")
                 words += [f"--rows={self.seed}", f"--cols={self.mix}", f"--col-styles={self.mix_from}-{num_ws - 1}"]
             else:
@@ -97,10 +97,6 @@ class View:
         if self.noise != "const":
             words.append(f"--noise-mode={self.noise}")
         return shlex.join([*words, "--outdir=out"])
-
-    def is_mixed(self, num_ws: int) -> bool:
-        """Whether styles of a second seed are used."""
-        return self.mix is not None and self.mix_from < num_ws
 
 
 def parse_moves(text: str, num_ws: int) -> dict[tuple[str, int], float]:

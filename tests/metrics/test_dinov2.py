@@ -11,8 +11,6 @@ from PIL import Image
 
 from metrics.networks.dinov2 import VIT_L14, Dinov2, normalise, read_dinov2
 
-LAYER = "blocks.1.mlp.fc1.weight"
-
 
 @pytest.fixture(params=["native", "resized"])
 def case(request: pytest.FixtureRequest) -> str:
@@ -65,7 +63,6 @@ def test_the_large_network_has_the_published_tensors() -> None:
 def test_other_networks_are_refused(tmp_path: Path) -> None:
     state = state_of("native")
     for wrong, message in {
-        "lacking": ({k: v for k, v in state.items() if k != LAYER}, f"of 35 tensors expected it has 34; it lacks '{LAYER}'"),
         "registers": ({**state, "register_tokens": torch.zeros(1, 4, 32)}, "also has 'register_tokens'"),
         "another grid": (state_of("resized"), r"pos_embed is torch.float32 \[1, 82, 32\], not torch.float32 \[1, 17, 32\]"),
         "another": ({"w": torch.zeros(2)}, r"is not DINOv2 with 2 blocks of width 32 and patches of 4 px: .* has 0"),
