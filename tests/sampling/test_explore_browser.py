@@ -162,7 +162,7 @@ def test_generate_tab(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     wait_for(lambda: np.array_equal(shown(page), image))
     strip = page.locator("#strip img").get_attribute("src")
     settle(page, lambda: page.get_by_role("button", name="▶").click())
-    wait_for(lambda: "seed=8" in page.url)
+    assert "seed=8" in page.url
     wait_for(lambda: page.locator("#strip img").get_attribute("src") != strip)
     page.locator("#strip img").click(position={"x": 10, "y": 40})
     page.wait_for_url("**seed=6**")
