@@ -31,20 +31,17 @@ class ProgressBars:
     """Shows one bar for each pass over images; called with what is done, how much of it, and the total."""
 
     def __init__(self, hidden: bool) -> None:
-        self._hidden = hidden
-        self._bar: tqdm | None = None
+        self.disable = hidden or None  # None = where the console is no terminal
+        self.what, self.bar = "", tqdm(disable=True)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if self._bar is None or self._bar.desc != what:
-            self.close()
-            disable = True if self._hidden else None  # None = where the console is no terminal
-            self._bar = tqdm(total=total, unit=" images", leave=False, dynamic_ncols=True, disable=disable)
-            self._bar.set_description_str(what)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if what != self.what:
+            self.bar.close()
+            self.what = what
+            self.bar = tqdm(
+                desc=what, total=total, unit=" images", leave=False, dynamic_ncols=True, disable=self.disable
+            )
+        self.bar.update(done - self.bar.n)
 
 
 @click.command(cls=Command, context_settings=SETTINGS)
@@ -82,10 +79,7 @@ class ProgressBars:
 @click.option("--batch", type=click.IntRange(1), default=64, metavar="N", help="Batch size of the feature networks.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or cuda:1.  [default: GPU if available]")
 @click.option(
-    "--gpus",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Number of GPUs, one process each; 0 = CPU.  [default: 1]",
+    "--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs, one process each; 0 = CPU.  [default: 1]"
 )
 @click.option("--outdir", metavar="DIR", help="Folder for metric-*.jsonl.  [default: that of the snapshot]")
 @click.option("--cache", metavar="DIR", help="Cache folder.  [default: $STYLEFORMER_CACHE_DIR or ~/.cache/styleformer]")
@@ -119,18 +113,11 @@ def explain() -> None:
 class Job:
     """What every process of a measurement needs."""
 
+    options: dict[str, Any]  # of the command line; data and mirror as they follow from the network
     names: list[str]
-    network: str | None  # either this
-    ema: float | None  # half-life of its average
-    images: str | None  # or this
-    data: str
-    mirror: bool
     weights: "Source"
     outdir: Path | None  # None = record nothing
     device: str | None  # None = the GPU of this process, or the CPU
-    batch: int
-    seeds: range
-    show_progress: bool
     is_training_set: bool | None  # the real images are those that the network was trained on; None = not known
 
 
@@ -146,17 +133,13 @@ def run(options: dict[str, Any]) -> None:
     fetch_network(options)
     num_processes = distributed.torchrun_world_size() or options["gpus"] or 1
     device = choose_device(options["device"], options["gpus"], num_processes)
-    data, mirror = options["data"], bool(options["mirror"])
+    data, mirror = options["data"], options["mirror"]
     if options["network"]:
-        data, mirror = real_images(options["network"], data, options["mirror"])
+        data, mirror = real_images(options["network"], data, mirror)
     weights, outdir = choose_weights(options, names), prepare_outdir(options, names)
-    seeds = range(options["seed"], options["seed"] + options["repeat"])
     dataset = reference_dataset(data)
     is_same = is_training_set(options["network"], dataset) if options["network"] and distributed.is_main() else None
-    job = Job(
-        names, options["network"], options["ema"], options["images"], data, mirror, weights, outdir, device,
-        options["batch"], seeds, options["verbose"], is_same,
-    )  # fmt: skip
+    job = Job(options | {"data": data, "mirror": mirror}, names, weights, outdir, device, is_same)
     if distributed.is_main():
         check_images(job, dataset)
     prepare(names, weights)
@@ -190,9 +173,10 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
 
     real, fake = RealSet(dataset), open_fake(job, dataset, "cpu")
     check_suitable(job.names, real, fake)
-    relation = f", {describe_relation(job.is_training_set)}" if job.network else ""
+    images = job.options["images"]
+    relation = "" if images else f", {describe_relation(job.is_training_set)}"
     print(f"Real images: {real.location}{relation}")
-    if job.images and (grids := grids_in(job.images)):
+    if images and (grids := grids_in(images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
     notes = dataset.notes() + (fake.dataset.notes() if isinstance(fake, FakeSet) else [])
     for note in dict.fromkeys(notes):  # once, where both are the same images
@@ -202,9 +186,9 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
     from training.evaluation.inputs import open_images, open_network
 
-    if job.images:
-        return open_images(job.images, dataset, workers)
-    return open_network(str(job.network), dataset, device, job.ema)
+    if job.options["images"]:
+        return open_images(job.options["images"], dataset, workers)
+    return open_network(job.options["network"], dataset, device, job.options["ema"])
 
 
 def measure(job: Job) -> None:
@@ -212,6 +196,7 @@ def measure(job: Job) -> None:
     import torch
 
     from metrics.registry import evaluate
+    from metrics.results import append_rows
     from torch_utils import distributed
     from torch_utils.ops import native
     from training.evaluation.images import RealSet, flipped_set, reading_workers, reference_dataset
@@ -220,46 +205,38 @@ def measure(job: Job) -> None:
     distributed.init(device)
     native.prepare(device)
     workers = reading_workers(device)
-    dataset = reference_dataset(job.data)
+    options, dataset = job.options, reference_dataset(job.options["data"])
     fake = open_fake(job, dataset, device, workers)
-    bars = ProgressBars(hidden=not job.show_progress or distributed.rank() > 0)
+    bars = ProgressBars(hidden=not options["verbose"] or distributed.rank() > 0)
     results, unsaved = [], ""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
-        for seed in job.seeds:
+        for seed in range(options["seed"], options["seed"] + options["repeat"]):
             found = evaluate(
                 job.names,
                 RealSet(dataset, workers),
                 fake,
-                real_as_trained=flipped_set(job.names, dataset.files, job.mirror, workers),
+                real_as_trained=flipped_set(job.names, dataset.files, bool(options["mirror"]), workers),
                 device=device,
-                batch_size=job.batch,
+                batch_size=options["batch"],
                 seed=seed,
                 cache_folder=job.weights.cache_folder,
                 weights=job.weights,
                 progress=bars,
             )
             found = [replace(result, real_is_training_set=job.is_training_set) for result in found]
-            unsaved = record(found, job.outdir) or unsaved  # each at once: nothing is lost if a later seed fails
             results.append(found)
-    bars.close()
+            try:
+                if job.outdir is not None:
+                    append_rows(found, job.outdir)  # each at once: nothing is lost if a later seed fails
+            except OSError as error:  # the values are worth printing all the same
+                unsaved = str(error)
+    bars.bar.close()
     if distributed.rank() == 0:
         show(results)
     if unsaved:
         print(f"Warning: results were not saved: {unsaved}; name another folder with --outdir=DIR", file=sys.stderr)
     distributed.shutdown()
-
-
-def record(found: "list[MetricResult]", outdir: Path | None) -> str:
-    """Append results to the files in a folder, if there is one; return the error, empty = none."""
-    from metrics.results import append_rows
-
-    try:
-        if outdir is not None:
-            append_rows(found, outdir)
-    except OSError as error:  # the values are worth printing all the same
-        return str(error)
-    return ""
 
 
 def check_sources(options: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import math
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -126,7 +125,7 @@ def generate(chosen: dict[str, Any]) -> None:
     else:
         seeds = list(dict.fromkeys(chosen["seeds"]))  # no file is written twice
         names = [f"seed{seed:04d}" for seed in seeds]
-    columns = grid_columns(chosen["grid"], generator, len(names), outdir, extension)
+    columns = grid_columns(chosen["grid"], generator, len(names), extension)
     renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"], performance(chosen, len(names)))
     if chosen["styles_file"]:
         ws = truncate(ws, generator.mapping_network.w_avg, chosen["trunc"], chosen["trunc_cutoff"])
@@ -161,9 +160,9 @@ def performance(chosen: dict[str, Any], count: int) -> PerformanceConfig:
     return PerformanceConfig(precision=chosen["precision"], compile=compiling)
 
 
-def grid_columns(text: str | None, generator: "Generator", count: int, outdir: Path, extension: str) -> int | None:
+def grid_columns(text: str | None, generator: "Generator", count: int, extension: str) -> int | None:
     """Columns of --grid, "auto" or "RxC"; None = no grid. Raises ValueError if it is too small, or too large to save."""
-    from sampling.tables import table_path
+    from sampling.tables import check_table
 
     if text is None:
         return None
@@ -177,7 +176,7 @@ def grid_columns(text: str | None, generator: "Generator", count: int, outdir: P
                 f"--grid={text} has room for {rows * columns} images, but there are {count}; write "
                 f"--grid={math.ceil(count / columns)}x{columns}, or --grid alone"
             )
-    table_path(outdir, f"grid.{extension}", generator, rows, columns)
+    check_table(extension, generator, rows, columns)
     return columns
 
 

@@ -39,9 +39,7 @@ class DetectorKind:
     """How a detector is built, and the files of published weights it takes."""
 
     build: Callable[[BuildContext], Detector]
-    readers: Mapping[WeightsFile, Callable[[Path], object]] = field(
-        default_factory=dict
-    )  # raise ValueError for a bad file
+    readers: Mapping[WeightsFile, Callable[[Path], object]] = field(default_factory=dict)  # raise ValueError
 
     def prepare(self, source: Source) -> None:
         """Obtain the weights and read them once; raises ValueError where that fails."""

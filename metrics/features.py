@@ -104,14 +104,8 @@ class FeatureRecord:
         if kind is Keep.ROWS:
             self._rows = [torch.from_numpy(arrays["rows"])]
             return
-        first, second = (
-            FeatureMoments.from_sums(
-                int(arrays[f"count{half}"]),
-                torch.from_numpy(arrays[f"total{half}"]),
-                torch.from_numpy(arrays[f"outer{half}"]),
-            )
-            for half in range(2)
-        )
+        sums = [[torch.from_numpy(arrays[f"{name}{half}"]) for name in ("count", "total", "outer")] for half in (0, 1)]
+        first, second = (FeatureMoments.from_sums(int(count), total, outer) for count, total, outer in sums)
         self._halves = (first, second)
 
 
@@ -143,9 +137,7 @@ def collect(
     """Fill records with the features of their detectors in one pass over the images; call it on every process.
 
     A detector gets each batch once, as long as one of its records takes more. The first process ends up with all features.
-
-    Raises:
-        ValueError: On every process: fewer or more images came, or a detector's features are not finite.
+    Raises ValueError on every process if fewer or more images came, or a detector's features are not finite.
     """
     with distributed.raise_on_all_ranks():
         total = max(record.count for _, record in records)
@@ -215,8 +207,6 @@ class RealRequest:
 
 @dataclass(frozen=True)
 class RealFeatures:
-    """The features of real images."""
-
     request: RealRequest
     record: FeatureRecord
     is_cached: bool  # they come from the cache

@@ -60,10 +60,7 @@ class FakeImages(Protocol):
         """
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield pairs of images, float32 [n, 2, channels, height, width], 0..255, not rounded.
-
-        Both show the start of a straight path between two random points of W, at 0 and at EPSILON of its length.
-        """
+        """Yield pairs: both images show the start of a straight path between random points of W, at 0 and EPSILON of it."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:

@@ -1,8 +1,8 @@
 """What a metric is: which features it takes of which images, and the number it makes of them."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -13,6 +13,7 @@ from metrics.images import RealImages, Sample
 Setting = str | int | float | bool
 
 MAX_GEN = 10_000_000  # generated images
+GENERATED = "{num_gen:,} generated"  # in a definition of a family
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Measurement:
     value: float
     floor: float | None = None  # the value of real images against real ones; None = the metric knows none
     details: dict[str, float] = field(default_factory=dict)  # further figures by name
-    settings: dict[str, Setting] = field(default_factory=dict)  # of the computation, such as ddof
+    settings: Mapping[str, Setting] = field(default_factory=dict)  # of the computation, such as ddof
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Metric:
 
     definition: str  # one sentence
     detector: str  # whose features it takes
-    num_gen: int  # generated images
-    keep: Keep  # of the generated images' features
-    real: RealUse | None  # None = it takes generated images only
     measure: Callable[[Inputs], Measurement]
+    keep: Keep = Keep.ROWS  # of the generated images' features
+    real: RealUse | None = None  # None = it takes generated images only
+    num_gen: int = 0  # generated images; of a family: set by `Family.find`
     check: Callable[[RealImages], None] = check_count  # raises ValueError for unsuitable images
     comparable_to_published: bool = True
     higher_is_better: bool = False
@@ -74,8 +75,8 @@ class Family:
     """A metric for any number of generated images, which its name has as 96, 5k or 50k."""
 
     template: str  # the name, with {count} for the number
-    min_gen: int  # the smallest number
-    make: Callable[[int], Metric]  # of the number
+    metric: Metric  # without its number
+    min_gen: int = 2  # the smallest number
     standard_count: str = "50k"  # the number that publications have
     standard_name: str = ""  # where that has another form than the template
 
@@ -96,4 +97,4 @@ class Family:
             raise ValueError(f"{name} stands for {num_gen} generated images; the least number is {self.min_gen}")
         if num_gen > MAX_GEN:
             raise ValueError(f"{name} stands for {num_gen} generated images; the largest number is {MAX_GEN}")
-        return self.make(num_gen)
+        return replace(self.metric, num_gen=num_gen, definition=self.metric.definition.format(num_gen=num_gen))

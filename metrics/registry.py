@@ -26,17 +26,12 @@ from torch_utils import distributed
 _MODULES = (inception_metrics, neighbour_metrics, path_length, dinov2_metrics, module_metrics)
 
 DETECTORS: dict[str, DetectorKind] = {
-    **{name: kind for module in _MODULES for name, kind in module.DETECTORS.items()},
-    **proxy.DETECTORS,
+    name: kind for module in (*_MODULES, proxy) for name, kind in module.DETECTORS.items()
 }
-
 FAMILIES = tuple(family for module in _MODULES for family in module.FAMILIES)
-
 METRICS: dict[str, Metric] = {**dict(family.standard() for family in FAMILIES), **proxy.METRICS}
-
-FakeRecords = dict[tuple[Sample, str, int], FeatureRecord]  # by kind of sample, detector and number
-
 GROUPS = {"all-light": ("fid5k_full", "kid5k_full", "is5k", "dc5k5_full")}  # share one pass of 5,000 images
+RETIRED = {"proxy_fd_dct_v1": "proxy_fd_randconv_v1", "proxy_fd_democlf_v1": "proxy_fd_clf_v1"}
 
 
 def find(name: str) -> Metric | None:
@@ -52,9 +47,6 @@ def get(name: str) -> Metric:
     if metric is None:
         raise ValueError(_unknown([name]))
     return metric
-
-
-RETIRED = {"proxy_fd_dct_v1": "proxy_fd_randconv_v1", "proxy_fd_democlf_v1": "proxy_fd_clf_v1"}
 
 
 def parse_names(text: str) -> list[str]:
@@ -75,7 +67,8 @@ def parse_names(text: str) -> list[str]:
 
 def check_suitable(names: Sequence[str], real: RealImages, fake: FakeImages | None = None) -> None:
     """Raise ValueError if one of the metrics cannot be computed of such images, or of so few."""
-    for name, metric in ((name, get(name)) for name in names):
+    for name in names:
+        metric = get(name)
         metric.check(real)
         if fake is not None:
             try:
@@ -98,8 +91,7 @@ def for_fewer(name: str, count: int) -> str:
 
 def uses_flipped(names: Sequence[str]) -> bool:
     """Return whether one of the metrics takes flipped real images too where training flips."""
-    uses = [get(name).real for name in names]
-    return any(use is not None and use.as_trained for use in uses)
+    return any(use is not None and use.as_trained for use in (get(name).real for name in names))
 
 
 def weights_files(names: Sequence[str]) -> list[str]:
@@ -144,16 +136,13 @@ def evaluate(
 
     In a run of several processes each computes the features of its part of the images: call it on every process. The
     first one returns the results, the others none.
+    Raises ValueError if a metric is not known or does not suit the images, or weights are missing or unusable.
 
     Args:
-        names: Keys of METRICS, or names of FAMILIES.
         real_as_trained: The real set followed by its mirror images, where training flips; None = it does not.
         batch_size: Images at once; does not change a value.
         cache_folder: None = `cache.default_folder()`.
         weights: Where those of the detectors are; None = wherever `metrics.weights.published.find` finds them.
-
-    Raises:
-        ValueError: A metric is not known or does not suit the images, or weights are missing or unusable.
     """
     started_sec = time.monotonic()
     device, folder = torch.device(device), cache_folder or cache.default_folder()
@@ -212,7 +201,7 @@ def _collect_fake(
     batch_size: int,
     device: torch.device,
     progress: Progress,
-) -> FakeRecords:
+) -> dict[tuple[Sample, str, int], FeatureRecord]:
     """Return the features of generated images and of pairs, in one pass over each; a record keeps what any metric wants."""
     keep: dict[tuple[Sample, str, int], Keep] = {}
     for metric in metrics.values():
@@ -247,10 +236,7 @@ def _result(
     detector = detectors[metric.detector]
     return MetricResult(
         metric=name,
-        value=measurement.value,
-        floor=measurement.floor,
-        details=measurement.details,
-        settings=measurement.settings,
+        **vars(measurement),
         num_real=real.request.count if real else 0,
         num_gen=metric.num_gen,
         seed=seed,

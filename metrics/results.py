@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class MetricResult:
     value: float
     floor: float | None  # the value of one half of the real images against the other
     details: dict[str, float]  # further figures by name
-    settings: dict[str, Setting]  # of the computation, such as ddof
+    settings: Mapping[str, Setting]  # of the computation, such as ddof
     num_real: int  # 0 = the metric takes generated images only
     num_gen: int
     seed: int

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,10 @@ Point = tuple[int, int]  # y, x of an image, px
 
 
 def attention_rows(layer: EncoderLayer, x: Tensor, w: Tensor | Modulation, tokens: Sequence[int]) -> Tensor:
-    """The rows of a layer's attention matrices that belong to some tokens; each sums to 1.
+    """The rows of a layer's attention matrices that belong to some tokens, [batch, heads, queries, keys]; each sums to 1.
 
-    Args:
-        x: Its input, [batch, tokens, width].
-        w: Its style vectors, [batch, w_dim], or the factors computed from them.
-
-    Returns:
-        [batch, heads, queries, keys]; the keys are the tokens, or their Linformer projections.
+    The keys are the tokens, or their Linformer projections. x is the input, [batch, tokens, width], and w the style
+    vectors, [batch, w_dim], or the factors computed from them.
     """
     factors = layer.factors(w, x.dtype)
     x = F.layer_norm(x * factors.style, [layer.width])
@@ -88,24 +85,19 @@ def attention_maps(
 ) -> tuple[list[LayerAttention], Tensor]:
     """The attention of some points in each of `layers`, and the image, [1, channels, height, width].
 
-    Args:
-        generator: In eval mode.
-        ws: Styles of one image, [1, num_ws, w_dim].
+    The generator is in eval mode, the styles are those of one image, [1, num_ws, w_dim].
     """
     all_layers = encoder_layers(generator)
     image_size = (generator.img_height, generator.img_width)
-    index_of = {layer: index for index, (layer, _) in enumerate(all_layers)}
     found: dict[int, LayerAttention] = {}
 
-    def record(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        assert isinstance(layer, EncoderLayer)
-        index = index_of[layer]
-        size = all_layers[index][1]
+    def record(index: int, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        layer, size = all_layers[index]
         tokens = [token_at(point, image_size, size) for point in points]
         weights = token_weights(layer, attention_rows(layer, inputs[0], inputs[1], tokens))[0].unflatten(2, size)
         found[index] = LayerAttention(index, weights, layer.proj_weight is not None)
 
-    handles = [all_layers[index][0].register_forward_pre_hook(record) for index in layers]
+    handles = [all_layers[index][0].register_forward_pre_hook(partial(record, index)) for index in layers]
     try:
         image = generator.synthesis(ws, noise_mode="const")
     finally:

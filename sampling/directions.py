@@ -63,12 +63,7 @@ def find_directions(generator: Generator, layers: Sequence[int], count: int, sam
     """The directions along which the style factors of some layers change most: eigenvectors of A^T A (equation 6).
 
     A stacks the weights of all linear maps that read these styles. The sign of each eigenvector makes its largest
-    component positive.
-
-    Args:
-        layers: Indices of ws.
-        count: At most w_dim.
-        samples: Random w, [samples, w_dim], to measure their spread.
+    component positive. There are at most w_dim directions; random w, [samples, w_dim], measure their spread.
     """
     readers = generator.style_layers()
     weights = torch.cat([affine.weight * affine.weight_gain for layer in layers for affine in readers[layer]]).double()

@@ -40,44 +40,38 @@ def model_card(network: str, exported: Path, repo: str) -> str:
     """A short description of a network for people, in Markdown."""
     config, spec, values = read_snapshot(exported)
     parameters = sum(x.numel() for name, x in values["G_ema"].items() if x.is_floating_point())
+    kimg = values["cur_nimg"] / 1000
     labels = f"vectors of length {spec.label_dim}" if spec.labels_are_vectors else f"{spec.label_dim} classes"
     facts = {
         "images": f"{spec.width}x{spec.height} px, {'grey' if spec.channels == 1 else 'RGB'}",
         "labels": labels if spec.label_dim else "none",
-        "training": f"{values['cur_nimg'] / 1000:g} kimg, batch {config.schedule.batch}"
-        if values["cur_nimg"]
-        else "unknown",
+        "training": f"{kimg:g} kimg, batch {config.schedule.batch}" if kimg else "unknown",
         "generator": f"{config.generator.kind}, {parameters:,} numbers",
         "discriminator": config.discriminator.kind,
     }
-    lines = [
-        "---",
-        "pipeline_tag: unconditional-image-generation",
-        "tags: [styleformer, gan]",
-        "---",
-        f"# {repo.split('/')[1]}",
-        "",
-        f"{'A conditional' if spec.label_dim else 'An unconditional'} GAN.",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in facts.items()),
-        *metric_table(user_path(network)),
-        "",
-        f"    python generate.py --network=hf://{repo}/{exported.name} --seeds=0-35 --outdir=out --grid",
-        "",
-    ]
-    return "\n".join(lines)
+    table = "\n".join([f"| {name} | {value} |" for name, value in facts.items()] + metric_table(user_path(network)))
+    return f"""---
+pipeline_tag: unconditional-image-generation
+tags: [styleformer, gan]
+---
+# {repo.split("/")[1]}
+
+{"A conditional" if spec.label_dim else "An unconditional"} GAN.
+
+| | |
+|---|---|
+{table}
+
+    python generate.py --network=hf://{repo}/{exported.name} --seeds=0-35 --outdir=out --grid
+"""
 
 
 def metric_table(snapshot: Path) -> list[str]:
     """The metrics of a snapshot, from metric-*.jsonl beside it, as lines of Markdown; none if there are none."""
     digest, lines = file_sha256(snapshot), []
     for path in sorted(snapshot.parent.glob("metric-*.jsonl")):
-        rows = [
-            row for row in read_rows(snapshot.parent, path.stem.removeprefix("metric-")) if is_of(row, snapshot, digest)
-        ]
-        for row in rows[-1:]:  # the newest
+        rows = read_rows(snapshot.parent, path.stem.removeprefix("metric-"))
+        for row in [row for row in rows if is_of(row, snapshot, digest)][-1:]:  # the newest
             value = "not finite" if row["value"] is None else f"{row['value']:.4g}"
             note = "" if row.get("comparable_to_published") else " (not comparable to published values)"
             lines.append(f"| {row['metric']} | {value}{note} | {row['num_gen']:,} | {row['num_real']:,} |")

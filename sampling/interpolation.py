@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 from dnnlib.images.writer import grid_pixels
 from sampling.renderer import Renderer, Request, device_of, labels, latents, styles
 from training.networks.generator import Generator
-
-Space = Literal["z", "w"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 class Way:
     """Interpolated styles: of spherically interpolated latents and linearly interpolated labels (z), or linear (w)."""
 
-    def __init__(self, generator: Generator, seeds: Sequence[int], request: Request, space: Space) -> None:
+    def __init__(self, generator: Generator, seeds: Sequence[int], request: Request, space: str) -> None:
         self.generator, self.request, self.space = generator, request, space
         self.z = latents(seeds, generator.z_dim, device_of(generator))
         self.c = labels(generator, seeds, request.labels)

@@ -16,9 +16,8 @@ from training.networks.generator import Generator
 def choose_labels(generator: Generator, class_name: str | None, label: str | None) -> Tensor | None:
     """Label vectors to be used in turn, [n, c_dim]; None = the classes in turn, or no labels at all.
 
-    Raises:
-        ValueError: A class or vector that does not fit the network; or a network of label vectors, none given, and no
-            data set to take them from.
+    Raises ValueError for a class or vector that does not fit the network, and for none where labels are vectors and no data
+    set has them.
     """
     if label is not None:
         if class_name is not None:
@@ -52,17 +51,16 @@ def labels_of_data(generator: Generator) -> Tensor:
     from training.evaluation.inputs import describe_relation, is_training_set
 
     path = generator.run_config.data.path if generator.run_config else ""
-    advice = (
-        f"the labels of this network are vectors of length {generator.c_dim}; give one as --label={example(generator)}"
-    )
+    length = generator.c_dim
+    advice = f"the labels of this network are vectors of length {length}; give one as --label={example(generator)}"
     if not path or not user_path(path).exists():
         raise ValueError(f"{advice} (the images it was trained on are not at {path or 'a known path'})")
     dataset = ImageDataset(path, use_labels=True)
     labels = dataset.labels()
-    if labels.shape[1] != generator.c_dim:
+    if labels.shape[1] != length:
         raise ValueError(f"{advice} (those in {path} have length {labels.shape[1]})")
     relation = describe_relation(is_training_set(generator.snapshot, dataset))
-    print(f"Labels: vectors of length {generator.c_dim}, drawn from {dataset.path.resolve()}, {relation}")
+    print(f"Labels: vectors of length {length}, drawn from {dataset.path.resolve()}, {relation}")
     order = np.random.default_rng(0).permutation(len(labels))
     return torch.from_numpy(labels[order]).to(device_of(generator))
 

@@ -18,7 +18,6 @@ from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
 from training.evaluation.images import check_size
 from training.evaluation.inputs import describe_relation, is_training_set, training_set
-from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
 COPY_RATIO = 0.5  # below it a generated image is suspiciously near to a real one
@@ -29,25 +28,15 @@ _BATCH_PX = 256 * 32 * 32  # pixels of the real images that are in memory at onc
 def nearest(
     queries: Tensor, batches: Iterable[Tensor], count: int, excluded: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The `count` nearest rows of a set for each query; equal distances in the order of the set.
+    """Distances, float64 [queries, count], and indices of the nearest rows of a set, which comes in batches [rows, dim].
 
-    Distances of whole numbers, such as pixels, are exact up to their root; others are computed in float64.
-
-    Args:
-        batches: The set in batches [rows, dim].
-        excluded: Indices to skip for each query, [queries, any number]; rows equal to the query are skipped too.
-            None = skip nothing.
-
-    Returns:
-        Euclidean distances, float64 [queries, count], and indices, int64 [queries, count].
-
-    Raises:
-        ValueError: The set has too few rows.
+    Equal distances are in the order of the set. Those of whole numbers, such as pixels, are exact up to their root.
+    `excluded` are indices to skip for each query, [queries, any number]; then rows equal to the query are skipped too.
+    Raises ValueError if the set has too few rows.
     """
     queries = queries.double()
     squares = queries.square().sum(dim=1, keepdim=True)
-    distances = torch.empty(len(queries), 0, dtype=torch.float64, device=queries.device)
-    indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    distances, indices = squares[:, :0], squares[:, :0].long()
     start = 0
     for batch in batches:
         rows = batch.double()
@@ -74,20 +63,12 @@ class Description:
 
 
 def describe(network: str, generator: Generator, by: str) -> Description:
-    """The description that --by names: pixels or features."""
+    """The description that --by names: pixels, or the last feature map of the snapshot's discriminator, of length 1."""
     if by == "pixels":
-        return pixel_description(generator)
-    return discriminator_description(load_discriminator(network, device_of(generator)), device_of(generator))
-
-
-def pixel_description(generator: Generator) -> Description:
-    """Pixels: distances are exact, and a copy has distance 0."""
-    values = generator.img_channels * generator.img_height * generator.img_width
-    return Description("RMS difference of the pixels, 0..255", lambda images: images.flatten(1), values**-0.5)
-
-
-def discriminator_description(discriminator: Discriminator, device: torch.device) -> Description:
-    """The last feature map of the snapshot's discriminator, scaled to length 1."""
+        values = generator.img_channels * generator.img_height * generator.img_width
+        return Description("RMS difference of the pixels, 0..255", lambda images: images.flatten(1), values**-0.5)
+    device = device_of(generator)
+    discriminator = load_discriminator(network, device)
 
     @torch.no_grad()
     def rows(images: Tensor) -> Tensor:
@@ -123,10 +104,7 @@ class RealNeighbours:
 
     @property
     def ratios(self) -> Tensor:
-        """Distance to the nearest real image over the distance from that one to its nearest other one, [generated].
-
-        Well below 1 for a copy of a training image.
-        """
+        """Distance to the nearest real image over that from this one to its nearest other; far below 1 for a copy."""
         return self.distances[:, 0] / self.own[:, 0].clamp(min=1e-12)
 
 
@@ -135,49 +113,36 @@ def find_real_neighbours(
 ) -> RealNeighbours:
     """Read a data set twice: for the nearest images of each generated one, then for the nearest of those.
 
-    Generated images are uint8 [generated, channels, height, width]; one batch of real ones is in memory.
-    A real image's own flipped copy and its duplicates do not count as its neighbours.
-
-    Raises:
-        ValueError: The data set has too few images.
+    Generated images are uint8 [generated, channels, height, width]; one batch of real ones is in memory. A real image's own
+    flipped copy and its duplicates do not count as its neighbours. Raises ValueError if there are too few images.
     """
-    part = batch_size(dataset)
+    part = max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
     with tqdm(total=2 * len(dataset), unit=" images", disable=None) as bar:
         rows = torch.cat([description.rows(images) for images in generated.split(part)])
-        distances, indices = nearest(rows, rows_of(dataset, description, bar.update), count)
+        distances, indices = nearest(rows, rows_of(dataset, description, part, bar), count)
         chosen = indices.flatten()
         themselves = torch.stack([chosen, (chosen + dataset.num_files) % len(dataset)], dim=1)
         queries = torch.cat([description.rows(read(dataset, some.tolist())) for some in chosen.split(part)])
-        own, _ = nearest(queries, rows_of(dataset, description, bar.update), 1, excluded=themselves)
+        own, _ = nearest(queries, rows_of(dataset, description, part, bar), 1, excluded=themselves)
     scale = description.scale
     return RealNeighbours(indices, distances * scale, own.view(indices.shape) * scale)
 
 
-def batch_size(dataset: ImageDataset) -> int:
-    return max(_BATCH_PX // (dataset.spec.height * dataset.spec.width), 1)
-
-
-def read(dataset: ImageDataset, indices: list[int]) -> Tensor:
+def read(dataset: ImageDataset, indices: Iterable[int]) -> Tensor:
     """Images of a data set, uint8 [n, channels, height, width]; the next readable one in place of a broken one."""
     return torch.from_numpy(np.stack([dataset.load_or_substitute(index)[0] for index in indices]))
 
 
-def rows_of(dataset: ImageDataset, description: Description, watch: Callable[[int], object]) -> Iterator[Tensor]:
+def rows_of(dataset: ImageDataset, description: Description, batch: int, bar: tqdm) -> Iterator[Tensor]:
     """Yield the rows of all images of a data set in batches."""
-    batch = batch_size(dataset)
     for start in range(0, len(dataset), batch):
-        stop = min(start + batch, len(dataset))
-        yield description.rows(read(dataset, list(range(start, stop))))
-        watch(stop - start)
+        indices = range(start, min(start + batch, len(dataset)))
+        yield description.rows(read(dataset, indices))
+        bar.update(len(indices))
 
 
 def write_neighbours(
-    generated: Tensor,
-    names: Sequence[str],
-    dataset: ImageDataset,
-    count: int,
-    description: Description,
-    outdir: Path,
+    generated: Tensor, names: Sequence[str], dataset: ImageDataset, count: int, description: Description, outdir: Path
 ) -> None:
     """Write nearest.png and print the distances of generated images, uint8 [generated, channels, height, width]."""
     result = find_real_neighbours(generated, dataset, count, description)

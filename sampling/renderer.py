@@ -134,12 +134,7 @@ class Renderer:
 def write_images(
     batches: Iterable[Tensor], names: Sequence[str], outdir: Path, extension: str, columns: int | None = None
 ) -> None:
-    """Write one file per image, NAME.EXT, and all of them side by side as grid.EXT.
-
-    Args:
-        batches: uint8 [batch, channels, height, width]; as many images as names.
-        columns: Of the grid; None = no grid.
-    """
+    """Write images, uint8 [batch, channels, height, width], as NAME.EXT and all side by side as grid.EXT; None = no grid."""
     images, remaining = [], iter(names)
     threads = min(available_cpus(), MAX_THREADS)
     written: deque[Future[None]] = deque()

@@ -45,7 +45,5 @@ def load_styles(path: str | Path, generator: Generator) -> tuple[Tensor, list[in
     if w.ndim != 3 or w.shape[0] < 1 or w.shape[1:] != (generator.num_ws, generator.w_dim):
         raise ValueError(f"--w={path}: w is {list(w.shape)}, but this network needs {wanted}")
     has_seeds = seeds.shape == (len(w),) and seeds.dtype.kind == "i"
-    return (
-        torch.as_tensor(w, dtype=torch.float32, device=device_of(generator)),
-        seeds.tolist() if has_seeds else list(range(len(w))),
-    )
+    ws = torch.as_tensor(w, dtype=torch.float32, device=device_of(generator))
+    return ws, seeds.tolist() if has_seeds else list(range(len(w)))

@@ -43,16 +43,14 @@ def class_grid(renderer: Renderer, seeds: Sequence[int], classes: Sequence[int],
     return torch.stack([renderer.styles(seeds, column) for column in columns], dim=1)
 
 
-def table_path(outdir: Path, name: str, generator: Generator, rows: int, columns: int) -> Path:
-    """The file of a table; raises ValueError if its format cannot hold that many pixels."""
-    path = outdir / name
-    limit = {".webp": 16383, ".jpg": 65535}.get(path.suffix)
+def check_table(extension: str, generator: Generator, rows: int, columns: int) -> None:
+    """Raise ValueError if a format, png, jpg or webp, cannot hold a table of so many images."""
+    limit = {"webp": 16383, "jpg": 65535}.get(extension)
     width, height = columns * generator.img_width, rows * generator.img_height
     if limit is not None and max(width, height) > limit:
         raise ValueError(
-            f"--format={path.suffix[1:]} is limited to {limit} px per side, but the table is {width}x{height} px; use png"
+            f"--format={extension} is limited to {limit} px per side, but the table is {width}x{height} px; use png"
         )
-    return path
 
 
 def draw(renderer: Renderer, ws: Tensor, seeds: Sequence[int]) -> Tensor:

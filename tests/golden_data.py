@@ -38,6 +38,12 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np
     return config, params, data
 
 
+def arrays(name: str) -> dict[str, np.ndarray]:
+    """The recorded arrays of tests/data/<name>.npz, as they are."""
+    with np.load(DATA / f"{name}.npz") as archive:
+        return dict(archive)
+
+
 def relative_error(actual: torch.Tensor, recorded: np.ndarray | torch.Tensor) -> float:
     """The largest difference over the largest recorded value."""
     expected = torch.as_tensor(recorded)

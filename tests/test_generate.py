@@ -8,23 +8,13 @@ import numpy as np
 import pytest
 import scripts
 import torch
-from click.testing import CliRunner
 from PIL import Image
+from scripts import generate as run
 
-import generate
 from sampling.renderer import Renderer
 from training.checkpoint.snapshot import save_snapshot
 from training.config import DataConfig, DatasetSpec
 from training.state import TrainState
-
-
-def run(*arguments: object, ok: bool = True) -> str:
-    """What generate.py prints when it is called in this process; it must succeed, or fail with one line."""
-    done = CliRunner().invoke(generate.main, [str(argument) for argument in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert (done.exit_code == 0) is ok, done.output
-    return done.output
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -114,9 +104,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
     filled = [text.format(file=tmp_path / "file", folder=tmp_path / "folder") for text in arguments]
     words = filled if filled[0].startswith("-") else filled[1:]
     command = filled[: len(filled) - len(words)]
-    result = CliRunner().invoke(generate.main, [*command, f"--network={snapshot}", *words])
-    assert result.exit_code and isinstance(result.exception, SystemExit)
-    assert message in " ".join(result.output.split())
+    assert message in run(*command, f"--network={snapshot}", *words, ok=False)
     assert not [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
 
 

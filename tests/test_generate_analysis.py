@@ -9,11 +9,9 @@ import torch
 from PIL import Image
 
 from generate import main
-from training.checkpoint.files import SNAPSHOT_FORMAT, header, write
-from training.checkpoint.snapshot import load_generator
+from training.checkpoint.snapshot import load_generator, save_snapshot
 from training.config import DatasetSpec, RunConfig
-from training.networks.discriminator import Discriminator
-from training.networks.generator import Generator
+from training.state import TrainState
 
 NAME = "official_small_linformer_cond.pkl"
 SPECS = {
@@ -23,15 +21,12 @@ SPECS = {
 }
 
 
-def run(command: str, *arguments: object) -> None:
-    main.main([command, *map(str, arguments)], standalone_mode=False)
+def run(*arguments: object) -> None:
+    main.main([*map(str, arguments)], standalone_mode=False)
 
 
 def snapshot(path: Path, config: RunConfig, spec: DatasetSpec) -> Path:
-    torch.manual_seed(0)
-    generator, discriminator = Generator(config.generator, spec), Discriminator(config.discriminator, spec)
-    networks = {"G": generator.state_dict(), "G_ema": generator.state_dict(), "D": discriminator.state_dict()}
-    write(path, header(SNAPSHOT_FORMAT, config, spec, 0) | networks)
+    save_snapshot(path, TrainState(config, spec, torch.device("cpu")))
     return path
 
 
@@ -85,7 +80,7 @@ def test_directions_have_the_seeds_own_image_in_the_middle(network: Path, tmp_pa
     saved = f"--directions={tmp_path / 'out' / 'directions.npz'}"
     run("directions", f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'again'}", "--steps=5", saved)
     assert np.array_equal(*(pixels(tmp_path / folder / "directions-01.png") for folder in ("out", "again")))
-    main.main([f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'seeds'}"], standalone_mode=False)
+    run(f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'seeds'}")
     strip = pixels(tmp_path / "out" / "directions-00.png")
     for seed in range(3):
         middle = cell(strip, spec_of(network), seed, 2)
@@ -95,13 +90,13 @@ def test_directions_have_the_seeds_own_image_in_the_middle(network: Path, tmp_pa
 
 
 def test_projections_stand_beside_their_targets_and_their_styles_give_them_again(network: Path, tmp_path: Path) -> None:
-    main.main([f"--network={network}", "--seeds=1-2", f"--outdir={tmp_path}"], standalone_mode=False)
+    run(f"--network={network}", "--seeds=1-2", f"--outdir={tmp_path}")
     targets = [f"--target={tmp_path / name}" for name in ("seed0001.png", "seed0002.png")]
     quick = ["--steps=20", "--candidates=50", "--starts=2"]
     run("project", f"--network={network}", *targets, f"--outdir={tmp_path / 'out'}", *quick, "--animation")
     assert names(tmp_path / "out") == {"proj00.png", "proj01.png", "proj00.webp", "proj01.webp", "projected_w.npz"}
     found = tmp_path / "out" / "projected_w.npz"
-    main.main([f"--network={network}", f"--w={found}", f"--outdir={tmp_path / 'again'}"], standalone_mode=False)
+    run(f"--network={network}", f"--w={found}", f"--outdir={tmp_path / 'again'}")
     again = sorted((tmp_path / "again").iterdir())
     for index in range(2):
         sheet = pixels(tmp_path / "out" / f"proj0{index}.png")
@@ -129,7 +124,7 @@ def test_projection_into_w_plus_of_a_class_by_a_published_network(published: Pat
 
 @pytest.mark.parametrize("by", ["pixels", "features"])
 def test_a_memorised_image_is_found(network: Path, tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main.main([f"--network={network}", "--seeds=5", f"--outdir={tmp_path / 'data'}"], standalone_mode=False)
+    run(f"--network={network}", "--seeds=5", f"--outdir={tmp_path / 'data'}")
     spec, rng = spec_of(network), np.random.default_rng(0)
     for index in range(12):
         noise = rng.integers(0, 256, (spec.height, spec.width, spec.channels), dtype=np.uint8)

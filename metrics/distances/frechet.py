@@ -26,9 +26,7 @@ class FeatureMoments:
         moments.count, moments._total, moments._outer = count, total, outer
         return moments
 
-    def append(self, features: Tensor) -> None:
-        if features.ndim != 2 or features.shape[1] != self.dim:
-            raise ValueError(f"features of shape {list(features.shape)} do not fit moments of shape [rows, {self.dim}]")
+    def append(self, features: Tensor) -> None:  # [rows, dim]
         for rows in features.detach().to(self._total.device).split(_ROWS_AT_ONCE):
             self.count += len(rows)
             self._num_pending += len(rows)
@@ -54,14 +52,10 @@ class FeatureMoments:
     @property
     def mean(self) -> Tensor:
         """The mean row, float64 [dim]."""
-        if self.count == 0:
-            raise ValueError("no features were added: there is no mean")
         return self.total / self.count
 
     def covariance(self, ddof: int) -> Tensor:
-        """Return the covariance, float64 [dim, dim]; `ddof` 1 is the unbiased estimate, 0 the plain average."""
-        if self.count <= ddof:
-            raise ValueError(f"{self.count} rows of features are too few for a covariance with ddof {ddof}")
+        """Return the covariance, float64 [dim, dim]; `ddof`, less than the rows: 1 = unbiased estimate, 0 = plain average."""
         return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - ddof)
 
     def _flush(self) -> None:
@@ -76,15 +70,12 @@ class FeatureMoments:
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
     """Return |mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), the squared distance of two Gaussians.
 
-    Dowson and Landau, 1982. Means are [dim], covariances [dim, dim].
+    Dowson and Landau, 1982. Means are [dim], covariances [dim, dim]. Computed on the CPU: most GPUs are slow at float64,
+    and every machine gives the same distance.
 
-    The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which
-    has the eigenvalues of cov_a cov_b: never complex. Directions in which cov_a is rounding noise are left out, since the
-    roots of noise would add up where there are fewer images than features.
-
-    Computed on the CPU, wherever the moments were summed: most GPUs are slow at float64 (1/32 or 1/64 of their float32 rate),
-    and solvers of eigenvalues take many small dependent steps, so that even the others win little; every machine gives the
-    same distance.
+    The trace of the root comes from the symmetric matrix A^T cov_b A with cov_a = A A^T, which has the eigenvalues of
+    cov_a cov_b: never complex. Directions in which cov_a is rounding noise are left out, since the roots of noise would
+    add up where there are fewer images than features.
     """
     mean_a, cov_a, mean_b, cov_b = (x.cpu().double() for x in (mean_a, cov_a, mean_b, cov_b))
     values, vectors = torch.linalg.eigh(cov_a)

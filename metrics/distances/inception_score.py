@@ -12,13 +12,9 @@ NUM_SPLITS = 10
 def inception_score(logits: Tensor, num_splits: int = NUM_SPLITS) -> tuple[float, float]:
     """Return mean and standard deviation (ddof 0) over contiguous splits of exp(mean KL(p(y|x) || p(y))), in float64.
 
-    Salimans et al., Improved Techniques for Training GANs, 2016, section 4.
-
-    Args:
-        logits: Class scores, [images, classes], in the order in which the images came.
+    Salimans et al., Improved Techniques for Training GANs, 2016, section 4. Class scores are [images, classes], of an image per
+    split or more.
     """
-    if len(logits) < num_splits:
-        raise ValueError(f"{len(logits)} images cannot be split into {num_splits} parts")
     bounds = [len(logits) * split // num_splits for split in range(num_splits + 1)]
     scores = torch.stack([_score(logits[start:stop].double()) for start, stop in itertools.pairwise(bounds)])
     return scores.mean().item(), scores.std(correction=0).item()

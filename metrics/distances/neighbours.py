@@ -21,15 +21,11 @@ def precision_recall(real: Tensor, fake: Tensor, k: int, device: torch.device) -
     """Return the shares of generated rows in a real row's ball, and of real rows in a generated row's ball.
 
     Kynkaanniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, 2019, equations 1 and 2;
-    balls include their edge. Raises ValueError for a set of fewer than k + 1 rows.
-
-    Args:
-        real: Features, [n, dim]; they may be on another device than `device`, which gets a few thousand rows at once.
-        fake: Features of generated images, [m, dim].
-        device: Where distances are computed; it must have float64.
+    balls include their edge. Features, [n, dim] and [m, dim], k + 1 rows or more, may be elsewhere than `device`, which must
+    have float64 and gets parts of them.
     """
     reals, fakes = _both(real, fake, device)
-    real_radii, fake_radii = _squared_radii(reals, k, "real"), _squared_radii(fakes, k, "generated")
+    real_radii, fake_radii = _squared_radii(reals, k), _squared_radii(fakes, k)
     is_precise = torch.zeros(len(fake), dtype=torch.bool, device=device)
     is_recalled = torch.zeros(len(real), dtype=torch.bool, device=device)
     for at, others, distances in _compare(reals, fakes):
@@ -42,13 +38,11 @@ def density_coverage(real: Tensor, fake: Tensor, k: int, device: torch.device) -
     """Return how many real rows' balls a generated row is in, divided by k, and the share of balls that have one.
 
     Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, 2020, equations 3 and 4. Balls include
-    their edge; the authors' program leaves it out, which shows only where distances are equal. Raises ValueError for
-    fewer than k + 1 real rows or no generated one. Arguments as of `precision_recall`.
+    their edge; the authors' program leaves it out, which shows only where distances are equal. Arguments as of
+    `precision_recall`.
     """
-    if len(fake) == 0:
-        raise ValueError("there are no generated features to compare with real ones")
     reals, fakes = _both(real, fake, device)
-    radii = _squared_radii(reals, k, "real")
+    radii = _squared_radii(reals, k)
     inside, is_covered = 0, torch.zeros(len(real), dtype=torch.bool, device=device)
     for at, _, distances in _compare(reals, fakes):
         is_inside = distances <= radii[at, None]
@@ -102,12 +96,9 @@ def _compare(points: _Points, others: _Points) -> Iterator[tuple[slice, slice, T
             yield at, at_others, block.squared_distances(other, slack=_ROUNDING)
 
 
-def _squared_radii(points: _Points, k: int, which: str) -> Tensor:
+def _squared_radii(points: _Points, k: int) -> Tensor:
     """Return the squared distance of each row to its k-th nearest neighbour among the others, [n]."""
-    count = len(points.rows)
-    if count <= k:
-        raise ValueError(f"{count} rows of {which} features are too few for neighbour {k} of each; it takes {k + 1}")
-    nearest = torch.full([count, k + 1], torch.inf, dtype=torch.float64, device=points.device)
+    nearest = torch.full([len(points.rows), k + 1], torch.inf, dtype=torch.float64, device=points.device)
     for at, block in points.blocks():
         for at_others, other in points.blocks(first=at.start):
             distances = block.squared_distances(other)

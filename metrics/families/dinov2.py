@@ -1,7 +1,5 @@
 """Frechet and kernel distance of DINOv2 features, for any number of generated images."""
 
-from functools import partial
-
 from metrics.detectors import BuildContext, Detector, DetectorKind
 from metrics.families.inception import frechet_metric, kernel_metric
 from metrics.metric import Family
@@ -31,6 +29,6 @@ def build_dinov2(context: BuildContext) -> Detector:
 DETECTORS = {DETECTOR: DetectorKind(build_dinov2, {DINOV2: read_dinov2})}
 
 FAMILIES = (
-    Family("fd_dinov2_{count}_full", min_gen=2, make=partial(frechet_metric, DETECTOR, _FEATURES, ddof=DDOF)),
-    Family("kd_dinov2_{count}_full", min_gen=2, make=partial(kernel_metric, DETECTOR, _FEATURES)),
+    Family("fd_dinov2_{count}_full", frechet_metric(DETECTOR, _FEATURES, DDOF)),
+    Family("kd_dinov2_{count}_full", kernel_metric(DETECTOR, _FEATURES)),
 )

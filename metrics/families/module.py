@@ -1,7 +1,6 @@
 """Frechet and kernel distance of the features of a user's own network. Loading and calling it RUNS THE CODE in its file."""
 
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from dnnlib.files import file_sha256
 from metrics.detectors import BuildContext, Detector, DetectorKind, full_precision
 from metrics.families import proxy
 from metrics.families.inception import frechet_metric, kernel_metric
-from metrics.metric import Family, Metric
+from metrics.metric import Family
 from metrics.weights.published import Source
-from metrics.weights.reading import is_torchscript
+from metrics.weights.reading import is_torchscript, zip_has
 
 Network = Callable[[Tensor], object]
 
@@ -76,7 +75,7 @@ def load_module(path: Path, device: torch.device) -> Network:
         with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated, which its users know
             if is_torchscript(path):
                 return torch.jit.load(path, map_location=device).eval()
-            if _is_exported(path):
+            if zip_has(path, "/archive_format"):
                 return _load_exported(path, device)
     except Exception as error:  # a damaged file raises almost anything
         raise ValueError(f"--detector-module={path} cannot be loaded: {_reason(error)}") from error
@@ -84,13 +83,6 @@ def load_module(path: Path, device: torch.device) -> Network:
         f"--detector-module={path} is neither TorchScript nor an exported program; write it by torch.jit.save or "
         f"torch.export.save (torch.save keeps weights, but not the program)"
     )
-
-
-def _is_exported(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/archive_format") for name in archive.namelist())
 
 
 def _load_exported(path: Path, device: torch.device) -> Network:
@@ -147,22 +139,13 @@ def _reason(error: Exception) -> str:
     return lines[-1 if is_trace else 0] or type(error).__name__
 
 
-def _frechet(num_gen: int) -> Metric:
-    return replace(
-        frechet_metric(DETECTOR, _FEATURES, num_gen, proxy.DDOF),
-        check=proxy.check_real,
-        measure=proxy.measure_distance,
-        comparable_to_published=False,
-    )
-
-
-def _kernel(num_gen: int) -> Metric:
-    return replace(kernel_metric(DETECTOR, _FEATURES, num_gen), comparable_to_published=False)
-
-
 DETECTORS = {DETECTOR: DetectorKind(build_module)}
 
+_FRECHET = replace(
+    frechet_metric(DETECTOR, _FEATURES, proxy.DDOF), check=proxy.check_real, measure=proxy.measure_distance
+)
+
 FAMILIES = (
-    Family("fd_module_{count}_full", min_gen=2, make=_frechet),
-    Family("kd_module_{count}_full", min_gen=2, make=_kernel),
+    Family("fd_module_{count}_full", replace(_FRECHET, comparable_to_published=False)),
+    Family("kd_module_{count}_full", replace(kernel_metric(DETECTOR, _FEATURES), comparable_to_published=False)),
 )

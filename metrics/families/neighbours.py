@@ -7,7 +7,7 @@ from metrics.detectors import BuildContext, Detector, DetectorKind
 from metrics.distances import neighbours
 from metrics.families import inception as inception_metrics
 from metrics.features import Keep
-from metrics.metric import Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
+from metrics.metric import GENERATED, Family, Inputs, Measurement, Metric, RealUse, Setting, check_count
 from metrics.networks.vgg16 import FEATURES, INPUT_PX, is_proven, load_vgg16, read_vgg16
 from metrics.weights.published import VGG16, require
 
@@ -46,35 +46,25 @@ def _settings(k: int, max_real: int) -> dict[str, Setting]:
     return {"k": k, "edge_included": True, "max_real": max_real, "distances": "float64"}
 
 
-def _metric(
-    what: str, num_gen: int, detector: str, k: int, max_real: int, measure: Callable[[Inputs], Measurement]
-) -> Metric:
+def _metric(what: str, detector: str, measure: Callable[[Inputs], Measurement], k: int, max_real: int) -> Metric:
+    real = RealUse(Keep.ROWS, max_count=max_real)
+    definition = (
+        f"{what} with balls up to neighbour {k}; the first {max_real:,} real images, none flipped, against {GENERATED} ones; "
+        f"higher is better"
+    )
     return Metric(
-        definition=f"{what} with balls up to neighbour {k}; the first {max_real:,} real images, none flipped, against "
-        f"{num_gen:,} generated ones; higher is better",
-        detector=detector,
-        num_gen=num_gen,
-        keep=Keep.ROWS,
-        real=RealUse(Keep.ROWS, max_count=max_real),
-        measure=measure,
-        check=partial(check_count, least=k + 1),
-        higher_is_better=True,
+        definition, detector, measure, real=real, check=partial(check_count, least=k + 1), higher_is_better=True
     )
 
 
-def _precision_recall(num_gen: int) -> Metric:
-    what = f"precision, beside it recall, of {FEATURES:,} VGG16 features"
-    return _metric(what, num_gen, DETECTOR, PR_NEIGHBOUR, PR_REAL, measure_precision_recall)
-
-
-def _density_coverage(num_gen: int) -> Metric:
-    what = "coverage, beside it density, of Inception features"
-    return _metric(what, num_gen, inception_metrics.DETECTOR, DC_NEIGHBOUR, DC_REAL, measure_density_coverage)
-
+_PR = f"precision, beside it recall, of {FEATURES:,} VGG16 features"
+_DC = "coverage, beside it density, of Inception features"
+PR = _metric(_PR, DETECTOR, measure_precision_recall, PR_NEIGHBOUR, PR_REAL)
+DC = _metric(_DC, inception_metrics.DETECTOR, measure_density_coverage, DC_NEIGHBOUR, DC_REAL)
 
 FAMILIES = (
-    Family("pr{count}3_full", min_gen=PR_NEIGHBOUR + 1, make=_precision_recall),
-    Family("dc{count}5_full", min_gen=1, make=_density_coverage, standard_count="10k"),
+    Family("pr{count}3_full", PR, min_gen=PR_NEIGHBOUR + 1),
+    Family("dc{count}5_full", DC, min_gen=1, standard_count="10k"),
 )
 
 DETECTORS = {DETECTOR: DetectorKind(build_vgg16, {VGG16: read_vgg16})}

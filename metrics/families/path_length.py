@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metrics.detectors import BuildContext, Detector, DetectorKind
-from metrics.features import Keep
 from metrics.images import EPSILON, RealImages, Sample
 from metrics.metric import Family, Inputs, Measurement, Metric, Setting
 from metrics.networks.lpips import SMALLEST_PX, Lpips, read_channel_weights
@@ -45,15 +44,9 @@ def squared_speeds(lpips: Lpips, pairs: Tensor) -> Tensor:
 def measure_path_length(inputs: Inputs) -> Measurement:
     """Return the mean over the pairs without the extreme ones."""
     mean, std = trimmed(inputs.fake.rows)
-    settings: dict[str, Setting] = {
-        "epsilon": EPSILON,
-        "space": "w",
-        "sampling": "end",
-        "crop": False,
-        "lowest_percentile": _LOWEST,
-        "highest_percentile": _HIGHEST,
-    }
-    return Measurement(mean, details={"std": std}, settings=settings)
+    percentiles = {"lowest_percentile": _LOWEST, "highest_percentile": _HIGHEST}
+    how: dict[str, Setting] = {"epsilon": EPSILON, "space": "w", "sampling": "end", "crop": False, **percentiles}
+    return Measurement(mean, details={"std": std}, settings=how)
 
 
 def trimmed(values: Tensor) -> tuple[float, float]:
@@ -86,24 +79,12 @@ def check_size(real: RealImages) -> None:
         )
 
 
-def _path_length(num_gen: int) -> Metric:
-    return Metric(
-        definition=f"perceptual path length in W at the end points, of {num_gen:,} pairs of images: squared LPIPS "
-        f"(VGG16) speed at a step of {EPSILON:g}, mean between percentiles {_LOWEST} and {_HIGHEST}",
-        detector=DETECTOR,
-        num_gen=num_gen,
-        keep=Keep.ROWS,
-        real=None,
-        check=check_size,
-        measure=measure_path_length,
-        sample=Sample.PAIRS,
-    )
-
-
-FAMILIES = (
-    Family(
-        "ppl2_{count}_wend", min_gen=2, make=_path_length, standard_name="ppl2_wend"
-    ),  # of 50,000 pairs, as published
+_DEFINITION = (
+    f"perceptual path length in W at the end points, of {{num_gen:,}} pairs of images: squared LPIPS (VGG16) speed at a step "
+    f"of {EPSILON:g}, mean between percentiles {_LOWEST} and {_HIGHEST}"
 )
+PPL = Metric(_DEFINITION, DETECTOR, measure_path_length, check=check_size, sample=Sample.PAIRS)
+
+FAMILIES = (Family("ppl2_{count}_wend", PPL, standard_name="ppl2_wend"),)  # of 50,000 pairs, as published
 
 DETECTORS = {DETECTOR: DetectorKind(build_path_length, {VGG16: read_vgg16, LPIPS: read_channel_weights})}

@@ -1,6 +1,7 @@
 """Distances that need no downloaded weights: they rank snapshots of one data set; no published number compares."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,9 +34,7 @@ def build_classifier(context: BuildContext) -> Detector:
     return Detector(CLASSIFIER, network, image_classifier.FEATURES, weights_digest(network.state_dict()), resize)
 
 
-def check_real(real: RealImages) -> None:
-    """Raise ValueError unless there are enough real images to compare two halves of them."""
-    check_count(real, MIN_REAL)
+check_real = partial(check_count, least=MIN_REAL)
 
 
 def check_labelled(real: RealImages) -> None:
@@ -80,32 +79,26 @@ def measure_classified(inputs: Inputs) -> Measurement:
     return replace(measure_distance(inputs), details=details)
 
 
-DETECTORS = {
-    RANDCONV: DetectorKind(build_random_convolutions),
-    CLASSIFIER: DetectorKind(build_classifier),
-}
+DETECTORS = {RANDCONV: DetectorKind(build_random_convolutions), CLASSIFIER: DetectorKind(build_classifier)}
 
-METRICS = {
-    "proxy_fd_randconv_v1": Metric(
-        definition="Frechet distance (ddof 1) of 256 edge and colour statistics from fixed random convolutions; "
-        "all real images against 2,000 generated ones",
-        detector=RANDCONV,
-        num_gen=NUM_GEN,
-        keep=Keep.MOMENTS,
-        real=RealUse(Keep.MOMENTS),
-        check=check_real,
-        measure=measure_distance,
-        comparable_to_published=False,
-    ),
-    "proxy_fd_clf_v1": Metric(
-        definition="Frechet distance (ddof 1) of 128 features, of total variance 10, of a small classifier that is "
-        "trained on the labelled real images; all of them against 2,000 generated ones",
-        detector=CLASSIFIER,
-        num_gen=NUM_GEN,
-        keep=Keep.MOMENTS | Keep.ROWS,
-        real=RealUse(Keep.MOMENTS),
-        check=check_labelled,
-        measure=measure_classified,
-        comparable_to_published=False,
-    ),
-}
+_BASE = Metric(
+    "Frechet distance (ddof 1) of 256 edge and colour statistics from fixed random convolutions; all real images against "
+    "2,000 generated ones",
+    detector=RANDCONV,
+    measure=measure_distance,
+    keep=Keep.MOMENTS,
+    real=RealUse(Keep.MOMENTS),
+    num_gen=NUM_GEN,
+    check=check_real,
+    comparable_to_published=False,
+)
+_CLASSIFIED = replace(
+    _BASE,
+    definition="Frechet distance (ddof 1) of 128 features, of total variance 10, of a small classifier that is trained on the "
+    "labelled real images; all of them against 2,000 generated ones",
+    detector=CLASSIFIER,
+    measure=measure_classified,
+    keep=Keep.MOMENTS | Keep.ROWS,
+    check=check_labelled,
+)
+METRICS = {"proxy_fd_randconv_v1": _BASE, "proxy_fd_clf_v1": _CLASSIFIED}

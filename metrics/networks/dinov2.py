@@ -134,13 +134,8 @@ def load_dinov2(path: Path, size: TransformerSize = VIT_L14) -> Dinov2:
 
 
 def read_dinov2(path: Path, size: TransformerSize = VIT_L14) -> dict[str, Tensor]:
-    """Return the state of the network from a .pth file.
-
-    Raises ValueError for a damaged file, and for one that is not exactly this network: a missing, further, misshapen
-    or non-finite tensor.
-    """
+    """Return the state of the network from a .pth file; raises ValueError for any other file."""
     state = read_state(path)
-    expected = expected_state(partial(Dinov2, size))
     what = f"DINOv2 with {size.depth} blocks of width {size.width} and patches of {size.patch_px} px"
-    check_state(path, what, expected, state)
+    check_state(path, what, expected_state(partial(Dinov2, size)), state)
     return state

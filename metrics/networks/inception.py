@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import inception as published
 
-from metrics.weights.reading import check_names, check_state, expected_state, is_torchscript, read_state, with_state
+from metrics.weights.reading import check_names, check_state, expected_state, is_torchscript, read_state
 
 INPUT_PX = 299
 FEATURES = 2048
@@ -91,22 +91,15 @@ _NETWORK = "the Inception network of 2015"
 _LEAVES = {"weight": "conv.weight", "beta": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
 
 
-def load_inception(path: Path) -> InceptionV3:
-    """Return the network with the weights of a file; raises ValueError, as `read_inception` does."""
-    return with_state(InceptionV3, read_inception(path))
-
-
 def read_inception(path: Path) -> dict[str, Tensor]:
     """Return the state of the network from a .pth state or a TorchScript archive, of which no code is run.
 
-    Raises ValueError for a damaged file, and for one that is not exactly this network: a missing, further, misshapen
-    or non-finite tensor.
+    Raises ValueError for any other file.
     """
     state = read_state(path)
     if is_torchscript(path):
         state = _translate(path, state)
-    expected = expected_state(InceptionV3)
-    check_state(path, _NETWORK, expected, state)
+    check_state(path, _NETWORK, expected_state(InceptionV3), state)
     return state
 
 
@@ -135,14 +128,13 @@ def _block_names(block: nn.Module) -> Iterator[tuple[str, str]]:
     towers = 0
     has_forks = any(name.endswith("b") for name in names)
     for branch, its_names in itertools.groupby(names, lambda name: re.sub(r"_\d[ab]?$", "", name)):
-        convs: list[str] = []
-        forks: list[str] = []
-        for name in its_names:
-            (forks if name[-1] in "ab" else convs).append(name)
+        branch_names = list(its_names)
+        forks = [name for name in branch_names if name[-1] in "ab"]
+        convs = [name for name in branch_names if name[-1] not in "ab"]
         prefix = ""
         if (
             len(convs) > 1 or forks or branch == "branch_pool"
-        ):  # of several steps; blocks with forks write it without a dot
+        ):  # of several steps; with forks it is written without a dot
             prefix = _numbered("tower", towers) + ("_" if has_forks else ".")
             towers += 1
         yield from ((f"{prefix}{_numbered('conv', index)}", name) for index, name in enumerate(convs))

@@ -41,10 +41,7 @@ class Lpips:
 
 
 def read_channel_weights(path: Path) -> list[Tensor]:
-    """Return the weights of LPIPS for the channels of each of the five activations, float32 [channels], from vgg.pth.
-
-    Raises ValueError for a damaged file, and for one that has other tensors, or negative or non-finite ones.
-    """
+    """Return LPIPS's weights of the channels of each activation, float32 [channels]; raises ValueError for other files."""
     names = [f"lin{index}.model.1.weight" for index in range(len(CHANNELS))]
     with torch.device("meta"):
         expected = {name: torch.empty(1, count, 1, 1) for name, count in zip(names, CHANNELS, strict=True)}

@@ -63,9 +63,7 @@ def read_vgg16(path: Path) -> dict[str, Tensor]:
     """Return the state of the network, under torchvision's names, from a .pth state or a TorchScript archive.
 
     Of an archive, such as StyleGAN2-ADA's vgg16.pt, only the tensors are read. Those of a shape are taken in the natural
-    order of their names. This was not tried on the published archive.
-
-    Raises ValueError for a damaged file, and for a missing, further, misshapen or non-finite tensor.
+    order of their names. This was not tried on the published archive. Raises ValueError for any other file.
     """
     state = read_state(path)
     expected = expected_state(VGG16)
@@ -84,9 +82,7 @@ def _translate(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tenso
     """Return the tensors of an archive under torchvision's names: convolutions in order, then fully connected layers."""
     ndims = {name: tensor.ndim for name, tensor in tensors.items() if tensor.squeeze().ndim in (2, 4)}
     if len({re.sub(r"_?\d+", "", name) for name in ndims if ndims[name] == 4}) > 1:
-        raise ValueError(
-            f"{path}: the names of the convolutions differ by more than a number, so their order is unknown"
-        )
+        raise ValueError(f"{path}: the names of the convolutions differ by more than a number: their order is unknown")
     weights = sorted(ndims, key=lambda name: (-ndims[name], natural_key(name.replace(".", "/"))))
     state = {}
     for ours, name in zip((name for name in expected if name.endswith(".weight")), weights, strict=False):

@@ -46,7 +46,6 @@ INCEPTION = WeightsFile(
     other_sha256=("f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",),  # inception-2015-12-05.pt
 )
 
-
 VGG16 = WeightsFile(
     key="vgg16",
     what="VGG16 weights",
@@ -128,24 +127,27 @@ def find(file: WeightsFile, source: Source) -> Weights | None:
     return Weights(path, found, is_published=True)
 
 
-def require(file: WeightsFile, source: Source) -> Weights:
+def require(file: WeightsFile, source: Source, reason: str = "") -> Weights:
     """Return the weights that `find` finds; raises MissingWeights where there are none."""
-    weights = find(file, source)
-    if weights is None:
-        raise MissingWeights(_missing(file, source, ""))
-    return weights
+    if weights := find(file, source):
+        return weights
+    path = source.cached(file)
+    raise MissingWeights(
+        f"the {file.what} are not in {path.parent}{reason}.\n"
+        f"The file is {file.name}, {file.num_bytes:,} bytes, sha256 {file.sha256}. Place it there with\n"
+        f"    {command(file, source)}\n"
+        f"or name a copy with --detector={file.key}=FILE (calc_metrics.py) or ${file.variable}"
+    )
 
 
 def obtain(file: WeightsFile, source: Source) -> Weights:
     """Return the weights that `find` finds, downloaded into the cache if need be; raises MissingWeights."""
-    weights = find(file, source)
-    if weights is not None:
+    if weights := find(file, source):
         return weights
-    if source.offline:
-        raise MissingWeights(_missing(file, source, ", and --offline forbids to download them"))
-    if problems := _download(file, source):
-        raise MissingWeights(_missing(file, source, f", and downloading them failed ({'; '.join(problems)})"))
-    return require(file, source)
+    reason = ", and --offline forbids to download them" if source.offline else ""
+    if not source.offline and (problems := _download(file, source)):
+        reason = f", and downloading them failed ({'; '.join(problems)})"
+    return require(file, source, reason)
 
 
 def command(file: WeightsFile, source: Source) -> str:
@@ -178,13 +180,3 @@ def _addresses(file: WeightsFile) -> tuple[str, ...]:
     if not mirror.startswith(("https://", "http://", "file://")):
         raise ValueError(f"${MIRROR_VARIABLE}={mirror} is not an address; write it like https://example.org/weights")
     return (f"{mirror.rstrip('/')}/{file.name}",)
-
-
-def _missing(file: WeightsFile, source: Source, reason: str) -> str:
-    path = source.cached(file)
-    return (
-        f"the {file.what} are not in {path.parent}{reason}.\n"
-        f"The file is {file.name}, {file.num_bytes:,} bytes, sha256 {file.sha256}. Place it there with\n"
-        f"    {command(file, source)}\n"
-        f"or name a copy with --detector={file.key}=FILE (calc_metrics.py) or ${file.variable}"
-    )

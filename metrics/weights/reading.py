@@ -26,10 +26,15 @@ class ForbiddenName(pickle.UnpicklingError):
 
 def is_torchscript(path: Path) -> bool:
     """Return whether a file is a TorchScript archive: a zip with a table of the program's constants."""
+    return zip_has(path, "/constants.pkl")
+
+
+def zip_has(path: Path, ending: str) -> bool:
+    """Return whether a file is a zip with a name of this ending."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return any(name.endswith(ending) for name in archive.namelist())
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -49,8 +49,7 @@ def mix_command(**chosen: Any) -> None:
 
 
 @command("truncation")
-@options.network
-@options.seeds
+@options.network_seeds
 @click.option(
     "--psi",
     "psis",
@@ -81,8 +80,7 @@ def truncation_command(**chosen: Any) -> None:
 
 
 @command("classes")
-@options.network
-@options.seeds
+@options.network_seeds
 @click.option("--classes", metavar="LIST", help="Classes by number or name, such as 0-3,7 or cat,dog.  [default: all]")
 @options.outdir
 @options.trunc
@@ -109,8 +107,7 @@ def classes_command(**chosen: Any) -> None:
 
 
 @command("interpolate")
-@options.network
-@options.seeds
+@options.network_seeds
 @click.option(
     "--out",
     default="interpolation.webp",

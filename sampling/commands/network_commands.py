@@ -17,8 +17,7 @@ def chosen_layers(numbers: list[int] | None, count: int) -> list[int]:
 
 
 @command("attention")
-@options.network
-@options.seeds
+@options.network_seeds
 @options.outdir
 @click.option(
     "--points", metavar="LIST", help="Query points 'y,x;y,x', px from the top left.  [default: the middle and 3 others]"
@@ -50,8 +49,7 @@ def attention_command(**chosen: Any) -> None:
 
 
 @command("directions")
-@options.network
-@options.seeds
+@options.network_seeds
 @options.outdir
 @click.option("--layers", callback=options.number_list, metavar="LIST", help="Styles to move, from 0.  [default: all]")
 @click.option(
@@ -144,8 +142,7 @@ def project_command(**chosen: Any) -> None:
 
 
 @command("nearest")
-@options.network
-@options.seeds
+@options.network_seeds
 @options.outdir
 @click.option("--data", metavar="PATH", help="Real images: zip or folder.  [default: the training set]")
 @click.option(

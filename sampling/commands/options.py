@@ -169,6 +169,7 @@ batch = click.option("--batch", default=32, type=click.IntRange(1, MAX_COUNT), m
 debug = click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 
 
+network_seeds = combined(network, seeds)
 styles = combined(trunc, cutoff, labels)
 drawing = combined(noise_mode, batch, debug)
 
@@ -192,10 +193,10 @@ def open_network(chosen: dict[str, Any]) -> "tuple[Generator, Request, Renderer]
 
 def table_file(name: str, generator: "Generator", chosen: dict[str, Any], rows: int, columns: int) -> Path:
     """The file of a table in --outdir, which is made. Raises ValueError if --format cannot hold so many images."""
-    from sampling.tables import table_path
+    from sampling.tables import check_table
 
-    folder = make_folder(generator, chosen["outdir"])
-    return table_path(folder, f"{name}.{chosen['extension']}", generator, rows, columns)
+    check_table(chosen["extension"], generator, rows, columns)
+    return make_folder(generator, chosen["outdir"]) / f"{name}.{chosen['extension']}"
 
 
 def parse_grid(text: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Images of a view: one network, used by all visitors of the page at once."""
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -49,7 +50,6 @@ class Explorer:
 
     @property
     def is_classes(self) -> bool:
-        """Whether labels are classes."""
         return bool(self.generator.c_dim) and not self.generator.labels_are_vectors
 
     def classes(self) -> dict[str, str]:
@@ -67,7 +67,6 @@ class Explorer:
 
     @cached_property
     def has_attention(self) -> bool:
-        """Whether there are attention layers."""
         try:
             return bool(encoder_layers(self.generator))
         except ValueError:
@@ -100,7 +99,7 @@ class Explorer:
     def styles(self, view: View, found: np.ndarray | None = None) -> Tensor:
         """The styles of a view, [1, num_ws, w_dim]; `found` ones, [num_ws, w_dim], replace those of the seed."""
         renderer, request = self.renderer(view), self.request(view)
-        seeds = [view.seed, view.mix] if view.is_mixed(self.num_ws) and view.mix is not None else [view.seed]
+        seeds = [view.seed] if view.mix is None else [view.seed, view.mix]
         ws = renderer.styles(seeds, request).clone()
         if found is not None:
             ws[0] = torch.from_numpy(found)
@@ -170,19 +169,14 @@ class Explorer:
         with LOCK:
             generator = copy.deepcopy(self.generator)  # others draw with the first meanwhile, and record its attention
             projector = Projector(generator, choose_embedding(self.network, generator, None), search)
-        done = 0
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            on_step(done / projector.total_steps)
-
-        result = projector.project(wanted, projector.starts([wanted])[0], count)
+        steps = itertools.count(1)
+        starts = projector.starts([wanted])[0]
+        result = projector.project(wanted, starts, lambda: on_step(next(steps) / projector.total_steps))
         return result.ws.cpu().numpy(), psnr(result.image, wanted)
 
     def save(self, view: View, found: np.ndarray | None, folder: Path) -> list[Path]:
         """Write the image of a view as PNG and its styles as w.npz, which `generate.py --w` reads."""
-        name = view.image_name(found is not None, self.num_ws)
+        name = view.image_name(found is not None)
         image, styles = folder / name, folder / "w.npz"
         write_image(image, self.image(view, found))
         save_styles(styles, self.styles(view, found), [view.seed])

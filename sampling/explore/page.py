@@ -31,16 +31,8 @@ MAX_QUEUE, MAX_UPLOAD = 50, "20mb"
 ERROR_SEC = 8  # an error covers part of the page
 SLOTS = 64  # files of drawn images, in turn
 NETWORKS = 2  # kept loaded, beside the first
-SETTINGS = (
-    "snapshot",
-    "seed",
-    "label",
-    "trunc",
-    "noise",
-    "mix_on",
-    "mix",
-    "mix_from",
-)  # the first widgets that a view is read from
+# the first widgets that a view is read from
+SETTINGS = ("snapshot", "seed", "label", "trunc", "noise", "mix_on", "mix", "mix_from")
 FOUND = "Found styles in place of the seed's. They are not part of the address: save them. Tab Find leads back."
 _SHOW_ADDRESS = "query => { history.replaceState(null, '', query ? '?' + query : location.pathname); }"
 _CSS = ".pixels img { image-rendering: pixelated; object-fit: contain; } footer { display: none !important; }"
@@ -90,18 +82,18 @@ class Page:
             raise ValueError(f"{name} has other styles or classes than {self.network.name}: explore it alone")
         return explorer
 
-    def explorer(self, view: View) -> Explorer:
-        """The network of a view, loaded once."""
-        if view.snapshot in ("", self.network.name):
+    def explorer(self, snapshot: str) -> Explorer:
+        """The network of a snapshot, "" = the first, loaded once."""
+        if snapshot in ("", self.network.name):
             return self.first
         with LOCK:
-            return self.open(view.snapshot)
+            return self.open(snapshot)
 
-    def view(self, values: tuple[Any, ...]) -> View:
-        """The view that the widgets of `SETTINGS` and the sliders show."""
+    def view(self, values: tuple[Any, ...]) -> tuple[View, Explorer]:
+        """The view that the widgets of `SETTINGS` and the sliders show, and its network."""
         chosen = dict(zip(SETTINGS, values, strict=False))
         amounts = dict(zip(self.slider_places(), values[len(SETTINGS) :], strict=True))
-        return View(
+        view = View(
             snapshot="" if chosen["snapshot"] == self.network.name else chosen["snapshot"],
             seed=whole("seed", chosen["seed"]),
             label=str(chosen["label"] or "").strip(),
@@ -111,6 +103,7 @@ class Page:
             mix_from=chosen["mix_from"] if chosen["mix_on"] else 0,
             moves={place: amount for place, amount in amounts.items() if amount},
         )
+        return view, self.explorer(view.snapshot)
 
     def slider_places(self) -> list[tuple[str, int]]:
         """(group, direction) of each slider."""
@@ -131,8 +124,7 @@ class Page:
 
     def draw(self, found: np.ndarray | None, *values: Any) -> tuple[Any, ...]:
         """The image, a note on it, the command that makes it, the query of the address; what was of another image goes."""
-        view = self.view(values)
-        explorer = self.explorer(view)
+        view, explorer = self.view(values)
         image = enlarged(explorer.image(view, found), explorer.scale)
         network = self.address if self.address and explorer is self.first else explorer.network
         command = view.command(network, explorer.is_classes, found is not None, explorer.num_ws)
@@ -142,8 +134,7 @@ class Page:
     def strip(self, *values: Any) -> tuple[Any, ...]:
         """The images of neighbouring seeds, these, and a line that names them; nothing if there is no image."""
         try:
-            view = self.view(values)
-            explorer = self.explorer(view)
+            view, explorer = self.view(values)
             image = self.shown(explorer.strip(view))
         except (ValueError, OSError, RuntimeError, MemoryError):
             return gr.skip(), gr.skip(), gr.skip()  # `draw` says why
@@ -158,8 +149,7 @@ class Page:
 
     def attend(self, found: np.ndarray | None, event: gr.SelectData, *values: Any) -> str:
         """The attention of the point of the image that was clicked."""
-        view = self.view(values)
-        explorer = self.explorer(view)
+        view, explorer = self.view(values)
         x, y = (place // explorer.scale for place in event.index)
         y, x = min(y, explorer.generator.img_height - 1), min(x, explorer.generator.img_width - 1)
         return self.shown(explorer.attention(view, found, y, x))
@@ -168,9 +158,8 @@ class Page:
         """An animation from seed to seed, to look at and as a file."""
         if len(seeds) > MAX_TEXT:
             raise ValueError("too many seeds")
-        path, view = Path(tempfile.mkdtemp(dir=self.folder)) / "walk.webp", self.view(values)
-        numbers = parse_int_list(seeds)
-        self.explorer(view).walk(view, numbers, num_frames, FPS, path, lambda share: progress(share, "Frames"))
+        path, (view, explorer) = Path(tempfile.mkdtemp(dir=self.folder)) / "walk.webp", self.view(values)
+        explorer.walk(view, parse_int_list(seeds), num_frames, FPS, path, lambda share: progress(share, "Frames"))
         return str(path), str(path)
 
     def find(
@@ -183,12 +172,10 @@ class Page:
         """The styles of a dropped image, how close their image comes, and no mixing and no moves."""
         if not target:
             raise ValueError("drop an image first")
-        view = self.view(values)
+        view, explorer = self.view(values)
         progress(0, "Choosing starts")
         try:
-            styles, decibels = self.explorer(view).project(
-                view, target, num_steps, lambda share: progress(share, "Steps")
-            )
+            styles, decibels = explorer.project(view, target, num_steps, lambda share: progress(share, "Steps"))
         except ValueError as error:
             raise ValueError(str(error).replace(f"--target={target}", Path(target).name)) from error
         outcome = f"Found: PSNR {decibels:.1f} dB (above 30: nearly equal; below 20: unlike the training images)."
@@ -196,14 +183,15 @@ class Page:
 
     def save(self, found: np.ndarray | None, *values: Any) -> Any:
         """The image and its styles as files."""
-        folder, view = Path(tempfile.mkdtemp(dir=self.folder)), self.view(values)
-        return gr.update(value=[str(path) for path in self.explorer(view).save(view, found, folder)], visible=True)
+        view, explorer = self.view(values)
+        paths = explorer.save(view, found, Path(tempfile.mkdtemp(dir=self.folder)))
+        return gr.update(value=[str(path) for path in paths], visible=True)
 
     def restore(self, request: gr.Request) -> list[Any]:
         """The values of all widgets that the query of the address asks for; the defaults where it asks in vain."""
         try:
             view = View.from_query(dict(request.query_params), self.first.num_ws)
-            label = self.explorer(view).class_value(view.label)
+            label = self.explorer(view.snapshot).class_value(view.label)
         except (ValueError, OSError) as error:
             gr.Warning(f"The address of the page: {first_line(error)}", duration=ERROR_SEC)
             view, label = View(), ""
@@ -215,7 +203,6 @@ class Page:
     # The widgets
 
     def build(self) -> gr.Blocks:
-        """The page."""
         with gr.Blocks(
             title="Styleformer", analytics_enabled=False, delete_cache=(600, 1800), fill_width=True
         ) as blocks:
@@ -289,14 +276,11 @@ class Page:
             gr.Markdown("Moves w along the directions that change images most, by standard deviations of w.")
             reset = gr.Button("Reset")
             for group, styles in self.first.groups.items():
-                title = (
-                    f"{group}: style {styles[0]}" if len(styles) == 1 else f"{group}: styles {styles[0]}-{styles[-1]}"
-                )
-                with gr.Accordion(title, open=group == "all"):
+                which = f"style {styles[0]}" if len(styles) == 1 else f"styles {styles[0]}-{styles[-1]}"
+                with gr.Accordion(f"{group}: {which}", open=group == "all"):
                     for index in [place[1] for place in self.slider_places() if place[0] == group]:
-                        sliders[f"{group}.{index}"] = gr.Slider(
-                            -MAX_AMOUNT, MAX_AMOUNT, 0, step=0.1, label=f"Direction {index}, {group}"
-                        )
+                        label = f"Direction {index}, {group}"
+                        sliders[label] = gr.Slider(-MAX_AMOUNT, MAX_AMOUNT, 0, step=0.1, label=label)
         reset.click(lambda: [0.0] * len(sliders), None, list(sliders.values()), api_visibility="private")
         return sliders
 
@@ -367,11 +351,6 @@ def picture(name: str, **settings: Any) -> gr.Image:
     return gr.Image(format="png", interactive=False, elem_id=name, **settings)
 
 
-def theme() -> gr.Theme:
-    """Fonts of the system: the page loads nothing from elsewhere."""
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-
-
 def serve(network: Path, host: str, port: int, is_shared: bool, address: str = "") -> None:
     """Serve the page until the process is told to stop; then the process ends. Raises ValueError, OSError.
 
@@ -382,10 +361,12 @@ def serve(network: Path, host: str, port: int, is_shared: bool, address: str = "
         os.environ["GRADIO_TEMP_DIR"] = folder  # its copies of images go with it
         proxies = [os.environ.get("no_proxy", ""), "localhost", "127.0.0.1"]
         os.environ["no_proxy"] = ",".join(filter(None, proxies))  # gradio asks its own server whether it is up
+        # fonts of the system: the page loads nothing from elsewhere
+        theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         blocks = Page(network, Path(folder), address).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
         _, url, public = blocks.launch(
             server_name=host, server_port=port, share=is_shared, prevent_thread_lock=True, quiet=True, show_error=True,
-            theme=theme(), css=_CSS, ssr_mode=False, footer_links=[], max_file_size=MAX_UPLOAD, enable_monitoring=False,
+            theme=theme, css=_CSS, ssr_mode=False, footer_links=[], max_file_size=MAX_UPLOAD, enable_monitoring=False,
         )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # of nohup

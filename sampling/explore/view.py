@@ -85,7 +85,7 @@ class View:
         if has_found or any(self.moves.values()):
             words.append("--w=w.npz")
         else:
-            if self.is_mixed(num_ws):
+            if self.mix is not None:
                 words.insert(2, "mix")
                 words += [f"--rows={self.seed}", f"--cols={self.mix}", f"--col-styles={self.mix_from}-{num_ws - 1}"]
             else:
@@ -98,15 +98,11 @@ class View:
             words.append(f"--noise-mode={self.noise}")
         return shlex.join([*words, "--outdir=out"])
 
-    def image_name(self, has_found: bool, num_ws: int) -> str:
+    def image_name(self, has_found: bool) -> str:
         """The name of the file that `command` writes."""
         if has_found or any(self.moves.values()):
             return "w0000.png"
-        return f"{self.seed}-{self.mix}.png" if self.is_mixed(num_ws) else f"seed{self.seed:04d}.png"
-
-    def is_mixed(self, num_ws: int) -> bool:
-        """Whether styles of a second seed are used."""
-        return self.mix is not None and self.mix_from < num_ws
+        return f"seed{self.seed:04d}.png" if self.mix is None else f"{self.seed}-{self.mix}.png"
 
 
 def parse_moves(text: str, num_ws: int) -> dict[tuple[str, int], float]:

@@ -66,9 +66,7 @@ def principal_space(samples: Tensor) -> Space:
 def closest_samples(generator: Generator, samples: Tensor, likenesses: Sequence[Likeness], count: int) -> list[Tensor]:
     """For each target the random w whose images are most like it, [count, w_dim], best first.
 
-    Args:
-        samples: Random w, [samples, w_dim]; each image is generated once for all targets.
-        likenesses: One per target, all with the same embedding.
+    Random w are [samples, w_dim]. There is one likeness per target, all with the same embedding.
     """
     losses = []
     for part in samples.split(max(_BATCH_PX // (generator.img_height * generator.img_width), 1)):
@@ -96,15 +94,12 @@ def descend(
     num_steps: int,
     on_step: Callable[[Tensor], None] = lambda ws: None,
 ) -> tuple[Tensor, Tensor]:
-    """Minimise the loss of all starts by Adam (Kingma & Ba, 2014).
+    """Minimise the loss by Adam (Kingma & Ba, 2014); return the styles, [starts, num_ws, w_dim], and their losses, [starts].
 
     Args:
         generator: In eval mode, its parameters without gradients.
         ws: Starts, [starts, 1, w_dim] to search W or [starts, num_ws, w_dim] to search W+.
-        on_step: Called with the styles after each step, [starts, num_ws, w_dim].
-
-    Returns:
-        The styles, [starts, num_ws, w_dim], and their losses, [starts].
+        on_step: Called with the styles after each step.
     """
 
     def styles() -> Tensor:

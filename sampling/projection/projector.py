@@ -65,12 +65,7 @@ class Projector:
         return [ws.unsqueeze(1) for ws in closest]
 
     def project(self, target: Tensor, starts: Tensor, on_step: Callable[[], object] = lambda: None) -> Found:
-        """The best result of descents in W, continued in W+ if `is_plus`.
-
-        Args:
-            target: uint8 [channels, height, width].
-            starts: [starts, 1, w_dim].
-        """
+        """The best result for a target, uint8 [channels, height, width], of descents from starts in W, [starts, 1, w_dim]."""
         generator, likeness, steps = self.generator, self.likeness(target), []
 
         def record(ws: Tensor) -> None:

@@ -7,7 +7,7 @@ import inception_golden
 import numpy as np
 import pytest
 import torch
-from golden_data import DATA
+from golden_data import DATA, arrays
 from image_sets import FixedImages, GeneratedImages
 from inception_golden import NAMES, Evaluation, recorded_images, save_archive
 from torch import Tensor
@@ -24,8 +24,7 @@ from metrics.weights.published import Source
 @pytest.fixture(scope="session")
 def recorded() -> dict[str, np.ndarray]:
     """Recorded features of the random weights."""
-    with np.load(DATA / "metrics/inception_random_v1.npz") as archive:
-        return {name: archive[name] for name in archive.files}
+    return arrays("metrics/inception_random_v1")
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +70,7 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     fake = GeneratedImages(recorded_images("b"), content_hash="b")
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        rows = Metric("features", DETECTOR, 64, Keep.ROWS, RealUse(Keep.ROWS), spy, lambda real: None)
+        rows = Metric("features", DETECTOR, spy, Keep.ROWS, RealUse(Keep.ROWS), num_gen=64)
         patch.setitem(registry.METRICS, "spy", rows)
         with pytest.warns(UserWarning, match="2048 features from only"):
             weights = Source({"inception": weights_file})

@@ -15,8 +15,8 @@ from metrics.distances.frechet import frechet_distance
 from metrics.distances.kernel import kernel_distance
 from metrics.families import dinov2 as dinov2_metrics
 from metrics.networks.dinov2 import load_dinov2
-from metrics.registry import evaluate, prepare
-from metrics.weights.published import DINOV2, MissingWeights, Source
+from metrics.registry import evaluate
+from metrics.weights.published import DINOV2, Source
 
 TINY = SIZES["resized"]
 NAMES = ["fd_dinov2_60_full", "kd_dinov2_60_full"]
@@ -48,10 +48,3 @@ def test_values_follow_from_the_features(weights_file: Path, tmp_path: Path) -> 
     for result in (fd, kd):
         assert result.detector == "dinov2_vitl14" and result.resize == "bicubic_antialias_16"
         assert result.detector_digest == file_sha256(weights_file) and not result.comparable_to_published
-
-
-def test_missing_weights_are_asked_for(tmp_path: Path) -> None:
-    message = r"(?s)the DINOv2 ViT-L/14 weights are not in .*--detector=dinov2=FILE"
-    with pytest.raises(MissingWeights, match=message) as caught:
-        prepare(NAMES, Source(offline=True, cache_folder=tmp_path))
-    assert DINOV2.sha256 in str(caught.value)

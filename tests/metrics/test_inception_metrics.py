@@ -5,16 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from image_sets import write_pixels
 from inception_golden import NAMES, Evaluation, logits_of, recorded_images
-from torch import Tensor
 
 import calc_metrics
 from dnnlib.files import file_sha256
-from metrics import registry
-from metrics.detectors import Detector
 from metrics.distances.inception_score import inception_score
 from metrics.distances.kernel import kernel_distance, mean_discrepancy
 
@@ -81,21 +77,6 @@ def test_rows_say_how_it_was_computed(evaluation: Evaluation, weights_file: Path
     assert evaluation.passes == (1, 1)
     assert "64 generated, std 0." in evaluation.results["is64"].summary()
     assert " 0 real" not in evaluation.results["is64"].summary()
-
-
-class FewNumbers:
-    """In place of the Inception network: eight means over parts of an image."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(images.float().mean(dim=1), (2, 4)).flatten(1)
-
-
-@pytest.fixture
-def few_numbers(monkeypatch: pytest.MonkeyPatch) -> FewNumbers:
-    network = FewNumbers()
-    kind = registry.DetectorKind(lambda context: Detector("few_numbers", network, 8, "none", "none", is_published=True))
-    monkeypatch.setitem(registry.DETECTORS, "inception_2015", kind)
-    return network
 
 
 def test_calc_metrics_with_a_weights_file(archive_file: Path, tmp_path: Path, recorded: dict[str, np.ndarray]) -> None:

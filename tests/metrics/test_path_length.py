@@ -11,12 +11,7 @@ from image_sets import FixedImages
 from torch import Tensor
 
 from metrics.detectors import BuildContext, Detector, full_precision
-from metrics.families.path_length import (
-    DETECTORS,
-    FAMILIES,
-    build_path_length,
-    trimmed,
-)
+from metrics.families.path_length import DETECTORS, FAMILIES, build_path_length, trimmed
 from metrics.images import EPSILON, no_progress
 from metrics.weights.published import LPIPS, VGG16, MissingWeights, Source
 
@@ -82,7 +77,7 @@ def test_the_extreme_pairs_are_left_out() -> None:
 
 
 def test_small_images_are_refused() -> None:
-    check = FAMILIES[0].make(10).check
+    check = FAMILIES[0].metric.check
     check(FixedImages(torch.zeros(1, 1, 16, 16, dtype=torch.uint8)))
     with pytest.raises(ValueError, match=r"images of 32x8 px are too small .* at least 16x16 px"):
         check(FixedImages(torch.zeros(1, 3, 8, 32, dtype=torch.uint8)))

@@ -1,4 +1,4 @@
-"""Files of weights that cannot be read, and the two layouts of torch.save."""
+"""Files of weights that cannot be read."""
 
 import pickle
 import zipfile
@@ -43,10 +43,3 @@ def test_other_files_are_refused_without_torchs_advice(tmp_path: Path, write: Ca
         read_state(path)
     message = str(caught.value)
     assert "\n" not in message and "weights_only" not in message and "trust" not in message
-
-
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_both_layouts_are_read(tmp_path: Path, is_zip: bool) -> None:
-    weight = torch.arange(4.0)
-    torch.save({"weight": weight}, tmp_path / "weights.pth", _use_new_zipfile_serialization=is_zip)
-    assert torch.equal(read_state(tmp_path / "weights.pth")["weight"], weight)

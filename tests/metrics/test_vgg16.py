@@ -7,7 +7,7 @@ import pytest
 import torch
 import vgg_golden
 from golden_data import relative_error
-from inception_golden import recorded_images
+from inception_golden import digest, recorded_images
 from torch import Tensor
 
 from metrics.detectors import full_precision
@@ -35,7 +35,7 @@ def recorded(name: str) -> np.ndarray:
 
 
 def test_random_weights_are_the_recorded_ones(network: VGG16) -> None:
-    assert vgg_golden.digest(network.state_dict()) == vgg_golden.DIGEST
+    assert digest(network.state_dict()) == vgg_golden.DIGEST
 
 
 def test_features_are_the_recorded_ones(network: VGG16) -> None:

@@ -50,24 +50,6 @@ def test_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert obtain(FILE, by_path).path == tmp_path / "by-path" and obtain(FILE, by_path).is_published
 
 
-def test_named_paths_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place(tmp_path / "test.pth", CONTENT)
-    with pytest.raises(ValueError, match=r"--detector=.*none\.pth: there is no such file"):
-        find(FILE, Source({"test": tmp_path / "none.pth"}, cache_folder=tmp_path))
-    monkeypatch.setenv(FILE.variable, str(tmp_path / "gone.pth"))
-    with pytest.raises(ValueError, match=r"\$STYLEFORMER_TEST=.*gone\.pth: there is no such file"):
-        find(FILE, Source(cache_folder=tmp_path))
-
-
-def test_wrong_file_in_the_cache_is_neither_used_nor_replaced(tmp_path: Path) -> None:
-    content = b"x" * len(CONTENT)
-    path = place(tmp_path / "test.pth", content)
-    for search in (find, require, obtain):
-        with pytest.raises(ValueError, match=rf"has {len(content):,} bytes and sha256 .* Delete it, and get it again"):
-            search(FILE, Source(cache_folder=tmp_path))
-    assert path.read_bytes() == content
-
-
 def test_download_into_the_cache_from_a_mirror(tmp_path, monkeypatch, capsys):
     place(tmp_path / "mirror" / "test.pth", CONTENT)
     monkeypatch.setenv(weights.MIRROR_VARIABLE, f"{(tmp_path / 'mirror').as_uri()}/")
@@ -82,8 +64,7 @@ def test_download_into_the_cache_from_a_mirror(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("missing", "HTTP Error 404"), ("wrong", "invalid hash value"), ("cut", "invalid hash value")],
+    ("name", "message"), [("missing", "HTTP Error 404"), ("wrong", "invalid hash value"), ("cut", "invalid hash value")]
 )
 def test_wrong_answers_are_refused_and_another_address_is_tried(name: str, message: str, tmp_path: Path) -> None:
     source = Source(cache_folder=tmp_path / "cache", bar=True)
@@ -112,12 +93,3 @@ def test_of_several_processes_the_first_of_a_machine_downloads(tmp_path, monkeyp
     monkeypatch.setenv("LOCAL_RANK", "0")
     prepare(["is5k"], Source(cache_folder=tmp_path / "cache"))
     assert (tmp_path / "cache" / "test.pth").read_bytes() == CONTENT
-
-
-def test_prepare_tries_the_weights(tmp_path: Path, weights_file: Path) -> None:
-    prepare(["proxy_fd_randconv_v1"], Source(offline=True, cache_folder=tmp_path))
-    with pytest.raises(MissingWeights, match="the Inception weights are not in"):
-        prepare(["proxy_fd_randconv_v1", "fid5k_full"], Source(offline=True, cache_folder=tmp_path))
-    prepare(["fid5k_full", "is5k"], Source({"inception": weights_file}, offline=True))
-    with pytest.raises(ValueError, match="not a file of weights, or damaged"):
-        prepare(["is5k"], Source({"inception": place(tmp_path / "bad.pth", b"<html>")}))

@@ -1,15 +1,13 @@
 """Recorded values of VGG16 and LPIPS, and the random weights and images that they were recorded with."""
 
 import functools
-import hashlib
 import math
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from golden_data import DATA
+from golden_data import arrays
 from torch import Tensor, nn
 
 from metrics.networks.lpips import Lpips
@@ -38,15 +36,6 @@ def small_state() -> dict[str, Tensor]:
     return {name: torch.tensor(float(i)).expand(value.shape) for i, (name, value) in enumerate(expected.items())}
 
 
-def digest(state: Mapping[str, Tensor]) -> str:
-    """The recorded kind of hash: names, shapes as Python writes them, values."""
-    sha256 = hashlib.sha256()
-    for name in sorted(state):
-        sha256.update(f"{name}{tuple(state[name].shape)}".encode())
-        sha256.update(memoryview(state[name].numpy()))
-    return sha256.hexdigest()
-
-
 @functools.cache
 def random_convolutions() -> nn.Sequential:
     """The convolutions with random weights."""
@@ -57,14 +46,12 @@ def random_convolutions() -> nn.Sequential:
 
 def recorded() -> dict[str, np.ndarray]:
     """What other programs found."""
-    with np.load(DATA / "metrics/vgg_lpips_random_v1.npz") as archive:
-        return {name: archive[name] for name in archive.files}
+    return arrays("metrics/vgg_lpips_random_v1")
 
 
 def channel_weights() -> list[Tensor]:
     """The published weights of LPIPS."""
-    with np.load(DATA / "metrics/lpips_v0.1_vgg.npz") as archive:
-        return [torch.from_numpy(archive[f"lin{index}"]) for index in range(5)]
+    return [torch.from_numpy(arrays("metrics/lpips_v0.1_vgg")[f"lin{index}"]) for index in range(5)]
 
 
 def random_lpips() -> Lpips:

@@ -11,10 +11,7 @@ from training.config import DatasetSpec, RunConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
 
-KINDS = {
-    "classes": DatasetSpec(16, 16, 3, 3, ("red", "green", "blue")),
-    "grey, not square": DatasetSpec(24, 16, 1),
-}
+KINDS = {"classes": DatasetSpec(16, 16, 3, 3, ("red", "green", "blue")), "grey, not square": DatasetSpec(24, 16, 1)}
 
 
 @pytest.fixture(params=list(KINDS))

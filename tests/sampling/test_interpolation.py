@@ -11,14 +11,11 @@ from sampling.renderer import Renderer, Request, styles
 from training.networks.generator import Generator
 
 
-def test_slerp_of_perpendicular_vectors_is_the_arc() -> None:
+def test_slerp_is_the_arc_exact_at_its_ends_and_keeps_the_length() -> None:
     t = torch.linspace(0, 1, 5, dtype=torch.float64).unsqueeze(1)
     a, b = torch.tensor([[1.0, 0.0]]).expand(5, -1), torch.tensor([[0.0, 1.0]]).expand(5, -1)
     angle = t.squeeze(1) * math.pi / 2
     assert torch.allclose(slerp(a, b, t), torch.stack([angle.cos(), angle.sin()], dim=1).float(), atol=1e-6)
-
-
-def test_slerp_is_exact_at_its_ends_and_keeps_the_length() -> None:
     torch.manual_seed(0)
     a, b = torch.nn.functional.normalize(torch.randn(2, 64), dim=1).split(1)
     assert torch.equal(slerp(a, b, torch.zeros(1, 1, dtype=torch.float64)), a)
@@ -39,7 +36,7 @@ def test_timeline_has_the_frames_asked_for_and_ends_at_the_last_seed() -> None:
 @pytest.mark.parametrize("is_loop", [False, True])
 def test_images_at_the_seeds_are_the_seeds_own(generator: Generator, space: str, is_loop: bool) -> None:
     renderer, seeds, request = Renderer(generator, batch=1), [3, 8, 1], Request(psi=0.9)
-    way = Way(generator, seeds, request, space)  # type: ignore[arg-type]
+    way = Way(generator, seeds, request, space)
     made = list(frames(renderer, [way], timeline(3, 4, is_loop), 3, 1))
     own = [images[0].permute(1, 2, 0).numpy() for images in renderer.batches(way.ws, seeds)]
     assert len(made) == (12 if is_loop else 9)
@@ -52,7 +49,7 @@ def test_images_at_the_seeds_are_the_seeds_own(generator: Generator, space: str,
 def test_moments_of_w_lie_on_a_line_and_those_of_z_do_not(generator: Generator) -> None:
     middle = [Moment(0, 1, 0.5)]
     for space, is_straight in (("w", True), ("z", False)):
-        way = Way(generator, [3, 8], Request(), space)  # type: ignore[arg-type]
+        way = Way(generator, [3, 8], Request(), space)
         assert torch.allclose(way.styles(middle)[0], way.ws.mean(dim=0), atol=1e-6) == is_straight
 
 

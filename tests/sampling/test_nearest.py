@@ -8,16 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sampling.nearest import (
-    Description,
-    discriminator_description,
-    find_real_neighbours,
-    nearest,
-    open_real,
-    pixel_description,
-    read,
-)
-from training.config import DatasetSpec, RunConfig
+from sampling.nearest import describe, find_real_neighbours, nearest, open_real, read
+from training.config import DatasetSpec
 from training.data.stream import ImageDataset
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator
@@ -57,23 +49,11 @@ def random_images(generator: Generator, count: int) -> Tensor:
     return torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
 
 
-def spec_of(generator: Generator) -> DatasetSpec:
-    return DatasetSpec(generator.img_height, generator.img_width, generator.img_channels, generator.c_dim)
-
-
-@pytest.fixture(params=["pixels", "features"])
-def description(request: pytest.FixtureRequest, tiny_config: RunConfig, generator: Generator) -> Description:
-    if request.param == "pixels":
-        return pixel_description(generator)
-    discriminator = Discriminator(tiny_config.discriminator, spec_of(generator)).eval().requires_grad_(False)
-    return discriminator_description(discriminator, torch.device("cpu"))
-
-
 def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_path: Path) -> None:
     images = random_images(generator, 12)
     dataset = ImageDataset(save_images(tmp_path / "data", images))
     generated = random_images(generator, 15)[12:]
-    result = find_real_neighbours(generated, dataset, 2, pixel_description(generator))
+    result = find_real_neighbours(generated, dataset, 2, describe("", generator, "pixels"))
     differences = generated.double()[:, None] - images.double()[None]
     expected = differences.square().mean(dim=(2, 3, 4)).sqrt().sort(dim=1)
     torch.testing.assert_close(result.distances, expected.values[:, :2])
@@ -83,15 +63,19 @@ def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_pat
     torch.testing.assert_close(result.own, among.amin(dim=1)[result.indices])
 
 
-def test_flipped_copies_and_duplicates_are_not_neighbours_of_a_real_image(generator, description, tmp_path) -> None:
+@pytest.mark.parametrize("by", ["pixels", "features"])
+def test_flipped_copies_and_duplicates_are_no_neighbours(generator, tiny_config, tmp_path, monkeypatch, by) -> None:
     """Otherwise a near copy of an image that the data set has twice would look harmless."""
+    spec = DatasetSpec(generator.img_height, generator.img_width, generator.img_channels, generator.c_dim)
+    discriminator = Discriminator(tiny_config.discriminator, spec).eval().requires_grad_(False)
+    monkeypatch.setattr("sampling.nearest.load_discriminator", lambda network, device: discriminator)
     images = random_images(generator, 10)
     images = torch.maximum(images, images.flip(3))
     images[7] = images[3]
     dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=True)
     near = images[3:4].clone()
     near[..., 0, 0] = 255 - near[..., 0, 0]
-    result = find_real_neighbours(near, dataset, 4, description)
+    result = find_real_neighbours(near, dataset, 4, describe("", generator, by))
     assert set(result.indices[0].tolist()) == {3, 7, 13, 17}
     assert result.own.min() > 2 * result.distances.max() and result.ratios[0] < 0.5
 

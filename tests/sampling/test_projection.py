@@ -79,17 +79,6 @@ def test_closest_samples_are_those_of_the_smallest_loss(tiny_config: RunConfig, 
     torch.testing.assert_close(first, samples[losses.argsort()[:4]])
 
 
-def test_space_makes_random_w_even_and_gives_them_back(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
-    samples = random_w(networks(tiny_config, tiny_spec)[0], 2000, seed=0)
-    space = principal_space(samples)
-    coordinates = space.from_w(samples)
-    torch.testing.assert_close(space.to_w(coordinates), samples, rtol=1e-4, atol=1e-4)
-    assert coordinates.mean(dim=0).abs().max() < 1e-3
-    assert 0.99 < coordinates.std(dim=0).max() < 1.01
-    correlation = coordinates.T @ coordinates / len(coordinates)
-    assert (correlation - correlation.diag().diag()).abs().max() < 1e-3
-
-
 def test_psnr_of_a_known_error() -> None:
     a = torch.zeros(3, 4, 4, dtype=torch.uint8)
     assert psnr(a, a) == float("inf")

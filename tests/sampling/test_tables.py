@@ -7,12 +7,7 @@ import torch
 from PIL import Image
 
 from sampling.renderer import Renderer, Request, styles
-from sampling.tables import (
-    draw,
-    mix,
-    truncation_sweep,
-    write_mixing_table,
-)
+from sampling.tables import draw, mix, truncation_sweep, write_mixing_table
 from training.networks.generator import Generator
 
 
