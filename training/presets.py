@@ -79,10 +79,10 @@ def light(spec: DatasetSpec, num_gpus: int) -> RunConfig:
         ),
         loss=LossConfig(r1_gamma=0.05 * (side / 32) ** 2, mixing_prob=0.0),
         augment=AugmentConfig(max_p=0.7),
-        optimizer=OptimizerConfig(g_lr=0.005, d_lr=0.005),
-        ema=EmaConfig(kimg=20.0, rampup=0.05),
-        schedule=ScheduleConfig(kimg=2000.0, batch=16 * num_gpus),
-    )
+        optimizer=OptimizerConfig(g_lr=Ramp(0.005, 0.001), d_lr=Ramp(0.005, 0.001)),
+        ema=EmaConfig(kimg=20.0, rampup=0.25),
+        schedule=ScheduleConfig(kimg=2000.0, burn_in_kimg=12.0, batch=16 * num_gpus),
+    )  # at a constant 0.005 training breaks down after 8 kimg; see docs/experiments.md
 
 
 def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
