@@ -18,7 +18,8 @@ def parse_int_list(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         if match is None:
-            raise ValueError(f"{text!r} is not a list of numbers: {part!r} is unclear. Write for example 0-15,20")
+            where = f" at {part!r}" if part != text else ""
+            raise ValueError(f"{text!r} is not a list of numbers{where}: write for example 0-15,20")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"{text!r}: the range {part.strip()!r} runs backwards; write {last}-{first}")
