@@ -28,6 +28,7 @@ FPS = 24
 MAX_STEPS = 2000  # of a projection
 MAX_TEXT = 200  # characters of a list of seeds
 MAX_QUEUE, MAX_UPLOAD = 50, "20mb"
+ERRORS = (ValueError, OSError, RuntimeError, MemoryError)  # of what a visitor asks for
 ERROR_SEC = 8  # an error covers part of the page
 SLOTS = 64  # files of drawn images, in turn
 NETWORKS = 2  # kept loaded, beside the first
@@ -47,7 +48,7 @@ def in_page(function: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        except ERRORS as error:
             message = memory_shortage(error) or first_line(error)
             raise gr.Error(message, duration=ERROR_SEC, print_exception=False) from error
 
@@ -136,7 +137,7 @@ class Page:
         try:
             view, explorer = self.view(values)
             image = self.shown(explorer.strip(view))
-        except (ValueError, OSError, RuntimeError, MemoryError):
+        except ERRORS:
             return gr.skip(), gr.skip(), gr.skip()  # `draw` says why
         seeds = explorer.neighbours(view)
         named = ", ".join(f"**{seed}**" if seed == view.seed else str(seed) for seed in seeds)
@@ -206,14 +207,14 @@ class Page:
         with gr.Blocks(
             title="Styleformer", analytics_enabled=False, delete_cache=(600, 1800), fill_width=True
         ) as blocks:
-            found, query = gr.State(None), gr.Textbox(visible="hidden")
+            found, query, loaded = gr.State(None), gr.Textbox(visible="hidden"), gr.Number(0, visible="hidden")
             with gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     widgets = self.build_image()
                 with gr.Column(scale=3, min_width=320), gr.Tabs():
                     widgets |= self.build_generate() | self.build_mix() | self.build_move()
                     self.build_tools()
-            self.connect(blocks, widgets, found, query)
+            self.connect(blocks, widgets, found, query, loaded)
         return blocks
 
     def build_image(self) -> Widgets:
@@ -308,21 +309,23 @@ class Page:
                 self.find_button, self.forget_button = gr.Button("Find"), gr.Button("Back to the seed")
             self.outcome = gr.Markdown(elem_id="outcome", min_height=90)  # of the progress bar
 
-    def connect(self, blocks: gr.Blocks, widgets: Widgets, found: gr.State, query: gr.Textbox) -> None:
+    def connect(
+        self, blocks: gr.Blocks, widgets: Widgets, found: gr.State, query: gr.Textbox, loaded: gr.Number
+    ) -> None:
         """Handlers. Of moves that come while an image is drawn, only the last is drawn."""
         settings, seeds = list(widgets.values()), gr.State([0])
         common: dict[str, Any] = {"api_visibility": "private"}
         latest = common | {"trigger_mode": "always_last", "show_progress": "hidden"}
         source = [found, *settings]
         drawn = [self.image, self.note, self.command, query, self.files, self.attention]
-        changes = [widget.change for widget in settings]
+        changes = [widget.change for widget in [*settings, loaded]]
         gr.on([*changes, found.change], in_page(self.draw), source, drawn, concurrency_limit=4, **latest)
         strip_drawn = [self.strip_image, seeds, self.strip_seeds]
         seen = [widgets[name].change for name in ("snapshot", "seed", "label", "trunc", "noise")]
-        gr.on(seen, self.strip, settings, strip_drawn, concurrency_limit=4, **latest)
+        gr.on([*seen, loaded.change], self.strip, settings, strip_drawn, concurrency_limit=4, **latest)
         query.change(None, query, None, js=_SHOW_ADDRESS, **common)
         restored = blocks.load(in_page(self.restore), None, settings, **common)
-        restored.then(in_page(self.draw), source, drawn, **latest).then(self.strip, settings, strip_drawn, **latest)
+        restored.then(lambda: 1, None, loaded, **common)  # draws once, in the same queue as all changes
         self.strip_image.select(in_page(self.pick), seeds, widgets["seed"], **common)
         if self.first.has_attention:
             self.image.select(in_page(self.attend), source, self.attention, **common)

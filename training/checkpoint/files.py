@@ -61,8 +61,12 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
         with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums
             damaged = archive.testzip()
         if damaged is not None:
-            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong; use another copy or an older file")
+            raise CheckpointError(
+                f"{path}: damaged: the checksum of {damaged} is wrong; use another copy or an older file"
+            )
         values = torch.load(path, map_location=device, weights_only=True)
+    except CheckpointError:
+        raise
     except (
         pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error,
         NotImplementedError,

@@ -9,7 +9,7 @@ from typing import Any
 from dnnlib.files import atomic_write
 from metrics.registry import get
 from metrics.results import MetricResult, read_rows
-from training.run_report.curves import SETTINGS
+from training.run_report.curves import SAME_SETTINGS
 
 
 def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
@@ -37,6 +37,6 @@ def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
     others = [
         other["value"]
         for other in recorded
-        if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in SETTINGS)
+        if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in SAME_SETTINGS)
     ]
     return all(sign * result.value > sign * value for value in others if value is not None and math.isfinite(value))

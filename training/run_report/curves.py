@@ -12,7 +12,7 @@ _DIGITS = 5
 _HIGHER_IS_BETTER = re.compile(r"(is|pr|dc)\d")  # Inception score, precision and recall, density and coverage
 _SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.pkl")
 # Values of a metric are comparable only where these agree.
-SETTINGS = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")
+SAME_SETTINGS = ("num_real", "num_gen", "seed", "real_hash", "detector_digest")
 
 Value = float | None  # None = a gap
 
@@ -123,8 +123,8 @@ def metric_chart(name: str, rows: list[dict[str, Any]]) -> Chart | None:
         value = number(row.get("value"))
         if snapshot is None or value is None:
             continue
-        settings = settings or [row.get(key) for key in SETTINGS]
-        if [row.get(key) for key in SETTINGS] == settings:
+        settings = settings or [row.get(key) for key in SAME_SETTINGS]
+        if [row.get(key) for key in SAME_SETTINGS] == settings:
             values[int(snapshot[1])] = value  # the newest of a snapshot that was measured again
             floor = number(row.get("floor"))
     if not values:
