@@ -130,6 +130,12 @@ class AnyLoss(Kind):
     group = "loss"
 
     mixing_prob: float = field(default=0.0, kw_only=True)  # probability that a batch mixes the styles of two latents
+    class_weight: float = field(
+        default=0.0, kw_only=True
+    )  # of D's cross-entropy over the classes of real images; 0 = off
+
+    def __post_init__(self) -> None:
+        require_range("loss", self, "class_weight", 0)
 
     @property
     def lazy_intervals(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torch_utils.distributed import all_ranks_have, all_reduce_mean
@@ -35,7 +36,12 @@ class AdversarialLoss:
         compiled = partial(
             forward_pass, performance=config.performance, device=state.device, has_graphs=self.has_graphs
         )
-        self.d_settings = {"in_two_terms": True} if getattr(config.discriminator, "san", False) else {}  # in D's phases
+        self.is_san = getattr(config.discriminator, "san", False)
+        has_classes = state.spec.label_dim > 0 and not state.spec.labels_are_vectors
+        self.class_weight = config.loss.class_weight if has_classes else 0.0
+        self.d_settings = {"in_two_terms": True} if self.is_san else {}  # in D's phases
+        if self.class_weight and not self.is_san:
+            self.d_settings = {"class_logits": True}
         self.synthesis = compiled(state.G.synthesis)
         self.discriminator = compiled(state.D)
         self.pipe = None if config.augment.mode == "noaug" else AugmentPipe(config.augment.pipe).to(state.device)
@@ -77,14 +83,22 @@ class AdversarialLoss:
         """Logits [batch, 1] of augmented images for a main phase."""
         return self.discriminator(self.augment(images, self.compiled_pipe), labels, self.precision.dtype)
 
-    def judge(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits [batch, 1] of augmented images for D's main phase, and SAN's term, of which the mean is D's, if it is on."""
-        return self.judge_augmented(self.augment(images, self.compiled_pipe), labels)
+    def judge(self, kind: str, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [batch, 1] of augmented images, `real` or `fake`, for D's main phase, and what else D minimises there."""
+        return self.judge_augmented(kind, self.augment(images, self.compiled_pipe), labels)
 
-    def judge_augmented(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def judge_augmented(self, kind: str, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As `judge`, of images that were augmented before."""
         output = self.discriminator(images, labels, self.precision.dtype, **self.d_settings)
-        return (output[:, :1], [output[:, 1].mean()]) if self.d_settings else (output, [])
+        terms = []
+        if self.is_san:
+            direction = output[:, 1].mean()
+            terms.append(direction if kind == "fake" else -direction)
+        elif self.class_weight and kind == "real":
+            loss = F.cross_entropy(output[:, 1:], labels)
+            self.state.stats.report("Loss/D/class", loss)
+            terms.append(loss * self.class_weight)
+        return output[:, :1], terms
 
     def differentiable_logits(self, images: Tensor, labels: Tensor) -> Tensor:
         """Logits [batch, 1] of augmented images for a term with second derivatives: eagerly, in float32."""

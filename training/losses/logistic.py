@@ -85,15 +85,15 @@ class LogisticLoss(AdversarialLoss):
         """The discriminator tells generated images from real ones."""
         with torch.no_grad():
             fakes = self.generate(batch.latents)
-        logits, direction = self.judge(fakes, batch.latents.c)
+        logits, terms = self.judge("fake", fakes, batch.latents.c)
         self.report_logits("fake", logits)
         fake_loss = F.softplus(logits)
-        yield sum(direction, fake_loss.mean())
-        logits, direction = self.judge(batch.images, batch.labels)
+        yield sum(terms, fake_loss.mean())
+        logits, terms = self.judge("real", batch.images, batch.labels)
         self.report_logits("real", logits)
         real_loss = F.softplus(-logits)
         self.state.stats.report("Loss/D/loss", fake_loss.detach() + real_loss)
-        yield real_loss.mean() - sum(direction) if direction else real_loss.mean()
+        yield sum(terms, real_loss.mean())
 
     def d_r1(self, batch: MicroBatch) -> Iterator[Tensor]:
         """The gradient of D's logits by real images is small (R1, arXiv 1801.04406)."""

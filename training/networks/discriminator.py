@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.config import DatasetSpec, DiscriminatorConfig
 from training.networks.layers import RESAMPLE_TAPS, EqualizedConv2d, EqualizedLinear, scaled_convolutions
-from training.networks.mapping import MappingNetwork
+from training.networks.mapping import MappingNetwork, label_logits
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
@@ -109,7 +109,12 @@ class Discriminator(nn.Module):
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(
-        self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None, in_two_terms: bool = False
+        self,
+        image: Tensor,
+        c: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        in_two_terms: bool = False,
+        class_logits: bool = False,
     ) -> Tensor:
         """Logits of images, in the dtype of the weights.
 
@@ -118,9 +123,10 @@ class Discriminator(nn.Module):
             c: Labels, [batch, c_dim].
             dtype: Of the blocks' feature maps; None = that of the images.
             in_two_terms: With SAN, for D's own step: see `san_logits`.
+            class_logits: Also return the logits for each class; not with SAN.
 
         Returns:
-            [batch, 1]; in two terms [batch, 2].
+            [batch, 1]; in two terms [batch, 2]; with class logits [batch, 1 + c_dim].
         """
         if dtype is not None and dtype != image.dtype:  # tensor cores want channels last
             image = image.to(dtype, memory_format=torch.channels_last if image.is_cuda else torch.preserve_format)
@@ -131,21 +137,19 @@ class Discriminator(nn.Module):
                 image = downsample2d(image, self.resample_filter)
         assert x is not None
         hidden = self.epilogue.hidden(x, image)
-        projection = None if self.mapping_network is None else self.mapping_network(None, c)
         if self.is_san:
-            return self.san_logits(hidden, projection, in_two_terms)
-        logits: Tensor = self.epilogue.out(hidden)
-        if projection is None:
-            return logits
-        return (logits * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
+            return self.san_logits(hidden, c, in_two_terms)
+        out: Tensor = self.epilogue.out(hidden)
+        return out if self.mapping_network is None else label_logits(self.mapping_network, out, c, class_logits)
 
-    def san_logits(self, hidden: Tensor, projection: Tensor | None, in_two_terms: bool) -> Tensor:
+    def san_logits(self, hidden: Tensor, c: Tensor | None, in_two_terms: bool) -> Tensor:
         """Logits by a last layer w of unit length (SAN, arXiv 2301.12811), [batch, 1].
 
         In two terms, [batch, 2]: first the logits with w held constant, which train what is below, then the product of w
         with its input held constant, which trains w. With labels w is the projection vector.
         """
         out = self.epilogue.out
+        projection = None if self.mapping_network is None else self.mapping_network(None, c)
         if projection is not None:
             hidden = out(hidden)
         direction = F.normalize(out.weight if projection is None else projection, dim=1)

@@ -1,6 +1,7 @@
-"""The mapping network: latent (and label) to style vector, and truncation towards the running mean."""
+"""The mapping network: latent (and label) to style vector, truncation towards the running mean, and projection of labels."""
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,19 @@ class MappingNetwork(nn.Module):
         self.w_avg.copy_(torch.where(is_all_finite(moved), moved, self.w_avg))
         self.w_sum.zero_()
         self.w_count = 0
+
+
+def label_logits(network: MappingNetwork, hidden: Tensor, c: Tensor | None, class_logits: bool = False) -> Tensor:
+    """Logits [batch, 1] of features [batch, w_dim] for labels [batch, c_dim], by projection (arXiv 1802.05637).
+
+    With `class_logits` those of each of the c_dim classes follow: [batch, 1 + c_dim].
+    """
+    projection = network(None, c)
+    logits = (hidden * projection).sum(dim=1, keepdim=True) / math.sqrt(network.w_dim)
+    if not class_logits:
+        return logits
+    each_class = network(None, torch.eye(network.c_dim, dtype=hidden.dtype, device=hidden.device))
+    return torch.cat([logits, hidden @ each_class.mT / math.sqrt(network.w_dim)], dim=1)
 
 
 def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None) -> Tensor:

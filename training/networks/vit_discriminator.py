@@ -4,7 +4,6 @@ Queries and keys are RMS-normed, and every residual branch is scaled by a learne
 2103.17239), which keeps adversarial training stable.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from dnnlib.dataclass_values import require, require_range
 from training.config import DatasetSpec
-from training.networks.mapping import MappingNetwork
+from training.networks.mapping import MappingNetwork, label_logits
 from training.registry import MAX_LAYERS, AnyDiscriminator, register
 
 ROTARY_BASE = 100.0  # wavelengths of the rotary positions range from 2 pi to 2 pi times this, in patches
@@ -140,19 +139,19 @@ class VitDiscriminator(nn.Module):
         )
         self.register_buffer("angles", rotary_angles(*self.grid, config.head_width), persistent=False)
 
-    def forward(self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def forward(
+        self, image: Tensor, c: Tensor | None = None, dtype: torch.dtype | None = None, class_logits: bool = False
+    ) -> Tensor:
         """Images [batch, channels, height, width], -1..1, and labels [batch, c_dim] to logits [batch, 1].
 
-        `dtype` is that of the blocks; patches and the head have that of the weights.
+        `dtype` is that of the blocks; patches and the head have that of the weights. With `class_logits` the logits for each
+        class follow: [batch, 1 + c_dim].
         """
         x = self.embed(image, dtype)
         for block in self.blocks:
             x = block(x, self.angles)
-        logits = self.out(rms_norm(x[:, 0].to(self.norm.dtype), self.norm))
-        if self.mapping_network is None:
-            return logits
-        projection = self.mapping_network(None, c)
-        return (logits * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
+        out: Tensor = self.out(rms_norm(x[:, 0].to(self.norm.dtype), self.norm))
+        return out if self.mapping_network is None else label_logits(self.mapping_network, out, c, class_logits)
 
     def embed(self, image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Tokens [batch, 1 + patches, width] of images, the class token first."""
