@@ -170,6 +170,7 @@ class LossConfig(AnyLoss):
     pl_batch_shrink: int = 2             # the penalty sees 1/this of a batch
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(lowest(self.r1_gamma) >= 0, f"loss.r1_gamma must be 0 or more, got {self.r1_gamma}")
         require_range("loss", self, "pl_weight", 0)
         require_range("loss", self, "r1_interval pl_interval pl_batch_shrink", 1)
@@ -348,6 +349,8 @@ class RunConfig:
                 f"the {micro_batch} images of a forward pass are not a multiple of the minibatch-std group {group}: change "
                 f"--batch, --batch-gpu or --set discriminator.mbstd_group")
         self.loss.check_batch(micro_batch, group)
+        require(not (self.loss.class_weight and getattr(self.discriminator, "san", False)),
+                "loss.class_weight needs logits of unbounded length: leave it out, or use --set discriminator.san=false")
         changing = ramps(self)
         require(not changing or self.schedule.burn_in_kimg > 0,
                 f"{', '.join(changing)} change while training: say how long with --set schedule.burn_in_kimg=...")

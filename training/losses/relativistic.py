@@ -34,6 +34,7 @@ class RelativisticConfig(AnyLoss):
     penalty_eps: float | None = None  # standard deviation of approx's noise; None = 0.01, in half precision 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(lowest(self.r1_gamma) >= 0, f"loss.r1_gamma must be 0 or more, got {self.r1_gamma}")
         require(self.penalty in PENALTIES, f"loss.penalty must be one of {', '.join(PENALTIES)}; got '{self.penalty}'")
         require(self.penalty_interval >= 1, f"loss.penalty_interval must be 1 or more, got {self.penalty_interval}")

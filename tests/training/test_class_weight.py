@@ -1,0 +1,65 @@
+"""The cross-entropy over classes in D's main loss."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dnnlib.dataclass_values import ConfigError
+from training.config import AugmentConfig, DatasetSpec, LossConfig, RunConfig
+from training.latents import Latents
+from training.losses import build_phases
+from training.phases import MicroBatch
+from training.registry import create, entry
+from training.state import TrainState
+
+SPEC = DatasetSpec(16, 16, 3, label_dim=3)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["stylegan2", "vit"])
+def test_logits_of_each_class_are_those_of_its_label(kind: str) -> None:
+    settings = {"channel_base": 128, "channel_max": 16} if kind == "stylegan2" else {"width": 64, "depth": 1}
+    D = create("discriminator", kind, entry("discriminator", kind).config(**settings), SPEC).double()
+    images, labels = torch.randn(3, 3, 16, 16).double(), torch.eye(3).double()
+    found = D(images, labels, class_logits=True)
+    assert found.shape == (3, 4)
+    torch.testing.assert_close(found[:, :1], D(images, labels), rtol=0, atol=0)
+    for index, label in enumerate(labels):
+        torch.testing.assert_close(found[:, 1 + index : 2 + index], D(images, label.expand(3, -1)))
+
+
+@pytest.mark.parametrize("kind", ["logistic", "relativistic"])
+def test_the_loss_of_the_discriminator_grows_by_the_cross_entropy(tiny_config: RunConfig, kind: str) -> None:
+    losses = {}
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        loss = entry("loss", kind).config(class_weight=weight, r1_gamma=0.0)
+        state = TrainState(
+            replace(
+                tiny_config,
+                loss=loss,
+                generator=replace(tiny_config.generator, noise=False),
+                augment=AugmentConfig(mode="noaug"),
+            ),
+            SPEC,
+            CPU,
+        )
+        images, labels = torch.randn(4, 3, 16, 16), torch.eye(3)[[0, 1, 2, 0]]
+        batch = MicroBatch(images, labels, Latents(torch.randn(4, state.G.z_dim), labels, None, 0, 0))
+        (phase,) = [phase for phase in build_phases(state) if phase.name == "D_main"]
+        losses[weight] = sum(term.item() for term in phase.loss(batch))
+        expected = F.cross_entropy(state.D(images, labels, class_logits=True)[:, 1:], labels).item()
+    assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+def test_refused_settings(tiny_config: RunConfig) -> None:
+    for kind in ("logistic", "relativistic"):
+        with pytest.raises(ConfigError, match=r"loss\.class_weight"):
+            entry("loss", kind).config(class_weight=-1.0)
+    san = replace(
+        tiny_config, loss=LossConfig(class_weight=1.0), discriminator=replace(tiny_config.discriminator, san=True)
+    )
+    with pytest.raises(ConfigError, match=r"discriminator\.san=false"):
+        san.check(SPEC)
