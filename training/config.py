@@ -147,6 +147,10 @@ class DiscriminatorConfig(AnyDiscriminator):
         require(self.clamp is None or self.clamp > 0, f"discriminator.clamp must be positive or none, got {self.clamp}")
         require(self.freeze_layers >= 0, f"--freezed must be 0 or more, got {self.freeze_layers}")
 
+    @property
+    def is_san(self) -> bool:
+        return self.san
+
     def weight_settings(self) -> dict[str, object]:
         names = ("architecture", "channel_base", "channel_max", "mapping_layers", "san")
         return {name: getattr(self, name) for name in names}
@@ -349,8 +353,9 @@ class RunConfig:
                 f"the {micro_batch} images of a forward pass are not a multiple of the minibatch-std group {group}: change "
                 f"--batch, --batch-gpu or --set discriminator.mbstd_group")
         self.loss.check_batch(micro_batch, group)
-        require(not (self.loss.class_weight and getattr(self.discriminator, "san", False)),
-                "loss.class_weight needs logits of unbounded length: leave it out, or use --set discriminator.san=false")
+        require(self.loss.class_weight == 0 or not self.discriminator.is_san,
+                "loss.class_weight and discriminator.san exclude each other: use --set loss.class_weight=0 or "
+                "--set discriminator.san=false")
         changing = ramps(self)
         require(not changing or self.schedule.burn_in_kimg > 0,
                 f"{', '.join(changing)} change while training: say how long with --set schedule.burn_in_kimg=...")

@@ -122,6 +122,11 @@ class AnyDiscriminator(Kind):
         """Factor on optimizer.d_lr."""
         return 1.0
 
+    @property
+    def is_san(self) -> bool:
+        """Whether `forward` takes `in_two_terms` and has a SAN head."""
+        return False
+
 
 @dataclass(frozen=True)
 class AnyLoss(Kind):
@@ -130,12 +135,14 @@ class AnyLoss(Kind):
     group = "loss"
 
     mixing_prob: float = field(default=0.0, kw_only=True)  # probability that a batch mixes the styles of two latents
-    class_weight: float = field(
-        default=0.0, kw_only=True
-    )  # of D's cross-entropy over the classes of real images; 0 = off
+    class_weight: float = field(default=0.0, kw_only=True)  # of D's cross-entropy over the classes of real images
 
     def __post_init__(self) -> None:
         require_range("loss", self, "class_weight", 0)
+
+    def check(self, spec: Any) -> None:
+        has_classes = spec.label_dim > 0 and not spec.labels_are_vectors
+        require(has_classes or self.class_weight == 0, "loss.class_weight needs images with classes, and --cond=1")
 
     @property
     def lazy_intervals(self) -> tuple[int, int]:

@@ -204,9 +204,9 @@ def test_attend_tab(page: Any, network: Path, tmp_path: Path) -> None:
 
 def test_walk_tab(page: Any, network: Path, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Walk").click()
+    page.wait_for_timeout(300)  # a tab first shown may put its fields back to their defaults
     page.get_by_label("Seeds, such as").fill("1,3")
     set_number(page, "number input for Frames", 4)
-    page.wait_for_timeout(300)  # the page takes both in before it is asked to play
     page.get_by_role("button", name="Play").click()
     (walk,) = files(page, "walkfile", tmp_path)
     made = tmp_path / "made.webp"

@@ -63,3 +63,6 @@ def test_refused_settings(tiny_config: RunConfig) -> None:
     )
     with pytest.raises(ConfigError, match=r"discriminator\.san=false"):
         san.check(SPEC)
+    for spec in (DatasetSpec(16, 16, 3), replace(SPEC, labels_are_vectors=True)):
+        with pytest.raises(ConfigError, match="classes, and --cond=1"):
+            replace(tiny_config, loss=LossConfig(class_weight=1.0)).check(spec)

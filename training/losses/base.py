@@ -36,12 +36,9 @@ class AdversarialLoss:
         compiled = partial(
             forward_pass, performance=config.performance, device=state.device, has_graphs=self.has_graphs
         )
-        self.is_san = getattr(config.discriminator, "san", False)
-        has_classes = state.spec.label_dim > 0 and not state.spec.labels_are_vectors
-        self.class_weight = config.loss.class_weight if has_classes else 0.0
-        self.d_settings = {"in_two_terms": True} if self.is_san else {}  # in D's phases
-        if self.class_weight and not self.is_san:
-            self.d_settings = {"class_logits": True}
+        self.class_weight = config.loss.class_weight
+        self.d_settings = {"in_two_terms": True} if config.discriminator.is_san else {}  # in D's phases
+        self.d_main_settings = self.d_settings | ({"class_logits": True} if self.class_weight else {})
         self.synthesis = compiled(state.G.synthesis)
         self.discriminator = compiled(state.D)
         self.pipe = None if config.augment.mode == "noaug" else AugmentPipe(config.augment.pipe).to(state.device)
@@ -83,18 +80,25 @@ class AdversarialLoss:
         """Logits [batch, 1] of augmented images for a main phase."""
         return self.discriminator(self.augment(images, self.compiled_pipe), labels, self.precision.dtype)
 
-    def judge(self, kind: str, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits [batch, 1] of augmented images, `real` or `fake`, for D's main phase, and what else D minimises there."""
-        return self.judge_augmented(kind, self.augment(images, self.compiled_pipe), labels)
+    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What D returns of augmented images in its main phase, for `logits_and_terms`: [batch, 1 or more]."""
+        return self.judge_augmented(self.augment(images, self.compiled_pipe), labels)
 
-    def judge_augmented(self, kind: str, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def judge_augmented(self, images: Tensor, labels: Tensor) -> Tensor:
         """As `judge`, of images that were augmented before."""
-        output = self.discriminator(images, labels, self.precision.dtype, **self.d_settings)
+        return self.discriminator(images, labels, self.precision.dtype, **self.d_main_settings)
+
+    def logits_and_terms(self, kind: str, output: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits [batch, 1] of `real` or `fake` images, and what D minimises beside their loss, each [].
+
+        With SAN that is its term; with `class_weight` the cross-entropy over the classes of real images, where the projection
+        head serves as the classifier of AC-GAN (arXiv 1610.09585).
+        """
         terms = []
-        if self.is_san:
+        if "in_two_terms" in self.d_main_settings:
             direction = output[:, 1].mean()
             terms.append(direction if kind == "fake" else -direction)
-        elif self.class_weight and kind == "real":
+        if self.class_weight and kind == "real":
             loss = F.cross_entropy(output[:, 1:], labels)
             self.state.stats.report("Loss/D/class", loss)
             terms.append(loss * self.class_weight)

@@ -85,11 +85,11 @@ class LogisticLoss(AdversarialLoss):
         """The discriminator tells generated images from real ones."""
         with torch.no_grad():
             fakes = self.generate(batch.latents)
-        logits, terms = self.judge("fake", fakes, batch.latents.c)
+        logits, terms = self.logits_and_terms("fake", self.judge(fakes, batch.latents.c), batch.latents.c)
         self.report_logits("fake", logits)
         fake_loss = F.softplus(logits)
         yield sum(terms, fake_loss.mean())
-        logits, terms = self.judge("real", batch.images, batch.labels)
+        logits, terms = self.logits_and_terms("real", self.judge(batch.images, batch.labels), batch.labels)
         self.report_logits("real", logits)
         real_loss = F.softplus(-logits)
         self.state.stats.report("Loss/D/loss", fake_loss.detach() + real_loss)

@@ -100,10 +100,11 @@ class RelativisticLoss(AdversarialLoss):
         logits, terms = {}, []
         for kind, (x, labels) in images.items():
             if is_joint:
-                logits[kind], more, penalty = self.differences(kind, x, labels, direction)
+                output, penalty = self.differences(x, labels, direction)
                 terms.append(self.weighted(kind, penalty))
             else:
-                logits[kind], more = self.judge(kind, x, labels)
+                output = self.judge(x, labels)
+            logits[kind], more = self.logits_and_terms(kind, output, labels)
             terms += more
             self.report_logits(kind, logits[kind])
         loss = F.softplus(logits["fake"] - logits["real"])
@@ -124,19 +125,16 @@ class RelativisticLoss(AdversarialLoss):
     def penalty(self, images: Tensor, labels: Tensor, direction: torch.Generator) -> Tensor:
         """The squared gradient of the logit of each image, [count], by a forward pass of its own."""
         if self.is_approx:
-            return self.differences("fake", images, labels, direction)[2]
+            return self.differences(images, labels, direction)[1]
         images = images.detach().requires_grad_(True)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             return r1_penalty(images, self.differentiable_logits(images, labels))
 
-    def differences(
-        self, kind: str, images: Tensor, labels: Tensor, direction: torch.Generator
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
+    def differences(self, images: Tensor, labels: Tensor, direction: torch.Generator) -> tuple[Tensor, Tensor]:
         """What `judge` returns of the images, and the squared gradients of their logits by finite differences, [count]."""
         first, moved = self.augment(self.moved(images, direction), self.compiled_pipe, copies=2).chunk(2)
-        logits, terms = self.judge_augmented(kind, first, labels)
-        moved_logits, _ = self.judge_augmented("fake", moved, labels)
-        return logits, terms, difference_penalty(logits, moved_logits, self.eps)
+        output, moved_output = (self.judge_augmented(half, labels) for half in (first, moved))
+        return output, difference_penalty(output[:, :1], moved_output[:, :1], self.eps)
 
     def moved(self, images: Tensor, direction: torch.Generator | None = None) -> Tensor:
         """The images, and after them the same with noise, [2 * count, channels, height, width]."""
