@@ -51,6 +51,11 @@ class DatasetSpec:
                 f"the shorter side must be at least {MIN_START_PX} px")
 
     @property
+    def has_classes(self) -> bool:
+        """Whether the labels are classes, not missing and not any vectors."""
+        return self.label_dim > 0 and not self.labels_are_vectors
+
+    @property
     def stage_sizes(self) -> tuple[tuple[int, int], ...]:
         """(height, width) of every generator stage, smallest first: 48x48 gives 12, 24, 48; 32x32 gives 8, 16, 32."""
         sizes = [(self.height, self.width)]

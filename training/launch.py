@@ -70,7 +70,7 @@ def launch(options: dict[str, Any]) -> None:
         require_no_run(user_path(resume), resume)
         resume = str(local_file(resume, default_folder()))
     files = ImageFiles(path)
-    config = configure(options, path, view(files, DataConfig(path)).spec, gpus)
+    config = configure(options, path, view(files, DataConfig(path, cond=bool(options["cond"]))).spec, gpus)
     dataset = view(files, config.data, config.schedule.seed)
     if options["batch_gpu"] == "auto":
         config, is_searching = initial_batch_gpu(config, dataset, gpus, outdir if resume == "latest" else None)

@@ -141,8 +141,7 @@ class AnyLoss(Kind):
         require_range("loss", self, "class_weight", 0)
 
     def check(self, spec: Any) -> None:
-        has_classes = spec.label_dim > 0 and not spec.labels_are_vectors
-        require(has_classes or self.class_weight == 0, "loss.class_weight needs images with classes, and --cond=1")
+        require(spec.has_classes or self.class_weight == 0, "loss.class_weight needs images with classes, and --cond=1")
 
     @property
     def lazy_intervals(self) -> tuple[int, int]:

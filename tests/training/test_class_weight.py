@@ -50,7 +50,7 @@ def test_the_loss_of_the_discriminator_grows_by_the_cross_entropy(tiny_config: R
         batch = MicroBatch(images, labels, Latents(torch.randn(4, state.G.z_dim), labels, None, 0, 0))
         (phase,) = [phase for phase in build_phases(state) if phase.name == "D_main"]
         losses[weight] = sum(term.item() for term in phase.loss(batch))
-        expected = F.cross_entropy(state.D(images, labels, class_logits=True)[:, 1:], labels).item()
+        expected = F.cross_entropy(8 * state.D(images, labels, class_logits=True)[:, 1:], labels).item()
     assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * expected, rel=1e-4)
 
 

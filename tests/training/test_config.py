@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,14 @@ def test_plain_values_and_back(name: str) -> None:
     config = preset(name, DatasetSpec(size, size, 3))
     config.check(DatasetSpec(size, size, 3))
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_demo_learns_classes_where_there_are_some() -> None:
+    digits = DatasetSpec(32, 32, 3, label_dim=10)
+    preset("demo", digits).check(digits)
+    assert preset("demo", digits).loss.class_weight > 0
+    for spec in (DatasetSpec(32, 32, 3), replace(digits, labels_are_vectors=True)):
+        assert preset("demo", spec).loss.class_weight == 0
 
 
 def test_missing_fields_get_their_default_and_unknown_ones_are_named() -> None:

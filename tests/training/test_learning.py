@@ -1,4 +1,4 @@
-"""The alarm that learning still works: the demo's recipe, 8 kimg on the built-in digits, three minutes on two cores."""
+"""The alarm that learning still works: 14 of the demo's 20 kimg on the built-in digits, three minutes on two cores."""
 
 import json
 import subprocess
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MAX_DISTANCE = 4.0  # proxy_fd_clf_v1: 2.4 as measured; about 13 untrained
-MIN_READ_AS_ASKED = 0.3  # 0.48 as measured; 0.1 by chance
+MAX_DISTANCE = 2.0  # proxy_fd_clf_v1: about 1.0 as measured; about 13 untrained
+MIN_READ_AS_ASKED = 0.75  # about 0.93 as measured; 0.1 by chance
 
 
 @pytest.mark.slow
 def test_the_demo_learns_the_digits(tmp_path: Path) -> None:
     data = tmp_path / "digits.zip"
     run("dataset_tool.py", "--source=demo", f"--dest={data}")
-    run("train.py", "--cfg=demo", "--cond=1", f"--data={data}", f"--outdir={tmp_path}", "--kimg=8", "--metrics=none")
-    (network,) = tmp_path.glob("*/network-snapshot-000008.pkl")
+    run("train.py", "--cfg=demo", "--cond=1", f"--data={data}", f"--outdir={tmp_path}", "--kimg=14", "--metrics=none")
+    (network,) = tmp_path.glob("*/network-snapshot-000014.pkl")
     run("calc_metrics.py", f"--network={network}", f"--data={data}", "--metrics=proxy_fd_clf_v1")
     (line,) = (network.parent / "metric-proxy_fd_clf_v1.jsonl").read_text(encoding="utf-8").splitlines()
     measured = json.loads(line)

@@ -15,6 +15,8 @@ from training.phases import Phase
 from training.precision import resolve_precision
 from training.state import TrainState
 
+CLASS_SHARPNESS = 8.0  # inverse temperature of the cross-entropy over classes
+
 
 class AdversarialLoss:
     """Base of the losses: a subclass yields the terms of each phase for one micro-batch, and lists its phases.
@@ -92,14 +94,15 @@ class AdversarialLoss:
         """The logits [batch, 1] of `real` or `fake` images, and what D minimises beside their loss, each [].
 
         With SAN that is its term; with `class_weight` the cross-entropy over the classes of real images, where the projection
-        head serves as the classifier of AC-GAN (arXiv 1610.09585).
+        head serves as the classifier of AC-GAN (arXiv 1610.09585). It is sharp, so that small differences between logits
+        satisfy it: large ones would make typical images worth more than real-looking ones, and variety would fall.
         """
         terms = []
         if "in_two_terms" in self.d_main_settings:
             direction = output[:, 1].mean()
             terms.append(direction if kind == "fake" else -direction)
         if self.class_weight and kind == "real":
-            loss = F.cross_entropy(output[:, 1:], labels)
+            loss = F.cross_entropy(output[:, 1:] * CLASS_SHARPNESS, labels)
             self.state.stats.report("Loss/D/class", loss)
             terms.append(loss * self.class_weight)
         return output[:, :1], terms
