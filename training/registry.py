@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dnnlib.dataclass_values import require, require_range
+from training.schedule import Scheduled, lowest
 
 MAX_LAYERS = 1000  # of a stage or network
 
@@ -135,10 +136,10 @@ class AnyLoss(Kind):
     group = "loss"
 
     mixing_prob: float = field(default=0.0, kw_only=True)  # probability that a batch mixes the styles of two latents
-    class_weight: float = field(default=0.0, kw_only=True)  # of D's cross-entropy over the classes of real images
+    class_weight: Scheduled = field(default=0.0, kw_only=True)  # of D's cross-entropy over the classes of real images
 
     def __post_init__(self) -> None:
-        require_range("loss", self, "class_weight", 0)
+        require(lowest(self.class_weight) >= 0, f"loss.class_weight must be 0 or more, got {self.class_weight}")
 
     def check(self, spec: Any) -> None:
         require(spec.has_classes or self.class_weight == 0, "loss.class_weight needs images with classes, and --cond=1")

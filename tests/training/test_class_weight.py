@@ -12,6 +12,7 @@ from training.latents import Latents
 from training.losses import build_phases
 from training.phases import MicroBatch
 from training.registry import create, entry
+from training.schedule import Ramp, Scheduled
 from training.state import TrainState
 
 SPEC = DatasetSpec(16, 16, 3, label_dim=3)
@@ -32,8 +33,9 @@ def test_logits_of_each_class_are_those_of_its_label(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["logistic", "relativistic"])
 def test_the_loss_of_the_discriminator_grows_by_the_cross_entropy(tiny_config: RunConfig, kind: str) -> None:
-    losses = {}
-    for weight in (0.0, 0.5):
+    losses: dict[Scheduled, float] = {}
+    ramp = Ramp(1.0, 0.0)
+    for weight in (0.0, 0.5, ramp):
         torch.manual_seed(0)
         loss = entry("loss", kind).config(class_weight=weight, r1_gamma=0.0)
         state = TrainState(
@@ -42,22 +44,25 @@ def test_the_loss_of_the_discriminator_grows_by_the_cross_entropy(tiny_config: R
                 loss=loss,
                 generator=replace(tiny_config.generator, noise=False),
                 augment=AugmentConfig(mode="noaug"),
+                schedule=replace(tiny_config.schedule, burn_in_kimg=2.0),
             ),
             SPEC,
             CPU,
         )
+        state.cur_nimg = 1000  # half-way down the ramp
         images, labels = torch.randn(4, 3, 16, 16), torch.eye(3)[[0, 1, 2, 0]]
         batch = MicroBatch(images, labels, Latents(torch.randn(4, state.G.z_dim), labels, None, 0, 0))
         (phase,) = [phase for phase in build_phases(state) if phase.name == "D_main"]
         losses[weight] = sum(term.item() for term in phase.loss(batch))
         expected = F.cross_entropy(8 * state.D(images, labels, class_logits=True)[:, 1:], labels).item()
     assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * expected, rel=1e-4)
+    assert losses[ramp] == pytest.approx(losses[0.5], rel=1e-6)
 
 
 def test_refused_settings(tiny_config: RunConfig) -> None:
     for kind in ("logistic", "relativistic"):
         with pytest.raises(ConfigError, match=r"loss\.class_weight"):
-            entry("loss", kind).config(class_weight=-1.0)
+            entry("loss", kind).config(class_weight=Ramp(0.1, -1.0))
     san = replace(
         tiny_config, loss=LossConfig(class_weight=1.0), discriminator=replace(tiny_config.discriminator, san=True)
     )

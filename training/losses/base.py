@@ -104,7 +104,7 @@ class AdversarialLoss:
         if self.class_weight and kind == "real":
             loss = F.cross_entropy(output[:, 1:] * CLASS_SHARPNESS, labels)
             self.state.stats.report("Loss/D/class", loss)
-            terms.append(loss * self.class_weight)
+            terms.append(loss * self.state.now(self.class_weight))
         return output[:, :1], terms
 
     def differentiable_logits(self, images: Tensor, labels: Tensor) -> Tensor:
