@@ -17,7 +17,7 @@ endif
 .PHONY: help install demo test test-slow test-gpu test-newest gpu-report bench check format slides clean
 
 help:
-	@echo "make demo       pack the built-in digits, train on them, write grids and measure (8 to 20 minutes on 2 cores)"
+	@echo "make demo       pack the built-in digits, train on them, write grids and measure (4 to 10 minutes on 2 cores)"
 	@echo "make test       the quick tests     make test-slow   the others too"
 	@echo "make test-gpu   what needs a GPU    make bench       speed and memory against the published formulation"
 	@echo "make test-newest  the quick tests on the PyTorch of constraints-newest.txt, in .venv-newest"
