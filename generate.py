@@ -38,7 +38,7 @@ COMMANDS = (
     context_settings=SETTINGS,
 )
 @click.option("--network", metavar="FILE", help=f"{options.NETWORK_HELP}  [required]")  # not if a command is named
-@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
+@options.ema
 @click.option("--seeds", callback=options.number_list, metavar="LIST", help="Seeds, such as 0-35 or 1,5,100-105.")
 @click.option(
     "--w", "--projected-w", "styles_file", metavar="FILE", help="Styles instead of seeds: array w of an .npz file."

@@ -38,7 +38,7 @@ def explore_command(**chosen: Any) -> None:
     from training.checkpoint.files import existing_file
 
     network, address = existing_file(chosen["network"]), click.get_current_context().meta["address"]
-    serve(network, chosen["host"], chosen["port"], chosen["share"], address)
+    serve(network, chosen["ema"], chosen["host"], chosen["port"], chosen["share"], address)
 
 
 def check_gradio() -> None:

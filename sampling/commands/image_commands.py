@@ -98,7 +98,7 @@ def classes_command(**chosen: Any) -> None:
     from sampling.renderer import Renderer, Request, load
     from sampling.tables import class_grid, draw, save_table
 
-    generator = load(chosen["network"])
+    generator = load(chosen["network"], chosen["ema"])
     classes = find_classes(generator, chosen["classes"])
     request = Request(None, chosen["trunc"], chosen["trunc_cutoff"])
     renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"])

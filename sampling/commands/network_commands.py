@@ -39,7 +39,7 @@ def attention_command(**chosen: Any) -> None:
     from sampling.attention_maps import encoder_layers, parse_points, write_attention
     from sampling.renderer import load, styles
 
-    generator = load(chosen["network"])
+    generator = load(chosen["network"], chosen["ema"])
     points = parse_points(chosen["points"], generator.img_height, generator.img_width)
     layers = chosen_layers(chosen["layers"], len(encoder_layers(generator)))
     request, outdir = make_request(generator, chosen), make_folder(generator, chosen["outdir"])
@@ -128,7 +128,7 @@ def project_command(**chosen: Any) -> None:
     from sampling.projection.target import read_targets
     from sampling.renderer import load
 
-    generator = load(chosen["network"])
+    generator = load(chosen["network"], chosen["ema"])
     labels = choose_labels(generator, chosen["class_name"], chosen["label"])
     starts = {name: chosen[name] for name in ("starts", "candidates", "seed")}
     search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", labels=labels, **starts)

@@ -129,7 +129,8 @@ def combined(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fu
     return decorate
 
 
-network = click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP)
+ema = click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
+network = combined(click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP), ema)
 seeds = click.option(
     "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."
 )
@@ -187,7 +188,7 @@ def open_network(chosen: dict[str, Any]) -> "tuple[Generator, Request, Renderer]
     """The network, how its seeds become styles, and what makes images of styles."""
     from sampling.renderer import Renderer, load
 
-    generator = load(chosen["network"])
+    generator = load(chosen["network"], chosen["ema"])
     return generator, make_request(generator, chosen), Renderer(generator, chosen["noise_mode"], chosen["batch"])
 
 

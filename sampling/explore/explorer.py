@@ -36,12 +36,12 @@ LOCK = threading.RLock()  # one thread at a time loads or draws: noise follows t
 
 
 class Explorer:
-    """A loaded network."""
+    """A loaded network: the average of its weights with the half-life `ema`, in kimg; None = the first."""
 
-    def __init__(self, network: str) -> None:
+    def __init__(self, network: str, ema: float | None = None) -> None:
         self.network = network
         with LOCK:
-            self.generator = load(network)
+            self.generator = load(network, ema)
         self.num_ws = self.generator.num_ws
         self.groups = style_groups(self.num_ws)
         self.scale = max(DISPLAY_PX // max(self.generator.img_height, self.generator.img_width), 1)

@@ -65,11 +65,11 @@ def snapshots_beside(network: Path) -> dict[str, Path]:
 class Page:
     """Widgets and what they do. Every handler gets the settings of its visitor; nothing of a visitor is kept here."""
 
-    def __init__(self, network: Path, folder: Path, address: str = "") -> None:
+    def __init__(self, network: Path, folder: Path, address: str = "", ema: float | None = None) -> None:
         """A page about a network file, downloaded from `address` unless that is empty; `folder` holds what it writes."""
-        self.network, self.folder, self.address = network, folder, address
+        self.network, self.folder, self.address, self.ema = network, folder, address, ema
         self.snapshots = snapshots_beside(network)
-        self.first = Explorer(str(network))
+        self.first = Explorer(str(network), ema)
         self.drawn = itertools.count()
         self.open = functools.lru_cache(maxsize=NETWORKS)(self.load)
 
@@ -77,7 +77,7 @@ class Page:
         """A snapshot of the same run. Raises ValueError."""
         if name not in self.snapshots:
             raise ValueError(f"snapshot={name!r}: there is no such snapshot beside {self.network.name}")
-        explorer = Explorer(str(self.snapshots[name]))
+        explorer = Explorer(str(self.snapshots[name]), self.ema)
         ours, first = explorer.generator, self.first.generator
         if (ours.num_ws, ours.c_dim, ours.w_dim) != (first.num_ws, first.c_dim, first.w_dim):
             raise ValueError(f"{name} has other styles or classes than {self.network.name}: explore it alone")
@@ -129,6 +129,7 @@ class Page:
         image = enlarged(explorer.image(view, found), explorer.scale)
         network = self.address if self.address and explorer is self.first else explorer.network
         command = view.command(network, explorer.is_classes, found is not None, explorer.num_ws)
+        command += "" if self.ema is None else f" --ema={self.ema:g}"
         nothing_saved = gr.update(value=None, visible=False)
         return self.shown(image), "" if found is None else FOUND, command, view.query(), nothing_saved, None
 
@@ -354,7 +355,7 @@ def picture(name: str, **settings: Any) -> gr.Image:
     return gr.Image(format="png", interactive=False, elem_id=name, **settings)
 
 
-def serve(network: Path, host: str, port: int, is_shared: bool, address: str = "") -> None:
+def serve(network: Path, ema: float | None, host: str, port: int, is_shared: bool, address: str = "") -> None:
     """Serve the page until the process is told to stop; then the process ends. Raises ValueError, OSError.
 
     `address` is where the network was downloaded from, "" = nowhere.
@@ -366,7 +367,7 @@ def serve(network: Path, host: str, port: int, is_shared: bool, address: str = "
         os.environ["no_proxy"] = ",".join(filter(None, proxies))  # gradio asks its own server whether it is up
         # fonts of the system: the page loads nothing from elsewhere
         theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-        blocks = Page(network, Path(folder), address).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
+        blocks = Page(network, Path(folder), address, ema).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
         _, url, public = blocks.launch(
             server_name=host, server_port=port, share=is_shared, prevent_thread_lock=True, quiet=True, show_error=True,
             theme=theme, css=_CSS, ssr_mode=False, footer_links=[], max_file_size=MAX_UPLOAD, enable_monitoring=False,

@@ -119,11 +119,15 @@ def test_each_average_is_measured_and_the_scripts_choose_one(
     assert [row["value"] for row in read_rows(run_dir / "ema-0.2", METRIC)] == pytest.approx([second["value"]] * 2)
     assert len(read_rows(run_dir, METRIC)) == 1
 
-    images = []
-    for name, chosen in (("first", []), ("named", ["--ema=0.02"]), ("other", ["--ema=0.2"])):
-        options = [network, *chosen, "--seeds=1", f"--outdir={tmp_path / name}"]
-        result = CliRunner().invoke(generate.main, options)
-        assert result.exit_code == 0, result.output
-        images.append((tmp_path / name / "seed0001.png").read_bytes())
-    assert images[0] == images[1] != images[2]
+    for command, file in (
+        (["--seeds=1"], "seed0001.png"),
+        (["mix", "--rows=1", "--cols=2"], "mix.png"),
+        (["attention", "--seeds=1"], "attention0001.png"),
+    ):
+        images = []
+        for name, chosen in (("first", []), ("named", ["--ema=0.02"]), ("other", ["--ema=0.2"])):
+            result = CliRunner().invoke(generate.main, [*command, network, *chosen, f"--outdir={tmp_path / name}"])
+            assert result.exit_code == 0, result.output
+            images.append((tmp_path / name / file).read_bytes())
+        assert images[0] == images[1] != images[2], command
     assert read_snapshot(run_dir / "network-snapshot-000000.pkl")[0].ema == several
