@@ -129,7 +129,9 @@ def combined(*chosen: Callable[[Function], Function]) -> Callable[[Function], Fu
     return decorate
 
 
-ema = click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
+ema = click.option(
+    "--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]"
+)
 network = combined(click.option("--network", required=True, metavar="FILE", help=NETWORK_HELP), ema)
 seeds = click.option(
     "--seeds", required=True, callback=number_list, metavar="LIST", help="Seeds, such as 0-5 or 1,5,100-105."

@@ -367,7 +367,9 @@ def serve(network: Path, ema: float | None, host: str, port: int, is_shared: boo
         os.environ["no_proxy"] = ",".join(filter(None, proxies))  # gradio asks its own server whether it is up
         # fonts of the system: the page loads nothing from elsewhere
         theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-        blocks = Page(network, Path(folder), address, ema).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
+        blocks = (
+            Page(network, Path(folder), address, ema).build().queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
+        )
         _, url, public = blocks.launch(
             server_name=host, server_port=port, share=is_shared, prevent_thread_lock=True, quiet=True, show_error=True,
             theme=theme, css=_CSS, ssr_mode=False, footer_links=[], max_file_size=MAX_UPLOAD, enable_monitoring=False,
