@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dnnlib.dataclass_values import require
 from torch_utils.distributed import all_reduce_sum, broadcast
+from torch_utils.finite import is_all_finite
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
 from training.augment.ada import AdaController
@@ -207,7 +208,7 @@ class TrainState:
 
     def all_finite(self) -> bool:
         """Whether the last step was finite, and everything that is saved is (`tensors`); waits for the device."""
-        are_finite = [t.isfinite().all().to(self.device) for t in self.tensors()]
+        are_finite = [is_all_finite(t).to(self.device) for t in self.tensors()]
         return self.finite.consecutive_bad == 0 and bool(torch.stack(are_finite).all())
 
     def checksums(self) -> list[int]:
