@@ -3,7 +3,6 @@
 import re
 import statistics
 import sys
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from dnnlib.command_line import SETTINGS, Command
-from dnnlib.console import protect_console
+from dnnlib.console import plain_warnings, protect_console
 from dnnlib.paths import require_outside, user_path
 
 if TYPE_CHECKING:
@@ -209,8 +208,7 @@ def measure(job: Job) -> None:
     fake = open_fake(job, dataset, device, workers)
     bars = ProgressBars(hidden=not options["verbose"] or distributed.rank() > 0)
     results, unsaved = [], ""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest: tqdm.write(f"Warning: {message}", file=sys.stderr)
+    with plain_warnings(lambda line: tqdm.write(line, file=sys.stderr)):
         for seed in range(options["seed"], options["seed"] + options["repeat"]):
             found = evaluate(
                 job.names,
@@ -309,12 +307,10 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
     if not options["outdir"]:
         if not options["network"]:
             return None
-        folder = user_path(options["network"]).parent
-        if options["ema"] is not None:  # where training records further averages
-            folder = folder / f"ema-{options['ema']:g}"
-            folder.mkdir(exist_ok=True)
-        return folder
-    outdir = user_path(options["outdir"])
+        outdir = user_path(options["network"]).parent / folder_of_average(options)
+        outdir.mkdir(exist_ok=True)
+        return outdir
+    outdir = user_path(options["outdir"]) / folder_of_average(options)
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         check_writable(outdir, names)
@@ -323,6 +319,17 @@ def prepare_outdir(options: dict[str, Any], names: list[str]) -> Path | None:
             f"--outdir={outdir}: metric-*.jsonl cannot be written there ({error}); name another folder."
         ) from error
     return outdir
+
+
+def folder_of_average(options: dict[str, Any]) -> str:
+    """Return the folder for results of --ema, as in training: "" for the first average. Raises ValueError for an unknown one."""
+    from training.checkpoint.snapshot import average_name, read_snapshot
+    from training.evaluation.snapshots import average_folder
+
+    if options["ema"] is None:
+        return ""
+    config = read_snapshot(options["network"])[0]
+    return average_folder(config.ema, average_name(options["network"], config, options["ema"]))
 
 
 def show(results: "list[list[MetricResult]]") -> None:

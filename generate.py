@@ -186,6 +186,8 @@ def export(chosen: dict[str, Any]) -> None:
 
     target = chosen["export"]
     given = {"--seeds": "seeds", "--w": "styles_file", "--outdir": "outdir", "--grid": "grid", "--save-w": "save_w"}
+    if chosen["ema"] is not None:
+        raise ValueError(f"--export={target} saves all averages: leave out --ema, and give it when using the file")
     if extra := [name for name, key in given.items() if chosen[key]]:
         raise ValueError(f"--export={target} saves a network and no images: leave out {', '.join(extra)}")
     if chosen["hub"]:

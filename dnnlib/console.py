@@ -4,6 +4,8 @@ import contextlib
 import io
 import os
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 
@@ -63,3 +65,11 @@ def protect_console() -> None:
             stream.reconfigure(errors="backslashreplace")  # names of files may not be in its encoding
         if not isinstance(stream, Console):
             setattr(sys, name, Console(stream))
+
+
+@contextlib.contextmanager
+def plain_warnings(show: Callable[[str], None]) -> Iterator[None]:
+    """Show Python's warnings as lines "Warning: ...", without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest: show(f"Warning: {message}")
+        yield

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 from dnnlib.console import protect_console
 from torch_utils.finite import is_all_finite
@@ -167,6 +169,7 @@ def _spawned(
     os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
     os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
     protect_console()
+    tqdm.set_lock(threading.RLock())  # its own semaphore would be reported as leaked by os._exit
     try:
         function(argument)
     except KeyboardInterrupt:

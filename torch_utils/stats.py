@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_utils.distributed import all_reduce_sum, rank
+from torch_utils.distributed import all_reduce_sum, gather_rows, rank, world_size
 
 MAX_PENDING = 128  # reports, about ten steps
 
@@ -61,22 +61,38 @@ class Stats:
 
     def collect(self) -> dict[str, Scalar]:
         """Return the averages over all ranks since the last call; call it on every rank."""
-        totals = self.state_dict()
+        names, own = self._table()
         self.moments.clear()
-        return {name: to_scalar(moments.tolist()) for name, moments in totals.items()}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the moments over all ranks since the last `collect`; call it on every rank."""
-        self.sum_up()
-        names = sorted(self.moments)
         if not names:
             return {}
-        table = all_reduce_sum(torch.stack([self.moments[name] for name in names])).cpu()
-        return dict(zip(names, table.unbind(), strict=True))
+        return dict(zip(names, map(to_scalar, all_reduce_sum(own).tolist()), strict=True))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the moments of each rank since the last `collect`, [ranks, 3], on rank 0; call it on every rank."""
+        names, own = self._table()
+        if not names:
+            return {}
+        ranks = gather_rows(own.flatten().unsqueeze(0)).unflatten(1, own.shape).cpu()
+        return dict(zip(names, ranks.unbind(dim=1), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore a state, the same one on every rank; each takes its own part again where there are as many ranks."""
         self.pending.clear()
-        self.moments = {name: moments.to(self.device) * (rank() == 0) for name, moments in state.items()}
+        self.moments = {name: part_of_rank(moments.view(-1, 3)).to(self.device) for name, moments in state.items()}
+
+    def _table(self) -> tuple[list[str], Tensor]:
+        """Return the names, and the moments of this rank, [names, 3]."""
+        self.sum_up()
+        names = sorted(self.moments)
+        moments = [self.moments[name] for name in names]
+        return names, torch.stack(moments) if names else torch.zeros(0, 3, dtype=torch.float64, device=self.device)
+
+
+def part_of_rank(moments: Tensor) -> Tensor:
+    """Return what this rank takes of saved moments, [ranks, 3]: its own, or all on rank 0 if there were more or fewer ranks."""
+    if len(moments) == world_size():
+        return moments[rank()]
+    return moments.sum(dim=0) * (rank() == 0)
 
 
 def to_scalar(moments: list[float]) -> Scalar:

@@ -268,6 +268,11 @@ class EmaConfig:
         first, *others = self.half_lives
         return {"G_ema": first} | {f"G_ema_{half_life:g}": half_life for half_life in others}
 
+    def sources(self, saved: "EmaConfig") -> dict[str, str]:
+        """Name of each average -> the one it continues in a file with other settings: of its half-life, or else G_ema."""
+        theirs = {half_life: name for name, half_life in saved.averages.items()}
+        return {name: theirs.get(half_life, "G_ema") for name, half_life in self.averages.items()}
+
 
 @dataclass(frozen=True)
 class PerformanceConfig:
@@ -365,7 +370,7 @@ class RunConfig:
         require(not changing or self.schedule.burn_in_kimg > 0,
                 f"{', '.join(changing)} change while training: say how long with --set schedule.burn_in_kimg=...")
         require("augment.p" not in changing or self.augment.mode == "fixed",
-                f"augment.p={self.augment.p} is a schedule, which needs --set augment.mode=fixed, got '{self.augment.mode}'")
+                f"augment.p={self.augment.p} is a schedule, for augment.mode=fixed; with {self.augment.mode}: --set augment.p=0")
 
     def changed(self, **groups: dict[str, Any]) -> Self:
         """A copy with other values in some groups, such as `changed(schedule={"kimg": 100.0})`."""

@@ -23,7 +23,7 @@ from torch_utils.ops import native
 from training.checkpoint.snapshot import check_fits
 from training.checkpoint.state_file import STATE_FILES, find_state
 from training.compilation import resolve_compile
-from training.config import DataConfig, RunConfig
+from training.config import DataConfig, DatasetSpec, RunConfig
 from training.data.dataset import ImageFiles
 from training.data.stream import ImageDataset
 from training.evaluation.snapshots import check_metrics
@@ -31,12 +31,14 @@ from training.options import check_options, configure
 from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
 from training.plan.summary import speed, summary
 from training.precision import allow_tf32, describe_precision, resolve_precision
+from training.registry import create
 from training.run.folder import new_run, newest_matching_run, write_options
 from training.run.lock import run_lock
 from training.run.names import LOG_FILE, OPTIONS_FILE
 from training.run.stop import Stop, StopRequest
 from training.run.training_run import TrainingRun
 from training.schedule import schedule_table
+from training.state import trainable
 from training.supervisor import supervise
 
 
@@ -75,6 +77,8 @@ def launch(options: dict[str, Any]) -> None:
     if options["batch_gpu"] == "auto":
         config, is_searching = initial_batch_gpu(config, dataset, gpus, outdir if resume == "latest" else None)
     config.check(dataset.spec, gpus)
+    if config.discriminator.freeze_layers:
+        check_frozen(config, dataset.spec)
     check_metrics(config.schedule.metrics, dataset)
     if resume not in (None, "latest"):
         check_fits(Path(resume), config, dataset.spec)
@@ -97,6 +101,13 @@ def launch(options: dict[str, Any]) -> None:
         distributed.spawn(train_spawned, gpus, job, with_traceback=options["debug"])
     else:
         train(job, dataset)
+
+
+def check_frozen(config: RunConfig, spec: DatasetSpec) -> None:
+    """Raise ConfigError where --freezed leaves no layer of the discriminator to train."""
+    with torch.device("meta"):
+        D = create("discriminator", config.discriminator.kind, config.discriminator, spec)
+    trainable(D, config.discriminator.freeze_layers)
 
 
 def require_no_run(path: Path, given: str) -> None:
@@ -196,6 +207,10 @@ def run(
             if distributed.is_main():
                 write_options(run_dir, job.config)
     del saved  # as large as the networks and optimizers together
+    if training.is_done:
+        print0(
+            f"Nothing to train: {training.state.cur_nimg / 1000:g} kimg were seen, and --kimg is {job.config.schedule.kimg:g}."
+        )
     reason = supervise(training)
     if reason is Stop.NO:
         print0(f"Done. Images and networks are in {run_dir}")

@@ -52,21 +52,21 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
     config = config.changed(
         data={"path": path}, schedule={"metrics": metric_names(options["metrics"])}, performance={"cuda_graphs": None}
     )
+    settings = [split_setting(setting) for setting in options["settings"]]
+    settings.sort(key=lambda setting: not setting[0].endswith(".kind"))  # they decide which others there are
+    kinds = [setting for setting in settings if setting[0].endswith(".kind")]
+    for name, text in kinds:
+        config = override(config, name, text)
     for group, names in FIELDS.items():
-        given = {field: options[name] for name, field in names.items() if options[name] is not None}
-        config = config.changed(**{group: given})
+        config = config.changed(**{group: given_fields(options, names, getattr(config, group))})
     if options["resume"] not in (None, "latest"):  # fine-tuning starts close to its goal
         config = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None})
     if options["allow_tf32"]:
         config = config.changed(performance={"precision": "tf32"})
     if getattr(config.generator, "linformer", False) and config.augment.max_p > 0.7:
         config = config.changed(augment={"max_p": 0.7})
-    for setting in options["settings"]:
-        name, equals, text = setting.partition("=")
-        require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
-        option = {"data.path": "--data", "preset": "--cfg"}.get(name.strip())
-        require(option is None, f"--set {name.strip()} cannot be changed; use {option}")
-        config = override(config, name.strip(), text.strip())
+    for name, text in settings[len(kinds) :]:
+        config = override(config, name, text)
     augment = config.augment
     require(
         augment.mode != "fixed" or highest(augment.p) <= augment.max_p,
@@ -74,6 +74,26 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         f"--set augment.max_p={highest(augment.p)}",
     )
     return config
+
+
+def split_setting(setting: str) -> tuple[str, str]:
+    """Field and value of a --set. Raises ConfigError."""
+    name, equals, text = (part.strip() for part in setting.partition("="))
+    require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
+    option = {"data.path": "--data", "preset": "--cfg"}.get(name)
+    require(option is None, f"--set {name} cannot be changed; use {option}")
+    return name, text
+
+
+def given_fields(options: dict[str, Any], names: dict[str, str], config: Any) -> dict[str, Any]:
+    """The fields of a group that options set. Raises ConfigError for an option that networks or loss of this kind lack."""
+    given = {name: field for name, field in names.items() if options[name] is not None}
+    for name, field in given.items():
+        require(
+            hasattr(config, field),
+            f"--{name} has no meaning for --set {getattr(config, 'group', '')}.kind={getattr(config, 'kind', '')}",
+        )
+    return {field: options[name] for name, field in given.items()}
 
 
 def metric_names(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from torch_utils.finite import is_all_finite
 from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
 from training.augment.ada import AdaController
-from training.config import DatasetSpec, RunConfig
+from training.config import DatasetSpec, EmaConfig, RunConfig
 from training.ema import copy_parameters, ema_beta, update_ema
 from training.precision import loss_scaler, resolve_precision
 from training.registry import create
@@ -186,10 +186,12 @@ class TrainState:
         numbers = {"cur_nimg": self.cur_nimg, "num_rollbacks": self.num_rollbacks}
         return {**state, **numbers, "loss_buffers": dict(self.loss_buffers)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], ema: EmaConfig | None = None) -> None:
+        """Restore what `state_dict` returned; `ema` are the averages of that run, None = as here."""
+        sources = self.config.ema.sources(ema or self.config.ema)
         for name, component in self.components.items():
             if name not in ("g_scaler", "d_scaler") or state.get(name):  # {} without float16; older states have none
-                component.load_state_dict(state.get(name, state["G_ema"]) if name in self.averages else state[name])
+                component.load_state_dict(state[sources.get(name, name)])
         buffers = state["loss_buffers"] if "loss_buffers" in state else {"pl_mean": state["pl_mean"]}  # older states
         self.loss_buffers.update({name: buffer.to(self.device) for name, buffer in buffers.items()})
         means = [network.mapping_network.w_avg for network in (self.G, *self.averages.values())]

@@ -34,7 +34,7 @@ def train_and_recover(run: TrainingRun) -> Stop:
         while True:
             try:
                 train(run)
-                return Stop.NO
+                return run.skipped_metrics
             except Diverged:
                 returned_to.append(roll_back(run, returned_to))
     except Stopped as stopped:

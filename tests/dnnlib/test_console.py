@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from dnnlib.console import plain_warnings
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -56,3 +59,10 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
     os.read(main, 10)
     os.close(main)
     assert process.wait() == 0 and (tmp_path / "out").read_text() == DONE
+
+
+def test_warnings_are_lines_without_code() -> None:
+    lines: list[str] = []
+    with plain_warnings(lines.append):
+        warnings.warn("few images", stacklevel=1)
+    assert lines == ["Warning: few images"]

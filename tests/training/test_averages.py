@@ -15,6 +15,7 @@ from dnnlib.dataclass_values import ConfigError, override
 from metrics.results import read_rows
 from training.checkpoint.files import CheckpointError
 from training.checkpoint.snapshot import export_snapshot, load_generator, load_networks, read_snapshot
+from training.checkpoint.state_file import find_state, restore
 from training.config import DatasetSpec, EmaConfig, RunConfig
 from training.ema import ema_beta
 from training.state import TrainState
@@ -81,12 +82,26 @@ def test_resume_and_choice(tiny_config: RunConfig, several: EmaConfig, tiny_data
 def test_an_average_that_a_file_lacks_begins_as_the_first(tiny_config, several, tiny_data, tmp_path) -> None:
     """With --resume=latest --force, and in fine-tuning."""
     single = train(tiny_config, tiny_data, tmp_path / "run", 0.016)
+    assert several.sources(single.config.ema) == {"G_ema": "G_ema", "G_ema_0.2": "G_ema"}
     state = TrainState(replace(tiny_config, ema=several), SPEC, CPU)
     load_networks(tmp_path / "run" / "network-snapshot-000000.pkl", state)
     assert torch.equal(weights(state.averages["G_ema_0.2"]), weights(single.state.G_ema))
     state = TrainState(replace(tiny_config, ema=several), SPEC, CPU)
-    state.load_state_dict(single.state.state_dict())
+    state.load_state_dict(single.state.state_dict(), single.config.ema)
     assert torch.equal(weights(state.averages["G_ema_0.2"]), weights(single.state.G_ema))
+
+
+def test_an_average_continues_the_one_of_its_half_life(tiny_config, several, tiny_data, tmp_path) -> None:
+    saved = train(replace(tiny_config, ema=several), tiny_data, tmp_path / "run", 0.016)
+    longer = weights(saved.state.averages["G_ema_0.2"])
+    turned = replace(tiny_config, ema=EmaConfig(kimg=(0.2, 0.02), rampup=None))
+    state = TrainState(turned, SPEC, CPU)
+    load_networks(tmp_path / "run" / "network-snapshot-000000.pkl", state)
+    assert torch.equal(weights(state.G_ema), longer)
+    state = TrainState(turned, SPEC, CPU)
+    restore(state, find_state(tmp_path / "run"), tmp_path)
+    assert torch.equal(weights(state.G_ema), longer)
+    assert torch.equal(weights(state.averages["G_ema_0.02"]), weights(saved.state.G_ema))
 
 
 def test_the_average_becomes_the_trained_weights(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
@@ -118,6 +133,13 @@ def test_each_average_is_measured_and_the_scripts_choose_one(
     assert result.exit_code == 0, result.output
     assert [row["value"] for row in read_rows(run_dir / "ema-0.2", METRIC)] == pytest.approx([second["value"]] * 2)
     assert len(read_rows(run_dir, METRIC)) == 1
+    options = [network, f"--data={tiny_data}", f"--metrics={METRIC}", "--gpus=0"]
+    for chosen in ("--ema=0.02", "--ema=0.2"):  # the first average has no folder of its own
+        result = CliRunner().invoke(calc_metrics.main, [*options, chosen, f"--outdir={tmp_path / 'results'}"])
+        assert result.exit_code == 0, result.output
+    assert len(read_rows(tmp_path / "results", METRIC)) == len(read_rows(tmp_path / "results/ema-0.2", METRIC)) == 1
+    result = CliRunner().invoke(calc_metrics.main, [*options, "--ema=5"])
+    assert result.exit_code and "half-lives of its averages are 0.02, 0.2 kimg" in result.output
 
     for command, file in (
         (["--seeds=1"], "seed0001.png"),

@@ -71,6 +71,26 @@ def test_unusable_images_end_the_run_with_its_state(tiny_config, tiny_data, tmp_
     assert find_state(tmp_path / "run")["cur_nimg"] == 3 * tiny_config.schedule.batch  # type: ignore[index]
 
 
+def test_a_stop_in_the_last_metrics_is_reported(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
+    """The metrics of the second average are left to a resumed run."""
+    measured: list[str] = []
+    stop = StopRequest()
+
+    def measure(names: object, G: object, dataset: object, snapshot: object, seed: int, folder: str) -> list[object]:
+        measured.append(folder)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    monkeypatch.setattr("training.run.training_run.evaluate_snapshot", measure)
+    config = tiny_config.changed(
+        schedule={"kimg": 0.008, "metrics": ("proxy_fd_randconv_v1",)}, ema={"kimg": (0.02, 0.2)}
+    )
+    with stop:
+        loop = start(config, tiny_data, tmp_path / "run", stop)
+        assert supervise(loop) is Stop.TERMINATED
+    assert measured == [""] and loop.saved_nimg == 8
+
+
 def test_a_run_that_should_stop_begins_no_metrics(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("training.run.training_run.evaluate_snapshot", lambda *arguments: pytest.fail("measured"))
     config = tiny_config.changed(schedule={"metrics": ("proxy_fd_randconv_v1",)})

@@ -158,7 +158,7 @@ def weight_settings(config: RunConfig, spec: DatasetSpec) -> dict[str, object]:
 
 
 def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> dict[str, Any]:
-    """The tensors by network of a snapshot. Raises CheckpointError unless they fit this configuration and images."""
+    """The tensors of a snapshot for each network of this configuration. Raises CheckpointError unless they fit it."""
     theirs_config, theirs_spec, values = read_snapshot(path)
     there, here = weight_settings(theirs_config, theirs_spec), weight_settings(config, spec)
     differences = [
@@ -169,11 +169,12 @@ def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> dict[str, An
             f"{path}: its networks do not fit this run ({'; '.join(differences)}); use the --cfg, --cond, image size and "
             f"network options of the run it comes from"
         )
-    return values
+    sources = config.ema.sources(theirs_config.ema)
+    return {name: values[sources.get(name, name)] for name in ("G", "D", *sources)}
 
 
 def load_networks(path: str | Path, state: TrainState) -> None:
     """Start a training state from the networks of a snapshot (fine-tuning). Raises CheckpointError."""
     values = check_fits(Path(path), state.config, state.spec)
     for name, network in state.networks.items():
-        network.load_state_dict(values.get(name, values["G_ema"]) if name in state.averages else values[name])
+        network.load_state_dict(values[name])

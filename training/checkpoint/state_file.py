@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dnnlib.dataclass_values import build
 from training.checkpoint.files import STATE_FORMAT, CheckpointError, header, read, write
+from training.config import EmaConfig
 from training.state import TrainState
 
 STATE_LATEST = "training-state-latest.pt"
@@ -57,7 +59,7 @@ def find_state(run_dir: Path, log: Callable[[str], None] = print) -> dict[str, A
 def restore(state: TrainState, values: dict[str, Any], path: Path) -> None:
     """Load what `find_state` returned. Raises CheckpointError if it does not fit the networks."""
     try:
-        state.load_state_dict(values["state"])
+        state.load_state_dict(values["state"], build(EmaConfig, values["config"]["ema"], "ema"))
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise CheckpointError(

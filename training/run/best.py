@@ -15,7 +15,8 @@ from training.run_report.curves import SAME_SETTINGS
 def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
     """Copy a snapshot to network-snapshot-best-<metric>.pkl for each metric in which it is the best of its run.
 
-    It is compared with the rows of metric-<metric>.jsonl with the same counts, seed, images and detector.
+    It is compared with the rows of metric-<metric>.jsonl with the same counts, seed, images and detector, also of snapshots
+    that were replaced since.
     Returns the copies that were written.
     """
     written = []
@@ -37,6 +38,7 @@ def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
     others = [
         other["value"]
         for other in recorded
-        if other.get("snapshot") != result.snapshot and all(other.get(name) == row[name] for name in SAME_SETTINGS)
+        if other.get("snapshot_hash") != result.snapshot_hash
+        and all(other.get(name) == row[name] for name in SAME_SETTINGS)
     ]
     return all(sign * result.value > sign * value for value in others if value is not None and math.isfinite(value))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dnnlib.console import plain_warnings
 from torch_utils import distributed
 from torch_utils.stats import Scalar
 from training.checkpoint.snapshot import load_networks
@@ -73,6 +74,7 @@ class TrainingRun:
         self.done_nimg = None if saved is None else self.state.cur_nimg  # what is due there was done before the restart
         self.snapshot_nimg: int | None = None  # of the last snapshot written
         self.saved_nimg = self.done_nimg  # of the last state on the disk
+        self.skipped_metrics = Stop.NO  # why metrics were left to a resumed run
         self.start_streams()
 
     def start_streams(self) -> None:
@@ -200,12 +202,16 @@ class TrainingRun:
 
         The best snapshots are chosen by the first average.
         """
-        if not names or self.stop.agreed() is not Stop.NO:  # a resumed run computes what is missing
+        if not names:
+            return
+        if (reason := self.stop.agreed()) is not Stop.NO:  # a resumed run computes what is missing
+            self.skipped_metrics = reason
             return
         path = self.output.snapshot_path(self.state.cur_nimg)
         try:
             network, folder = self.state.averages[average], average_folder(self.config.ema, average)
-            results = evaluate_snapshot(names, network, self.dataset, path, self.schedule.seed, folder)
+            with plain_warnings(self.log):
+                results = evaluate_snapshot(names, network, self.dataset, path, self.schedule.seed, folder)
             if average == "G_ema":
                 for best in keep_best(results, path):
                     self.log(f"The best so far: {best.name}")
