@@ -45,7 +45,12 @@ class ProgressBars:
 
 @click.command(cls=Command, context_settings=SETTINGS)
 @click.option("--network", metavar="FILE", help="Network snapshot: network-snapshot-*.pkl, https://... or hf://...")
-@click.option("--ema", type=float, metavar="KIMG", help="Half-life of the averaged generator.  [default: the first]")
+@click.option(
+    "--ema",
+    type=float,
+    metavar="KIMG",
+    help="Half-life of the averaged generator; ema-KIMG/ has its results.  [default: the first]",
+)
 @click.option("--images", metavar="PATH", help="Folder or zip of generated images, instead of --network.")
 @click.option(
     "--data",
