@@ -147,13 +147,6 @@ def override(config: T, path: str, text: str, prefix: str = "") -> T:
     else:
         require(not rest, f"{where}: '{name}' is a single value")
         value = parse(hints[name], text, where)
-        if name == "kind" and hasattr(config, "of_kind"):
-            return of_other_kind(config, value)
+        if name == "kind" and hasattr(config, "changed_kind"):
+            return config.changed_kind(value)  # type: ignore[no-any-return]
     return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]
-
-
-def of_other_kind(config: T, kind: str) -> T:
-    """The configuration of another kind, with the values of the fields that both have."""
-    cls = config.of_kind(kind)  # type: ignore[attr-defined]
-    shared = {field.name for field in dataclasses.fields(cls)} & {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    return cls(**{name: getattr(config, name) for name in shared - {"kind"}})  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ CACHE_MODES = ("auto", "gpu", "ram", "none")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32", "tf32")
 COMPILE_CHOICES = ("auto", "0", "1")
 AUGMENT_PIPES = (
-    "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
+    "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "r3",
 )
 
 
@@ -211,7 +211,7 @@ class AugmentConfig:
     target: float = 0.6                  # ada holds the mean sign of D(real) at this value
     interval: int = 4                    # batches between two adjustments
     speed_kimg: float = 500.0            # thousands of images in which p can move from 0 to 1
-    max_p: float = 1.0                   # bound of the probability in effect (0.7 with Linformer)
+    max_p: float = 1.0                   # bound of the probability in effect (0.7 if options choose Linformer)
 
     def __post_init__(self) -> None:
         require(self.mode in AUGMENT_MODES, f"--aug must be one of {', '.join(AUGMENT_MODES)}; got '{self.mode}'")
@@ -366,6 +366,9 @@ class RunConfig:
         require(self.loss.class_weight == 0 or not self.discriminator.is_san,
                 "loss.class_weight and discriminator.san exclude each other: use --set loss.class_weight=0 or "
                 "--set discriminator.san=false")
+        require(self.augment.mode != "ada" or not self.loss.is_relativistic,
+                "--aug=ada follows the sign of D's logits, which means nothing with a relativistic loss: use --aug=noaug, or "
+                "--aug=fixed with --p")
         changing = ramps(self)
         require(not changing or self.schedule.burn_in_kimg > 0,
                 f"{', '.join(changing)} change while training: say how long with --set schedule.burn_in_kimg=...")

@@ -1,5 +1,6 @@
 """What the options of train.py mean: the configuration they make of a preset."""
 
+from dataclasses import replace
 from typing import Any
 
 from dnnlib.dataclass_values import override, require
@@ -7,6 +8,7 @@ from training.config import DatasetSpec, RunConfig
 from training.presets import preset
 from training.schedule import highest
 
+LINFORMER_MAX_P = 0.7  # bound of the augmentation probability
 FIELDS = {  # group of the configuration -> option -> field
     "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers",
              "cache": "cache"},
@@ -57,14 +59,15 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
     kinds = [setting for setting in settings if setting[0].endswith(".kind")]
     for name, text in kinds:
         config = override(config, name, text)
+    config = replace(config, generator=config.generator.fitted(spec))
     for group, names in FIELDS.items():
         config = config.changed(**{group: given_fields(options, names, getattr(config, group))})
     if options["resume"] not in (None, "latest"):  # fine-tuning starts close to its goal
         config = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None})
     if options["allow_tf32"]:
         config = config.changed(performance={"precision": "tf32"})
-    if getattr(config.generator, "linformer", False) and config.augment.max_p > 0.7:
-        config = config.changed(augment={"max_p": 0.7})
+    if getattr(config.generator, "linformer", False):
+        config = config.changed(augment={"max_p": LINFORMER_MAX_P})
     for name, text in settings[len(kinds) :]:
         config = override(config, name, text)
     augment = config.augment

@@ -71,7 +71,7 @@ def cifar_r3(spec: DatasetSpec, num_gpus: int) -> RunConfig:
         generator=CIFAR.generator,
         discriminator=replace(CIFAR.discriminator, mbstd_group=1),
         loss=entry("loss", "relativistic").config(r1_gamma=Ramp(0.05, 0.005)),
-        augment=AugmentConfig(mode="fixed", p=Ramp(0.0, 0.55)),
+        augment=AugmentConfig(mode="fixed", pipe="r3", p=Ramp(0.0, 0.55)),
         optimizer=OptimizerConfig(g_lr=Ramp(0.0025, 0.000625), d_lr=Ramp(0.0025, 0.000625), beta2=Ramp(0.9, 0.99)),
         ema=EmaConfig(kimg=Ramp(0.0, 5000.0), rampup=None),
         schedule=ScheduleConfig(kimg=250_000.0, burn_in_kimg=20_000.0, batch=max(512 // num_gpus, 1) * num_gpus),
@@ -109,9 +109,7 @@ def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
 
 def hybrid_generator(spec: DatasetSpec) -> GeneratorConfig:
     """Attention up to 32 px with widths 512, 256, 256 and layers 1, 2, 2, as many as there are stages; convolutions above."""
-    default = entry("generator", "hybrid").config()
-    count = len(default.split(spec)[0])
-    config: GeneratorConfig = replace(default, widths=default.widths[:count], layers=default.layers[:count])
+    config: GeneratorConfig = entry("generator", "hybrid").config().fitted(spec)
     return config
 
 
@@ -130,19 +128,25 @@ def hybrid(name: str, size: int) -> Preset:
 
 
 def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
-    """Settings deduced from the image size and the number of processes; its rules are StyleGAN2-ADA's `auto`."""
+    """Settings deduced from the image size and the number of processes.
+
+    The rules are those of StyleGAN2-ADA's `auto`, without path length.
+    """
     side = max(spec.height, spec.width)
     batch = max(min(num_gpus * min(4096 // side, 32), 64), num_gpus)
     batch -= batch % num_gpus
-    generator = auto_generator(spec)
+    generator, lr = auto_generator(spec), 0.002 if side >= 1024 else 0.0025
     return RunConfig(
         preset="auto",
         generator=generator,
         discriminator=DiscriminatorConfig(
-            architecture="resnet", channel_base=16384, mbstd_group=max(min(batch // num_gpus, 4), 1)
+            architecture="resnet",
+            channel_base=32768 if side >= 512 else 16384,
+            mbstd_group=max(min(batch // num_gpus, 4), 1),
         ),
         loss=LossConfig(r1_gamma=0.0002 * side**2 / batch),
-        augment=AugmentConfig(max_p=0.7 if generator.linformer else 1.0),
+        augment=AugmentConfig(),
+        optimizer=OptimizerConfig(g_lr=lr, d_lr=lr),
         ema=EmaConfig(kimg=batch * 10 / 32, rampup=0.05),
         schedule=ScheduleConfig(kimg=25_000.0, batch=batch),
     )
@@ -169,7 +173,7 @@ def paper256(spec: DatasetSpec, num_gpus: int) -> RunConfig:
         generator=replace(auto_generator(spec), mapping_layers=8),
         discriminator=DiscriminatorConfig(architecture="resnet", channel_base=16384, mbstd_group=8),
         loss=LossConfig(r1_gamma=1.0, pl_weight=2.0, mixing_prob=0.9),
-        augment=AugmentConfig(max_p=0.7),
+        augment=AugmentConfig(),
         ema=EmaConfig(kimg=20.0, rampup=None),
         schedule=ScheduleConfig(kimg=25_000.0, batch=64),
     )

@@ -81,6 +81,16 @@ class Kind:
         """The configuration class of a kind of this group; None = the default. Raises ConfigError."""
         return entry(cls.group, kind).config
 
+    def changed_kind(self, kind: str) -> Any:
+        """The configuration of another kind, with the values of the fields that both have. Raises ConfigError."""
+        cls = self.of_kind(kind)
+        names = {item.name for item in dataclasses.fields(self)} & {item.name for item in dataclasses.fields(cls)}
+        return cls(**{name: getattr(self, name) for name in names - {"kind"}})
+
+    def fitted(self, spec: Any) -> Any:
+        """This, or what suits the images where values taken over from another kind cannot."""
+        return self
+
     def weight_settings(self) -> dict[str, object]:
         """The settings that decide what the weights compute: equal wherever weights are shared."""
         return dataclasses.asdict(self)
@@ -143,6 +153,15 @@ class AnyLoss(Kind):
 
     def check(self, spec: Any) -> None:
         require(spec.has_classes or self.class_weight == 0, "loss.class_weight needs images with classes, and --cond=1")
+
+    @property
+    def is_relativistic(self) -> bool:
+        """Whether it compares logits, so that the sign of one says nothing."""
+        return False
+
+    def changed_kind(self, kind: str) -> Any:
+        """Another loss begins with its own defaults: a weight of one means little in another."""
+        return self if kind == self.kind else self.of_kind(kind)()
 
     @property
     def lazy_intervals(self) -> tuple[int, int]:

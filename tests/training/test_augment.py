@@ -84,6 +84,7 @@ def test_named_pipes_are_made_of_the_published_groups():
     assert names["bgcf"] == names["bgc"] | names["filter"]
     assert names["bgcfn"] == names["bgcf"] | names["noise"]
     assert names["blit"] == {"xflip", "rotate90", "xint"} and names["cutout"] == {"cutout"}
+    assert names["r3"] == names["bgc"] | names["cutout"]
 
 
 @pytest.mark.parametrize("name", PIPES)
@@ -114,6 +115,13 @@ def test_the_share_of_changed_images_follows_p(name, p=0.3):
         changed = (single(name)(images, torch.tensor(p)) - images).abs().amax(dim=(1, 2, 3)) > 1e-4
     expected = SHARES.get(name, lambda p: p)(p)
     assert abs(changed.float().mean().item() - expected) < 4.5 * math.sqrt(expected * (1 - expected) / count)
+
+
+def test_colours_of_r3_change_half_as_often(p=0.6):
+    torch.manual_seed(0)
+    amounts = AugmentPipe("r3")._draw(torch.zeros(4000, 3, 8, 8), torch.tensor(p))
+    shares = {name: (amounts[name] != 0).float().mean().item() for name in ("scale", "brightness", "hue", "cutout")}
+    assert shares == pytest.approx({"scale": p, "brightness": p / 2, "hue": p / 2, "cutout": p}, abs=0.03)
 
 
 def median_size(values: Tensor) -> float:

@@ -128,6 +128,9 @@ def test_auto_follows_the_published_rules() -> None:
     assert config.ema.kimg == 20
     assert config.generator.widths == (1024, 256, 64, 64, 64)
     assert config.generator.layers == (1, 2, 1, 1, 1)
+    large = {side: preset("auto", DatasetSpec(side, side, 3)) for side in (256, 512, 1024)}
+    assert [config.discriminator.channel_base for config in large.values()] == [16384, 32768, 32768]
+    assert [config.optimizer.g_lr for config in large.values()] == [0.0025, 0.0025, 0.002]
 
 
 def test_arithmetic_of_training() -> None:

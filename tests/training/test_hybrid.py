@@ -121,6 +121,14 @@ def test_every_phase_trains(hybrid_config: RunConfig, tiny_data: Path, tmp_path:
     assert torch.equal(G(z, noise_mode="const"), run.state.G_ema(z, noise_mode="const"))
 
 
+def test_widths_of_another_generator_are_kept_where_they_fit() -> None:
+    for side, widths in ((32, (1024, 256, 64)), (128, (512, 256, 256))):
+        spec = DatasetSpec(side, side, 3)
+        config = override(preset("auto", spec), "generator.kind", "hybrid").generator.fitted(spec)
+        config.check(spec)
+        assert config.widths == widths
+
+
 def test_presets_and_limits() -> None:
     for size in (256, 512, 1024):
         config = preset(f"hybrid{size}", DatasetSpec(size, size // 2, 3))

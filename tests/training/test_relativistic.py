@@ -1,5 +1,6 @@
 """The relativistic loss against explicit formulas, its approximate penalties against exact ones, resume and processes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch_utils.distributed import spawn
 from training.config import DatasetSpec, RunConfig
 from training.data.stream import ImageDataset
 from training.losses import build_phases
-from training.losses.relativistic import RelativisticLoss
+from training.losses.relativistic import RelativisticConfig, RelativisticLoss
+from training.presets import preset
 from training.run.training_run import TrainingRun
 from training.state import TrainState
 from training.supervisor import supervise
@@ -67,6 +69,29 @@ def test_value_and_gradients_are_those_of_the_formulas(tiny_config: RunConfig, p
     expected = torch.log1p(torch.exp(-(logits_fake - state.D(batch.images)))).mean()
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=0)
     torch.testing.assert_close(gradients(value, state.G), gradients(expected, state.G), rtol=1e-7, atol=1e-12)
+
+
+def test_a_pair_has_one_class(tiny_config: RunConfig) -> None:
+    spec = DatasetSpec(16, 16, 3, 3)
+    state = TrainState(configured(without_randomness(tiny_config), penalty="exact"), spec, CPU)
+    state.D.requires_grad_(True)
+    loss, batch = RelativisticLoss(state), micro_batch(0)
+    labels, others = torch.eye(3)[[0, 1, 2, 1]], torch.eye(3)[[1, 2, 0, 0]]
+    batch = replace(batch, labels=labels, latents=replace(batch.latents, c=others))
+    fakes = state.G(batch.latents.z, labels, noise_mode="none")
+    expected = torch.log1p(torch.exp(-(state.D(fakes, labels) - state.D(batch.images, labels)))).mean()
+    torch.testing.assert_close(sum(loss.g_main(batch)), expected, rtol=1e-5, atol=1e-6)
+    expected = torch.log1p(torch.exp(-(state.D(batch.images, labels) - state.D(fakes, labels)))).mean()
+    torch.testing.assert_close(next(iter(loss.d_main(batch))), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_settings_of_another_loss_are_not_taken_over() -> None:
+    """Nor is ADA, which follows the sign of logits."""
+    config = override(preset("auto", DatasetSpec(64, 64, 3)), "loss.kind", "relativistic")
+    assert config.loss == RelativisticConfig()
+    with pytest.raises(ConfigError, match=r"--aug=ada follows .* use --aug=noaug, or --aug=fixed with --p"):
+        config.check(DatasetSpec(64, 64, 3))
+    config.changed(augment={"mode": "noaug"}).check(DatasetSpec(64, 64, 3))
 
 
 def test_approx_agrees_with_exact_in_expectation(tiny_config: RunConfig) -> None:

@@ -40,7 +40,7 @@ _BLIT = ("xflip", "rotate90", "xint")  # xint: shift by whole pixels
 _GEOM = ("scale", "rotate", "aniso", "xfrac")  # aniso: stretch along one axis, shrink along the other
 _COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 
-PIPES: dict[str, tuple[str, ...]] = {  # the transforms of each, every one with probability p
+PIPES: dict[str, tuple[str, ...]] = {  # the transforms of each, with probability p
     "blit": _BLIT,
     "geom": _GEOM,
     "color": _COLOR,
@@ -52,7 +52,9 @@ PIPES: dict[str, tuple[str, ...]] = {  # the transforms of each, every one with 
     "bgcf": (*_BLIT, *_GEOM, *_COLOR, "imgfilter"),
     "bgcfn": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise"),
     "bgcfnc": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise", "cutout"),
+    "r3": (*_BLIT, *_GEOM, *_COLOR, "cutout"),  # of R3GAN (arXiv 2501.05441)
 }
+STRENGTHS = {"r3": dict.fromkeys(_COLOR, 0.5)}  # factors on p of the transforms of a pipe, where they are not 1
 
 
 def band_filters() -> np.ndarray:
@@ -102,7 +104,7 @@ AMOUNTS: dict[str, Amount] = {
 
 
 class AugmentPipe(nn.Module):
-    """Applies each transform of a pipe to each image with probability p and by a random amount."""
+    """Applies each transform of a pipe to each image with probability p, times its strength, and by a random amount."""
 
     geometry_filter: Tensor
     bank: Tensor
@@ -114,6 +116,9 @@ class AugmentPipe(nn.Module):
         """Args: a name in `PIPES`, or names of transforms."""
         super().__init__()
         self.transforms = frozenset(PIPES[pipe] if isinstance(pipe, str) else pipe)
+        self.strengths = dict.fromkeys(self.transforms, 1.0) | (
+            STRENGTHS.get(pipe, {}) if isinstance(pipe, str) else {}
+        )
         self.is_geometric, self.is_chromatic = (
             not self.transforms.isdisjoint(names) for names in (PIPES["bg"], _COLOR)
         )
@@ -130,8 +135,8 @@ class AugmentPipe(nn.Module):
         columns = []
         for amount in AMOUNTS.values():
             factor, offset = spread.get(amount.distribution, (float(amount.options), 0.0))
-            is_whole, is_used = float(amount.distribution == "choice"), float(amount.transform in self.transforms)
-            column = [factor, offset, is_whole, amount.scale, amount.neutral, is_used, 1 / amount.gates]
+            is_whole, strength = float(amount.distribution == "choice"), self.strengths.get(amount.transform, 0.0)
+            column = [factor, offset, is_whole, amount.scale, amount.neutral, strength, 1 / amount.gates]
             columns += [column] * amount.columns
         return torch.tensor(columns).T.contiguous()
 
@@ -162,11 +167,11 @@ class AugmentPipe(nn.Module):
 
     def _draw(self, images: Tensor, p: float | Tensor) -> dict[str, Tensor]:
         """Return all amounts by name, [batch, columns]; those of unused transforms are neutral."""
-        factor, offset, is_whole, scale, neutral, share, exponent = self.amount_table.to(images.dtype).unbind()
+        factor, offset, is_whole, scale, neutral, strength, exponent = self.amount_table.to(images.dtype).unbind()
         numbers, gates = self._random_numbers(images)
         values = torch.addcmul(offset, torch.cat(numbers, dim=1), factor)
         values = torch.addcmul(values, values.frac(), is_whole, value=-1)
-        probability = 1 - (1 - share * p).pow(exponent)
+        probability = 1 - (1 - strength * p).pow(exponent)
         values = torch.addcmul(neutral, values, (torch.cat(gates, dim=1) < probability) * scale)
         parts = values.split([amount.columns for amount in AMOUNTS.values()], dim=1)
         return dict(zip(AMOUNTS, parts, strict=True))

@@ -1,7 +1,7 @@
 """Relativistic pairing loss (arXiv 1807.00734) with R1 and R2 (R3GAN, arXiv 2501.05441), exact or as finite differences."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,10 @@ class RelativisticConfig(AnyLoss):
         )
         require(0 <= self.mixing_prob <= 1, f"loss.mixing_prob must lie in 0..1, got {self.mixing_prob}")
 
+    @property
+    def is_relativistic(self) -> bool:
+        return True
+
     def num_penalised(self, micro_batch: int) -> int:
         """Images of a micro-batch that the penalties see."""
         return max(round(micro_batch * self.penalty_share), 1)
@@ -64,7 +68,10 @@ class RelativisticConfig(AnyLoss):
 
 
 class RelativisticLoss(AdversarialLoss):
-    """Real image i of a micro-batch is paired with generated image i. G's step comes before D has seen its real images."""
+    """Real image i of a micro-batch is paired with generated image i, of the same class.
+
+    G's step is taken with the real images of D's step, which D sees only afterwards.
+    """
 
     def __init__(self, state: TrainState) -> None:
         super().__init__(state)
@@ -83,7 +90,7 @@ class RelativisticLoss(AdversarialLoss):
         """Generated images look more real than the real ones to D."""
         with torch.no_grad():
             real_logits = self.run_discriminator(batch.images, batch.labels)
-        logits = self.run_discriminator(self.generate(batch.latents), batch.latents.c)
+        logits = self.run_discriminator(self.generate_alike(batch), batch.labels)
         self.report_logits("fake", logits)
         loss = F.softplus(real_logits - logits)
         self.state.stats.report("Loss/G/loss", loss)
@@ -92,8 +99,8 @@ class RelativisticLoss(AdversarialLoss):
     def d_main(self, batch: MicroBatch) -> Iterator[Tensor]:
         """Real images look more real than generated ones to D, and its logits change little where the images do."""
         with torch.no_grad():
-            fakes = self.generate(batch.latents)
-        images = {"real": (batch.images, batch.labels), "fake": (fakes, batch.latents.c)}
+            fakes = self.generate_alike(batch)
+        images = {"real": (batch.images, batch.labels), "fake": (fakes, batch.labels)}
         direction = torch.Generator(self.state.device).manual_seed(batch.latents.seed)
         is_due = self.is_due(self.config.penalty_interval)
         is_joint = is_due and self.is_approx and self.config.penalty_share == 1
@@ -116,6 +123,10 @@ class RelativisticLoss(AdversarialLoss):
                 yield self.weighted(kind, self.penalty(x[:count], labels[:count], direction))
         if self.is_approx and self.is_due(RATIO_INTERVAL):
             self.report_ratio(batch)
+
+    def generate_alike(self, batch: MicroBatch) -> Tensor:
+        """Generated images with the labels of the real ones: a pair differs in nothing but being real."""
+        return self.generate(replace(batch.latents, c=batch.labels))
 
     def weighted(self, kind: str, penalty: Tensor) -> Tensor:
         """What the penalties [count] of `real` or `fake` images add to the loss."""

@@ -7,7 +7,7 @@ grow linearly with the pixels.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import cast
 
@@ -54,6 +54,13 @@ class HybridConfig(GeneratorConfig):
         sizes = spec.stage_sizes
         attending = [size for i, size in enumerate(sizes) if i == 0 or max(size) <= self.attention_to_px]
         return attending, list(sizes[len(attending) :])
+
+    def fitted(self, spec: DatasetSpec) -> "HybridConfig":
+        """With the default widths and layers, where there are not as many as attention stages."""
+        count = len(self.split(spec)[0])
+        if len(self.widths) == count:
+            return self
+        return replace(self, widths=HybridConfig.widths[:count], layers=HybridConfig.layers[:count])
 
     def check(self, spec: DatasetSpec) -> None:
         sizes = ", ".join(f"{width}x{height}" for height, width in self.split(spec)[0])

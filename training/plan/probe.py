@@ -16,6 +16,7 @@ from training.state import TrainState
 
 CPU_SEC = 15.0  # after which no further step is started on the CPU
 _WARM_UP_STEPS = 3  # on a GPU, where cuDNN tries out its algorithms
+_FIRST_STEP = 64  # a multiple of usual intervals: all penalties are due in it, and schedules have left 0
 
 
 class Probe:
@@ -37,6 +38,7 @@ class Probe:
         passes = passes or schedule.batch // (micro_batch * num_processes)
         self.device, batch = device, passes * micro_batch
         self.state = TrainState(config, dataset.spec, device)
+        self.state.cur_nimg = _FIRST_STEP * schedule.batch
         self.phases = build_phases(self.state)
         source = latent_source(self.state, dataset.labels(), batch, micro_batch)
         reals = stream(
@@ -59,6 +61,7 @@ class Probe:
             started_sec = self._now()
             phase.step(self.batches)
             seconds[phase.name] = self._now() - started_sec
+        self.state.cur_nimg += self.state.config.schedule.batch
         return seconds
 
     def iteration_sec(self, steps: int) -> tuple[float, int]:

@@ -43,7 +43,8 @@ STATISTICS = (
     Chart("Losses", "Losses of the generator (G) and the discriminator (D).", {"G": "Loss/G/loss", "D": "Loss/D/loss"}),
     Chart("Class loss", "Cross-entropy over the classes of real images.", {"D": "Loss/D/class"}),
     Chart(
-        "Scores", "Mean output of the discriminator: above 0 it takes images for real.",
+        "Scores",
+        "Mean output of the discriminator: above 0 it takes images for real; with a relativistic loss, above the other curve.",
         {"real": "Loss/scores/real", "generated": "Loss/scores/fake"},
     ),
     Chart(
