@@ -204,9 +204,11 @@ def measure(job: Job) -> None:
     from torch_utils import distributed
     from torch_utils.ops import native
     from training.evaluation.images import RealSet, flipped_set, reading_workers, reference_dataset
+    from training.precision import resolve_precision, set_arithmetic
 
     device = torch.device(job.device) if job.device else distributed.local_device()
     distributed.init(device)
+    set_arithmetic(resolve_precision("fp32", device))
     native.prepare(device)
     workers = reading_workers(device)
     options, dataset = job.options, reference_dataset(job.options["data"])

@@ -9,7 +9,7 @@ import torch
 from dnnlib.dataclass_values import require
 from training.compilation import set_where_known
 from training.config import PerformanceConfig
-from training.precision import allow_tf32, is_ampere
+from training.precision import KNOWN, is_ampere, set_arithmetic
 
 BASELINE = "baseline"
 MAX_VERSIONS = 64  # of a compiled network: by mode, phase and network trained
@@ -45,7 +45,7 @@ class Mode:
         matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        allow_tf32(self.precision == "tf32")
+        set_arithmetic(KNOWN[self.precision])
         try:
             yield
         finally:

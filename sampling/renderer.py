@@ -19,7 +19,7 @@ from training.checkpoint.snapshot import load_generator
 from training.compilation import forward_pass, resolve_compile
 from training.config import PerformanceConfig
 from training.networks.generator import Generator
-from training.precision import allow_tf32, resolve_precision
+from training.precision import resolve_precision, set_arithmetic
 
 MAX_THREADS = 8  # that write images
 IMAGES_AHEAD = 16  # of each thread: waiting to be written
@@ -32,6 +32,7 @@ def load(network: str, ema: float | None = None) -> Generator:
     Raises CheckpointError.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_arithmetic(resolve_precision("fp32", device))
     native.prepare(device)
     return load_generator(network, device, ema)
 
@@ -94,8 +95,7 @@ class Renderer:
         if reason := resolve_compile(performance.compile, device)[1]:
             print(reason)
         precision = resolve_precision(performance.precision, device)
-        if precision.allow_tf32:
-            allow_tf32(True)
+        set_arithmetic(precision)
         self.generator, self.noise_mode, self.dtype = generator, noise_mode, precision.dtype
         self.batch = 1 if noise_mode == "random" else batch
         self.synthesis = forward_pass(generator.synthesis, performance, device)

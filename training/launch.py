@@ -30,7 +30,7 @@ from training.evaluation.snapshots import check_metrics
 from training.options import check_options, configure
 from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
 from training.plan.summary import speed, summary
-from training.precision import allow_tf32, describe_precision, resolve_precision
+from training.precision import describe_precision, resolve_precision, set_arithmetic
 from training.registry import create
 from training.run.folder import new_run, newest_matching_run, write_options
 from training.run.lock import run_lock
@@ -84,7 +84,7 @@ def launch(options: dict[str, Any]) -> None:
         check_fits(Path(resume), config, dataset.spec)
     distributed.warn_of_shared_cpu(gpus)
     if options["dry_run"]:
-        dry_run(config, dataset, gpus, is_searching, options["ops"])
+        dry_run(config, dataset, gpus, is_searching, options["ops"], cudnn_benchmark=not options["nobench"])
         return
     job = Job(
         config=config,
@@ -133,8 +133,12 @@ def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
     return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
 
 
-def dry_run(config: RunConfig, dataset: ImageDataset, gpus: int, is_searching: bool, ops: str | None) -> None:
+def dry_run(
+    config: RunConfig, dataset: ImageDataset, gpus: int, is_searching: bool, ops: str | None, cudnn_benchmark: bool
+) -> None:
     device = distributed.local_device()
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+    set_arithmetic(resolve_precision(config.performance.precision, device))
     native.prepare(device, ops)
     if is_searching:
         config = search_batch_gpu(config, dataset, gpus, device)
@@ -156,7 +160,7 @@ def train(job: Job, dataset: ImageDataset) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
-    allow_tf32(resolve_precision(job.config.performance.precision, device).allow_tf32)
+    set_arithmetic(resolve_precision(job.config.performance.precision, device))
     if job.is_searching and distributed.is_main():  # before the other processes would take part in its steps
         native.prepare(device, job.ops)
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.gpus, device))

@@ -61,6 +61,15 @@ def allow_tf32(is_allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_allowed
 
 
+def set_arithmetic(precision: Precision) -> None:
+    """Set, for this process, how GPUs compute float32 products, and that attention leaves cuDNN out.
+
+    Its backward pass, the default on H100 and newer, returned NaN for lengths such as 64 tokens (pytorch issue 196678).
+    """
+    allow_tf32(precision.allow_tf32)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 @contextlib.contextmanager
 def tf32_where(is_allowed: bool) -> Iterator[None]:
     """Allow TF32 in float32 products inside the block; if not allowed, leave PyTorch's switches unchanged."""

@@ -21,7 +21,7 @@ from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.ema import ema_beta, update_ema
 from training.plan.probe import Probe
-from training.precision import allow_tf32, resolve_precision
+from training.precision import resolve_precision, set_arithmetic
 from training.presets import preset
 from training.schedule import highest
 
@@ -104,7 +104,7 @@ def peak_memory(device: torch.device) -> dict[str, float | None]:
 def prepare(mode: Mode, ops: str, device: torch.device) -> None:
     """Set PyTorch's switches and the operators as train.py does."""
     torch.backends.cudnn.benchmark = True
-    allow_tf32(resolve_precision(mode.precision, device).allow_tf32)
+    set_arithmetic(resolve_precision(mode.precision, device))
     native.prepare(device, ops)
 
 

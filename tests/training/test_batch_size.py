@@ -59,17 +59,26 @@ def test_largest_number_that_fits(tiny_config, dataset, monkeypatch, capsys):
     class FakeProbe:
         def __init__(self, config: RunConfig, *given: Any) -> None:
             taken[0] = config.schedule.micro_batch(1)
+            peak[0] = None
 
         def step(self) -> None:
             if taken[0] > 10:
                 raise torch.OutOfMemoryError("CUDA out of memory")
+            if peak[0] is None:
+                peak[0] = (taken[0] + 5) * GIB  # with what cuDNN's trials take
+            else:
+                peak[0] = taken[0] * GIB
 
+        def restart(self) -> None:
+            pass
+
+    peak: list[int | None] = [None]
     monkeypatch.setattr(batch_size, "Probe", FakeProbe)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 10 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: GIB)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 0))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: taken[0] * GIB)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: peak[0])
     monkeypatch.setattr("training.compilation.resolve_compile", lambda choice, device: (True, ""))
 
     def found(cache_gib: int = 0, graphs: bool = False) -> int | None:

@@ -80,7 +80,9 @@ class RelativisticLoss(AdversarialLoss):
         self.eps = self.config.penalty_eps or (HALF_PRECISION_EPS if self.precision.dtype else EPS)
 
     def phases(self) -> list[Phase]:
-        return [self.main_phase("G_main", 0, loss=self.g_main), self.main_phase("D_main", 2, loss=self.d_main)]
+        allow_tf32 = self.precision.regularizer_tf32 and not self.is_approx  # for the second derivatives in it
+        d_main = self.main_phase("D_main", 2, loss=self.d_main, allow_tf32=allow_tf32)
+        return [self.main_phase("G_main", 0, loss=self.g_main), d_main]
 
     def is_due(self, interval: int) -> bool:
         """Whether the penalties are on, and what happens every `interval` batches happens in this one."""

@@ -12,7 +12,7 @@ from training.compilation import resolve_graphs
 from training.config import RunConfig
 from training.data.cache import device_bytes
 from training.data.stream import ImageDataset
-from training.plan.probe import Probe
+from training.plan.probe import Probe, forget_peak
 from training.run.folder import with_batch_gpu_of_newest
 
 FITTING_SHARE = 0.9  # of the free memory that a step may take; the rest is for what varies
@@ -76,13 +76,14 @@ def _fits(config: RunConfig, dataset: ImageDataset, num_processes: int, device: 
 
 
 def _peak_bytes(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> float:
-    """Return the memory that two steps take; infinity if there is not enough."""
+    """Return the memory that a step takes; infinity if there is not enough."""
     eager = replace(config.performance, compile="0", cuda_graphs=False)  # compiling would take minutes
     try:
-        torch.cuda.reset_peak_memory_stats(device)
         probe = Probe(replace(config, performance=eager), dataset, device, num_processes, _PASSES)
-        for _ in range(2):  # the first one allocates the moments of the optimizers
-            probe.step()
+        probe.step()  # allocates the moments of the optimizers
+        probe.restart()
+        forget_peak(device)
+        probe.step()
         return torch.cuda.max_memory_reserved(device)
     except torch.OutOfMemoryError:
         return math.inf

@@ -38,7 +38,7 @@ class Probe:
         passes = passes or schedule.batch // (micro_batch * num_processes)
         self.device, batch = device, passes * micro_batch
         self.state = TrainState(config, dataset.spec, device)
-        self.state.cur_nimg = _FIRST_STEP * schedule.batch
+        self.restart()
         self.phases = build_phases(self.state)
         source = latent_source(self.state, dataset.labels(), batch, micro_batch)
         reals = stream(
@@ -52,6 +52,10 @@ class Probe:
                     itertools.islice(reals, passes), source.draw(0, 0, device), strict=True
                 )
             ]
+
+    def restart(self) -> None:
+        """Make the next step one in which everything is due."""
+        self.state.cur_nimg = _FIRST_STEP * self.state.config.schedule.batch
 
     def step(self) -> dict[str, float]:
         """Run every phase once and return the seconds that each took."""
@@ -73,6 +77,9 @@ class Probe:
         end_sec = time.monotonic() + CPU_SEC
         for _ in range(_WARM_UP_STEPS if is_cuda else 1):
             self.step()
+        if is_cuda:
+            self.restart()
+            forget_peak(self.device)
         timed: list[dict[str, float]] = []
         while len(timed) < steps and (is_cuda or not timed or time.monotonic() < end_sec):
             timed.append(self.step())
@@ -83,3 +90,9 @@ class Probe:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def forget_peak(device: torch.device) -> None:
+    """Free unused memory and forget the peak, which may be that of algorithms that cuDNN tried and did not choose."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)

@@ -65,8 +65,6 @@ def speed(config: RunConfig, dataset: ImageDataset, device: torch.device, world_
         reason = f"not measured: a step takes about {flop / 1e12:.2g} TFLOP, too many for the CPU"
         return f"Speed:          {reason}\nMemory:         not measured"
     probe = Probe(config, dataset, device, world_size)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # of --batch-gpu=auto, which tried larger steps
     sec, count = probe.iteration_sec(PROBE_STEPS)
     others = f", {world_size} processes, without the exchange between them" if world_size > 1 else ""
     precision = resolve_precision(config.performance.precision, device).name
