@@ -53,10 +53,10 @@ def demo(spec: DatasetSpec, num_gpus: int) -> RunConfig:
         discriminator=DiscriminatorConfig(
             architecture="orig", channel_base=1024, channel_max=64, mbstd_group=8, mapping_layers=2, clamp=None
         ),
-        loss=LossConfig(r1_gamma=1.0, mixing_prob=0.0, class_weight=0.09 if spec.has_classes else 0.0),
+        loss=LossConfig(r1_gamma=10.0, mixing_prob=0.0, class_weight=0.07 if spec.has_classes else 0.0),
         augment=AugmentConfig(mode="noaug"),
         optimizer=OptimizerConfig(g_lr=Ramp(0.0035, 0.001), d_lr=Ramp(0.0035, 0.001)),
-        ema=EmaConfig(kimg=2.0, rampup=0.05),
+        ema=EmaConfig(kimg=2.0, rampup=0.1),
         schedule=ScheduleConfig(kimg=20.0, burn_in_kimg=20.0, batch=8, tick_kimg=2.0, snap_ticks=5),
     )
 
