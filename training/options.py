@@ -55,8 +55,7 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         data={"path": path}, schedule={"metrics": metric_names(options["metrics"])}, performance={"cuda_graphs": None}
     )
     settings = [split_setting(setting) for setting in options["settings"]]
-    settings.sort(key=lambda setting: not setting[0].endswith(".kind"))  # they decide which others there are
-    kinds = [setting for setting in settings if setting[0].endswith(".kind")]
+    kinds = [setting for setting in settings if setting[0].endswith(".kind")]  # they decide which others there are
     for name, text in kinds:
         config = override(config, name, text)
     config = replace(config, generator=config.generator.fitted(spec))
@@ -68,7 +67,7 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         config = config.changed(performance={"precision": "tf32"})
     if getattr(config.generator, "linformer", False):
         config = config.changed(augment={"max_p": LINFORMER_MAX_P})
-    for name, text in settings[len(kinds) :]:
+    for name, text in (setting for setting in settings if setting not in kinds):
         config = override(config, name, text)
     augment = config.augment
     require(
