@@ -37,6 +37,7 @@ class Training:
         self.config, self.device = config, device
         self.probe = Probe(config, dataset, device, passes=steps)  # one batch of images and latents for each step
         self.state = self.probe.state
+        self.state.cur_nimg = 0  # as a run begins
         self.rows: list[dict[str, float | None]] = []
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
