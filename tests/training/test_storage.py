@@ -46,7 +46,7 @@ def test_waits_until_there_is_space_and_gives_up_after_the_stated_number(tmp_pat
     attempt(full, full)
     assert (tmp_path / "a").exists()
     assert "the disk is full" in logged[0] and "3 more times" in logged[0] and "2 more times" in logged[1]
-    with pytest.raises(OSError, match="the disk is full.* --resume=latest"):
+    with pytest.raises(OSError, match=r"the disk is full.* --resume=latest"):
         attempt(*[full] * 4)
     with pytest.raises(OSError, match="Stopped while waiting"):
         attempt(full, is_stopped=True)
