@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import CPU, micro_batch, without_randomness
+from tiny_runs import CPU, micro_batch, phase_of, without_randomness
 from torch import Tensor
 
 from torch_utils import distributed
@@ -15,17 +15,13 @@ from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.losses import build_phases, logistic
 from training.losses.logistic import LogisticLoss
-from training.phases import MicroBatch, Phase
+from training.phases import MicroBatch
 from training.state import TrainState
 
 
 @pytest.fixture
 def state(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> TrainState:
     return TrainState(tiny_config, tiny_spec, CPU)
-
-
-def phase_of(state: TrainState, name: str) -> Phase:
-    return next(phase for phase in build_phases(state) if phase.name == name)
 
 
 def test_only_the_phases_a_config_needs(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
