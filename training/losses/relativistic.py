@@ -26,6 +26,8 @@ RATIO_IMAGES = 8  # of each, about
 class RelativisticConfig(AnyLoss):
     """Relativistic pairing loss with R1 and R2, which belong to D's main step: Adam is not scaled for them."""
 
+    is_relativistic = True
+
     kind: str = field(default="relativistic", kw_only=True)
     r1_gamma: Scheduled = 1.0  # weight of R1 (of real images) and R2 (of generated ones); 0 = off
     penalty: str = "approx"  # exact: second derivatives; approx: finite differences in compiled networks
@@ -44,10 +46,6 @@ class RelativisticConfig(AnyLoss):
             self.penalty_eps is None or self.penalty_eps > 0,
             f"loss.penalty_eps must be positive, got {self.penalty_eps}",
         )
-
-    @property
-    def is_relativistic(self) -> bool:
-        return True
 
     def num_penalised(self, micro_batch: int) -> int:
         """Images of a micro-batch that the penalties see."""
