@@ -82,19 +82,16 @@ class FakeSampler:
         self,
         G: Generator,  # in eval mode
         dataset: ImageDataset,  # the real images, whose labels are drawn from
-        device: torch.device | str,  # of G
         name: str = "",  # of the snapshot
         content_hash: str = "",  # of the snapshot
     ) -> None:
-        if G.training:
-            raise ValueError("the generator is in training mode, which sampling would change; call eval() first")
         check_size(G, dataset)
         if G.c_dim and G.c_dim != dataset.spec.label_dim:
             raise ValueError(
                 f"the network takes labels of length {G.c_dim}, but those of {dataset.path} have length "
                 f"{dataset.spec.label_dim} (0 = none); give the data set that it was trained on"
             )
-        self.G, self.device = G, torch.device(device)
+        self.G, self.device = G, next(G.parameters()).device
         self.name, self.content_hash, self.count = name, content_hash, None
         self._labels = dataset.labels() if G.c_dim else Labels(np.zeros((1, 0)))
         self._classes = self._labels.classes()

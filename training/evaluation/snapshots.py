@@ -57,7 +57,7 @@ def evaluate_snapshot(
     with distributed.raise_on_all_ranks():  # none waits in `evaluate` for one that failed before
         reference = reference_dataset(dataset.files)
         content_hash = file_sha256(snapshot) if distributed.rank() == 0 else ""
-        fake = FakeSampler(G, reference, device, snapshot.name, content_hash)
+        fake = FakeSampler(G, reference, snapshot.name, content_hash)
         real = RealSet(reference, workers)
         real_as_trained = flipped_set(names, dataset.files, len(dataset) > dataset.num_files, workers)
     results = evaluate(names, real, fake, real_as_trained=real_as_trained, device=device, seed=seed)
