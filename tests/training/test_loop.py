@@ -67,6 +67,17 @@ def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
         assert [row[name]["mean"] for row in found] == pytest.approx(expected, rel=1e-5), name
 
 
+def test_recomputed_stages_give_the_same_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    """Every weight, average and statistic, bit for bit: noise is drawn again as it was."""
+    config = tiny_config.changed(schedule={"kimg": 0.024})
+    states = []
+    for stages in (0, 1, 2):
+        changed = config.changed(performance={"recomputed_stages": stages})
+        states.append(train(changed, tiny_data, tmp_path / str(stages)).state.state_dict())
+    assert_same(states[1], states[0])
+    assert_same(states[2], states[0])
+
+
 @pytest.fixture(scope="module")
 def labelled(tiny_config: RunConfig) -> RunConfig:
     return tiny_config.changed(data={"cond": True, "workers": 1})

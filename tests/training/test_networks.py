@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import baseline
+from benchmarks.memory import saved_bytes
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
 from training.networks.discriminator import Discriminator, minibatch_std
 from training.networks.generator import Generator
@@ -73,6 +74,14 @@ def test_seeded_images_and_noise_modes(tiny_spec: DatasetSpec) -> None:
     assert not torch.allclose(network(z, noise_mode="none"), network(z, noise_mode="const"))
     with pytest.raises(ValueError, match="noise_mode"):
         network(z, noise_mode="loud")
+
+
+def test_recomputed_stages_store_less() -> None:
+    spec = DatasetSpec(32, 32, 3)
+    G = Generator(preset("cifar", spec).generator, spec)
+    ws = torch.randn(2, G.num_ws, G.w_dim)
+    plain = saved_bytes(G, lambda: G.synthesis(ws))
+    assert saved_bytes(G, lambda: G.synthesis(ws, recomputed_stages=2)) < 0.5 * plain
 
 
 @pytest.mark.parametrize(("size", "channels"), [((24, 24), 1), ((16, 24), 3), ((24, 16), 1)])

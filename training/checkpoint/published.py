@@ -20,7 +20,9 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
     """
     content = read_published(path)
     try:
-        spec = image_format(content["G_ema"])
+        kwargs = content["G_ema"].init_kwargs
+        size = kwargs["img_resolution"]
+        spec = DatasetSpec(size, size, kwargs["img_channels"], kwargs["c_dim"])
         config = RunConfig(
             preset="published",
             data=data_config(content.get("training_set_kwargs")),
@@ -37,12 +39,6 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise PublishedFileError(f"{path}: its networks cannot be read as a Styleformer ({error})") from error
     return config, spec, values
-
-
-def image_format(generator: PublishedModule) -> DatasetSpec:
-    kwargs = generator.init_kwargs
-    size = kwargs["img_resolution"]
-    return DatasetSpec(size, size, kwargs["img_channels"], kwargs["c_dim"])
 
 
 def data_config(kwargs: Any) -> DataConfig:
