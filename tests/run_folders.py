@@ -1,7 +1,10 @@
-"""Run folders like those of real runs, made without training."""
+"""Run folders like those of real runs, made without training, and a server of their reports."""
 
+import contextlib
 import json
 import math
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from PIL import Image
 from training.config import DatasetSpec
 from training.presets import preset
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
+from training.run_report.server import ReportServer
 
 METRICS = ("fid50k_full", "is50k")
 FACTS = {
@@ -25,6 +29,17 @@ FACTS = {
     "reason": "",
     "timestamp": 1_700_000_000.0,
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def served(outdir: Path) -> Iterator[ReportServer]:
+    """A server of the reports of the runs in a folder, in a thread."""
+    with ReportServer(outdir, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def make_run(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from image_sets import noise, write_images
+from tiny_runs import train_script
 
-import train
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.archive.label_table import KEY
 from dnnlib.archive.zip_reader import ZipReader
@@ -20,9 +20,6 @@ from training.data.dataset import ImageDataset, ImageFiles
 from training.data.stream import DataError, stream
 
 COUNT = 24
-TINY = ["--cfg=demo", "--g_dict=8,8,8", "--num_layers=1,1,1", "--batch=8", "--workers=0", "--set=generator.z_dim=8",
-        "--set=generator.w_dim=8", "--set=discriminator.channel_base=128", "--set=discriminator.channel_max=8",
-        "--metrics=none", "--cond=1"]  # fmt: skip
 
 
 def packed(dest: Path, declared: Layout | None, *, size: int = 32, grey_at: int | None = None) -> Path:
@@ -54,8 +51,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def train_one_step(data: Path, outdir: Path, *options: str) -> Result:
-    arguments = [f"--data={data}", f"--outdir={outdir}", "--kimg=0.008", *TINY, *options]
-    return CliRunner().invoke(train.main, arguments)
+    return train_script(data, outdir, "--g_dict=16,16,16", "--num_layers=1,1,1", "--cond=1", *options)
 
 
 OPENED_ONCE = {

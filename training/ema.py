@@ -15,11 +15,6 @@ def ema_beta(batch: int, cur_nimg: int, half_life_nimg: float, rampup: float | N
 
 
 @torch.no_grad()
-def copy_parameters(source: nn.Module, target: nn.Module) -> None:
-    torch._foreach_copy_(list(target.parameters()), list(source.parameters()))
-
-
-@torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, beta: float) -> None:
     """Move the average's parameters towards the network's by 1 - beta, and copy its buffers."""
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - beta)

@@ -23,15 +23,14 @@ from torch_utils.ops import native
 from training.checkpoint.snapshot import check_fits
 from training.checkpoint.state_file import STATE_FILES, find_state
 from training.compilation import resolve_compile
-from training.config import DataConfig, DatasetSpec, RunConfig
+from training.config import DataConfig, RunConfig
 from training.data.dataset import ImageFiles
 from training.data.stream import ImageDataset
 from training.evaluation.snapshots import check_metrics
 from training.options import check_options, configure
 from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
-from training.plan.summary import speed, summary
+from training.plan.summary import meta_networks, speed, summary
 from training.precision import describe_precision, resolve_precision, set_arithmetic
-from training.registry import create
 from training.run.folder import new_run, newest_matching_run, write_options
 from training.run.lock import run_lock
 from training.run.names import LOG_FILE, OPTIONS_FILE
@@ -77,15 +76,12 @@ def launch(options: dict[str, Any]) -> None:
     if options["batch_gpu"] == "auto":
         config, is_searching = initial_batch_gpu(config, dataset, gpus, outdir if resume == "latest" else None)
     config.check(dataset.spec, gpus)
-    if config.discriminator.freeze_layers:
-        check_frozen(config, dataset.spec)
+    if config.discriminator.freeze_layers:  # must leave some
+        trainable(meta_networks(config, dataset.spec)[1], config.discriminator.freeze_layers)
     check_metrics(config.schedule.metrics, dataset)
     if resume not in (None, "latest"):
         check_fits(Path(resume), config, dataset.spec)
     distributed.warn_of_shared_cpu(gpus)
-    if options["dry_run"]:
-        dry_run(config, dataset, gpus, is_searching, options["ops"], cudnn_benchmark=not options["nobench"])
-        return
     job = Job(
         config=config,
         outdir=outdir,
@@ -97,17 +93,12 @@ def launch(options: dict[str, Any]) -> None:
         gpus=gpus,
         is_searching=is_searching,
     )
-    if gpus > 1 and torchrun is None:
-        distributed.spawn(train_spawned, gpus, job, with_traceback=options["debug"])
+    if options["dry_run"]:
+        dry_run(job, dataset)
+    elif gpus > 1 and torchrun is None:
+        distributed.spawn(train, gpus, job, with_traceback=options["debug"])
     else:
         train(job, dataset)
-
-
-def check_frozen(config: RunConfig, spec: DatasetSpec) -> None:
-    """Raise ConfigError where --freezed leaves no layer of the discriminator to train."""
-    with torch.device("meta"):
-        D = create("discriminator", config.discriminator.kind, config.discriminator, spec)
-    trainable(D, config.discriminator.freeze_layers)
 
 
 def require_no_run(path: Path, given: str) -> None:
@@ -133,29 +124,25 @@ def view(files: ImageFiles, data: DataConfig, seed: int = 0) -> ImageDataset:
     return ImageDataset(files, data.cond, data.mirror, data.subset, seed=seed)
 
 
-def dry_run(
-    config: RunConfig, dataset: ImageDataset, gpus: int, is_searching: bool, ops: str | None, cudnn_benchmark: bool
-) -> None:
-    device = distributed.local_device()
-    torch.backends.cudnn.benchmark = cudnn_benchmark
+def dry_run(job: Job, dataset: ImageDataset) -> None:
+    config, device = job.config, distributed.local_device()
+    torch.backends.cudnn.benchmark = job.cudnn_benchmark
     set_arithmetic(resolve_precision(config.performance.precision, device))
-    native.prepare(device, ops)
-    if is_searching:
-        config = search_batch_gpu(config, dataset, gpus, device)
+    native.prepare(device, job.ops)
+    if job.is_searching:
+        config = search_batch_gpu(config, dataset, job.gpus, device)
     print(json.dumps(config.to_dict(), indent=2))
     if table := schedule_table(config):
         print(table)
     print(summary(config, dataset.spec))
-    print(speed(config, dataset, device, gpus))
+    print(speed(config, dataset, device, job.gpus))
     print("This was a dry run: nothing was written.")
 
 
-def train_spawned(job: Job) -> None:
-    train(job, view(ImageFiles(job.config.data.path), job.config.data, job.config.schedule.seed))
-
-
-def train(job: Job, dataset: ImageDataset) -> None:
-    """Train in this process, on its GPU or on the CPU where there is none."""
+def train(job: Job, dataset: ImageDataset | None = None) -> None:
+    """Train in this process, on its GPU or on the CPU where there is none; None = open the data set first."""
+    if dataset is None:
+        dataset = view(ImageFiles(job.config.data.path), job.config.data, job.config.schedule.seed)
     device = distributed.local_device()
     if device.type == "cpu":
         keep_freed_memory()

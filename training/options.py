@@ -39,9 +39,8 @@ def check_options(options: dict[str, Any]) -> None:
         f"--allow-tf32=1 means --precision=tf32, but --precision={options['precision']} is given: leave one of them out",
     )
     require(options["augpipe"] is None or aug != "noaug", "--augpipe names transforms, but --aug=noaug applies none")
-    is_fine_tuning = options["resume"] not in (None, "latest")
     require(
-        not options["freezed"] or is_fine_tuning or options["resume"] == "latest",
+        not options["freezed"] or options["resume"] is not None,
         "--freezed keeps layers as they are, which makes sense only for trained ones: add --resume=FILE",
     )
 

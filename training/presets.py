@@ -23,11 +23,9 @@ from training.schedule import Ramp
 Preset = Callable[[DatasetSpec, int], RunConfig]  # (images, processes) -> configuration
 
 CIFAR = RunConfig(
-    preset="cifar",
     generator=GeneratorConfig(widths=(1024, 512, 512), layers=(1, 3, 3)),
     discriminator=DiscriminatorConfig(architecture="orig", channel_base=32768, mbstd_group=32),
     loss=LossConfig(r1_gamma=0.01, mixing_prob=0.0),
-    augment=AugmentConfig(),
     optimizer=OptimizerConfig(g_lr=0.0025, d_lr=0.0025),
     ema=EmaConfig(kimg=500.0, rampup=0.05),
     schedule=ScheduleConfig(kimg=100_000.0, batch=32),
@@ -113,20 +111,6 @@ def hybrid_generator(spec: DatasetSpec) -> GeneratorConfig:
     return config
 
 
-def hybrid(name: str, size: int) -> Preset:
-    """A hybrid generator for images whose longer side has this size, with the training settings of `auto`."""
-
-    def build(spec: DatasetSpec, num_gpus: int) -> RunConfig:
-        require(
-            max(spec.height, spec.width) == size,
-            f"--cfg={name} is for images with a longer side of {size} px, these have {spec.width}x{spec.height}: use "
-            f"--cfg=auto --set generator.kind=hybrid, or pack them with dataset_tool.py --width={size} --height={size}",
-        )
-        return replace(auto(spec, num_gpus), generator=hybrid_generator(spec))
-
-    return build
-
-
 def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
     """Settings deduced from the image size and the number of processes.
 
@@ -137,7 +121,6 @@ def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
     batch -= batch % num_gpus
     generator, lr = auto_generator(spec), 0.002 if side >= 1024 else 0.0025
     return RunConfig(
-        preset="auto",
         generator=generator,
         discriminator=DiscriminatorConfig(
             architecture="resnet",
@@ -145,24 +128,28 @@ def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
             mbstd_group=max(min(batch // num_gpus, 4), 1),
         ),
         loss=LossConfig(r1_gamma=0.0002 * side**2 / batch),
-        augment=AugmentConfig(),
         optimizer=OptimizerConfig(g_lr=lr, d_lr=lr),
         ema=EmaConfig(kimg=batch * 10 / 32, rampup=0.05),
         schedule=ScheduleConfig(kimg=25_000.0, batch=batch),
     )
 
 
-def for_size(name: str, size: int, widths: tuple[int, ...], layers: tuple[int, ...], linformer: bool) -> Preset:
-    """A published generator whose training settings were not published: those of `auto` for its size are used."""
+def for_size(name: str, size: int, generator: GeneratorConfig | None = None) -> Preset:
+    """The training settings of `auto` for images of one size.
+
+    With a published generator, whose training settings were not published; None = a hybrid one, `size` is the longer side.
+    """
 
     def build(spec: DatasetSpec, num_gpus: int) -> RunConfig:
+        sides = (spec.height, spec.width) if generator else (max(spec.height, spec.width),)
+        what = f"of {size}x{size} px" if generator else f"with a longer side of {size} px"
+        kind = "" if generator else " --set generator.kind=hybrid"
         require(
-            (spec.height, spec.width) == (size, size),
-            f"--cfg={name} is for images of {size}x{size} px, these have {spec.width}x{spec.height}: use --cfg=auto, or pack "
-            f"them with dataset_tool.py --width={size} --height={size}",
+            set(sides) == {size},
+            f"--cfg={name} is for images {what}, these have {spec.width}x{spec.height}: use --cfg=auto{kind}, or pack them "
+            f"with dataset_tool.py --width={size} --height={size}",
         )
-        config = auto(spec, num_gpus)
-        return replace(config, generator=GeneratorConfig(widths=widths, layers=layers, linformer=linformer))
+        return replace(auto(spec, num_gpus), generator=generator or hybrid_generator(spec))
 
     return build
 
@@ -173,7 +160,6 @@ def paper256(spec: DatasetSpec, num_gpus: int) -> RunConfig:
         generator=replace(auto_generator(spec), mapping_layers=8),
         discriminator=DiscriminatorConfig(architecture="resnet", channel_base=16384, mbstd_group=8),
         loss=LossConfig(r1_gamma=1.0, pl_weight=2.0, mixing_prob=0.9),
-        augment=AugmentConfig(),
         ema=EmaConfig(kimg=20.0, rampup=None),
         schedule=ScheduleConfig(kimg=25_000.0, batch=64),
     )
@@ -186,11 +172,11 @@ PRESETS: dict[str, Preset] = {
     "cifar-cond": lambda spec, num_gpus: replace(CIFAR, data=DataConfig(cond=True)),
     "cifar-r3": cifar_r3,
     "light": light,
-    "stl10": for_size("stl10", 48, (1024, 256, 64), (1, 3, 3), linformer=False),
-    "celeba64": for_size("celeba64", 64, (1024, 256, 64, 64), (1, 2, 1, 1), linformer=True),
-    "church128": for_size("church128", 128, (1024, 256, 64, 64, 64), (1, 2, 1, 1, 1), linformer=True),
+    "stl10": for_size("stl10", 48, GeneratorConfig((1024, 256, 64), (1, 3, 3))),
+    "celeba64": for_size("celeba64", 64, GeneratorConfig((1024, 256, 64, 64), (1, 2, 1, 1), linformer=True)),
+    "church128": for_size("church128", 128, GeneratorConfig((1024, 256, 64, 64, 64), (1, 2, 1, 1, 1), linformer=True)),
     "paper256": paper256,
-    **{f"hybrid{size}": hybrid(f"hybrid{size}", size) for size in (256, 512, 1024)},
+    **{f"hybrid{size}": for_size(f"hybrid{size}", size) for size in (256, 512, 1024)},
 }
 ALIASES = {"cifar10": "cifar"}
 

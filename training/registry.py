@@ -144,6 +144,7 @@ class AnyLoss(Kind):
     """What every loss's configuration has."""
 
     group = "loss"
+    is_relativistic: ClassVar[bool] = False  # whether it compares logits, so that the sign of one says nothing
 
     mixing_prob: float = field(default=0.0, kw_only=True)  # probability that a batch mixes the styles of two latents
     class_weight: Scheduled = field(default=0.0, kw_only=True)  # of D's cross-entropy over the classes of real images
@@ -153,11 +154,6 @@ class AnyLoss(Kind):
 
     def check(self, spec: Any) -> None:
         require(spec.has_classes or self.class_weight == 0, "loss.class_weight needs images with classes, and --cond=1")
-
-    @property
-    def is_relativistic(self) -> bool:
-        """Whether it compares logits, so that the sign of one says nothing."""
-        return False
 
     def changed_kind(self, kind: str) -> Any:
         """Another loss begins with its own defaults: a weight of one means little in another."""

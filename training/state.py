@@ -14,7 +14,7 @@ from torch_utils.rng import derive_seed
 from torch_utils.stats import Stats
 from training.augment.ada import AdaController
 from training.config import DatasetSpec, EmaConfig, RunConfig
-from training.ema import copy_parameters, ema_beta, update_ema
+from training.ema import ema_beta, update_ema
 from training.precision import loss_scaler, resolve_precision
 from training.registry import create
 from training.schedule import Ramp, Scheduled
@@ -80,9 +80,8 @@ class FiniteCheck:
 
 @dataclass(frozen=True)
 class NetworkState:
-    """A network with what trains it."""
+    """What trains a network."""
 
-    network: nn.Module
     parameters: list[nn.Parameter]  # that are trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of the loss of main phases; does nothing without float16
@@ -94,7 +93,7 @@ class TrainState:
     Attributes:
         G, D: The networks being trained.
         averages: The averaged generators by name, see `EmaConfig.averages`; `G_ema` is the first.
-        g, d: The networks with their optimizers.
+        g, d: Their parameters with the optimizers.
         loss_buffers: Tensors that the loss keeps between steps, by name.
         cur_nimg: Images seen, the clock of a run.
         num_rollbacks: Times that the run returned to a saved state because it had diverged.
@@ -110,8 +109,8 @@ class TrainState:
         self.averages = {name: copy.deepcopy(self.G).eval().requires_grad_(False) for name in config.ema.averages}
         self.G_ema = self.averages["G_ema"]
         self.D.requires_grad_(False)  # a phase switches on what it trains
-        self.g = self._network_state(self.G, list(self.G.parameters()))
-        self.d = self._network_state(self.D, trainable(self.D, config.discriminator.freeze_layers))
+        self.g = self._network_state(list(self.G.parameters()))
+        self.d = self._network_state(trainable(self.D, config.discriminator.freeze_layers))
         self.loss_buffers: dict[str, Tensor] = {}
         augment = config.augment
         self.ada = AdaController(
@@ -121,10 +120,10 @@ class TrainState:
         self.finite = FiniteCheck(device)
         self.apply_schedules()
 
-    def _network_state(self, network: nn.Module, parameters: list[nn.Parameter]) -> NetworkState:
+    def _network_state(self, parameters: list[nn.Parameter]) -> NetworkState:
         optimizer = torch.optim.Adam(parameters, fused=True)  # settings: apply_schedules
         precision = resolve_precision(self.config.performance.precision, self.device)
-        return NetworkState(network, parameters, optimizer, loss_scaler(precision, self.device))
+        return NetworkState(parameters, optimizer, loss_scaler(precision, self.device))
 
     @property
     def batch_index(self) -> int:
@@ -160,7 +159,7 @@ class TrainState:
             update_ema(self.averages[name], self.G, beta)
         self.cur_nimg += batch
         if ema.reload_kimg is not None and self.cur_nimg - batch < ema.reload_kimg * 1000 <= self.cur_nimg:
-            copy_parameters(self.G_ema, self.G)
+            self.G.load_state_dict(self.G_ema.state_dict())
         self.apply_schedules()
         self.finite.end_step()
         if augment.mode == "ada" and self.batch_index % augment.interval == 0:

@@ -1,5 +1,6 @@
 """Several averages of the generator at once: trained, saved, resumed, chosen by their half-life, measured."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from training.checkpoint.files import CheckpointError
 from training.checkpoint.snapshot import export_snapshot, load_generator, load_networks, read_snapshot
 from training.checkpoint.state_file import find_state, restore
 from training.config import DatasetSpec, EmaConfig, RunConfig
-from training.ema import ema_beta
+from training.ema import ema_beta, update_ema
 from training.state import TrainState
 
 SPEC = DatasetSpec(16, 16, 3)
@@ -37,6 +38,24 @@ def test_settings() -> None:
     for text in ("50,50", ",", "50,-1"):
         with pytest.raises(ConfigError, match=r"ema.kimg must"):
             override(RunConfig(), "ema.kimg", text)
+
+
+def test_ramp_up_shortens_the_half_life_of_a_young_run() -> None:
+    assert ema_beta(32, 10**9, 10_000, rampup=None) ** (10_000 / 32) == pytest.approx(0.5)
+    assert ema_beta(32, 0, 10_000, rampup=0.05) == 0.0
+    assert ema_beta(32, 64_000, 10_000, rampup=0.05) == pytest.approx(0.5 ** (32 / 3200))
+    assert ema_beta(32, 10**9, 10_000, rampup=0.05) == ema_beta(32, 10**9, 10_000, rampup=None)
+
+
+def test_parameters_are_averaged_and_buffers_copied() -> None:
+    network = torch.nn.BatchNorm1d(3)
+    average = copy.deepcopy(network)
+    with torch.no_grad():
+        network.weight.fill_(3.0)
+        network.running_mean.fill_(7.0)
+    update_ema(average, network, beta=0.75)
+    torch.testing.assert_close(average.weight, torch.full([3], 1.5))
+    assert torch.equal(average.running_mean, network.running_mean)
 
 
 def test_each_average_follows_its_half_life(tiny_config: RunConfig) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from tiny_runs import CPU, train_script
 
-import train
 from dnnlib.dataclass_values import ConfigError
 from training.config import RunConfig
 from training.data.stream import ImageDataset
@@ -18,7 +17,7 @@ from training.plan.batch_size import micro_batches, search_batch_gpu
 from training.plan.summary import speed
 from training.run.folder import read_options
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+CUDA = torch.device("cuda", 0)
 GIB = 2**30
 
 
@@ -103,17 +102,9 @@ def test_speed_is_measured_unless_it_would_take_long(tiny_config: RunConfig, dat
     assert "not measured" in speed(tiny_config.changed(schedule={"batch": 2**20}), dataset, CPU)
 
 
-def arguments(data: Path, outdir: Path, *others: str) -> list[str]:
-    return [
-        f"--data={data}", f"--outdir={outdir}", "--cfg=demo", "--g_dict=16,16", "--num_layers=1,1", "--batch=8",
-        "--workers=0", "--set=discriminator.channel_max=8", "--set=discriminator.mbstd_group=4", "--metrics=none", *others,
-    ]  # fmt: skip
-
-
 def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    options = arguments(tiny_data, tmp_path / "o", "-n", "--gpus=2", "--batch-gpu=auto", "--cache=ram")
-    result = CliRunner().invoke(train.main, options)
+    result = train_script(tiny_data, tmp_path / "o", "-n", "--gpus=2", "--batch-gpu=auto", "--cache=ram")
     assert result.exit_code == 0, result.output
     assert torch.cuda.is_available() or "2 processes share the CPU" in result.output
     for text in (
@@ -128,10 +119,9 @@ def test_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_number_is_recorded_and_a_resumed_run_keeps_it(tiny_data: Path, tmp_path: Path) -> None:
-    first = arguments(tiny_data, tmp_path, "--kimg=0.008", "--batch-gpu=4")
-    second = arguments(tiny_data, tmp_path, "--kimg=0.016", "--batch-gpu=auto", "--resume=latest", "--cache=none")
-    for options in (first, second):
-        result = CliRunner().invoke(train.main, options)
+    resumed = ("--kimg=0.016", "--batch-gpu=auto", "--resume=latest", "--cache=none")
+    for options in (("--batch-gpu=4",), resumed):
+        result = train_script(tiny_data, tmp_path, *options)
         assert result.exit_code == 0, result.output
     (run_dir,) = tmp_path.iterdir()
     options_found = read_options(run_dir)

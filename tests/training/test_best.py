@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from metrics.results import MetricResult, append_rows
-from training.run.best import keep_best
+from training.evaluation.snapshots import keep_best
 
 RESULT = MetricResult(
     metric="fid5k_full", value=0.0, floor=None, details={}, settings={}, num_real=50, num_gen=5000, seed=0,

@@ -5,18 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_runs import CPU, phase_of, without_randomness
 
 from dnnlib.dataclass_values import ConfigError
-from training.config import AugmentConfig, DatasetSpec, LossConfig, RunConfig
+from training.config import DatasetSpec, LossConfig, RunConfig
 from training.latents import Latents
-from training.losses import build_phases
 from training.phases import MicroBatch
 from training.registry import create, entry
 from training.schedule import Ramp, Scheduled
 from training.state import TrainState
 
 SPEC = DatasetSpec(16, 16, 3, label_dim=3)
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", ["stylegan2", "vit"])
@@ -38,22 +37,12 @@ def test_the_loss_of_the_discriminator_grows_by_the_cross_entropy(tiny_config: R
     for weight in (0.0, 0.5, ramp):
         torch.manual_seed(0)
         loss = entry("loss", kind).config(class_weight=weight, r1_gamma=0.0)
-        state = TrainState(
-            replace(
-                tiny_config,
-                loss=loss,
-                generator=replace(tiny_config.generator, noise=False),
-                augment=AugmentConfig(mode="noaug"),
-                schedule=replace(tiny_config.schedule, burn_in_kimg=2.0),
-            ),
-            SPEC,
-            CPU,
-        )
+        config = without_randomness(tiny_config).changed(schedule={"burn_in_kimg": 2.0})
+        state = TrainState(replace(config, loss=loss), SPEC, CPU)
         state.cur_nimg = 1000  # half-way down the ramp
         images, labels = torch.randn(4, 3, 16, 16), torch.eye(3)[[0, 1, 2, 0]]
         batch = MicroBatch(images, labels, Latents(torch.randn(4, state.G.z_dim), labels, None, 0, 0))
-        (phase,) = [phase for phase in build_phases(state) if phase.name == "D_main"]
-        losses[weight] = sum(term.item() for term in phase.loss(batch))
+        losses[weight] = sum(term.item() for term in phase_of(state, "D_main").loss(batch))
         expected = F.cross_entropy(8 * state.D(images, labels, class_logits=True)[:, 1:], labels).item()
     assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * expected, rel=1e-4)
     assert losses[ramp] == pytest.approx(losses[0.5], rel=1e-6)

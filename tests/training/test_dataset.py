@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dnnlib.images.codec import encode_png
 from training.config import DatasetSpec
+from training.data.labels import Labels
 from training.data.stream import ImageDataset, order, stream
 
 COUNT = 10
@@ -98,6 +99,23 @@ def test_labels_that_do_not_fit_matter_only_where_they_are_used(folder: Path) ->
     with pytest.raises(ValueError, match=r"--cond needs labels.*--labels-from-folders"):
         ImageDataset(folder, use_labels=True)
     assert len(ImageDataset(folder)) == COUNT
+
+
+@pytest.mark.parametrize("chosen", [3, slice(1, 4), [0, 4, 4], np.array([2, 1])])
+def test_classes_are_read_as_one_hot_labels(chosen: object) -> None:
+    classes = np.array([2, 0, 3, 3, 0])
+    dense = np.eye(5, dtype=np.float32)[classes]
+    labels, vectors = Labels(classes, 5), Labels(dense)
+    for ours in (labels, vectors):
+        assert np.array_equal(ours[chosen], dense[chosen]) and ours[chosen].dtype == np.float32  # type: ignore[index]
+        assert ours.shape == (5, 5) and b"".join(ours.content()) == dense.tobytes()
+        assert ours.unused() == [1, 4] and ours.argmax().tolist() == ours.classes().tolist() == classes.tolist()  # type: ignore[union-attr]
+        assert np.array_equal(ours.twice().subset(np.array([7]))[:], dense[[2]])
+
+
+def test_vectors_are_kept() -> None:
+    labels = Labels(np.array([[0.5, -1.0], [0.0, 2.0]]))
+    assert labels[1].tolist() == [0.0, 2.0] and labels.classes() is None and labels.argmax().tolist() == [0, 1]
 
 
 def test_order_is_a_permutation_each_epoch_and_can_start_anywhere() -> None:

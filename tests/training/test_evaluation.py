@@ -16,9 +16,8 @@ from metrics import registry
 from metrics.detectors import Detector
 from metrics.weights.published import INCEPTION
 from training.config import DatasetSpec, GeneratorConfig
-from training.data.labels import Labels
 from training.data.stream import ImageDataset
-from training.evaluation.images import FakeSampler, RealSet, class_indices, reference_dataset
+from training.evaluation.images import FakeSampler, RealSet, reference_dataset
 from training.evaluation.inputs import open_images
 from training.evaluation.snapshots import default_metrics, evaluate_snapshot
 from training.networks.generator import Generator
@@ -48,8 +47,12 @@ def gather(batches: Iterator[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Ten
     return torch.cat(images), None if classes[0] is None else torch.cat(classes)
 
 
-def test_images_depend_on_their_index_alone(data: Path) -> None:
-    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+@pytest.fixture
+def sampler(data: Path) -> FakeSampler:
+    return FakeSampler(generator(), ImageDataset(data, use_labels=True))
+
+
+def test_images_depend_on_their_index_alone(sampler: FakeSampler) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -65,8 +68,7 @@ def test_images_depend_on_their_index_alone(data: Path) -> None:
         assert their_classes is not None and torch.equal(their_classes, classes[start:stop])
 
 
-def test_images_follow_from_the_seed_and_differ_in_latent_and_noise(data: Path) -> None:
-    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+def test_images_follow_from_the_seed_and_differ_in_latent_and_noise(sampler: FakeSampler) -> None:
     first = gather(sampler.batches(range(100), 50, seed=1))[0]
     assert not torch.equal(first, gather(sampler.batches(range(100), 50, seed=2))[0])
     assert len({image.numpy().tobytes() for image in first}) == 100
@@ -80,7 +82,7 @@ def test_labels_are_drawn_as_often_as_the_data_set_has_them(data: Path) -> None:
     seen: list[Tensor] = []
     G = generator()
     G.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
-    sampler = FakeSampler(G, ImageDataset(data, use_labels=True), "cpu")
+    sampler = FakeSampler(G, ImageDataset(data, use_labels=True))
     _, classes = gather(sampler.batches(range(1000), 100, seed=0))
     assert classes is not None
     assert torch.equal(torch.cat(seen).argmax(dim=1), classes)
@@ -90,12 +92,10 @@ def test_labels_are_drawn_as_often_as_the_data_set_has_them(data: Path) -> None:
 
 def test_generators_that_do_not_match_are_refused(data: Path) -> None:
     with pytest.raises(ValueError, match=r"labels of length 3, but those of .* have length 0"):
-        FakeSampler(generator(), ImageDataset(data), "cpu")
+        FakeSampler(generator(), ImageDataset(data))
     with pytest.raises(ValueError, match=r"32x32 px with 3 channels, but those .* have 16x16 px"):
-        FakeSampler(generator(size=32), ImageDataset(data, use_labels=True), "cpu")
-    with pytest.raises(ValueError, match="training mode"):
-        FakeSampler(generator().train(), ImageDataset(data, use_labels=True), "cpu")
-    FakeSampler(generator(label_dim=0), ImageDataset(data, use_labels=True), "cpu")
+        FakeSampler(generator(size=32), ImageDataset(data, use_labels=True))
+    FakeSampler(generator(label_dim=0), ImageDataset(data, use_labels=True))
 
 
 def test_real_set_is_the_data_set_in_order(data: Path) -> None:
@@ -109,13 +109,11 @@ def test_real_set_is_the_data_set_in_order(data: Path) -> None:
     assert classes is not None and classes.tolist() == [dataset.label(index).argmax() for index in range(1, COUNT, 3)]
     assert np.array_equal(images[1], dataset.image(4))
     assert RealSet(ImageDataset(data)).num_classes == 0
-    assert class_indices(Labels(np.array([[0.5, 0.5]]))) is None
     reference = reference_dataset(data)  # labels and all images, whatever was trained on
     assert len(reference) == COUNT and reference.spec.label_dim == 3
 
 
-def test_pairs_differ_by_a_small_step_in_w_and_not_in_noise(data: Path) -> None:
-    sampler = FakeSampler(generator(), ImageDataset(data, use_labels=True), "cpu")
+def test_pairs_differ_by_a_small_step_in_w_and_not_in_noise(sampler: FakeSampler) -> None:
     pairs, _ = gather(sampler.pairs(range(60), 7, seed=1))
     assert pairs.shape == (60, 2, 3, 16, 16) and pairs.dtype == torch.float32
     near, far = pairs.unbind(dim=1)

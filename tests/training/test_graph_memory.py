@@ -12,15 +12,13 @@ from typing import Any
 import pytest
 import torch
 from functorch.compile import make_boxed_func
-from tiny_runs import CPU, assert_same
+from tiny_runs import assert_same, start
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 
 from training import compilation, losses
 from training.config import PerformanceConfig, RunConfig
-from training.data.stream import ImageDataset
 from training.loop import step
-from training.run.training_run import TrainingRun
 from training.state import TrainState
 
 
@@ -66,8 +64,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> GraphMemory:
 
 def trained(config: RunConfig, data: Path, run_dir: Path, memory: GraphMemory | None) -> TrainState:
     """The state after four steps of every phase, of two micro-batches each."""
-    run_dir.mkdir()
-    loop = TrainingRun(config, ImageDataset(data), run_dir, CPU)
+    loop = start(config, data, run_dir)
     for _ in range(4):
         step(loop, loop.next_batch())
     if memory is not None:

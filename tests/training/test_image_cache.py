@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from image_sets import noise, write_images
+from tiny_runs import CPU, assert_same
 from torch import Tensor
 
 from training.data.cache import CacheLocation, cache_decoded, choose, device_bytes
 from training.data.stream import ImageDataset, stream
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+CUDA = torch.device("cuda", 0)
 COUNT = 24
 GIB = 2**30
 
@@ -39,11 +40,6 @@ def data(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 def take(dataset: ImageDataset, **options: Any) -> list[Tensor]:
     given = {"seed": 3, "start_nimg": 0, "batch_size": 8, "micro_batch": 4} | options
     return list(itertools.chain(*itertools.islice(stream(dataset, **given), 3 * COUNT // 4)))
-
-
-def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
-    assert len(ours) == len(theirs) > 0
-    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def cached(path: Path, mode: str, **options: Any) -> ImageDataset:

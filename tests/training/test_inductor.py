@@ -10,20 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import CPU, micro_batch
 
 from sampling.renderer import Renderer
 from training.compilation import resolve_compile
 from training.config import DatasetSpec, GeneratorConfig, PerformanceConfig, RunConfig
-from training.latents import Latents
 from training.losses import build_phases
 from training.networks.generator import Generator
-from training.phases import MicroBatch
 from training.presets import preset
 from training.state import TrainState
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")]
 
-CPU = torch.device("cpu")
 SPEC = DatasetSpec(16, 16, 3)
 COMPILED = PerformanceConfig(compile="1")
 MAX_KERNELS = 300  # of G main; 21 of them are layer normalisation, which takes three on a CPU and one on a GPU
@@ -43,12 +41,6 @@ def inductor(monkeypatch: pytest.MonkeyPatch, cache_folder: str) -> None:
     torch._dynamo.utils.counters.clear()
 
 
-def micro_batch(state: TrainState, mix: bool = False) -> MicroBatch:
-    spec, z = state.spec, torch.randn(4, state.G.z_dim)
-    images, c = torch.randn(4, 3, spec.height, spec.width).clamp(-1, 1), torch.zeros(4, 0)
-    return MicroBatch(images, c, Latents(z, c, torch.randn_like(z) if mix else None, 2, 0))
-
-
 def test_phases_compile_each_network_once(tiny_config: RunConfig) -> None:
     """Once for the phase that trains it and once for the one that does not."""
     counters = torch._dynamo.utils.counters
@@ -58,7 +50,7 @@ def test_phases_compile_each_network_once(tiny_config: RunConfig) -> None:
     phases = build_phases(state)
     for mix in (False, True, False, True):
         for phase in phases:  # real images lie in memory otherwise than generated ones, and must not for the compiler
-            phase.step([micro_batch(state, mix), micro_batch(state, mix)])
+            phase.step([micro_batch(mix=mix), micro_batch(mix=mix)])
     assert state.all_finite()
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 2 * len(("synthesis", "augmentation", "discriminator"))
@@ -91,7 +83,7 @@ def test_kernels_of_the_generator_phase() -> None:
     phase = build_phases(state)[0]
     assert phase.name == "G_main"
     metrics.reset()
-    phase.step([micro_batch(state)])
+    phase.step([micro_batch(z_dim=state.G.z_dim, size=32)])
     assert 0 < metrics.generated_kernel_count <= MAX_KERNELS
 
 

@@ -1,6 +1,5 @@
 """Whole runs of the tiny configuration: every phase, mixing, path length, augmentation, accumulation and restart."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 from test_best import RESULT
-from tiny_runs import CPU, assert_same, train
+from tiny_runs import assert_same, start, train
 
 from dnnlib.files import file_sha256
 from metrics.results import append_rows, read_rows
 from training.checkpoint.snapshot import load_discriminator, load_generator
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
-from training.data.stream import ImageDataset
 from training.evaluation.snapshots import missed_metrics
 from training.run.stop import Stop, StopRequest
 from training.run.training_run import TrainingRun
+from training.run_report import run_folder
 from training.supervisor import supervise
 
 METRIC = "proxy_fd_randconv_v1"
@@ -54,9 +53,9 @@ class StopAfter(StopRequest):
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     """stats.jsonl without what depends on the clock or the machine."""
-    lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
     private = ("timestamp", "Timing/", "Resources/")
-    return [{name: value for name, value in row.items() if not name.startswith(private)} for row in lines]
+    found = run_folder.read_rows(run_dir / "stats.jsonl")
+    return [{name: value for name, value in row.items() if not name.startswith(private)} for row in found]
 
 
 @pytest.mark.parametrize("mixing_prob", RECORDED)
@@ -66,6 +65,17 @@ def test_recorded_losses(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path
     found = rows(tmp_path / "run")[1:]
     for name, expected in RECORDED[mixing_prob].items():
         assert [row[name]["mean"] for row in found] == pytest.approx(expected, rel=1e-5), name
+
+
+def test_recomputed_stages_give_the_same_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    """Every weight, average and statistic, bit for bit: noise is drawn again as it was."""
+    config = tiny_config.changed(schedule={"kimg": 0.024})
+    states = []
+    for stages in (0, 1, 2):
+        changed = config.changed(performance={"recomputed_stages": stages})
+        states.append(train(changed, tiny_data, tmp_path / str(stages)).state.state_dict())
+    assert_same(states[1], states[0])
+    assert_same(states[2], states[0])
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +106,7 @@ def test_stats_continue_on_resume(tiny_config: RunConfig, tiny_data: Path, tmp_p
     config = tiny_config.changed(schedule={"state_kimg": 0.008})
     train(config, tiny_data, tmp_path / "whole")
     parts = tmp_path / "parts"
-    parts.mkdir()
-    stopped = TrainingRun(config, ImageDataset(tiny_data), parts, CPU)
-    stopped.stop = StopAfter(3)
-    assert supervise(stopped) is Stop.TIME
+    assert supervise(start(config, tiny_data, parts, stop=StopAfter(3))) is Stop.TIME
     assert find_state(parts)["cur_nimg"] == 24  # type: ignore[index]
     train(config, tiny_data, parts)
     assert rows(parts) == rows(tmp_path / "whole")
@@ -108,7 +115,7 @@ def test_stats_continue_on_resume(tiny_config: RunConfig, tiny_data: Path, tmp_p
 def test_files_of_a_run(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     """Of a run between its 984th and 1000th image, which keeps one snapshot."""
     config = tiny_config.changed(schedule={"kimg": 1.0, "tick_kimg": 0.008, "keep": 1})
-    loop = TrainingRun(config, ImageDataset(tiny_data), tmp_path, CPU)
+    loop = start(config, tiny_data, tmp_path)
     loop.state.cur_nimg = 984
     supervise(loop)
     names = {path.name for path in tmp_path.iterdir()}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import CPU, micro_batch, without_randomness
+from tiny_runs import CPU, micro_batch, phase_of, without_randomness
 from torch import Tensor
 
 from torch_utils import distributed
@@ -15,17 +15,13 @@ from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.latents import Latents
 from training.losses import build_phases, logistic
 from training.losses.logistic import LogisticLoss
-from training.phases import MicroBatch, Phase
+from training.phases import MicroBatch
 from training.state import TrainState
 
 
 @pytest.fixture
 def state(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> TrainState:
     return TrainState(tiny_config, tiny_spec, CPU)
-
-
-def phase_of(state: TrainState, name: str) -> Phase:
-    return next(phase for phase in build_phases(state) if phase.name == name)
 
 
 def test_only_the_phases_a_config_needs(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
@@ -41,9 +37,9 @@ def test_a_phase_moves_its_own_network_only(state: TrainState) -> None:
     for phase in build_phases(state):
         before = {name: p.clone() for net in (state.G, state.D) for name, p in net.named_parameters()}
         phase.step([micro_batch()])
-        for net in (state.G, state.D):
+        for net, trained in ((state.G, state.g), (state.D, state.d)):
             moved = any(not torch.equal(before[name], p) for name, p in net.named_parameters())
-            assert moved is (net is phase.trained.network), phase.name
+            assert moved is (trained is phase.trained), phase.name
 
 
 def test_adam_is_scaled_for_lazy_regularisation(tiny_config: RunConfig, tiny_spec: DatasetSpec) -> None:
@@ -207,7 +203,8 @@ def test_accumulation_equals_one_pass(tiny_config: RunConfig, tiny_spec: Dataset
             state = TrainState(config, tiny_spec, CPU)
             phase = phase_of(state, name)
             phase.step(batches)
-            gradients.append({n: p.grad for n, p in phase.trained.network.named_parameters() if p.grad is not None})
+            network = state.G if phase.trained is state.g else state.D
+            gradients.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
         assert gradients[0].keys() == gradients[1].keys()
         largest = max(gradient.abs().max() for gradient in gradients[0].values())
         for n, gradient in gradients[0].items():

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_runs import CPU, micro_batch, train_in_parts
+from tiny_runs import CPU, micro_batch, phase_of, train_in_parts
 from torch import Tensor, nn
 
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
@@ -137,7 +137,7 @@ def set_scale(scaler: torch.amp.GradScaler, scale: float) -> None:
 
 @pytest.mark.parametrize("name", ["G_main", "D_main"])
 def test_the_scale_comes_down_from_an_overflow_without_a_fault(half: TrainState, name: str) -> None:
-    phase = next(phase for phase in build_phases(half) if phase.name == name)
+    phase = phase_of(half, name)
     set_scale(phase.scaler, 2.0**32)
     before = [p.detach().clone() for p in phase.trained.parameters]
     phase.step([micro_batch(0)])

@@ -6,18 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import CPU, micro_batch, train_in_parts, without_randomness
+from tiny_runs import CPU, gradients, micro_batch, start, train_in_parts, without_randomness
 from torch import Tensor
 
 from dnnlib.dataclass_values import ConfigError, override
 from torch_utils import distributed
 from torch_utils.distributed import spawn
 from training.config import DatasetSpec, RunConfig
-from training.data.stream import ImageDataset
 from training.losses import build_phases
 from training.losses.relativistic import RelativisticConfig, RelativisticLoss
 from training.presets import preset
-from training.run.training_run import TrainingRun
 from training.state import TrainState
 from training.supervisor import supervise
 
@@ -45,11 +43,6 @@ def test_value_and_gradients_are_those_of_the_formulas(tiny_config: RunConfig, p
     state.G.double(), state.D.double()
     loss, batch = RelativisticLoss(state), micro_batch(0, dtype=torch.float64)
     fakes = state.G(batch.latents.z, noise_mode="none").detach()
-
-    def gradients(value: Tensor, network: Any) -> list[Tensor]:
-        grads = torch.autograd.grad(value, list(network.parameters()), allow_unused=True)
-        return [grad for grad in grads if grad is not None]
-
     state.D.requires_grad_(True)
     value = sum(loss.d_main(batch))
     logits_real, logits_fake = state.D(batch.images), state.D(fakes)
@@ -137,7 +130,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_
 def save_weights(task: tuple[RunConfig, Path, Path]) -> None:
     config, data, run_dir = task
     distributed.init(CPU)
-    run = TrainingRun(config, ImageDataset(data), run_dir, CPU)
+    run = start(config, data, run_dir)
     supervise(run)
     if distributed.is_main():
         torch.save({**run.state.G.state_dict(), **run.state.D.state_dict()}, run_dir / "weights.pt")
@@ -148,10 +141,9 @@ def test_two_processes_equal_one(tiny_config: RunConfig, tiny_data: Path, tmp_pa
     config = configured(without_randomness(tiny_config))
     config = config.changed(schedule={"kimg": 0.016, "batch_gpu": 4})
     found = []
-    for start in (save_weights, lambda task: spawn(save_weights, 2, task)):
+    for run in (save_weights, lambda task: spawn(save_weights, 2, task)):
         run_dir = tmp_path / str(len(found))
-        run_dir.mkdir()
-        start((config, tiny_data, run_dir))
+        run((config, tiny_data, run_dir))
         found.append(torch.load(run_dir / "weights.pt", weights_only=True))
     for name, values in found[0].items():
         torch.testing.assert_close(found[1][name], values, rtol=1e-5, atol=1e-5, msg=name)

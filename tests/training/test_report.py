@@ -7,15 +7,17 @@ import torch
 from torch_utils.stats import Scalar
 from training.run.reporter import STATS_FILE, Reporter, forget_later_rows
 
-CPU = torch.device("cpu")
+
+def write_row(folder: Path, loss: Scalar) -> None:
+    report = Reporter(folder, torch.device("cpu"), cur_nimg=0, total_nimg=10_000, is_quiet=False)
+    report.tick_sec -= 20.0  # as if so many seconds had passed
+    report.maintenance_sec = 10.0
+    report.status(2000, augment_p=0.25, stats={"Loss/G/loss": loss}, num_nonfinite=0)
+    report.close()
 
 
 def test_status_line_and_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Reporter(tmp_path, CPU, cur_nimg=0, total_nimg=10_000, is_quiet=False)
-    report.tick_sec -= 20.0  # as if so many seconds had passed
-    report.maintenance_sec = 10.0
-    report.status(2000, augment_p=0.25, stats={"Loss/G/loss": Scalar(num=64, mean=0.7, std=0.1)}, num_nonfinite=0)
-    report.close()
+    write_row(tmp_path, Scalar(num=64, mean=0.7, std=0.1))
     line = capsys.readouterr().out
     for part in ("kimg 2.0", "sec/kimg 5.0", "maintenance 10.0", "augment 0.250", "G 0.70", "left 40s"):
         assert part in line
@@ -43,9 +45,7 @@ def test_what_is_not_finite_is_null_in_the_row(tmp_path: Path, bad: float) -> No
     def refuse(name: str) -> float:
         raise AssertionError(f"{name} is not JSON")
 
-    report = Reporter(tmp_path, CPU, cur_nimg=0, total_nimg=10_000, is_quiet=False)
-    report.status(2000, augment_p=0.25, stats={"Loss/G/loss": Scalar(num=64, mean=bad, std=bad)}, num_nonfinite=1)
-    report.close()
+    write_row(tmp_path, Scalar(num=64, mean=bad, std=bad))
     path = tmp_path / STATS_FILE
     row = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     assert row["Loss/G/loss"] == {"num": 64, "mean": None, "std": None}

@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
+from tiny_runs import CPU
 
 from dnnlib.dataclass_values import ConfigError, override
 from training.checkpoint.state_file import STATE_LATEST, find_state, restore, state_values, write_state
@@ -16,12 +16,16 @@ def config(tiny_config: RunConfig) -> RunConfig:
     return tiny_config.changed(data={"path": "/somewhere/flowers.zip"})
 
 
-@pytest.fixture
-def run_dir(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> Path:
-    """A run with a saved state."""
-    run_dir = new_run(tmp_path, config)
-    write_state(run_dir, state_values(TrainState(config, tiny_spec, torch.device("cpu"))))
+def saved_run(outdir: Path, config: RunConfig, content_hash: str = "") -> Path:
+    """A new run with a saved state."""
+    run_dir = new_run(outdir, config)
+    write_state(run_dir, state_values(TrainState(config, DatasetSpec(16, 16, 3), CPU), content_hash))
     return run_dir
+
+
+@pytest.fixture
+def run_dir(config: RunConfig, tmp_path: Path) -> Path:
+    return saved_run(tmp_path, config)
 
 
 def test_resumes_where_only_length_place_and_speed_changed(config, run_dir, tiny_spec) -> None:
@@ -34,12 +38,13 @@ def test_resumes_where_only_length_place_and_speed_changed(config, run_dir, tiny
 
 
 def test_forced_settings_of_the_optimizers_are_used(config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec) -> None:
-    saved = find_state(run_dir)
-    state = TrainState(config.changed(optimizer={"eps": 1e-6, "beta1": 0.3}), tiny_spec, torch.device("cpu"))
-    assert saved is not None
-    restore(state, saved, run_dir)
+    """Optimizer states carry the settings that they were saved with; a diverged run is resumed with a smaller rate."""
+    forced = {"eps": 1e-6, "beta1": 0.3, "g_lr": 0.001, "d_lr": 0.001}
+    state = TrainState(config.changed(optimizer=forced), tiny_spec, CPU)
+    restore(state, find_state(run_dir), run_dir)  # type: ignore[arg-type]
     for group in (*state.g.optimizer.param_groups, *state.d.optimizer.param_groups):
         assert group["eps"] == 1e-6 and group["betas"][0] == pytest.approx(0.3, abs=0.2)
+        assert group["lr"] == pytest.approx(0.001 * 2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -58,15 +63,13 @@ def test_other_settings_are_named(config, run_dir, tiny_spec, capsys, group, val
     assert "--force" in str(caught.value) and "--outdir" in str(caught.value)
     assert newest_matching_run(run_dir.parent, ours, tiny_spec, force=True) == (run_dir, ours)
     assert named in capsys.readouterr().out
-    other = new_run(run_dir.parent, ours)
-    write_state(other, state_values(TrainState(ours, tiny_spec, torch.device("cpu"))))
+    saved_run(run_dir.parent, ours)
     assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)  # an older one may match
 
 
 def test_a_fine_tuned_run_keeps_its_settings_on_resume(config, tiny_spec, tmp_path) -> None:
     tuned = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None})
-    run_dir = new_run(tmp_path, tuned)
-    write_state(run_dir, state_values(TrainState(tuned, tiny_spec, torch.device("cpu"))))
+    run_dir = saved_run(tmp_path, tuned)
     assert newest_matching_run(tmp_path, config, tiny_spec) == (run_dir, tuned)
 
 
@@ -104,8 +107,7 @@ def test_damaged_settings_are_taken_from_the_state(config, run_dir, tiny_spec, c
 
 def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpec, tmp_path: Path) -> None:
     """By the format of its images, and by their content."""
-    run_dir = new_run(tmp_path, config)
-    write_state(run_dir, state_values(TrainState(config, tiny_spec, torch.device("cpu")), content_hash="a"))
+    run_dir = saved_run(tmp_path, config, content_hash="a")
     assert newest_matching_run(tmp_path, config, tiny_spec, "a") == (run_dir, config)
     with pytest.raises(ConfigError, match=r"label_dim \(0 there, 2 here\)"):
         newest_matching_run(tmp_path, config, DatasetSpec(16, 16, 3, label_dim=2), "a")
@@ -123,7 +125,7 @@ def test_a_run_of_another_kind_is_a_difference_not_an_error(tiny_config: RunConf
 
 def test_a_state_without_the_newer_fields_of_its_images_is_resumed(tmp_path, tiny_config, tiny_spec) -> None:
     run_dir = new_run(tmp_path, tiny_config)
-    values = state_values(TrainState(tiny_config, tiny_spec, torch.device("cpu")))
+    values = state_values(TrainState(tiny_config, tiny_spec, CPU))
     del values["dataset"]["labels_are_vectors"], values["dataset"]["class_names"]
     write_state(run_dir, values)
     found = newest_matching_run(tmp_path, tiny_config, tiny_spec)

@@ -5,28 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import without_randomness
+from tiny_runs import start, without_randomness
 
 from training.augment.pipe import AugmentPipe
 from training.compilation import forward_pass
 from training.config import PerformanceConfig, RunConfig
-from training.data.stream import ImageDataset
 from training.loop import step
-from training.run.training_run import TrainingRun
 
+GPU = torch.device("cuda", 0)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-
-
-def loop_of(config: RunConfig, data: Path, run_dir: Path) -> TrainingRun:
-    run_dir.mkdir()
-    return TrainingRun(config, ImageDataset(data), run_dir, torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_no_phase_waits_for_the_device(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path, precision: str) -> None:
     """Four steps hold every phase and an adjustment of the augmentation; the first ones build and choose kernels."""
     config = replace(tiny_config, performance=PerformanceConfig(precision))
-    loop = loop_of(config, tiny_data, tmp_path / "run")
+    loop = start(config, tiny_data, tmp_path / "run", GPU)
     for _ in range(4):
         step(loop, loop.next_batch())
     for _ in range(4):
@@ -43,7 +37,7 @@ def test_no_phase_waits_for_the_device(tiny_config: RunConfig, tiny_data: Path, 
 def test_compiled_augmentation_is_eager_augmentation(cuda_graphs: bool) -> None:
     """With probability 0, which computes all of it, since random numbers are drawn otherwise; graphs are replayed."""
     augment = AugmentPipe("bgc").cuda()
-    run = forward_pass(augment, PerformanceConfig(compile="1", cuda_graphs=cuda_graphs), torch.device("cuda", 0))
+    run = forward_pass(augment, PerformanceConfig(compile="1", cuda_graphs=cuda_graphs), GPU)
     p = torch.zeros([], device="cuda")
     for _ in range(4):
         if cuda_graphs:
@@ -66,7 +60,7 @@ def test_compiled_training_is_eager_training(tiny_config, tiny_data, tmp_path, c
         ("eager", PerformanceConfig()),
         ("compiled", PerformanceConfig(compile="1", cuda_graphs=cuda_graphs)),
     ):
-        loop = loop_of(replace(config, performance=performance), tiny_data, tmp_path / name)
+        loop = start(replace(config, performance=performance), tiny_data, tmp_path / name, GPU)
         for _ in range(4):
             step(loop, loop.next_batch())
         weights.append(torch.cat([p.detach().flatten() for p in loop.state.D.parameters()]))

@@ -7,16 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
+from tiny_runs import start
 
 from training.checkpoint.state_file import find_state
 from training.config import RunConfig
-from training.data.stream import DataError, ImageDataset
+from training.data.stream import DataError
 from training.run.stop import Stop, StopRequest
-from training.run.training_run import TrainingRun
 from training.supervisor import supervise
-
-CPU = torch.device("cpu")
 
 
 def test_signals_are_noted_and_the_second_interrupt_interrupts() -> None:
@@ -45,14 +42,9 @@ def test_a_closed_terminal_asks_to_stop_but_not_under_nohup() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def start(config: RunConfig, data: Path, run_dir: Path, stop: StopRequest | None = None) -> TrainingRun:
-    run_dir.mkdir()
-    return TrainingRun(config, ImageDataset(data), run_dir, CPU, stop=stop)
-
-
 def test_a_run_out_of_time_saves_where_it_stands(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
     assert StopRequest(time.monotonic() + 1000).agreed() is Stop.NO
-    loop = start(tiny_config, tiny_data, tmp_path / "run", StopRequest(time.monotonic()))
+    loop = start(tiny_config, tiny_data, tmp_path / "run", stop=StopRequest(time.monotonic()))
     assert supervise(loop) is Stop.TIME
     assert find_state(tmp_path / "run")["cur_nimg"] == loop.state.cur_nimg == 0  # type: ignore[index]
 
@@ -86,7 +78,7 @@ def test_a_stop_in_the_last_metrics_is_reported(tiny_config, tiny_data, tmp_path
         schedule={"kimg": 0.008, "metrics": ("proxy_fd_randconv_v1",)}, ema={"kimg": (0.02, 0.2)}
     )
     with stop:
-        loop = start(config, tiny_data, tmp_path / "run", stop)
+        loop = start(config, tiny_data, tmp_path / "run", stop=stop)
         assert supervise(loop) is Stop.TERMINATED
     assert measured == [""] and loop.saved_nimg == 8
 
@@ -94,7 +86,7 @@ def test_a_stop_in_the_last_metrics_is_reported(tiny_config, tiny_data, tmp_path
 def test_a_run_that_should_stop_begins_no_metrics(tiny_config, tiny_data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("training.run.training_run.evaluate_snapshot", lambda *arguments: pytest.fail("measured"))
     config = tiny_config.changed(schedule={"metrics": ("proxy_fd_randconv_v1",)})
-    loop = start(config, tiny_data, tmp_path / "run", StopRequest(time.monotonic()))
+    loop = start(config, tiny_data, tmp_path / "run", stop=StopRequest(time.monotonic()))
     loop.state.cur_nimg = 8
     loop.save_snapshot()
     loop.measure()

@@ -46,8 +46,6 @@ class AdaController:
         A collective operation, every `interval` batches of `batch_size` images over all ranks. p can move by 1 in `speed_nimg`
         images; without a report since the last call it stays.
         """
-        if not self.adaptive:
-            return
         signs, count = self._all_ranks().unbind()
         direction = (signs - target * count).sign().float()  # the sign of mean - target, and 0 without a report
         self.p = (self.p + direction * (batch_size * interval / speed_nimg)).clamp(min=0)

@@ -20,7 +20,9 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
     """
     content = read_published(path)
     try:
-        spec = image_format(content["G_ema"])
+        kwargs = content["G_ema"].init_kwargs
+        size = kwargs["img_resolution"]
+        spec = DatasetSpec(size, size, kwargs["img_channels"], kwargs["c_dim"])
         config = RunConfig(
             preset="published",
             data=data_config(content.get("training_set_kwargs")),
@@ -37,12 +39,6 @@ def import_published(path: str | Path) -> tuple[RunConfig, DatasetSpec, dict[str
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise PublishedFileError(f"{path}: its networks cannot be read as a Styleformer ({error})") from error
     return config, spec, values
-
-
-def image_format(generator: PublishedModule) -> DatasetSpec:
-    kwargs = generator.init_kwargs
-    size = kwargs["img_resolution"]
-    return DatasetSpec(size, size, kwargs["img_channels"], kwargs["c_dim"])
 
 
 def data_config(kwargs: Any) -> DataConfig:
@@ -130,12 +126,7 @@ def discriminator_weights(
     end = max(spec.stage_sizes[0]) // 2
     places += [(f"b{end}.{theirs}", f"epilogue.{ours}") for theirs, ours in names.items()]
     places += [(f"b{end}.{name}", f"epilogue.{name}") for name in ("conv", "fc", "out")]
-    weights = {
-        f"{target}.{kind}": published[f"{source}.{kind}"]
-        for source, target in places
-        for kind in ("weight", "bias")
-        if f"{source}.{kind}" in published
-    }
+    weights = renamed(published, places)
     if spec.label_dim > 0:
         mapping = mapping_weights(published, config.mapping_layers)
         weights |= {f"mapping_network.{name}": value for name, value in mapping.items()}
@@ -144,10 +135,16 @@ def discriminator_weights(
 
 def mapping_weights(published: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     """The linear layers of a mapping network under our names."""
-    places = [(f"mapping.fc{i}", f"layers.{i}") for i in range(num_layers)] + [("mapping.embed", "embed")]
+    return renamed(
+        published, [(f"mapping.fc{i}", f"layers.{i}") for i in range(num_layers)] + [("mapping.embed", "embed")]
+    )
+
+
+def renamed(published: Mapping[str, Tensor], places: list[tuple[str, str]]) -> dict[str, Tensor]:
+    """Weights and biases of layers, where they have them, given each layer's name there and here."""
     return {
-        f"{target}.{kind}": published[f"{source}.{kind}"]
-        for source, target in places
+        f"{ours}.{kind}": published[f"{theirs}.{kind}"]
+        for theirs, ours in places
         for kind in ("weight", "bias")
-        if f"{source}.{kind}" in published
+        if f"{theirs}.{kind}" in published
     }

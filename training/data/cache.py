@@ -1,6 +1,7 @@
 """Decodes the images of a data set once and caches them where --cache says."""
 
 import contextlib
+import fcntl
 import functools
 import math
 import os
@@ -101,8 +102,6 @@ def _in_memory(dataset: ImageDataset) -> DecodedImages:
 
 def _in_file(dataset: ImageDataset, log: Callable[[str], None]) -> DecodedImages:
     """Return the images of the file in the cache folder; the first process that needs it makes it, the others wait."""
-    import fcntl  # not on Windows
-
     folder = default_folder() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{dataset.pixel_hash()[:32]}.npy"

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
+from torch import Tensor
 
 _ROWS = 4096  # made at once for `content`
 
@@ -36,20 +38,21 @@ class Labels:
 
     def argmax(self) -> np.ndarray:
         """Return the index of the largest number of each label, int64 [images]: the class where they are one-hot."""
-        return self._values if self._values.ndim == 1 else self._values.argmax(axis=1)
+        return self._values.argmax(axis=1) if self.are_vectors else self._values
 
-    def classes(self) -> np.ndarray | None:
+    def classes(self) -> Tensor | None:
         """Return the class of each label, int64 [images]; None where one is not one-hot."""
-        if self._values.ndim == 1:
-            return self._values
-        is_one_hot = self.shape[1] > 0 and np.isin(self._values, (0, 1)).all() and (self._values.sum(axis=1) == 1).all()
-        return self._values.argmax(axis=1) if is_one_hot else None
+        if self.are_vectors:
+            is_binary = self.shape[1] > 0 and np.isin(self._values, (0, 1)).all()
+            if not (is_binary and (self._values.sum(axis=1) == 1).all()):
+                return None
+        return torch.from_numpy(self.argmax())
 
     def unused(self) -> list[int]:
         """Return the positions where all labels are 0: the classes without images."""
-        if self._values.ndim == 1:
-            return np.flatnonzero(np.bincount(self._values, minlength=self.shape[1]) == 0).tolist()
-        return np.flatnonzero(~self._values.any(axis=0)).tolist()
+        if self.are_vectors:
+            return np.flatnonzero(~self._values.any(axis=0)).tolist()
+        return np.flatnonzero(np.bincount(self._values, minlength=self.shape[1]) == 0).tolist()
 
     def content(self) -> Iterator[bytes]:
         """Yield the bytes of the labels as one array of float32."""

@@ -145,8 +145,6 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
 
     PyTorch's handler of SIGCHLD is undone: it would raise in the middle of a training step when a worker dies.
     """
-    if not hasattr(signal, "SIGCHLD"):
-        return iter(loader)
     handler = signal.getsignal(signal.SIGCHLD)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

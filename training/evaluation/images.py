@@ -38,7 +38,7 @@ class RealSet:
         self.count = len(dataset)
         spec = dataset.spec
         self.image_shape = (spec.channels, spec.height, spec.width)
-        self._classes = class_indices(dataset.labels())
+        self._classes = dataset.labels().classes()
         self.num_classes = 0 if self._classes is None else spec.label_dim
 
     @cached_property
@@ -82,18 +82,19 @@ class FakeSampler:
         self,
         G: Generator,  # in eval mode
         dataset: ImageDataset,  # the real images, whose labels are drawn from
-        device: torch.device | str,  # of G
         name: str = "",  # of the snapshot
         content_hash: str = "",  # of the snapshot
     ) -> None:
-        if G.training:
-            raise ValueError("the generator is in training mode, which sampling would change; call eval() first")
         check_size(G, dataset)
-        _check_labels(G, dataset)
-        self.G, self.device = G, torch.device(device)
+        if G.c_dim and G.c_dim != dataset.spec.label_dim:
+            raise ValueError(
+                f"the network takes labels of length {G.c_dim}, but those of {dataset.path} have length "
+                f"{dataset.spec.label_dim} (0 = none); give the data set that it was trained on"
+            )
+        self.G, self.device = G, next(G.parameters()).device
         self.name, self.content_hash, self.count = name, content_hash, None
         self._labels = dataset.labels() if G.c_dim else Labels(np.zeros((1, 0)))
-        self._classes = class_indices(self._labels)
+        self._classes = self._labels.classes()
         # Depends on the image size alone: the values of metrics must not depend on the memory of the GPU.
         self._chunk = min(max(_CHUNK_PIXELS // G.img_resolution**2, 4), _CHUNK)
 
@@ -164,21 +165,6 @@ def check_size(G: Generator, dataset: ImageDataset) -> None:
             f"in {dataset.path} have {spec.width}x{spec.height} px and {spec.channels} channels; give the data set that it "
             f"was trained on"
         )
-
-
-def _check_labels(G: Generator, dataset: ImageDataset) -> None:
-    spec = dataset.spec
-    if G.c_dim and G.c_dim != spec.label_dim:
-        raise ValueError(
-            f"the network takes labels of length {G.c_dim}, but those of {dataset.path} have length {spec.label_dim} "
-            f"(0 = none); give the data set that it was trained on"
-        )
-
-
-def class_indices(labels: Labels) -> Tensor | None:
-    """Return the class of each label, int64 [images]; None where one is not one-hot."""
-    classes = labels.classes()
-    return None if classes is None else torch.from_numpy(classes)
 
 
 def reference_dataset(

@@ -76,7 +76,7 @@ def open_network(
 ) -> FakeSampler:
     """Return the averaged generator of a snapshot, with this half-life or the first, as a source of images."""
     path = user_path(network)
-    return FakeSampler(load_generator(path, device, ema), dataset, device, path.name, file_sha256(path))
+    return FakeSampler(load_generator(path, device, ema), dataset, path.name, file_sha256(path))
 
 
 def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:

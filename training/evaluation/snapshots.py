@@ -1,10 +1,13 @@
-"""The metrics of snapshots during training."""
+"""The metrics of snapshots during training, and copies of the best one by each metric."""
 
+import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dnnlib.files import file_sha256
-from metrics.registry import check_suitable, evaluate, prepare
+from dnnlib.files import atomic_write, file_sha256
+from metrics.registry import check_suitable, evaluate, get, prepare
 from metrics.results import MetricResult, append_rows, read_rows
 from metrics.weights.published import INCEPTION, Source, command, find
 from torch_utils import distributed
@@ -14,6 +17,7 @@ from training.config import EmaConfig
 from training.data.stream import ImageDataset
 from training.evaluation.images import FakeSampler, RealSet, flipped_set, reading_workers, reference_dataset
 from training.networks.generator import Generator
+from training.run_report.curves import SAME_SETTINGS
 
 
 def check_metrics(names: Sequence[str], dataset: ImageDataset) -> None:
@@ -53,7 +57,7 @@ def evaluate_snapshot(
     with distributed.raise_on_all_ranks():  # none waits in `evaluate` for one that failed before
         reference = reference_dataset(dataset.files)
         content_hash = file_sha256(snapshot) if distributed.rank() == 0 else ""
-        fake = FakeSampler(G, reference, device, snapshot.name, content_hash)
+        fake = FakeSampler(G, reference, snapshot.name, content_hash)
         real = RealSet(reference, workers)
         real_as_trained = flipped_set(names, dataset.files, len(dataset) > dataset.num_files, workers)
     results = evaluate(names, real, fake, real_as_trained=real_as_trained, device=device, seed=seed)
@@ -83,3 +87,35 @@ def missed_metrics(names: Sequence[str], snapshot: Path, cur_nimg: int, folder: 
         for name in names
         if all(row.get("snapshot_hash") != content_hash for row in read_rows(snapshot.parent / folder, name))
     )
+
+
+def keep_best(results: Sequence[MetricResult], snapshot: Path) -> list[Path]:
+    """Copy a snapshot to network-snapshot-best-<metric>.pkl for each metric in which it is the best of its run.
+
+    It is compared with the rows of metric-<metric>.jsonl with the same counts, seed, images and detector, also of snapshots
+    that were replaced since.
+    Returns the copies that were written.
+    """
+    written = []
+    for result in results:
+        path = snapshot.with_name(f"network-snapshot-best-{result.metric}.pkl")
+        if is_best(result, read_rows(snapshot.parent, result.metric)):
+            with open(snapshot, "rb") as source, atomic_write(path) as target:
+                shutil.copyfileobj(source, target)
+            written.append(path)
+    return written
+
+
+def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
+    """Whether a result is better than every comparable row of another snapshot."""
+    if not math.isfinite(result.value):
+        return False
+    sign = 1 if get(result.metric).higher_is_better else -1
+    row = result.row()
+    others = [
+        other["value"]
+        for other in recorded
+        if other.get("snapshot_hash") != result.snapshot_hash
+        and all(other.get(name) == row[name] for name in SAME_SETTINGS)
+    ]
+    return all(sign * result.value > sign * value for value in others if value is not None and math.isfinite(value))

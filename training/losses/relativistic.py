@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dnnlib.dataclass_values import require
+from dnnlib.dataclass_values import require, require_range
 from training.losses.base import AdversarialLoss
 from training.losses.functions import difference_penalty, r1_penalty
 from training.phases import MicroBatch, Phase
@@ -26,6 +26,8 @@ RATIO_IMAGES = 8  # of each, about
 class RelativisticConfig(AnyLoss):
     """Relativistic pairing loss with R1 and R2, which belong to D's main step: Adam is not scaled for them."""
 
+    is_relativistic = True
+
     kind: str = field(default="relativistic", kw_only=True)
     r1_gamma: Scheduled = 1.0  # weight of R1 (of real images) and R2 (of generated ones); 0 = off
     penalty: str = "approx"  # exact: second derivatives; approx: finite differences in compiled networks
@@ -37,17 +39,13 @@ class RelativisticConfig(AnyLoss):
         super().__post_init__()
         require(lowest(self.r1_gamma) >= 0, f"loss.r1_gamma must be 0 or more, got {self.r1_gamma}")
         require(self.penalty in PENALTIES, f"loss.penalty must be one of {', '.join(PENALTIES)}; got '{self.penalty}'")
-        require(self.penalty_interval >= 1, f"loss.penalty_interval must be 1 or more, got {self.penalty_interval}")
+        require_range("loss", self, "penalty_interval", 1)
+        require_range("loss", self, "mixing_prob", 0, 1)
         require(0 < self.penalty_share <= 1, f"loss.penalty_share must lie in 0..1, above 0, got {self.penalty_share}")
         require(
             self.penalty_eps is None or self.penalty_eps > 0,
             f"loss.penalty_eps must be positive, got {self.penalty_eps}",
         )
-        require(0 <= self.mixing_prob <= 1, f"loss.mixing_prob must lie in 0..1, got {self.mixing_prob}")
-
-    @property
-    def is_relativistic(self) -> bool:
-        return True
 
     def num_penalised(self, micro_batch: int) -> int:
         """Images of a micro-batch that the penalties see."""

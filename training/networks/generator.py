@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, islice, pairwise
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,8 @@ def rgb_weights(layers: Sequence[ToRGB], ws: Sequence[Tensor]) -> list[Tensor]:
 class Stage(nn.Module):
     """The encoder layers of one resolution, with the position embedding before and the ToRGB after them."""
 
+    layers: Any  # a list of EncoderLayer
+
     def __init__(
         self,
         config: GeneratorConfig,
@@ -78,10 +80,6 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in pairwise(widths))
         self.to_rgb = ToRGB(config.w_dim, out_width, img_channels)
 
-    @property
-    def encoder_layers(self) -> list[EncoderLayer]:
-        return cast("list[EncoderLayer]", list(self.layers))
-
     def forward(
         self, x: Tensor, factors: Sequence[Modulation], rgb_weight: Tensor, noise_mode: str, is_recomputed: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -98,6 +96,8 @@ class Stage(nn.Module):
 
 class SynthesisNetwork(nn.Module):
     """Styles to image: each stage adds its colours to the up-sampled image of the stage before."""
+
+    stages: Any  # a list of Stage
 
     def __init__(
         self, config: GeneratorConfig, spec: DatasetSpec, sizes: Sequence[tuple[int, int]] | None = None
@@ -137,37 +137,34 @@ class SynthesisNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The tokens [batch, tokens, width] after the last stage, and the image."""
         x = self.const.to(dtype or self.const.dtype).expand(len(ws), -1, -1)
-        stages = cast("list[Stage]", list(self.stages))
-        factors, rgb = self.modulate(stages, ws, x.dtype)
+        factors, rgb = self.modulate(ws, x.dtype)
+        count = len(self.stages)
         image: Tensor | None = None
-        for i, stage in enumerate(stages):
-            is_recomputed = i >= len(stages) - recomputed_stages and torch.is_grad_enabled()
+        for i, stage in enumerate(self.stages):
+            is_recomputed = i >= count - recomputed_stages and torch.is_grad_enabled()
             x, colors = stage(x, factors[i], rgb[i], noise_mode, is_recomputed)
             image = colors if image is None else upsample(image) + colors
-            if i < len(stages) - 1:
+            if i < count - 1:
                 x = image_to_tokens(upsample(tokens_to_image(x, stage.size)))
         assert image is not None
         return x, image
 
-    def modulate(
-        self, stages: Sequence[Stage], ws: Tensor, dtype: torch.dtype
-    ) -> tuple[list[list[Modulation]], list[Tensor]]:
+    def modulate(self, ws: Tensor, dtype: torch.dtype) -> tuple[list[list[Modulation]], list[Tensor]]:
         """The factors of the encoder layers of each stage, and the weight of its ToRGB."""
         each_w = ws.unbind(dim=1)
-        found = iter(modulations([layer for stage in stages for layer in stage.encoder_layers], each_w, dtype))
+        found = iter(modulations([layer for stage in self.stages for layer in stage.layers], each_w, dtype))
         factors = [list(islice(found, count)) for count in self.num_layers]
         rgb_ws = [each_w[index] for index in accumulate(self.num_layers)]  # that of the next stage's first layer
-        return factors, rgb_weights([stage.to_rgb for stage in stages], rgb_ws)
+        return factors, rgb_weights([stage.to_rgb for stage in self.stages], rgb_ws)
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
         """The linear maps that read each style: its encoder layer, and the ToRGB of the stage before."""
-        readers: list[list[EqualizedLinear]] = [[] for _ in range(sum(self.num_layers) + 1)]
-        index = 0
-        for stage in cast("list[Stage]", list(self.stages)):
-            for layer in stage.encoder_layers:
-                readers[index].append(layer.affine)
-                index += 1
-            readers[index].append(stage.to_rgb.affine)
+        readers: list[list[EqualizedLinear]] = [[]]
+        for stage in self.stages:
+            for layer in stage.layers:
+                readers[-1].append(layer.affine)
+                readers.append([])
+            readers[-1].append(stage.to_rgb.affine)
         return readers
 
 

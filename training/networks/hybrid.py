@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,8 @@ class ConvStage(nn.Module):
 class HybridSynthesis(SynthesisNetwork):
     """Styles to image. Each layer reads one style; the ToRGB of a stage reads that of the next stage's first layer."""
 
+    conv_stages: Any  # a list of ConvStage
+
     def __init__(self, config: HybridConfig, spec: DatasetSpec) -> None:
         attending, convolving = config.split(spec)
         super().__init__(config, spec, attending)
@@ -149,12 +151,12 @@ class HybridSynthesis(SynthesisNetwork):
         self, ws: Tensor, noise_mode: str = "random", dtype: torch.dtype | None = None, recomputed_stages: int = 0
     ) -> Tensor:
         """Styles [batch, num_ws, w_dim] to images; see `SynthesisNetwork.forward`."""
-        count, stages = len(self.conv_stages), cast("list[ConvStage]", list(self.conv_stages))
+        count = len(self.conv_stages)
         attention_ws = ws[:, : self.first_conv_w + 1]
         x, image = self.run_stages(attention_ws, noise_mode, dtype, max(recomputed_stages - count, 0))
         x = tokens_to_image(x, self.sizes[-1 - count]).contiguous()
         each_w = ws.unbind(dim=1)[self.first_conv_w :]
-        for i, stage in enumerate(stages):
+        for i, stage in enumerate(self.conv_stages):
             styles = each_w[2 * i : 2 * i + 3]
             if i >= count - recomputed_stages and torch.is_grad_enabled():
                 x, colors = checkpoint(stage, x, styles, noise_mode, use_reentrant=False)
@@ -165,7 +167,7 @@ class HybridSynthesis(SynthesisNetwork):
 
     def style_layers(self) -> list[list[EqualizedLinear]]:
         readers = super().style_layers()
-        for stage in cast("list[ConvStage]", list(self.conv_stages)):
+        for stage in self.conv_stages:
             readers[-1].append(stage.conv0.affine)  # beside the ToRGB of the stage before
             readers += [[stage.conv1.affine], [stage.to_rgb.affine]]
         return readers

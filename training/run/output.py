@@ -1,14 +1,16 @@
 """What a run writes into its folder: grids, snapshots, the training state; with a wait where the disk is full."""
 
+import errno
+import shutil
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+from dnnlib.text import format_bytes, format_duration
 from torch_utils import distributed
 from training.checkpoint.snapshot import save_snapshot
 from training.checkpoint.state_file import STATE_LATEST, state_values, write_state
 from training.config import ScheduleConfig
-from training.run.disk_full import DiskFullRetry
 from training.run.preview import Preview
 from training.run.stop import Stop, StopRequest
 from training.state import TrainState
@@ -28,12 +30,11 @@ class RunOutput:
         log: Callable[[str], None],
         stop: StopRequest,
     ) -> None:
-        self.run_dir, self.preview, self.content_hash, self.log = run_dir, preview, content_hash, log
-        self.keep = schedule.keep
-        self.retry = DiskFullRetry(schedule.disk_retries, schedule.disk_wait_sec, log, lambda: stop.reason > Stop.NO)
+        self.run_dir, self.preview, self.content_hash = run_dir, preview, content_hash
+        self.log, self.stop = log, stop
+        self.keep, self.retries, self.wait_sec = schedule.keep, schedule.disk_retries, schedule.disk_wait_sec
         if distributed.world_size() > 1:  # the others wait in a collective while the first one writes
-            most = int(MAX_WAIT_SEC / max(schedule.disk_wait_sec, 1))
-            self.retry = replace(self.retry, retries=min(schedule.disk_retries, most))
+            self.retries = min(self.retries, int(MAX_WAIT_SEC / max(self.wait_sec, 1)))
 
     def snapshot_path(self, nimg: int) -> Path:
         """The snapshot at a number of images."""
@@ -75,13 +76,30 @@ class RunOutput:
         return True
 
     def write(self, nimg: int, name: str, write: Callable[[Path], None]) -> None:
-        """Write a file of the run folder; waits and retries where the disk is full.
+        """Write a file of the run folder; warns, waits and tries again while the disk is full.
 
         At image 0 of several processes it does not wait: nothing would be lost, and the others would not wait for all files.
+        Raises OSError after the last attempt, or when asked to stop while waiting.
         """
-        path, can_wait = self.run_dir / name, nimg > 0 or distributed.world_size() == 1
-        retry = self.retry if can_wait else replace(self.retry, retries=0)
-        retry.write(lambda: write(path), path)
+        path, retries = self.run_dir / name, self.retries if nimg > 0 or distributed.world_size() == 1 else 0
+        for left in range(retries, -1, -1):
+            try:
+                return write(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                free = format_bytes(shutil.disk_usage(self.run_dir).free)
+                problem = f"the disk is full, {path} was not written ({free} free); existing files are intact"
+                if left == 0:
+                    remedy = "Free some space and run the same command with --resume=latest"
+                    raise OSError(error.errno, f"{problem}. {remedy}") from error
+                wait = format_duration(self.wait_sec)
+                self.log(f"Warning: {problem}. Free some space: retrying in {wait}, {left} more times.")
+                end_sec = time.monotonic() + self.wait_sec
+                while (left_sec := end_sec - time.monotonic()) > 0:
+                    if self.stop.reason > Stop.NO:
+                        raise OSError(error.errno, f"{problem}. Stopped while waiting for space") from error
+                    time.sleep(min(left_sec, 0.2))
 
     def delete_old_snapshots(self) -> None:
         """Keep the newest snapshots only, and the best ones, where --keep asks for that."""

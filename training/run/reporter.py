@@ -30,15 +30,6 @@ def memory_gb(device: torch.device) -> dict[str, float]:
     return {"Resources/cpu_mem_gb": cpu, "Resources/peak_gpu_mem_gb": gpu}
 
 
-def open_tensorboard(run_dir: Path) -> Any:
-    """A writer of TensorBoard events, or None where tensorboard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(run_dir)
-
-
 class Reporter:
     """Writes the status line to the console and statistics to stats.jsonl and TensorBoard."""
 
@@ -57,10 +48,13 @@ class Reporter:
             dynamic_ncols=True,
             disable=is_quiet or not sys.stderr.isatty(),
         )
-        self.tensorboard = None
+        self.tensorboard: Any = None  # also where it is not installed
         if not is_quiet:
             forget_later_rows(run_dir / STATS_FILE, cur_nimg)
-            self.tensorboard = open_tensorboard(run_dir)
+            with contextlib.suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.tensorboard = SummaryWriter(run_dir)
 
     def advance(self, nimg: int) -> None:
         self.bar.update(nimg)

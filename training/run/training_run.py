@@ -17,11 +17,10 @@ from training.checkpoint.state_file import restore
 from training.config import RunConfig
 from training.data.cache import cache_decoded
 from training.data.stream import DataError, ImageDataset, stream
-from training.evaluation.snapshots import average_folder, check_metrics, evaluate_snapshot, missed_metrics
+from training.evaluation.snapshots import average_folder, check_metrics, evaluate_snapshot, keep_best, missed_metrics
 from training.latents import latent_source
 from training.losses import build_phases
 from training.phases import MicroBatch, Phase
-from training.run.best import keep_best
 from training.run.output import RunOutput
 from training.run.preview import Preview
 from training.run.reporter import Reporter

@@ -1,17 +1,25 @@
-"""The report of a run folder as one HTML file, and the page that lists all runs of a folder."""
+"""The report of a run folder as one HTML file, and the page that lists all runs of a folder.
 
+Their policy allows nothing but the inline style and script.
+"""
+
+import base64
+import hashlib
 import shlex
 import time
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
 from dnnlib.rundir import run_dirs
 from dnnlib.text import format_duration
 from training.run_report.curves import Chart, metric_charts, statistics_charts
-from training.run_report.document import render
 from training.run_report.images import encoded, fake_files, read_grids
 from training.run_report.run_folder import RunFolder, mean, read_run
 
+_FOLDER = Path(__file__).parent
 _LOG_LINES = 60
 _STATUSES = ("running", "done", "stopped", "failed")
 _THUMBNAIL = (70, 480)  # quality, px
@@ -147,3 +155,25 @@ def card(run_dir: Path) -> dict[str, Any]:
     facts = [f"{run.cur_kimg:,.6g}{total} kimg", status(run)[0].lower()]
     facts += [f"{chart.title} {best_value(chart)}" for chart in metric_charts(run.metrics)]
     return {"name": run_dir.name, "image": newest, "facts": [fact for fact in facts if fact]}
+
+
+def render(template: str, has_script: bool, **values: Any) -> str:
+    """Return the page that a template in this folder makes of values; text among them is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    style, script = read_part("page.css"), read_part("page.js") if has_script else ""
+    sources = [f"style-src '{digest(style)}'", f"script-src '{digest(script)}'", "img-src data:"]
+    policy = "; ".join(["default-src 'none'", *sources, "base-uri 'none'", "form-action 'none'"])
+    return environment.get_template(template).render(
+        values, policy=policy, style=Markup(style), script=Markup(script), now=time.strftime("%F %H:%M")
+    )
+
+
+def digest(text: str) -> str:
+    """Return the hash of an inline style or script for the Content-Security-Policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def read_part(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

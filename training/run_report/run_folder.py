@@ -17,7 +17,6 @@ _LOG_BYTES = 1_000_000  # read from the end of a log
 class RunFolder:
     """The content of the files of a run folder."""
 
-    path: Path
     rows: list[dict[str, Any]]  # of stats.jsonl, by images seen
     metrics: dict[str, list[dict[str, Any]]]  # rows of metric-*.jsonl by name of the metric
     options: dict[str, Any]  # the configuration; {} = unknown
@@ -58,7 +57,6 @@ def read_run(path: Path) -> RunFolder:
     """Return the content of a run folder; no file needs to exist."""
     rows = {row["cur_nimg"]: row for row in read_rows(path / STATS_FILE) if number(row.get("cur_nimg")) is not None}
     return RunFolder(
-        path=path,
         rows=[rows[nimg] for nimg in sorted(rows)],
         metrics={file.stem.removeprefix("metric-"): read_rows(file) for file in sorted(path.glob("metric-*.jsonl"))},
         options=with_defaults(read_object(path / OPTIONS_FILE)),

@@ -2,16 +2,14 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import FACTS, make_run
+from run_folders import FACTS, make_run, served
 
 from training.run_report.renewal import write_report
-from training.run_report.server import ReportServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the development package playwright is not installed")
 CHROMIUM = next(
@@ -54,15 +52,11 @@ def page(request: pytest.FixtureRequest, browser: Any, run_dir: Path) -> Iterato
         page.goto((run_dir / "report.html").as_uri())
         yield page
     else:
-        with ReportServer(run_dir.parent, 0) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
+        with served(run_dir.parent) as server:
             page.goto(server.url)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.get_by_role("link", name=LONG).click()
             yield page
-            server.shutdown()
-            thread.join()
     page.close()
     assert errors == []
     assert len([url for url in requests if not url.startswith("data:")]) == (1 if request.param == "desktop" else 2)

@@ -10,8 +10,7 @@ import pytest
 from run_folders import FACTS, make_run
 
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
-from training.run_report.document import digest, read_part
-from training.run_report.page import make_page
+from training.run_report.page import digest, make_page, read_part
 from training.run_report.run_folder import read_run
 
 NASTY = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(1)>&<!--"

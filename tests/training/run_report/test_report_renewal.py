@@ -5,20 +5,14 @@ import os
 from pathlib import Path
 
 import torch
-from click.testing import CliRunner
+from tiny_runs import train_script
 
-import train
 from training.run.names import FACTS_FILE, REPORT_FILE
-
-TINY = [
-    "--cfg=demo", "--g_dict=16,16", "--num_layers=1,1", "--batch=8", "--workers=0", "--kimg=0.008", "--metrics=none",
-    "--set=discriminator.channel_max=8", "--set=discriminator.mbstd_group=4", "--cond=0", "--cache=none",
-]  # fmt: skip
 
 
 def run(data: Path, outdir: Path, *options: str) -> tuple[Path, tuple[str, str], str]:
     """Train; return the run folder, status and reason in its facts, and the output."""
-    result = CliRunner().invoke(train.main, [f"--data={data}", f"--outdir={outdir}", *TINY, *options])
+    result = train_script(data, outdir, "--cond=0", "--cache=none", *options)
     (run_dir,) = outdir.iterdir()
     facts = json.loads((run_dir / FACTS_FILE).read_text(encoding="utf-8"))
     return run_dir, (facts["status"], facts["reason"]), result.output

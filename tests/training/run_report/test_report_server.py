@@ -6,12 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_folders import make_run
+from run_folders import make_run, served
 
 from training.run_report.server import ReportServer
 
@@ -30,12 +29,8 @@ def outdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outdir: Path) -> Iterator[ReportServer]:
-    with ReportServer(outdir, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with served(outdir) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def ask(server, path, method="GET", host="localhost") -> tuple[int, str, dict[str, str]]:
