@@ -15,7 +15,7 @@ from PIL import Image
 
 import dataset_tool
 from dnnlib.images.codec import decode, encode_png
-from dnnlib.sources.demo_digits import digits
+from dnnlib.sources.demo import digits
 from training.data.dataset import ImageDataset
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +73,12 @@ def test_demo_as_a_user_runs_it(tmp_path: Path) -> None:
     assert [label for _, label in content["labels"]] == [index % 10 for index in range(130)]
     by_many_processes, by_one = tmp_path / "new" / "demo.zip", tmp_path / "again.zip"
     assert by_many_processes.read_bytes() == by_one.read_bytes()
+
+
+def test_demo_scenes(tmp_path: Path) -> None:
+    options = ["--scenes", "--width=96", "--height=64", "--max-images=6", "--workers=1"]
+    result = _run("--source=demo", f"--dest={tmp_path / 'scenes.zip'}", *options)
+    assert "6 images of 96x64 RGB, 5 classes (1 digit, 2 digits" in result.output
 
 
 def _interrupt(dest: Path, signal_number: int) -> int:
