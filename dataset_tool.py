@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -208,13 +207,8 @@ def read_source_options(options: dict[str, Any]) -> SourceOptions:
 
 
 def read_transform(options: dict[str, Any]) -> ImageTransform:
-    transform = ImageTransform(*(options[name] for name in ("transform", "width", "height", "resize_filter")))
-    if options["background"] is None:
-        return transform
-    try:
-        return replace(transform, background=parse_color(options["background"]))
-    except ValueError as error:
-        raise ValueError(f"--background={error}") from error
+    background = None if options["background"] is None else parse_color(options["background"])
+    return ImageTransform(*(options[name] for name in ("transform", "width", "height", "resize_filter")), background)
 
 
 def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
