@@ -230,15 +230,6 @@ def test_a_bad_image_is_named_and_nothing_is_left(pets: Path, tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["pets"]
 
 
-def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
-    dest = tmp_path / "d.zip"
-    dest.write_text("precious")
-    _refused("--force to replace it", f"--source={pets}", f"--dest={dest}")
-    assert dest.read_text() == "precious"
-    _pack(pets, dest, "--force")
-    _refused(f"--dest={dest} lies inside --source={dest}", f"--source={dest}", f"--dest={dest}", "--force")
-
-
 def test_bad_sources_and_options(pets: Path, tmp_path: Path) -> None:
     dest = f"--dest={tmp_path / 'd.zip'}"
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
@@ -257,6 +248,10 @@ def test_bad_sources_and_options(pets: Path, tmp_path: Path) -> None:
     _refused("--transform: 'crop' is not one of", f"--source={pets}", dest, "--transform=crop")
     _refused("d.tar: .tar files are not written; give a name ending in .zip", f"--source={pets}", "--dest=d.tar")
     assert os.listdir(tmp_path / "empty") == []
+    (tmp_path / "d.zip").write_text("precious")
+    _refused("--force to replace it", f"--source={pets}", dest)
+    _refused("d.zip lies inside --source=", f"--source={tmp_path / 'd.zip'}", dest, "--force")
+    assert (tmp_path / "d.zip").read_text() == "precious"
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "d.zip", tmp_path / "file" / "sub" / "d"):
         _refused(f"{path} cannot be written, as {tmp_path / 'file'} is no folder", f"--source={pets}", f"--dest={path}")
