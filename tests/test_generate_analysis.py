@@ -24,12 +24,17 @@ SPECS = {
 
 
 @pytest.fixture(params=SPECS)
-def network(request: pytest.FixtureRequest, tiny_config: RunConfig, tmp_path: Path) -> Path:
-    save_snapshot(tmp_path / "net.pkl", TrainState(tiny_config, SPECS[request.param], torch.device("cpu")))
+def spec(request: pytest.FixtureRequest) -> DatasetSpec:
+    return SPECS[request.param]
+
+
+@pytest.fixture
+def network(spec: DatasetSpec, tiny_config: RunConfig, tmp_path: Path) -> Path:
+    save_snapshot(tmp_path / "net.pkl", TrainState(tiny_config, spec, torch.device("cpu")))
     return tmp_path / "net.pkl"
 
 
-of_colour = pytest.mark.parametrize("network", ["colour"], indirect=True)
+of_colour = pytest.mark.parametrize("spec", [SPECS["colour"]])
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -49,16 +54,10 @@ def cell(sheet: np.ndarray, spec: DatasetSpec, row: int, column: int) -> np.ndar
     return sheet[top : top + spec.height * factor : factor, left : left + spec.width * factor : factor]
 
 
-def spec_of(network: Path) -> DatasetSpec:
-    generator = load_generator(network)
-    return DatasetSpec(generator.img_height, generator.img_width, generator.img_channels)
-
-
-def test_attention_writes_an_overview_and_a_sheet_a_layer(network: Path, tmp_path: Path) -> None:
+def test_attention_writes_an_overview_and_a_sheet_a_layer(network: Path, spec: DatasetSpec, tmp_path: Path) -> None:
     run("attention", f"--network={network}", "--seeds=3", f"--outdir={tmp_path / 'out'}", "--points=0,0;15,15")
     layers = [f"attention0003-layer0{index}.png" for index in range(3)]
     assert names(tmp_path / "out") == {"attention0003.png", *layers}
-    spec = spec_of(network)
     width = spec.width * -(-96 // max(spec.height, spec.width)) + 4
     assert pixels(tmp_path / "out" / "attention0003.png").shape[1] == 4 + (1 + 3) * width
     heads = [4, 2, 2]
@@ -66,7 +65,7 @@ def test_attention_writes_an_overview_and_a_sheet_a_layer(network: Path, tmp_pat
         assert pixels(tmp_path / "out" / name).shape[1] == 4 + (2 + count) * width
 
 
-def test_directions_have_the_seeds_own_image_in_the_middle(network: Path, tmp_path: Path) -> None:
+def test_directions_have_the_seeds_own_image_in_the_middle(network: Path, spec: DatasetSpec, tmp_path: Path) -> None:
     run("directions", f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'out'}", "--count=2", "--steps=5")
     assert names(tmp_path / "out") == {"directions-00.png", "directions-01.png", "directions.npz"}
     saved = f"--directions={tmp_path / 'out' / 'directions.npz'}"
@@ -75,13 +74,13 @@ def test_directions_have_the_seeds_own_image_in_the_middle(network: Path, tmp_pa
     run(f"--network={network}", "--seeds=0-2", f"--outdir={tmp_path / 'seeds'}")
     strip = pixels(tmp_path / "out" / "directions-00.png")
     for seed in range(3):
-        middle = cell(strip, spec_of(network), seed, 2)
+        middle = cell(strip, spec, seed, 2)
         own = pixels(tmp_path / "seeds" / f"seed000{seed}.png")
         assert np.array_equal(middle, np.broadcast_to(own, middle.shape))
-        assert not np.array_equal(cell(strip, spec_of(network), seed, 4), middle)
+        assert not np.array_equal(cell(strip, spec, seed, 4), middle)
 
 
-def test_projections_stand_beside_their_targets_and_their_styles_give_them_again(network: Path, tmp_path: Path) -> None:
+def test_projections_stand_beside_their_targets_and_their_styles_give_them_again(network, spec, tmp_path) -> None:
     run(f"--network={network}", "--seeds=1-2", f"--outdir={tmp_path}")
     targets = [f"--target={tmp_path / name}" for name in ("seed0001.png", "seed0002.png")]
     quick = ["--steps=20", "--candidates=50", "--starts=2"]
@@ -93,9 +92,9 @@ def test_projections_stand_beside_their_targets_and_their_styles_give_them_again
     for index in range(2):
         sheet = pixels(tmp_path / "out" / f"proj0{index}.png")
         own = pixels(tmp_path / f"seed000{index + 1}.png")
-        target = cell(sheet, spec_of(network), 0, 0)
+        target = cell(sheet, spec, 0, 0)
         assert np.array_equal(target, np.broadcast_to(own, target.shape))
-        projection = cell(sheet, spec_of(network), 0, 1).astype(int)
+        projection = cell(sheet, spec, 0, 1).astype(int)
         assert np.abs(projection - pixels(again[index])).max() <= 1
         with Image.open(tmp_path / "out" / f"proj0{index}.webp") as file:
             assert 10 < file.n_frames <= 21  # frames that are equal count once
@@ -114,9 +113,8 @@ def test_projection_into_w_plus_of_a_class_by_a_published_network(published: Pat
 
 
 @pytest.mark.parametrize("by", ["pixels", "features"])
-def test_a_memorised_image_is_found(network: Path, tmp_path: Path, by: str) -> None:
+def test_a_memorised_image_is_found(network: Path, spec: DatasetSpec, tmp_path: Path, by: str) -> None:
     run(f"--network={network}", "--seeds=5", f"--outdir={tmp_path / 'data'}")
-    spec = spec_of(network)
     for index in range(12):
         write_image(tmp_path / "data" / f"{index}.png", noise(index, spec.height, spec.width, spec.channels))
     shared = [f"--network={network}", f"--data={tmp_path / 'data'}", f"--by={by}", "--count=3"]

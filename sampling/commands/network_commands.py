@@ -129,18 +129,22 @@ def project_command(**chosen: Any) -> None:
     from dnnlib.archive.image_tree import data_set_around
     from sampling.labels import choose_labels
     from sampling.projection.projector import Projector, Search, choose_embedding, project_files
-    from sampling.projection.target import read_targets
+    from sampling.projection.target import read_target
     from sampling.renderer import load
 
     generator = load(chosen["network"], chosen["ema"])
     labels = choose_labels(generator, chosen["class_name"], chosen["label"])
     starts = {name: chosen[name] for name in ("starts", "candidates", "seed")}
     search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", labels=labels, **starts)
-    for index, target in enumerate(chosen["targets"]):
-        options.check_output(chosen["outdir"] / f"proj{index:02d}.png", "--outdir", target, "--target")
-        if folder := data_set_around(user_path(target)):
+    targets = []
+    for index, path in enumerate(chosen["targets"]):
+        options.check_output(chosen["outdir"] / f"proj{index:02d}.png", "--outdir", path, "--target")
+        if folder := data_set_around(user_path(path)):
             options.check_output(chosen["outdir"], "--outdir", str(folder), "the data set of --target")
-    targets = read_targets(chosen["targets"], generator)
+        target, changes = read_target(path, generator)
+        targets.append(target)
+        if changes:
+            print(f"{path}: {changes}")
     projector = Projector(generator, choose_embedding(chosen["network"], generator, chosen["lpips"]), search)
     project_files(projector, targets, chosen["targets"], make_folder(generator, chosen["outdir"]), chosen["animation"])
 
