@@ -4,13 +4,11 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from tqdm import tqdm
 
 from dnnlib.archive.label_table import Label, empty_classes
 from dnnlib.archive.writer import check_dest, write_dataset
@@ -29,8 +27,6 @@ from dnnlib.sources.image_sources import DEMO, SourceOptions, open_source
 from dnnlib.sources.source_images import ImageSource
 from dnnlib.text import format_bytes, format_duration
 from training.config import DatasetSpec
-
-Item = TypeVar("Item")
 
 GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SIDE_PX = click.IntRange(1, 8192)  # larger images are typing errors that would fill the memory
@@ -126,7 +122,7 @@ def pack(options: dict[str, Any]) -> None:
     transform = read_transform(options)
     images = open_source(options["source"], read_source_options(options))
     workers = options["workers"] or available_cpus()
-    packer = Packer(images, transform, workers, options["on_error"] == "skip", show_progress)
+    packer = Packer(images, transform, workers, options["on_error"] == "skip")
     layout = packer.find_layout()
     if reason := refusal(layout.width, layout.height):
         say(f"Warning: train.py will not take these images: {reason}", is_warning=True)
@@ -160,7 +156,7 @@ def inspect(options: dict[str, Any]) -> None:
             suffixes = ", ".join(GRID_SUFFIXES)
             raise ValueError(f"--inspect={grid} is not the name of a {suffixes} file in a folder that exists")
     images = open_source(options["source"], read_source_options(options))
-    found = inspect_source(images, options["workers"] or available_cpus(), show_progress)
+    found = inspect_source(images, options["workers"] or available_cpus())
     for line in report(found, images, source_words(options), refusal):
         say(line)
     warn_of_names(images)
@@ -208,17 +204,9 @@ def read_source_options(options: dict[str, Any]) -> SourceOptions:
 
 
 def read_transform(options: dict[str, Any]) -> ImageTransform:
-    transform = ImageTransform(*(options[name] for name in ("transform", "width", "height", "resize_filter")))
-    if options["background"] is None:
-        return transform
-    try:
-        return replace(transform, background=parse_color(options["background"]))
-    except ValueError as error:
-        raise ValueError(f"--background={error}") from error
-
-
-def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
-    return tqdm(items, title, total, unit="img", leave=False, disable=None)
+    background = None if options["background"] is None else parse_color(options["background"])
+    size = options["width"], options["height"]
+    return ImageTransform(options["transform"], *size, options["resize_filter"], background)
 
 
 def describe(images: ImageSource, labels: Sequence[Label]) -> list[str]:

@@ -9,7 +9,7 @@ import click
 
 from dnnlib.command_line import SETTINGS, Group, one_line_errors
 from dnnlib.console import protect_console
-from sampling.commands import explore_command, image_commands, network_commands, options
+from sampling.commands import image_commands, network_commands, options
 from training.config import COMPILE_CHOICES, PRECISIONS, PerformanceConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ COMMANDS = (
     network_commands.directions_command,
     network_commands.project_command,
     network_commands.nearest_command,
-    explore_command.explore_command,
+    network_commands.explore_command,
 )
 
 

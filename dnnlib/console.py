@@ -1,7 +1,6 @@
 """A console that is closed, full or absent costs lines, never the program."""
 
 import contextlib
-import io
 import os
 import sys
 import warnings
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 
-class Console(io.TextIOBase):
+class Console:
     """A text stream whose failures are silent: after the first one, everything goes to the null device."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -18,20 +17,10 @@ class Console(io.TextIOBase):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # read-only here
-        return self._stream.encoding
-
-    def writable(self) -> bool:
-        return True
-
     def isatty(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()
         return False
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
 
     def write(self, text: str) -> int:
         try:

@@ -1,7 +1,6 @@
 """Interpolation between seeds in z or w, and the frames of an animation."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,21 +10,14 @@ from dnnlib.images.writer import grid_pixels
 from sampling.renderer import Renderer, Request, device_of, labels, latents, styles
 from training.networks.generator import Generator
 
-
-@dataclass(frozen=True)
-class Moment:
-    """The position of a frame: at `t`, 0..1, between two seeds, given by their indices."""
-
-    start: int
-    end: int
-    t: float
+Moment = tuple[int, int, float]  # of a frame: the indices of two seeds, and its position between them, 0..1
 
 
 def timeline(seeds: int, frames: int, is_loop: bool) -> list[Moment]:
     """The moments of all frames, `frames` per pair of seeds; a loop returns from the last seed to the first."""
     gaps = seeds if is_loop else seeds - 1
-    moments = [Moment(gap, (gap + 1) % seeds, frame / frames) for gap in range(gaps) for frame in range(frames)]
-    return moments if is_loop else [*moments, Moment(seeds - 1, seeds - 1, 0.0)]
+    moments = [(gap, (gap + 1) % seeds, frame / frames) for gap in range(gaps) for frame in range(frames)]
+    return moments if is_loop else [*moments, (seeds - 1, seeds - 1, 0.0)]
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -51,8 +43,8 @@ class Way:
     @torch.no_grad()
     def styles(self, moments: Sequence[Moment]) -> Tensor:
         """The styles at given moments, [moments, num_ws, w_dim]."""
-        a, b = [moment.start for moment in moments], [moment.end for moment in moments]
-        t = torch.tensor([moment.t for moment in moments], dtype=torch.float64, device=self.z.device).unsqueeze(1)
+        a, b, positions = map(list, zip(*moments, strict=True))
+        t = torch.tensor(positions, dtype=torch.float64, device=self.z.device).unsqueeze(1)
         if self.space == "w":
             return self.ws[a].lerp(self.ws[b], t.to(self.ws.dtype).unsqueeze(2))
         z, c = slerp(self.z[a], self.z[b], t), self.c[a].lerp(self.c[b], t.to(self.c.dtype))

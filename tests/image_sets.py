@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import Layout, encode_png
-from dnnlib.sources.demo_digits import digits
+from dnnlib.sources.demo import digits
 from metrics.images import Sample
 
 

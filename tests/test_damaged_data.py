@@ -41,21 +41,9 @@ def _zip(path: Path, members: Members) -> None:
             archive.writestr(name, content)
 
 
-def _with(**changes: bytes) -> Callable[[Path], None]:
-    """Return a maker of a zip in which some members, by their names without .png or .json, are others."""
-    names = {name.partition(".")[0]: name for name in _members()}
-    return lambda path: _zip(path, _members() | {names[key.strip("_")]: content for key, content in changes.items()})
-
-
-def _with_member(name: str) -> Callable[[Path], None]:
-    """Return a maker of a zip with one more member."""
-
-    def make(path: Path) -> None:
-        _zip(path, _members())
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(name, _png(99))
-
-    return make
+def _with(name: str, content: bytes) -> Callable[[Path], None]:
+    """Return a maker of a zip with one more member, or another one of this name."""
+    return lambda path: _zip(path, _members() | {name: content})
 
 
 def _edited(edit: Callable[[bytearray], object]) -> Callable[[Path], None]:
@@ -87,8 +75,9 @@ def _image_bomb() -> bytes:
 
 
 def _twice(path: Path) -> None:
-    with pytest.warns(UserWarning, match="Duplicate"):
-        _with_member(LAST)(path)
+    _zip(path, _members())
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(LAST, b"")
 
 
 def _labels(*pairs: object) -> bytes:
@@ -109,20 +98,22 @@ DAMAGES = {
         _edited(lambda content: content.__setitem__(slice(-900, -100), os.urandom(800))), "damaged zip file"
     ),
     "checksums wrong": Damage(_edited(_damaged_everywhere), "more than 10 images are broken.*0.png", "0.png .*Bad CRC"),
-    "not an image": Damage(_with(_11=b"<html>not found</html>"), f"{LAST} in .* is not an image"),
-    "no content": Damage(_with(_11=b""), f"{LAST} in .* is empty"),
+    "not an image": Damage(_with(LAST, b"<html>not found</html>"), f"{LAST} in .* is not an image"),
+    "no content": Damage(_with(LAST, b""), f"{LAST} in .* is empty"),
     "huge member": Damage(_edited(_declared(24, "<I", 3 * 2**30)), f"{LAST} in .* has 3.0 GiB, more than the limit"),
-    "bomb of pixels": Damage(_with(_11=_image_bomb()), f"{LAST} in .* is too large, perhaps a decompression bomb"),
-    "parent path": Damage(_with_member("../x.png"), r'member named "../x.png": absolute paths and .. are refused'),
+    "bomb of pixels": Damage(_with(LAST, _image_bomb()), f"{LAST} in .* is too large, perhaps a decompression bomb"),
+    "parent path": Damage(_with("../x.png", b""), r'member named "../x.png": absolute paths and .. are refused'),
     "two of one name": Damage(_twice, f'two members of one name: "{LAST}" and "{LAST}"'),
     "encrypted": Damage(_edited(_declared(8, "<H", 1)), f"{LAST} in .* is encrypted"),
-    "another size": Damage(_with(_11=_png(0, 32)), f"0.png in .* is 16x16 and {LAST} in .* is 32x32"),
-    "transparent": Damage(_with(_11=_png(0, 16, 4)), f"{LAST} in .* has transparency"),
+    "another size": Damage(_with(LAST, _png(0, 32)), f"0.png in .* is 16x16 and {LAST} in .* is 32x32"),
+    "transparent": Damage(_with(LAST, _png(0, 16, 4)), f"{LAST} in .* has transparency"),
     "no images": Damage(lambda path: _zip(path, {"readme.txt": b"hello"}), "contains no images"),
-    "labels cut off": Damage(_with(dataset=_labels()[:50]), "dataset.json in .* is not valid JSON"),
-    "labels not text": Damage(_with(dataset=b"\xff\xfe\0"), "dataset.json in .* is not valid JSON"),
-    "label of no file": Damage(_with(dataset=_labels(["99.png", 0])), "labels for 99.png, which are no images"),
-    "endless classes": Damage(_with(dataset=_labels()[:-4] + b"999999999]]}"), f"class index of {LAST} is 999999999"),
+    "labels cut off": Damage(_with("dataset.json", _labels()[:50]), "dataset.json in .* is not valid JSON"),
+    "labels not text": Damage(_with("dataset.json", b"\xff\xfe\0"), "dataset.json in .* is not valid JSON"),
+    "label of no file": Damage(_with("dataset.json", _labels(["99.png", 0])), "labels for 99.png, which are no images"),
+    "endless classes": Damage(
+        _with("dataset.json", _labels()[:-4] + b"999999999]]}"), f"class index of {LAST} is 999999999"
+    ),
 }
 
 

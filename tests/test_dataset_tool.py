@@ -15,7 +15,7 @@ from PIL import Image
 
 import dataset_tool
 from dnnlib.images.codec import decode, encode_png
-from dnnlib.sources.demo_digits import digits
+from dnnlib.sources.demo import digits
 from training.data.dataset import ImageDataset
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +73,12 @@ def test_demo_as_a_user_runs_it(tmp_path: Path) -> None:
     assert [label for _, label in content["labels"]] == [index % 10 for index in range(130)]
     by_many_processes, by_one = tmp_path / "new" / "demo.zip", tmp_path / "again.zip"
     assert by_many_processes.read_bytes() == by_one.read_bytes()
+
+
+def test_demo_scenes(tmp_path: Path) -> None:
+    options = ["--scenes", "--width=96", "--height=64", "--max-images=6", "--workers=1"]
+    result = _run("--source=demo", f"--dest={tmp_path / 'scenes.zip'}", *options)
+    assert "6 images of 96x64 RGB, 5 classes (1 digit, 2 digits" in result.output
 
 
 def _interrupt(dest: Path, signal_number: int) -> int:
@@ -224,15 +230,6 @@ def test_a_bad_image_is_named_and_nothing_is_left(pets: Path, tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["pets"]
 
 
-def test_existing_dest_needs_force(pets: Path, tmp_path: Path) -> None:
-    dest = tmp_path / "d.zip"
-    dest.write_text("precious")
-    _refused("--force to replace it", f"--source={pets}", f"--dest={dest}")
-    assert dest.read_text() == "precious"
-    _pack(pets, dest, "--force")
-    _refused(f"--dest={dest} lies inside --source={dest}", f"--source={dest}", f"--dest={dest}", "--force")
-
-
 def test_bad_sources_and_options(pets: Path, tmp_path: Path) -> None:
     dest = f"--dest={tmp_path / 'd.zip'}"
     _refused("does not exist", f"--source={tmp_path / 'nowhere'}", dest)
@@ -251,6 +248,10 @@ def test_bad_sources_and_options(pets: Path, tmp_path: Path) -> None:
     _refused("--transform: 'crop' is not one of", f"--source={pets}", dest, "--transform=crop")
     _refused("d.tar: .tar files are not written; give a name ending in .zip", f"--source={pets}", "--dest=d.tar")
     assert os.listdir(tmp_path / "empty") == []
+    (tmp_path / "d.zip").write_text("precious")
+    _refused("--force to replace it", f"--source={pets}", dest)
+    _refused("d.zip lies inside --source=", f"--source={tmp_path / 'd.zip'}", dest, "--force")
+    assert (tmp_path / "d.zip").read_text() == "precious"
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "d.zip", tmp_path / "file" / "sub" / "d"):
         _refused(f"{path} cannot be written, as {tmp_path / 'file'} is no folder", f"--source={pets}", f"--dest={path}")

@@ -43,36 +43,30 @@ def test_a_network_by_address_makes_the_same_images(server: FileServer, snapshot
 
 
 def test_files_that_are_not_networks_are_named(tiny_config: RunConfig, snapshot: Path, tmp_path: Path) -> None:
-    (tmp_path / "page.pkl").write_text("\n<html>Not found</html>")
-    (tmp_path / "page.safetensors").write_text("<!doctype html>")
-    (tmp_path / "pointer.pkl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    (tmp_path / "empty.pkl").touch()
-    (tmp_path / "s3.pkl").write_text("<!-- --><Error>AccessDenied</Error>")
-    (tmp_path / "log.txt").write_text('{"error": 1}')
-    (tmp_path / "styles.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    (tmp_path / "part.pkl").write_bytes(snapshot.read_bytes()[:2000])
+    contents = {
+        "page.pkl": (b"\n<html>Not found</html>", "this is a web page"),
+        "page.safetensors": (b"<!doctype html>", "this is a web page"),
+        "s3.pkl": (b"<!-- --><Error>AccessDenied</Error>", "this is a web page"),
+        "pointer.pkl": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "this is a Git-LFS pointer"),
+        "empty.pkl": (b"", "this is empty"),
+        "log.txt": (b'{"error": 1}', "this is a text, which begins '{\"error\":'; a network is a file such as"),
+        "styles.npy": (b"\x93NUMPY\x01\x00", "this is a NumPy array"),
+        "part.pkl": (snapshot.read_bytes()[:2000], "this is cut short or damaged"),
+    }
+    for name, (content, _) in contents.items():
+        (tmp_path / name).write_bytes(content)
     torch.jit.save(torch.jit.script(torch.nn.ReLU()), tmp_path / "script.pt")
     with tarfile.open(tmp_path / "net.tar", "w") as tar:
         tar.add(snapshot)
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("00000/img.png", b"")
-    (tmp_path / "folder").mkdir()
+    for folder in ("folder", "run", "runs/00000"):
+        (tmp_path / folder).mkdir(parents=True)
     Image.new("RGB", (16, 16)).save(tmp_path / "folder" / "a.png")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "network-snapshot-000012.pkl").touch()
-    (tmp_path / "runs" / "00000").mkdir(parents=True)
-    (tmp_path / "runs" / "00000" / "network-snapshot-000012.pkl").touch()
-    state = TrainState(tiny_config, DatasetSpec(16, 16, 3), torch.device("cpu"))
-    write_state(tmp_path, state_values(state))
-    expected = {
-        "page.pkl": "this is a web page",
-        "page.safetensors": "this is a web page",
-        "pointer.pkl": "this is a Git-LFS pointer",
-        "empty.pkl": "this is empty",
-        "s3.pkl": "this is a web page",
-        "log.txt": "this is a text, which begins '{\"error\":'; a network is a file such as",
-        "styles.npy": "this is a NumPy array",
-        "part.pkl": "this is cut short or damaged",
+    for folder in ("run", "runs/00000"):
+        (tmp_path / folder / "network-snapshot-000012.pkl").touch()
+    write_state(tmp_path, state_values(TrainState(tiny_config, DatasetSpec(16, 16, 3), torch.device("cpu"))))
+    expected = {name: message for name, (_, message) in contents.items()} | {
         "script.pt": "this is a TorchScript program, which is not run",
         "net.tar": "this is an archive (tar); unpack it first",
         "images.zip": "this is a data set",

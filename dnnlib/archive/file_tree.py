@@ -39,20 +39,15 @@ class FileTree:
     after it was opened raises ChangedError in all of them.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        path = user_path(path)
-        if not path.exists():
-            raise ValueError(f"{path} does not exist; give a folder or a zip file")
-        if not os.access(path, os.R_OK):
-            raise ValueError(f"{path} cannot be read: permission denied; make it readable with chmod")
-        if not path.is_dir():
-            _require_zip(path)
-        self._attach(path, None if path.is_dir() else ZipReader(path), {})
-
-    def _attach(self, path: Path, reader: ZipReader | None, spelled: dict[str, str]) -> None:
-        self.path = path
-        self._zip = reader  # None = a folder
-        self._spelled = spelled  # in a folder: names on the disk, where they are not the normal ones
+    def __init__(self, path: str | Path, identity: Identity | None = None) -> None:
+        if identity is None:  # of one that was opened before, in this process or another
+            path = user_path(path)
+            _require_readable(path)
+            identity = () if path.is_dir() else ""
+        self.path = Path(path)
+        self._zip = ZipReader(self.path, identity) if isinstance(identity, str) else None  # None = a folder
+        # in a folder: names on the disk, where they are not the normal ones
+        self._spelled = {} if isinstance(identity, str) else dict(identity)
         self._empty: list[str] = []  # in a folder: those without anything in them
 
     def __reduce__(self) -> tuple[Callable[..., "FileTree"], tuple[object, ...]]:
@@ -191,16 +186,15 @@ _folder_key = functools.lru_cache(maxsize=1024)(_part_key)
 @functools.lru_cache(maxsize=8)
 def _opened(kind: type[FileTree], path: Path, identity: Identity) -> FileTree:
     """Return the tree of a pickle: one for all pickles, as reading the table of a large zip takes long."""
-    tree = kind.__new__(kind)
-    if isinstance(identity, str):
-        tree._attach(path, ZipReader(path, identity), {})
-    else:
-        tree._attach(path, None, dict(identity))
-    return tree
+    return kind(path, identity)
 
 
-def _require_zip(path: Path) -> None:
-    if path.is_file() and zipfile.is_zipfile(path):
+def _require_readable(path: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give a folder or a zip file")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path} cannot be read: permission denied; make it readable with chmod")
+    if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return
     if path.is_file() and path.open("rb").read(4) == b"PK\3\4":
         raise ValueError(f"{path} is a damaged zip file (its end is missing); copy or download it again")

@@ -88,12 +88,14 @@ class FileKind:
 
 
 def parse_color(text: str) -> Color:
-    """Return a colour given by its CSS name or as #rrggbb."""
+    """Return the colour of --background, given by its CSS name or as #rrggbb. Raises ValueError."""
     with contextlib.suppress(ValueError):
         color = ImageColor.getrgb(text)
         if len(color) == 3:
             return color
-    raise ValueError(f"{text!r} is not a colour; give a name such as white or grey, or #rrggbb such as #808080")
+    raise ValueError(
+        f"--background={text!r} is not a colour; give a name such as white or grey, or #rrggbb such as #808080"
+    )
 
 
 def read_layout(file: IO[bytes], background: Color | None = None, may_be_grey: bool = True) -> Layout:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from dnnlib.archive.label_table import Label
 from dnnlib.images.captions import MIN_CELL_PX, sheet
 from dnnlib.images.codec import FileKind, to_pillow
-from dnnlib.packing.packer import Progress, attempt
+from dnnlib.packing.packer import attempt, progress
 from dnnlib.parallel import ordered_map
 from dnnlib.sources.source_images import ImageSource, SourceImage
 
@@ -70,7 +70,7 @@ class Inspection:
             self.label_length = len(facts.label)
 
 
-def inspect_source(source: ImageSource, workers: int, progress: Progress) -> Inspection:
+def inspect_source(source: ImageSource, workers: int) -> Inspection:
     """Decode all images of a source and return their statistics; ChangedError if the source is gone or was replaced."""
     found = Inspection()
     offered: Counter[int] = Counter()  # images by class, of which `samples` are a random choice

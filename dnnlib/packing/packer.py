@@ -3,7 +3,9 @@
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from dnnlib.archive.label_table import Label
 from dnnlib.archive.zip_reader import ChangedError
@@ -15,7 +17,6 @@ from dnnlib.sources.source_images import ImageSource, SourceImage, named
 
 Result = TypeVar("Result")
 Encoded = tuple[bytes, Label | None]  # a PNG file and its label
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, total, title) -> the items, shown as they pass
 
 _CHUNK = 64  # images sent to a process at once
 _CHUNK_PX = 2**20  # fewer of larger ones
@@ -29,7 +30,6 @@ class Packer:
     transform: ImageTransform
     workers: int  # processes
     skip_bad: bool  # skip unusable images; otherwise the first one raises ValueError
-    progress: Progress
     skipped: list[str] = field(default_factory=list, init=False)  # what is wrong with skipped images, bad headers first
     num_enlarged: int = field(default=0, init=False)  # images that are smaller than the output
 
@@ -97,7 +97,12 @@ class Packer:
         """Yield the result of the job for each image, or its error if bad images are skipped."""
         guarded_job = functools.partial(attempt if self.skip_bad else _insist, job)
         results = ordered_map(guarded_job, self._images(), min(self.workers, self.source.count), chunk)
-        return self.progress(results, self._count, title)
+        return progress(results, self._count, title)
+
+
+def progress(results: Iterable[Result], count: int, title: str) -> Iterable[Result]:
+    """Return results that are counted on the console as they pass."""
+    return tqdm(results, title, count, unit="img", leave=False, disable=None)
 
 
 def encode(transform: ImageTransform, layout: Layout, source_image: SourceImage) -> Encoded:

@@ -5,18 +5,18 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dnnlib.archive.image_tree import LABEL_FILE, ImageTree
 from dnnlib.archive.label_table import folders_without_images, labels_from_folders, read_label_table, some_of
 from dnnlib.archive.zip_reader import describe_error
-from dnnlib.images.codec import Layout
 from dnnlib.paths import user_path
-from dnnlib.sources import demo_digits, demo_scenes, idx_files
+from dnnlib.sources import idx_files
+from dnnlib.sources.demo import open_demo
 from dnnlib.sources.lmdb_images import DATA_FILE, open_lmdb
-from dnnlib.sources.source_images import ArrayImage, FileImage, ImageSource, SourceImage
+from dnnlib.sources.source_images import FileImage, ImageSource
 from dnnlib.sources.torchvision_sets import PREFIX, NamedSet, find_published, open_torchvision, temporary_folder
 
 DEMO = "demo"
@@ -58,7 +58,7 @@ def _opener_of_set(source: str, path: Path, options: SourceOptions) -> Callable[
         named_set = NamedSet(source.removeprefix(PREFIX), user_path(options.root or "datasets"), split)
         return lambda: open_torchvision(named_set, options.download, limit)
     if source == DEMO:
-        return lambda: _demo(split or "train", limit, options.scenes)
+        return lambda: open_demo(split or "train", limit, options.scenes)
     if path.is_dir():
         published = find_published(path, source, split)
         if published:
@@ -80,20 +80,6 @@ def _unpack_tar(path: Path) -> Path:
         reason = f"{path} cannot be unpacked to {folder.parent} ({describe_error(error)})"
         raise ValueError(f"{reason}; download it again, or unpack it elsewhere and give the folder") from error
     return folder
-
-
-def _demo(split: str, max_images: int | None, scene_size: tuple[int, int] | None) -> ImageSource:
-    total = demo_digits.split_size(split)
-    count = min(max_images or total, total)
-    width, height = scene_size or (demo_digits.SIZE_PX, demo_digits.SIZE_PX)
-
-    def images() -> Iterator[SourceImage]:
-        drawn = demo_scenes.scenes(split, width, height, count) if scene_size else demo_digits.digits(split, count)
-        for index, (array, label) in enumerate(drawn):
-            yield ArrayImage(f"demo image {index}", array, label)
-
-    names = demo_scenes.NAMES if scene_size else tuple(str(digit) for digit in range(10))
-    return ImageSource(count, images, True, names, Layout(width, height, 3))
 
 
 def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> ImageSource:

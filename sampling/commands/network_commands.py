@@ -1,5 +1,7 @@
-"""The commands of generate.py that analyse a network: attention, directions, projection, nearest images."""
+"""The commands of generate.py that analyse a network: attention, directions, projection, nearest images, explore."""
 
+import socket
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -7,6 +9,8 @@ import click
 from dnnlib.paths import user_path
 from sampling.commands import options
 from sampling.commands.options import command, make_folder, make_request
+
+GRADIO = (6, 31)  # the oldest version that works
 
 
 def chosen_layers(numbers: list[int] | None, count: int) -> list[int]:
@@ -125,18 +129,22 @@ def project_command(**chosen: Any) -> None:
     from dnnlib.archive.image_tree import data_set_around
     from sampling.labels import choose_labels
     from sampling.projection.projector import Projector, Search, choose_embedding, project_files
-    from sampling.projection.target import read_targets
+    from sampling.projection.target import read_target
     from sampling.renderer import load
 
     generator = load(chosen["network"], chosen["ema"])
     labels = choose_labels(generator, chosen["class_name"], chosen["label"])
     starts = {name: chosen[name] for name in ("starts", "candidates", "seed")}
     search = Search(num_steps=chosen["steps"], is_plus=chosen["space"] == "w+", labels=labels, **starts)
-    for index, target in enumerate(chosen["targets"]):
-        options.check_output(chosen["outdir"] / f"proj{index:02d}.png", "--outdir", target, "--target")
-        if folder := data_set_around(user_path(target)):
+    targets = []
+    for index, path in enumerate(chosen["targets"]):
+        options.check_output(chosen["outdir"] / f"proj{index:02d}.png", "--outdir", path, "--target")
+        if folder := data_set_around(user_path(path)):
             options.check_output(chosen["outdir"], "--outdir", str(folder), "the data set of --target")
-    targets = read_targets(chosen["targets"], generator)
+        target, changes = read_target(path, generator)
+        targets.append(target)
+        if changes:
+            print(f"{path}: {changes}")
     projector = Projector(generator, choose_embedding(chosen["network"], generator, chosen["lpips"]), search)
     project_files(projector, targets, chosen["targets"], make_folder(generator, chosen["outdir"]), chosen["animation"])
 
@@ -181,3 +189,54 @@ def nearest_command(**chosen: Any) -> None:
     names = [f"seed {seed}" for seed in chosen["seeds"]]
     description = describe(chosen["network"], generator, chosen["by"])
     write_neighbours(images, names, dataset, chosen["count"], description, make_folder(generator, chosen["outdir"]))
+
+
+@command("explore")
+@options.network
+@click.option("--port", default=7860, type=click.IntRange(1, 65535), metavar="N", help="Port of the page.")
+@click.option(
+    "--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 = the whole network."
+)
+@click.option("--share", is_flag=True, help="Also give the page a public address for a week, as Colab needs.")
+@options.debug
+def explore_command(**chosen: Any) -> None:
+    """Explore a network in the browser: seeds, classes, mixing, directions, attention, walks, projection.
+
+    Serves a page on this machine until Ctrl-C. The address of the page holds the settings, and each image has its
+    command line. Needs gradio: pip install 'gradio>=6.31'
+
+    \b
+    Examples:
+      python generate.py explore --network=network-snapshot-000040.pkl
+      python generate.py explore --network=network-snapshot-000040.pkl --share
+    """
+    check_gradio()
+    check_port(chosen["host"], chosen["port"])
+    click.echo("Loading the network and gradio ...")
+    from sampling.explore.page import serve
+    from training.checkpoint.files import existing_file
+
+    network, address = existing_file(chosen["network"]), click.get_current_context().meta["address"]
+    serve(network, chosen["ema"], chosen["host"], chosen["port"], chosen["share"], address)
+
+
+def check_gradio() -> None:
+    """Raise ValueError unless gradio is there, and new enough."""
+    try:
+        found = version("gradio")
+    except PackageNotFoundError:
+        found = ""
+    if not found or tuple(map(int, found.split(".")[:2])) < GRADIO:
+        least = f"gradio>={GRADIO[0]}.{GRADIO[1]}"
+        has = f"; gradio {found} is too old" if found else ""
+        raise ValueError(f"generate.py explore needs {least}{has}: pip install '{least}'")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ValueError unless the page can be served there; before anything is loaded."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise ValueError(
+            f"--port={port} of --host={host} cannot be used ({error.strerror}); choose another, such as --port={port % 65535 + 1}"
+        ) from None

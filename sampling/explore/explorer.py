@@ -25,7 +25,6 @@ from sampling.projection.target import read_target
 from sampling.renderer import Renderer, Request, load
 from sampling.style_file import save_styles
 from torch_utils.images import to_uint8
-from training.config import PerformanceConfig
 
 DISPLAY_PX = 512  # images are enlarged to about this
 NEIGHBOURS = 5  # seeds in the strip
@@ -87,7 +86,7 @@ class Explorer:
 
     def renderer(self, view: View) -> Renderer:
         """As `generate.py` draws a few images."""
-        return Renderer(self.generator, view.noise, performance=PerformanceConfig(precision="fp32", compile="0"))
+        return Renderer(self.generator, view.noise)
 
     def directions(self, group: str) -> Directions:
         """The directions that a group of styles is moved along."""

@@ -208,14 +208,13 @@ class Page:
         with gr.Blocks(
             title="Styleformer", analytics_enabled=False, delete_cache=(600, 1800), fill_width=True
         ) as blocks:
-            found, query, loaded = gr.State(None), gr.Textbox(visible="hidden"), gr.Number(0, visible="hidden")
             with gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     widgets = self.build_image()
                 with gr.Column(scale=3, min_width=320), gr.Tabs():
                     widgets |= self.build_generate() | self.build_mix() | self.build_move()
                     self.build_tools()
-            self.connect(blocks, widgets, found, query, loaded)
+            self.connect(blocks, widgets)
         return blocks
 
     def build_image(self) -> Widgets:
@@ -243,10 +242,7 @@ class Page:
             with gr.Row():
                 previous, following, dice = (gr.Button(text, min_width=60) for text in ("◀", "▶", "Random"))
             if self.first.is_classes:
-                choices = [
-                    ("by seed", ""),
-                    *((name, value) for value, name in self.first.classes().items()),
-                ]
+                choices = [("by seed", ""), *((name, value) for value, name in self.first.classes().items())]
                 label: Any = gr.Dropdown(choices, value="", label="Class")
             else:
                 label = gr.Textbox(label="Label vector", visible=bool(generator.c_dim), placeholder="1,0,0")
@@ -310,10 +306,9 @@ class Page:
                 self.find_button, self.forget_button = gr.Button("Find"), gr.Button("Back to the seed")
             self.outcome = gr.Markdown(elem_id="outcome", min_height=90)  # of the progress bar
 
-    def connect(
-        self, blocks: gr.Blocks, widgets: Widgets, found: gr.State, query: gr.Textbox, loaded: gr.Number
-    ) -> None:
+    def connect(self, blocks: gr.Blocks, widgets: Widgets) -> None:
         """Handlers. Of moves that come while an image is drawn, only the last is drawn."""
+        found, query, loaded = gr.State(None), gr.Textbox(visible="hidden"), gr.Number(0, visible="hidden")
         settings, seeds = list(widgets.values()), gr.State([0])
         common: dict[str, Any] = {"api_visibility": "private"}
         latest = common | {"trigger_mode": "always_last", "show_progress": "hidden"}

@@ -1,6 +1,5 @@
 """Reads an image file as a projection target, with the network's size and channels."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,6 @@ from dnnlib.paths import user_path
 from training.networks.generator import Generator
 
 _BACKGROUND = (255, 255, 255)  # of transparent images
-
-
-def read_targets(paths: Sequence[str], generator: Generator) -> list[Tensor]:
-    """The images of `read_target`; prints how they were changed."""
-    targets = []
-    for path in paths:
-        target, changes = read_target(path, generator)
-        if changes:
-            print(f"{path}: {changes}")
-        targets.append(target)
-    return targets
 
 
 def read_target(path: str | Path, generator: Generator) -> tuple[Tensor, str]:

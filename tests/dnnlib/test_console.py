@@ -23,8 +23,6 @@ print("to stderr", file=sys.stderr, flush=True)
 file = open(sys.argv[1], "w")
 file.write(f"done, descriptor above 2: {file.fileno() > 2}")
 """
-
-
 DONE = "done, descriptor above 2: True"
 
 
@@ -37,11 +35,13 @@ def test_a_full_or_closed_console(tmp_path: Path, redirection: str) -> None:
     assert b"Exception" not in done.stderr
 
 
+def started(folder: Path, **streams: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", CODE, folder / "out"], cwd=ROOT, **streams)
+
+
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, tmp_path / "out"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE
-    )
+    process = started(tmp_path, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     os.read(reading, 10)
     os.close(reading)
@@ -52,9 +52,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
 
 def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
     main, terminal = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, tmp_path / "out"], cwd=ROOT, stdout=terminal, stderr=terminal, stdin=terminal
-    )
+    process = started(tmp_path, stdin=terminal, stdout=terminal, stderr=terminal)
     os.close(terminal)
     os.read(main, 10)
     os.close(main)

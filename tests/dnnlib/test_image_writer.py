@@ -10,25 +10,15 @@ from PIL import Image
 from dnnlib.images.writer import write_image
 
 
-def _pixels(index: int, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (12, 8, channels), dtype=np.uint8)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
-def test_png(tmp_path: Path, channels: int) -> None:
-    write_image(tmp_path / "p.png", _pixels(0, channels))
-    with Image.open(tmp_path / "p.png") as image:
-        assert image.mode == ("RGB" if channels == 3 else "L")
-        assert np.array_equal(np.asarray(image).reshape(12, 8, -1), _pixels(0, channels))
-
-
-@pytest.mark.parametrize(("suffix", "name"), [("jpg", "JPEG"), ("webp", "WEBP")])
-def test_lossy_formats(tmp_path: Path, suffix: str, name: str) -> None:
-    flat = np.full((16, 16, 3), 77, np.uint8)
-    write_image(tmp_path / f"p.{suffix}", flat)
+@pytest.mark.parametrize(("suffix", "tolerance"), [("png", 0), ("jpg", 2), ("webp", 2)])
+def test_formats(tmp_path: Path, suffix: str, channels: int, tolerance: int) -> None:
+    smooth = np.arange(64, dtype=np.uint8).reshape(8, 8, 1).repeat(channels, axis=2)
+    write_image(tmp_path / f"p.{suffix}", smooth)
     with Image.open(tmp_path / f"p.{suffix}") as image:
-        assert image.format == name
-        assert abs(np.asarray(image).astype(int) - flat).max() <= 2
+        assert image.format == {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[suffix]
+        assert image.mode == ("L" if channels == 1 and suffix != "webp" else "RGB")
+        assert abs(np.asarray(image.convert("RGB")).astype(int) - smooth).max() <= tolerance
 
 
 def test_an_error_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,5 +27,5 @@ def test_an_error_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match=r"p\.png cannot be written: No space left"):
-        write_image(tmp_path / "p.png", _pixels(0))
+        write_image(tmp_path / "p.png", np.zeros((8, 8, 3), np.uint8))
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.archive.label_table import Label
-from dnnlib.packing.inspection import NUM_ROWS, Inspection, inspect_source, report, sample_sheet
+from dnnlib.packing.inspection import NUM_ROWS, inspect_source, report, sample_sheet
 from dnnlib.sources.image_sources import open_source
 from dnnlib.sources.source_images import ArrayImage, ImageSource
 
@@ -22,12 +22,8 @@ def _source(images: list[ArrayImage], labelled: bool = False, names: tuple[str, 
     return ImageSource(len(images), lambda: iter(images), labelled, names, packing_reason="")
 
 
-def _inspect(images: ImageSource, workers: int = 1) -> Inspection:
-    return inspect_source(images, workers, lambda items, total, title: items)
-
-
 def _text(images: ImageSource, refusal: str | None = None) -> str:
-    return "\n".join(report(_inspect(images), images, ["--source=X"], lambda width, height: refusal))
+    return "\n".join(report(inspect_source(images, 1), images, ["--source=X"], lambda width, height: refusal))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -43,7 +39,7 @@ def test_files_of_all_kinds_are_counted(tmp_path: Path, workers: int) -> None:
     (tmp_path / "h.png").write_text("hello")
     (tmp_path / "i.png").write_bytes((tmp_path / "a.png").read_bytes()[:-100])
     images = open_source(str(tmp_path))
-    found = _inspect(images, workers)
+    found = inspect_source(images, workers)
     assert found.count == 9
     assert found.formats == {"PNG": 4, "BMP": 1, "JPEG": 1, "GIF": 1}
     assert found.modes == {"colour": 3, "colour with alpha": 1, "grey": 1, "palette": 1, "16-bit grey": 1}
@@ -59,7 +55,7 @@ def test_files_of_all_kinds_are_counted(tmp_path: Path, workers: int) -> None:
 
 def test_samples_of_classes_are_of_their_class_and_not_the_first_ones() -> None:
     images = [image for label in (2, 0) for image in _arrays(50, label)]
-    found = _inspect(_source(images, labelled=True, names=("cat", "dog", "owl")))
+    found = inspect_source(_source(images, labelled=True, names=("cat", "dog", "owl")), 1)
     assert list(found.samples) == [0, 2]
     for label, chosen in found.samples.items():
         assert len({image.origin for image in chosen}) == NUM_ROWS
@@ -92,7 +88,7 @@ def test_grid_keeps_shapes_and_enlarges_whole_pixels() -> None:
     wide = np.zeros((8, 16, 3), np.uint8)
     wide[:, 8:] = (255, 0, 0)
     tall = np.full((400, 100, 1), 90, np.uint8)
-    found = _inspect(_source([ArrayImage("wide", wide, 0), ArrayImage("tall", tall, 1)], labelled=True))
+    found = inspect_source(_source([ArrayImage("wide", wide, 0), ArrayImage("tall", tall, 1)], labelled=True), 1)
     page = sample_sheet(found, ["a name that is far too long for this", "b"])
     first = page[15 + 4 :, 4:][:96, :96]
     assert np.array_equal(first[24:72], wide.repeat(6, axis=0).repeat(6, axis=1))

@@ -9,7 +9,6 @@ import pytest
 
 from dnnlib.images.codec import encode_png
 from dnnlib.names import normal_name, normal_text, printable
-from dnnlib.paths import user_path
 
 
 @pytest.mark.parametrize(
@@ -37,12 +36,6 @@ def test_text_is_printable() -> None:
     assert normal_text("cafe\u0301 \udcff\0") == "café %FF%00"
     for text, shown in {"café 犬": "café 犬", "a\nb": "a\\nb", "\u202egnp": "\\u202egnp", "\udce9": "\\udce9"}.items():
         assert printable(text) == shown
-
-
-def test_user_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    for text, path in {"~/x": "/home/me/x", "~": "/home/me", "~no-one/x": "~no-one/x", "a~b": "a~b"}.items():
-        assert user_path(text) == Path(path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii"])

@@ -34,7 +34,7 @@ def test_source_that_changes_meanwhile_is_an_end_and_not_many_bad_images(
     tmp_path, name, workers, change, message
 ) -> None:
     source = _write(tmp_path / name, 0)
-    packer = Packer(open_source(str(source)), ImageTransform(), workers, True, lambda items, total, title: items)
+    packer = Packer(open_source(str(source)), ImageTransform(), workers, skip_bad=True)
     layout = packer.find_layout()
     change(source)
     with pytest.raises(ChangedError, match=message):

@@ -44,17 +44,13 @@ def test_outside_is_taken_as_is_anything_if_there_are_no_images(here: Path, writ
         require_outside(written, "--out", read, "--data")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "empty path"),
-        ("https://a.org/x.zip", "https://a.org/x.zip is an address"),
-        ("hf://a/b/c.zip", "an address"),
-    ],
-)
-def test_what_is_no_path_is_refused_as_given(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        user_path(text)
+def test_paths_are_expanded_and_what_is_none_is_refused_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for text, path in {"~/x": "/home/me/x", "~": "/home/me", "~no-one/x": "~no-one/x", "a~b": "a~b"}.items():
+        assert user_path(text) == Path(path)
+    for text, message in {"": "empty path", "https://a.org/x.zip": "https://a.org/x.zip is an address"}.items():
+        with pytest.raises(ValueError, match=message):
+            user_path(text)
 
 
 def test_a_file_is_not_written_over(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from dnnlib.images.codec import Layout, decode, read_layout
 
@@ -38,25 +38,16 @@ def _tiff(values: np.ndarray, order: str = "<", photometric: int = 2, deflate: b
     height, width, channels = values.shape
     pixels = values.astype(f"{order}u2").tobytes()
     pixels = zlib.compress(pixels) if deflate else pixels
-    entries: dict[int, tuple[int, ...]] = {
-        256: (width,), 257: (height,), 258: (tags.get("bits", 16),) * channels, 259: (8 if deflate else 1,),
-        262: (photometric,), 273: (8,), 277: (channels,), 278: (height,), 279: (len(pixels),),
-        284: (tags.get("planar", 1),),
-    }  # fmt: skip
+    is_little = order == "<"
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II" if is_little else b"MM")
+    directory.update({
+        256: width, 257: height, 258: (tags.get("bits", 16),) * channels, 259: 8 if deflate else 1, 262: photometric,
+        273: 0, 277: channels, 278: height, 279: len(pixels), 284: tags.get("planar", 1),
+    })  # fmt: skip
     if "extra" in tags:
-        entries[338] = (tags["extra"],)
-    pixels += b"\0" * (len(pixels) % 2)
-    directory = struct.pack(f"{order}H", len(entries))
-    far_offset = 8 + len(pixels) + 2 + 12 * len(entries) + 4
-    far = b""
-    for number, content in entries.items():
-        packed = struct.pack(f"{order}{len(content)}{'I' if number == 279 else 'H'}", *content)
-        kind = 4 if number == 279 else 3
-        if len(packed) > 4:
-            packed, far = struct.pack(f"{order}I", far_offset + len(far)), far + packed
-        directory += struct.pack(f"{order}HHI", number, kind, len(content)) + packed.ljust(4, b"\0")
-    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(pixels))
-    return start + pixels + directory + struct.pack(f"{order}I", 0) + far
+        directory[338] = tags["extra"]
+    start = (b"II*\0" if is_little else b"MM\0*") + struct.pack(f"{order}I", 8)
+    return start + directory.tobytes(8) + pixels  # offset 0 of the strip, 273: behind the directory
 
 
 def _saved(values: np.ndarray) -> bytes:

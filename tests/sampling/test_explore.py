@@ -1,17 +1,14 @@
 """The views of generate.py explore: their addresses and commands, and messages before a page is there."""
 
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
 import torch
+from scripts import run
 
 from sampling.explore.view import View, style_groups
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -50,14 +47,11 @@ def test_coarse_middle_and_fine_are_all_styles_once(num_ws: int) -> None:
 
 
 def explore(*arguments: str) -> str:
-    command = [sys.executable, "generate.py", "explore", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
+    return run("generate", "explore", *arguments, ok=False)
 
 
 def test_what_cannot_be_shown_is_one_line(tmp_path: Path) -> None:
-    pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
     assert "there is no such file" in explore("--network=missing.pkl")
     broken = tmp_path / "network-snapshot-000001.pkl"
     torch.save({"format": "something else"}, broken)
@@ -66,7 +60,6 @@ def test_what_cannot_be_shown_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "203.0.113.7"])
 def test_a_port_or_host_that_cannot_be_used_is_named(explorable: Path, host: str) -> None:
-    pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,5 +1,6 @@
 """generate.py explore in Chromium: every tab, and each image equal to that of the command the page names for it."""
 
+import contextlib
 import io
 import os
 import re
@@ -70,6 +71,17 @@ def browser() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def visit(browser: Any, address: str, width: int = 1280) -> Iterator[Any]:
+    """The page at an address, in a window of this width, once it shows an image."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(WAIT_SEC * 1000)
+    page.goto(address)
+    page.wait_for_selector("#image img")
+    yield page
+    page.close()
 
 
 @pytest.fixture
@@ -263,42 +275,29 @@ def test_a_broken_snapshot_is_told_in_the_page(page: Any) -> None:
 
 
 def test_a_missing_class_is_told_in_the_page(browser: Any, address: str) -> None:
-    page = browser.new_page()
-    page.goto(f"{address}?label=purple")
-    page.get_by_text("no such class").first.wait_for(timeout=WAIT_SEC * 1000)
-    page.close()
+    with visit(browser, f"{address}?label=purple") as page:
+        page.get_by_text("no such class").first.wait_for()
 
 
 def test_visitors_do_not_disturb_each_other(browser: Any, address: str) -> None:
-    pages = [browser.new_page() for _ in range(2)]
-    for page, seed in zip(pages, (11, 12), strict=True):
-        page.goto(f"{address}?seed={seed}")
-    for page in pages:
-        page.wait_for_selector("#image img")
     images = []
-    for page, seed in zip(pages, (11, 12), strict=True):
-        wait_for(lambda page=page, seed=seed: f"--seeds={seed}" in page.locator("#command textarea").input_value())
-        images.append(shown(page))
-        page.close()
+    with visit(browser, f"{address}?seed=11") as first, visit(browser, f"{address}?seed=12") as second:
+        for page, seed in ((first, 11), (second, 12)):
+            wait_for(lambda page=page, seed=seed: f"--seeds={seed}" in page.locator("#command textarea").input_value())
+            images.append(shown(page))
     assert not np.array_equal(*images)
 
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_wider_than_the_window(browser: Any, address: str, width: int) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    page.goto(address)
-    page.wait_for_selector("#image img")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.close()
+    with visit(browser, address, width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_server_that_ends_leaves_a_message(browser: Any, network: Path) -> None:
     server, url = start_server(network)
-    page = browser.new_page()
-    page.goto(url)
-    page.wait_for_selector("#image img")
-    server.send_signal(signal.SIGHUP)  # the terminal is closed
-    assert server.wait(WAIT_SEC) == 0
-    set_number(page, "Seed", 3)
-    page.get_by_text(re.compile("connection|lost|error", re.IGNORECASE)).first.wait_for(timeout=WAIT_SEC * 1000)
-    page.close()
+    with visit(browser, url) as page:
+        server.send_signal(signal.SIGHUP)  # the terminal is closed
+        assert server.wait(WAIT_SEC) == 0
+        set_number(page, "Seed", 3)
+        page.get_by_text(re.compile("connection|lost|error", re.IGNORECASE)).first.wait_for()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sampling.interpolation import Moment, Way, frames, slerp, split_seeds, timeline
+from sampling.interpolation import Way, frames, slerp, split_seeds, timeline
 from sampling.renderer import Renderer, Request, styles
 from training.networks.generator import Generator
 
@@ -25,13 +25,6 @@ def test_slerp_is_the_arc_exact_at_its_ends_and_keeps_the_length() -> None:
     assert torch.allclose(slerp(a.expand(20, -1), a.expand(20, -1), t), a)
 
 
-def test_timeline_has_the_frames_asked_for_and_ends_at_the_last_seed() -> None:
-    assert timeline(2, 2, False) == [Moment(0, 1, 0.0), Moment(0, 1, 0.5), Moment(1, 1, 0.0)]
-    closed = timeline(3, 4, True)
-    assert len(closed) == 12
-    assert closed[-1] == Moment(2, 0, 0.75)
-
-
 @pytest.mark.parametrize("space", ["z", "w"])
 @pytest.mark.parametrize("is_loop", [False, True])
 def test_images_at_the_seeds_are_the_seeds_own(generator: Generator, space: str, is_loop: bool) -> None:
@@ -40,6 +33,7 @@ def test_images_at_the_seeds_are_the_seeds_own(generator: Generator, space: str,
     made = list(frames(renderer, [way], timeline(3, 4, is_loop), 3, 1))
     own = [images[0].permute(1, 2, 0).numpy() for images in renderer.batches(way.ws, seeds)]
     assert len(made) == (12 if is_loop else 9)
+    assert timeline(3, 4, True)[-1] == (2, 0, 0.75)  # on the way back to the first seed
     for index, image in enumerate(own):
         assert np.array_equal(made[4 * index], image)
     assert not np.array_equal(made[2], made[4])
@@ -47,7 +41,7 @@ def test_images_at_the_seeds_are_the_seeds_own(generator: Generator, space: str,
 
 
 def test_moments_of_w_lie_on_a_line_and_those_of_z_do_not(generator: Generator) -> None:
-    middle = [Moment(0, 1, 0.5)]
+    middle = [(0, 1, 0.5)]
     for space, is_straight in (("w", True), ("z", False)):
         way = Way(generator, [3, 8], Request(), space)
         assert torch.allclose(way.styles(middle)[0], way.ws.mean(dim=0), atol=1e-6) == is_straight
@@ -57,7 +51,7 @@ def test_labels_blend_between_seeds_of_different_classes(conditional: Generator)
     way = Way(conditional, [0, 1], Request(), "z")
     z = slerp(way.z[:1], way.z[1:], torch.full((1, 1), 0.25, dtype=torch.float64))
     expected = conditional.mapping(z, torch.tensor([[0.75, 0.25, 0.0]]))
-    assert torch.allclose(way.styles([Moment(0, 1, 0.25)]), expected, atol=1e-6)
+    assert torch.allclose(way.styles([(0, 1, 0.25)]), expected, atol=1e-6)
 
 
 def test_animations_side_by_side(generator: Generator) -> None:

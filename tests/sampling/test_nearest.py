@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from image_sets import write_pixels
 from torch import Tensor
 
 from sampling.nearest import describe, find_real_neighbours, nearest, open_real, read
@@ -35,14 +35,6 @@ def test_a_copy_has_distance_zero_even_among_large_numbers() -> None:
     assert indices.tolist() == [[100, 200]]
 
 
-def save_images(folder: Path, images: Tensor) -> Path:
-    folder.mkdir()
-    for index, image in enumerate(images):
-        pixels = image.permute(1, 2, 0).numpy()
-        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(folder / f"img{index:08d}.png")
-    return folder
-
-
 def random_images(generator: Generator, count: int) -> Tensor:
     rng = np.random.default_rng(0)
     shape = (count, generator.img_channels, generator.img_height, generator.img_width)
@@ -51,7 +43,7 @@ def random_images(generator: Generator, count: int) -> Tensor:
 
 def test_distances_are_root_mean_squares_of_pixels(generator: Generator, tmp_path: Path) -> None:
     images = random_images(generator, 12)
-    dataset = ImageDataset(save_images(tmp_path / "data", images))
+    dataset = ImageDataset(write_pixels(tmp_path / "data", images.permute(0, 2, 3, 1)))
     generated = random_images(generator, 15)[12:]
     result = find_real_neighbours(generated, dataset, 2, describe("", generator, "pixels"))
     differences = generated.double()[:, None] - images.double()[None]
@@ -72,7 +64,7 @@ def test_flipped_copies_and_duplicates_are_no_neighbours(generator, tiny_config,
     images = random_images(generator, 10)
     images = torch.maximum(images, images.flip(3))
     images[7] = images[3]
-    dataset = ImageDataset(save_images(tmp_path / "data", images), mirror=True)
+    dataset = ImageDataset(write_pixels(tmp_path / "data", images.permute(0, 2, 3, 1)), mirror=True)
     near = images[3:4].clone()
     near[..., 0, 0] = 255 - near[..., 0, 0]
     result = find_real_neighbours(near, dataset, 4, describe("", generator, by))
@@ -81,7 +73,7 @@ def test_flipped_copies_and_duplicates_are_no_neighbours(generator, tiny_config,
 
 
 def test_the_training_set_is_the_subset_used_in_training(tiny_config, conditional, tmp_path) -> None:
-    folder = save_images(tmp_path / "data", random_images(conditional, 20))
+    folder = write_pixels(tmp_path / "data", random_images(conditional, 20).permute(0, 2, 3, 1))
     config = tiny_config.changed(data={"path": str(folder), "subset": 6, "mirror": True})
     conditional.run_config = config
     trained = ImageDataset(folder, mirror=True, max_images=6, seed=config.schedule.seed)

@@ -29,17 +29,17 @@ def test_one_vector_per_image_is_repeated_for_all_layers(generator: Generator, t
     assert torch.equal(loaded, torch.as_tensor(w, dtype=torch.float32)[:, None].expand(-1, generator.num_ws, -1))
 
 
-@pytest.mark.parametrize("shape", [(16,), (0, 4, 16), (2, 5, 16), (2, 4, 15), (2, 15), (1, 2, 4, 16)])
-def test_other_shapes_are_named(conditional: Generator, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    np.savez(tmp_path / "w.npz", w=np.zeros(shape, np.float32))
-    with pytest.raises(ValueError, match=r"w\.npz: w is \[.*but this network needs \[count, 4, 16\] or \[count, 16\]"):
-        load_styles(tmp_path / "w.npz", conditional)
+SHAPES = [(16,), (0, 4, 16), (2, 5, 16), (2, 4, 15), (2, 15), (1, 2, 4, 16)]
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"w": np.array([{"a": 1}], dtype=object)}, r"--w=.*w\.npz: not an \.npz file of numbers"),
+        *(
+            ({"w": np.zeros(shape, np.float32)}, r": w is \[.*needs \[count, 4, 16\] or \[count, 16\]")
+            for shape in SHAPES
+        ),
+        ({"w": np.array([{"a": 1}], dtype=object)}, ": not an .npz file of numbers"),
         ({"w": np.full((1, 16), np.nan)}, "finite"),
         ({"w": np.full((1, 16), 1e300)}, "finite"),
         ({"v": np.zeros((1, 16))}, "no array w"),
@@ -51,5 +51,5 @@ def test_other_files_are_refused(conditional, tmp_path, arrays, message) -> None
     np.savez(path, **arrays or {"w": np.zeros((1, 16))})
     if arrays is None:
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"--w=.*w\.npz.*{message}"):
         load_styles(path, conditional)
