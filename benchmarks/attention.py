@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import baseline
 from benchmarks.common import Settings, images_of, modes_option, run_benchmark, shared_options
 from benchmarks.compare import Way, compared
-from benchmarks.memory import saved_bytes
 from benchmarks.modes import BASELINE, Mode, forget_compiled
 from benchmarks.rows import Row
+from benchmarks.timing import saved_bytes
 from training.compilation import forward_pass
 from training.config import GeneratorConfig
 from training.networks.attention import EncoderLayer
@@ -64,11 +64,13 @@ class Workload:
             with self.mode.active():
                 torch.autograd.grad(run(x, w), trained, weight)
 
-        with self.mode.active():
-            saved = None if self.mode.graphs else saved_bytes(layer, lambda: run(x, w))
+        def saved() -> int:
+            with self.mode.active():
+                return saved_bytes(layer, lambda: run(x, w))
+
         flops = self.flops()
         return Way(forward, self.batch, self.mode, flops), Way(
-            both, self.batch, self.mode, BACKWARD_FLOPS * flops, saved
+            both, self.batch, self.mode, BACKWARD_FLOPS * flops, None if self.mode.graphs else saved
         )
 
     def flops(self) -> int:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.modes import Mode
@@ -97,6 +98,22 @@ def peak_bytes(call: Call, device: torch.device) -> int:
         taken += event.nbytes()
         peak = max(peak, taken)
     return peak
+
+
+def saved_bytes(network: nn.Module, run: Callable[[], Tensor]) -> int:
+    """Bytes that a call stores for its backward pass, each storage counted once, the network's own left out."""
+    own = {t.untyped_storage()._cdata for t in [*network.parameters(), *network.buffers()]}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def matrix_rate(mode: Mode, device: torch.device) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tiny_runs import assert_same, train
 
-from benchmarks.memory import saved_bytes
+from benchmarks.timing import saved_bytes
 from training.config import DatasetSpec, PerformanceConfig, RunConfig
 from training.networks.generator import Generator
 from training.presets import preset
