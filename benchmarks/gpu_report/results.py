@@ -13,11 +13,6 @@ _INSIDE = re.compile(r"The ten largest \w+ of an iteration: (?P<preset>\S+), bat
 _WAIT = re.compile(r"Host synchronisation in (?P<phase>\w+): (?P<where>.*)")
 
 
-def read_mode(path: Path) -> dict[str, Any]:
-    """Return what `side_by_side` wrote; {} if it wrote nothing."""
-    return read_object(path)
-
-
 def loss_panels(modes: dict[str, dict[str, Any]]) -> list[Panel]:
     """Return the losses of all modes, by step."""
     panels = []
