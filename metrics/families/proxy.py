@@ -56,8 +56,8 @@ def check_labelled(real: RealImages) -> None:
 def measure_distance(inputs: Inputs) -> Measurement:
     """Return the Frechet distance of generated and real images; the floor is that of two halves of the real ones."""
     real, fake = inputs.both
-    value, floor = moments_distance(fake.moments, real.moments, DDOF), moments_distance(*real.halves, DDOF)
-    return Measurement(value, floor, settings={"ddof": DDOF})
+    value, (first, second) = moments_distance(fake.moments, real.moments, DDOF), real.halves
+    return Measurement(value, floor=moments_distance(first, second, DDOF), settings={"ddof": DDOF})
 
 
 def measure_classified(inputs: Inputs) -> Measurement:

@@ -12,7 +12,7 @@ from metrics.distances.frechet import FeatureMoments, frechet_distance, moments_
 
 def moments_of(features: np.ndarray | torch.Tensor, chunk: int = 37) -> FeatureMoments:
     rows = torch.as_tensor(features)
-    moments = FeatureMoments(rows.shape[1])
+    moments = FeatureMoments.of_none(rows.shape[1])
     for part in rows.split(chunk):
         moments.append(part)
     return moments
