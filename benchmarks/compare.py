@@ -9,7 +9,7 @@ import click
 from benchmarks.common import Settings
 from benchmarks.modes import BASELINE, Mode
 from benchmarks.rows import Row, device_name
-from benchmarks.timing import Call, interleaved, matrix_rate, peak_bytes, speed_up, warm_up
+from benchmarks.timing import Call, interleaved, matrix_rate, peak_bytes, warm_up
 
 Times = dict[str, list[float]]  # seconds of each round, by way
 
@@ -51,7 +51,8 @@ def compared(
     per_image = {name: [sec / ways[name].batch for sec in times[name]] for name in times}
     for name, secs in per_image.items():
         way, images_per_sec = ways[name], 1 / statistics.median(secs)
-        rate = None if way.mode is None else matrix_rate(way.mode, device)
+        ratios = [slow / sec for slow, sec in zip(per_image.get(BASELINE, []), secs, strict=False)]  # of each round
+        rate = None if way.mode is None else matrix_rate(way.mode.precision, device)
         yield Row(
             preset=preset,
             phase=phase,
@@ -61,7 +62,7 @@ def compared(
             images_per_sec=images_per_sec,
             peak_mem_mb=peaks[name] / 1e6 if with_memory and not (way.mode and way.mode.graphs) else None,
             saved_mb_per_image=None if way.saved_bytes is None else way.saved_bytes() / way.batch / 1e6,
-            ratio_to_baseline=speed_up(per_image[BASELINE], secs) if BASELINE in per_image else None,
+            ratio_to_baseline=statistics.median(ratios) if ratios else None,
             matrix_rate_share=None if rate is None else way.flops / way.batch * images_per_sec / rate,
         )
     return times

@@ -4,7 +4,6 @@ import functools
 import gc
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable
 
@@ -76,11 +75,6 @@ def repeats_for(call: Call, device: torch.device, least_sec: float) -> int:
     return max(1, min(MAX_REPEATS, math.ceil(least_sec / seconds(call, device))))
 
 
-def speed_up(slow: list[float], fast: list[float]) -> float:
-    """Return how many times faster: the median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
-
-
 def peak_bytes(call: Call, device: torch.device) -> int:
     """Return the most memory that tensors take during a call beyond what they took before."""
     if device.type == "cuda":
@@ -116,13 +110,9 @@ def saved_bytes(network: nn.Module, run: Callable[[], Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def matrix_rate(mode: Mode, device: torch.device) -> float:
-    """Floating-point operations per second in the product of two large square matrices; the best of several."""
-    return _matrix_rate(mode.precision, device)
-
-
 @functools.cache
-def _matrix_rate(precision: str, device: torch.device) -> float:
+def matrix_rate(precision: str, device: torch.device) -> float:
+    """Floating-point operations per second in the product of two large square matrices; the best of several."""
     mode, side = Mode(precision), MATRIX_SIDE[device.type]
     a = torch.randn(side, side, device=device).to(mode.dtype)
     b = torch.randn(side, side, device=device).to(mode.dtype)

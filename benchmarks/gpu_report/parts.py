@@ -13,6 +13,7 @@ from benchmarks.gpu_report.budget import Need
 from benchmarks.gpu_report.chart import draw_chart
 from benchmarks.gpu_report.child import GRACE_SEC, Outcome
 from dnnlib.files import atomic_write
+from dnnlib.rundir import run_dirs
 from training.run_report.run_folder import read_object
 
 Collect = Callable[[Outcome], dict[str, Any]]
@@ -185,6 +186,10 @@ class Parts:
         """What is trained on."""
         return self.settings.data or self.digits
 
+    def run_folder(self) -> Path | None:
+        """Return the folder of the training, if it has begun."""
+        return next(reversed(run_dirs(self.runs)), None)
+
     def speed(self) -> tuple[float, float]:
         """Images per second and seconds of start-up that the training is planned with."""
         half = self.settings.half
@@ -211,7 +216,7 @@ class Parts:
 
     def collect_training(self, outcome: Outcome) -> dict[str, Any]:
         """Take grid and curve into the report."""
-        folder = results.run_folder(self.runs)
+        folder = self.run_folder()
         values, panels = results.read_training(folder)
         draw_chart(self.settings.outdir / CURVE_FILE, panels)
         for pattern, name in (("fakes[0-9]*.png", GRID_FILE), ("reals.png", REALS_FILE)):
@@ -229,7 +234,7 @@ class Parts:
         folder = self.work / "metrics"
 
         def command(limit_sec: float) -> list[str]:
-            network = results.newest(results.run_folder(self.runs), "network-snapshot-[0-9]*.pkl") or "no-snapshot"
+            network = results.newest(self.run_folder(), "network-snapshot-[0-9]*.pkl") or "no-snapshot"
             return python(
                 "calc_metrics.py", f"--network={network}", f"--data={self.data}", f"--metrics={','.join(names)}",
                 f"--outdir={folder}", f"--cache={self.work / 'cache'}", "--verbose=0",
