@@ -60,7 +60,7 @@ def test_names_have_any_number() -> None:
         assert find(name) is None
     with pytest.raises(ValueError, match="the largest number is 10000000"):
         parse_names("fid99999999999999999999k_full")
-    for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10, "ppl2_1_wend": 2}.items():
+    for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10, "ppl2_1_wend": 2, "pr33_full": 4}.items():
         with pytest.raises(ValueError, match=f"{name} stands for . generated images; the least number is {least}"):
             parse_names(name)
 
