@@ -29,7 +29,7 @@ def build_random_convolutions(context: BuildContext) -> Detector:
 
 def build_classifier(context: BuildContext) -> Detector:
     """Return the detector of proxy_fd_clf_v1, trained on the real images unless the cache has it."""
-    network = image_classifier.load_or_train(context.real, context.device, context.cache_folder, context.progress)
+    network = image_classifier.load_or_train(context.real, context.device, context.weights.folder, context.progress)
     resize = f"average_{image_classifier.SIZE_PX}"
     return Detector(CLASSIFIER, network, image_classifier.FEATURES, weights_digest(network.state_dict()), resize)
 

@@ -119,9 +119,8 @@ def test_distances_follow_from_the_features(tmp_path: Path, monkeypatch: pytest.
     weights = tmp_path / "tiny.pth"
     torch.save(state_of("resized"), weights)
     real, fake = recorded_images("a"), recorded_images("b")[:60]
-    options = {"batch_size": 25, "cache_folder": tmp_path / "cache", "weights": Source({"dinov2": weights})}
-    names = ["fd_dinov2_60_full", "kd_dinov2_60_full"]
-    fd, kd = evaluate(names, FixedImages(real), GeneratedImages(fake), **options)
+    names, source = ["fd_dinov2_60_full", "kd_dinov2_60_full"], Source({"dinov2": weights}, cache_folder=tmp_path)
+    fd, kd = evaluate(names, FixedImages(real), GeneratedImages(fake), batch_size=25, weights=source)
     network = load_dinov2(weights, SIZES["resized"])
     with full_precision():
         x, y = network(real).double(), network(fake).double()

@@ -12,6 +12,7 @@ from torch import Tensor
 from metrics import registry
 from metrics.registry import METRICS, evaluate, find, parse_names
 from metrics.results import MetricResult, append_rows
+from metrics.weights.published import Source
 
 NAME = "proxy_fd_randconv_v1"
 
@@ -34,7 +35,7 @@ REAL = FixedImages(images(600, seed=0), content_hash="real")
 
 
 def run(names: list[str], fake: GeneratedImages, folder: Path, batch_size: int = 64) -> list[MetricResult]:
-    return evaluate(names, REAL, fake, batch_size=batch_size, seed=7, cache_folder=folder)
+    return evaluate(names, REAL, fake, batch_size=batch_size, seed=7, weights=Source(cache_folder=folder))
 
 
 def test_names_are_parsed() -> None:
