@@ -225,7 +225,6 @@ def measure(job: Job) -> None:
                 device=device,
                 batch_size=options["batch"],
                 seed=seed,
-                cache_folder=job.weights.cache_folder,
                 weights=job.weights,
                 progress=bars,
             )

@@ -3,7 +3,6 @@
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import baseline
 from benchmarks.common import Settings, images_of, modes_option, run_benchmark, shared_options
 from benchmarks.compare import Way, compared
-from benchmarks.memory import saved_bytes
 from benchmarks.modes import BASELINE, Mode, forget_compiled
 from benchmarks.rows import Row
+from benchmarks.timing import saved_bytes
 from training.compilation import forward_pass
 from training.config import GeneratorConfig
 from training.networks.attention import EncoderLayer
@@ -29,54 +28,31 @@ PRESETS = ("cifar", "celeba64", "church128")
 BACKWARD_FLOPS = 3  # of forward and backward together by those of forward
 
 
-@dataclass(frozen=True)
-class Workload:
-    """An encoder layer and what goes into it, in one mode."""
+def ways(layer: EncoderLayer, x: Tensor, w: Tensor, mode: Mode, flops: float, is_baseline: bool) -> tuple[Way, Way]:
+    """Forward, and forward with backward; `flops` are those of a forward pass."""
+    batch, x = len(x), x.detach().to(mode.dtype).requires_grad_()
+    run: Callable[[Tensor, Tensor], Tensor] = forward_pass(layer, mode.performance, x.device)
+    if is_baseline:
+        run = functools.partial(baseline.encoder_layer, layer)
+    trained = [x, *layer.parameters()]
+    weight = torch.randn_like(x)
 
-    config: GeneratorConfig
-    num_tokens: int
-    width: int
-    batch: int
-    mode: Mode
-    is_baseline: bool
-    device: torch.device
+    def forward() -> None:
+        with mode.active(), torch.no_grad():
+            run(x, w)
 
-    def layer(self) -> EncoderLayer:
-        """Return the layer with weights of its own."""
-        return EncoderLayer(self.config, self.num_tokens, self.width, self.width)
+    def both() -> None:
+        with mode.active():
+            torch.autograd.grad(run(x, w), trained, weight)
 
-    def ways(self) -> tuple[Way, Way]:
-        """Forward, and forward with backward."""
-        layer = self.layer().to(self.device)
-        x = torch.randn(self.batch, self.num_tokens, self.width, device=self.device, dtype=self.mode.dtype)
-        w = torch.randn(self.batch, self.config.w_dim, device=self.device)
-        run: Callable[[Tensor, Tensor], Tensor] = forward_pass(layer, self.mode.performance, self.device)
-        if self.is_baseline:
-            run = functools.partial(baseline.encoder_layer, layer)
-        trained = [x.requires_grad_(), *layer.parameters()]
-        weight = torch.randn_like(x)
+    def saved() -> int:
+        with mode.active():
+            return saved_bytes(layer, lambda: run(x, w))
 
-        def forward() -> None:
-            with self.mode.active(), torch.no_grad():
-                run(x, w)
-
-        def both() -> None:
-            with self.mode.active():
-                torch.autograd.grad(run(x, w), trained, weight)
-
-        with self.mode.active():
-            saved = None if self.mode.graphs else saved_bytes(layer, lambda: run(x, w))
-        flops = self.flops()
-        return Way(forward, self.batch, self.mode, flops), Way(
-            both, self.batch, self.mode, BACKWARD_FLOPS * flops, saved
-        )
-
-    def flops(self) -> int:
-        """Floating-point operations of a forward pass of ours."""
-        with torch.device("meta"):
-            layer = self.layer()
-            x, w = torch.empty(self.batch, self.num_tokens, self.width), torch.empty(self.batch, self.config.w_dim)
-            return count_flops(lambda: layer(x, w))
+    return (
+        Way(forward, batch, mode, flops),
+        Way(both, batch, mode, BACKWARD_FLOPS * flops, None if mode.graphs else saved),
+    )
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -97,15 +73,20 @@ def measure_stage(
     settings: Settings, preset_name: str, what: str, config: GeneratorConfig, num_tokens: int, width: int
 ) -> Iterator[Row]:
     """One stage at each batch: forward, then forward with backward."""
+    modes = {BASELINE: Mode("fp32"), **{mode.name: mode for mode in settings.modes}}
+    with torch.device("meta"):
+        sketch = EncoderLayer(config, num_tokens, width, width)
     for batch in settings.batches:
         forget_compiled(settings.modes)
-        modes = {BASELINE: Mode("fp32"), **{mode.name: mode for mode in settings.modes}}
-        ways = {
-            name: Workload(config, num_tokens, width, batch, mode, name == BASELINE, settings.device).ways()
-            for name, mode in modes.items()
-        }
+        x = torch.randn(batch, num_tokens, width, device=settings.device)
+        w = torch.randn(batch, config.w_dim, device=settings.device)
+        flops = count_flops(functools.partial(sketch, x.to("meta"), w.to("meta")))
+        found = {}
+        for name, mode in modes.items():
+            layer = EncoderLayer(config, num_tokens, width, width).to(settings.device)
+            found[name] = ways(layer, x, w, mode, flops, name == BASELINE)
         for index, suffix in enumerate(("", " +bwd")):
-            yield from compared(settings, preset_name, what + suffix, {name: way[index] for name, way in ways.items()})
+            yield from compared(settings, preset_name, what + suffix, {name: way[index] for name, way in found.items()})
 
 
 @click.command()

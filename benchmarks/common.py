@@ -14,7 +14,7 @@ import click
 import torch
 
 from benchmarks.modes import Mode, default_modes, parse_mode
-from benchmarks.rows import HEADER, Row, machine, read_rows, show, write_rows
+from benchmarks.rows import HEADER, Row, machine, read_rows, write_rows
 from dnnlib.dataclass_values import require
 from dnnlib.paths import user_path
 from torch_utils.ops import native
@@ -139,17 +139,19 @@ def run_benchmark(
         click.echo(", ".join(f"{name} {value}" for name, value in machine(settings.device).items()))
         click.echo(HEADER)
         rows: list[Row] = []
-        raised: list[Row] = []
         for row in measure(settings):
-            rows.append(show(row))
+            rows.append(row)
+            click.echo(row.line())
             if settings.json_path:  # with every row, so that a run that is ended leaves what it had
-                write_rows(settings.json_path, settings.device, rows, raised)
+                write_rows(settings.json_path, settings.device, rows)
         if settings.with_malloc:
             click.echo(
                 f"\nThe same with {' '.join(f'{name}={value}' for name, value in RAISED.items())}: the last column"
             )
             raised = rows_with_raised_thresholds()
-            show_beside(rows, raised)
+            click.echo(f"{HEADER}{'raised':>8}")
+            for row, other in zip(rows, raised, strict=True):
+                click.echo(row.line(other))
             if settings.json_path:
                 write_rows(settings.json_path, settings.device, rows, raised)
     except (ValueError, OSError) as error:
@@ -166,11 +168,3 @@ def rows_with_raised_thresholds() -> list[Row]:
         if done.returncode:
             raise ValueError(f"with raised thresholds the same command fails: {done.stderr.strip()[-500:]}")
         return read_rows(path)
-
-
-def show_beside(rows: Sequence[Row], raised: Sequence[Row]) -> None:
-    """Print the rows again, with the ratios of the other process as a last column."""
-    by_key = {row.key: row for row in raised}
-    click.echo(f"{HEADER}{'raised':>8}")
-    for row in rows:
-        click.echo(row.line(by_key.get(row.key)))

@@ -13,7 +13,6 @@ from training.precision import KNOWN, is_ampere, set_arithmetic
 
 BASELINE = "baseline"
 MAX_VERSIONS = 64  # of a compiled network: by mode, phase and network trained
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Mode:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of matrix products."""
-        return PRECISIONS[self.precision]
+        return KNOWN[self.precision].dtype or torch.float32
 
     @property
     def performance(self) -> PerformanceConfig:
@@ -55,15 +54,15 @@ class Mode:
 def parse_mode(name: str) -> Mode:
     """Return the mode of a name such as bf16+compile; raises ConfigError."""
     precision, plus, rest = name.partition("+")
-    names = f"combine {', '.join(PRECISIONS)} with +compile, +graphs or nothing"
-    require(precision in PRECISIONS and rest in (("compile", "graphs") if plus else ("",)), f"--modes={name}: {names}")
+    names = f"combine {', '.join(KNOWN)} with +compile, +graphs or nothing"
+    require(precision in KNOWN and rest in (("compile", "graphs") if plus else ("",)), f"--modes={name}: {names}")
     return Mode(precision, compiled=bool(plus), graphs=rest == "graphs")
 
 
 def default_modes(device: torch.device) -> list[Mode]:
     """Return the default modes: on the CPU fp32, and bf16 if it has bf16 instructions."""
     if device.type == "cpu":
-        return [Mode("fp32"), *([Mode("bf16")] if multiplies_bf16() else [])]
+        return [Mode("fp32"), *([Mode("bf16")] if torch.cpu._is_avx512_bf16_supported() else [])]
     half = "bf16" if is_ampere(device) else "fp16"
     names = ["fp32", *(["tf32"] if half == "bf16" else []), half, f"{half}+compile", f"{half}+graphs"]
     return [parse_mode(name) for name in names]
@@ -75,8 +74,3 @@ def forget_compiled(modes: list[Mode]) -> None:
         torch.compiler.reset()
         set_where_known(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
         set_where_known(torch._dynamo.config, "recompile_limit", MAX_VERSIONS)
-
-
-def multiplies_bf16() -> bool:
-    """Return whether this CPU has instructions for products of bf16."""
-    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -9,8 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.memory import saved_bytes
-from benchmarks.timing import interleaved, warm_up
+from benchmarks.timing import interleaved, saved_bytes, warm_up
 from training.config import AnyGenerator, DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.latents import Latents
 from training.losses import build_phases

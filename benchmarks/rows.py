@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import click
 import torch
 
 from dnnlib.files import atomic_write
@@ -37,11 +36,6 @@ class Row:
     def sec_per_kimg(self) -> float:
         """Seconds for a thousand images."""
         return 1000 / self.images_per_sec
-
-    @property
-    def key(self) -> tuple[str, str, str, int]:
-        """What the same row of another run has as well."""
-        return self.preset, self.phase, self.mode, self.batch
 
     def line(self, raised: "Row | None" = None) -> str:
         """Return the row for people; `raised` is the same under other settings of the allocator, whose ratio comes last."""
@@ -81,7 +75,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def write_rows(path: Path, device: torch.device, rows: Sequence[Row], raised: Sequence[Row]) -> None:
+def write_rows(path: Path, device: torch.device, rows: Sequence[Row], raised: Sequence[Row] = ()) -> None:
     """Write the rows, and those under other settings of the allocator, as JSON."""
     plain = {"machine": machine(device), "rows": [as_dict(row) for row in rows]}
     if raised:
@@ -100,9 +94,3 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows that `write_rows` wrote."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     return [Row(**{name: value for name, value in row.items() if name != "sec_per_kimg"}) for row in rows]
-
-
-def show(row: Row) -> Row:
-    """Print a row; returns it."""
-    click.echo(row.line())
-    return row

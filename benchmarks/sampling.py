@@ -53,8 +53,6 @@ def write_published(generator: Generator, z: Tensor, folder: Path) -> None:
 def our_images(generator: Generator, synthesis: Run, z: Tensor, mode: Mode) -> Tensor:
     """Images of one pass, uint8 [batch, channels, height, width]."""
     with mode.active():
-        if mode.graphs:
-            torch.compiler.cudagraph_mark_step_begin()
         ws = generator.mapping(z, torch.zeros(len(z), generator.c_dim, device=z.device))
         return to_uint8(synthesis(ws, "const", mode.dtype)).cpu()
 

@@ -4,11 +4,11 @@ import functools
 import gc
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.modes import Mode
@@ -75,11 +75,6 @@ def repeats_for(call: Call, device: torch.device, least_sec: float) -> int:
     return max(1, min(MAX_REPEATS, math.ceil(least_sec / seconds(call, device))))
 
 
-def speed_up(slow: list[float], fast: list[float]) -> float:
-    """Return how many times faster: the median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
-
-
 def peak_bytes(call: Call, device: torch.device) -> int:
     """Return the most memory that tensors take during a call beyond what they took before."""
     if device.type == "cuda":
@@ -99,13 +94,25 @@ def peak_bytes(call: Call, device: torch.device) -> int:
     return peak
 
 
-def matrix_rate(mode: Mode, device: torch.device) -> float:
-    """Floating-point operations per second in the product of two large square matrices; the best of several."""
-    return _matrix_rate(mode.precision, device)
+def saved_bytes(network: nn.Module, run: Callable[[], Tensor]) -> int:
+    """Bytes that a call stores for its backward pass, each storage counted once, the network's own left out."""
+    own = {t.untyped_storage()._cdata for t in [*network.parameters(), *network.buffers()]}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 @functools.cache
-def _matrix_rate(precision: str, device: torch.device) -> float:
+def matrix_rate(precision: str, device: torch.device) -> float:
+    """Floating-point operations per second in the product of two large square matrices; the best of several."""
     mode, side = Mode(precision), MATRIX_SIDE[device.type]
     a = torch.randn(side, side, device=device).to(mode.dtype)
     b = torch.randn(side, side, device=device).to(mode.dtype)

@@ -1,29 +1,29 @@
 """Times the steps of training and generating: the published formulation and ours in each mode, in turn."""
 
-import functools
-import statistics
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.common import Settings, config_of, images_of, modes_option, run_benchmark, shared_options
+from benchmarks.compare import Times, Way, compared
 from benchmarks.contenders import Contender, Ours, Published
-from benchmarks.kernels import largest, where_it_waits
-from benchmarks.memory import saved_bytes
 from benchmarks.modes import BASELINE, Mode, forget_compiled
-from benchmarks.rows import Row, device_name
-from benchmarks.timing import Call, interleaved, matrix_rate, peak_bytes, speed_up, warm_up
+from benchmarks.rows import Row
+from benchmarks.timing import Call, saved_bytes
 from torch_utils import allocator
-from training.config import DatasetSpec, RunConfig
 from training.plan.summary import forward_flops, meta_networks
 from training.schedule import highest
 
+ROOT = Path(__file__).parents[1]
 PRESETS = ("cifar", "celeba64")
 PASSES = {  # forward passes of G and D that a phase is worth: a backward pass counts one for each gradient it computes
     "g_forward": (1, 0),
@@ -32,31 +32,47 @@ PASSES = {  # forward passes of G and D that a phase is worth: a backward pass c
     "d_r1": (0, 6),
     "generate": (1, 0),
 }
+PROFILED_STEPS = 3
 
 
-@dataclass
 class Comparison:
     """All that is measured for one preset and batch."""
 
-    preset: str
-    batch: int
-    settings: Settings
-    config: RunConfig = field(init=False)
-    spec: DatasetSpec = field(init=False)
-    contenders: dict[str, Contender] = field(default_factory=dict)
-    modes: dict[str, Mode] = field(default_factory=dict)  # by contender
-    times: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # seconds by phase, contender and round
-    peaks: dict[str, dict[str, int]] = field(default_factory=dict)  # bytes by phase and contender
+    def __init__(self, preset: str, batch: int, settings: Settings) -> None:
+        self.preset, self.batch, self.settings = preset, batch, settings
+        config, spec, device = config_of(preset, batch), images_of(preset), settings.device
+        self.modes = {BASELINE: Mode("fp32"), **{mode.name: mode for mode in settings.modes}}  # by contender
+        self.contenders: dict[str, Contender] = {BASELINE: Published(config, spec, batch, device)}
+        for mode in settings.modes:
+            self.contenders[mode.name] = Ours(replace(config, performance=mode.performance), spec, batch, device)
+        self.has_r1 = highest(config.loss.r1_gamma) > 0
+        self.r1_interval = config.loss.r1_interval
+        self.forward_flops = forward_flops(*meta_networks(config, spec), spec)  # of G and D for an image
 
-    def __post_init__(self) -> None:
-        self.config, self.spec = config_of(self.preset, self.batch), images_of(self.preset)
-        device = self.settings.device
-        self.modes = {BASELINE: Mode("fp32"), **{mode.name: mode for mode in self.settings.modes}}
-        self.contenders[BASELINE] = Published(self.config, self.spec, self.batch, device)
-        for mode in self.settings.modes:
-            self.contenders[mode.name] = Ours(
-                replace(self.config, performance=mode.performance), self.spec, self.batch, device
+    def rows(self) -> Iterator[Row]:
+        """Measure phase by phase."""
+        r1: Times | None = None
+        for phase in ("g_forward", "g_main", "d_main", *(["d_r1"] if self.has_r1 else []), "iteration", "generate"):
+            for contender in self.contenders.values():
+                contender.G.requires_grad_(phase == "g_forward")
+            ways = {name: self.way(name, phase) for name in self.contenders}
+            times = yield from compared(
+                self.settings, self.preset, phase, ways, shares=r1 if phase == "iteration" else None
             )
+            if phase == "d_r1":  # a share of it falls on each iteration
+                r1 = {name: [sec / self.r1_interval for sec in secs] for name, secs in times.items()}
+
+    def way(self, name: str, phase: str) -> Way:
+        """Return what is measured of a contender in a phase."""
+        is_replayed = self.modes[name].graphs  # whose memory is not to be held on to
+        return Way(
+            self.call(name, phase),
+            self.batch,
+            self.modes[name],
+            self.flops(phase) * self.batch,
+            None if is_replayed and phase != "generate" else lambda: self.saved_bytes(name, phase),
+            self.contenders[name].lasting_bytes,
+        )
 
     def call(self, name: str, phase: str) -> Call:
         """Return the function to time, with the mode's switches set."""
@@ -74,87 +90,23 @@ class Comparison:
 
         return run
 
-    def measure(self, phase: str) -> None:
-        """Fill in times and memory of a phase for all that fit into memory."""
-        device = self.settings.device
-        for contender in self.contenders.values():
-            contender.G.requires_grad_(phase == "g_forward")
-        calls = warm_up({name: self.call(name, phase) for name in self.contenders}, device)
-        for name in self.contenders.keys() - calls.keys():
-            click.echo(f"{self.preset} {phase}: {name} does not fit into the device's memory at batch {self.batch}")
-        self.peaks[phase] = {name: self.peak_bytes(name, call) for name, call in calls.items()}
-        self.times[phase] = interleaved(calls, device, self.settings.rounds, self.settings.least_sec)
-
-    def peak_bytes(self, name: str, call: Call) -> int:
-        """Return the bytes a contender keeps and the peak of a call beyond them, gradients included."""
-        contender = self.contenders[name]
-        for network in (contender.G, contender.D):
-            network.zero_grad(set_to_none=True)
-        return contender.lasting_bytes() + peak_bytes(call, self.settings.device)
-
-    def rows(self) -> Iterator[Row]:
-        """Measure phase by phase."""
-        has_r1 = highest(self.config.loss.r1_gamma) > 0
-        for phase in ("g_forward", "g_main", "d_main", *(["d_r1"] if has_r1 else []), "iteration", "generate"):
-            self.measure(phase)
-            if phase == "iteration" and has_r1:
-                self.add_r1()
-            for name in self.times[phase]:
-                yield self.row(phase, name)
-
-    def add_r1(self) -> None:
-        """Count the share of the R1 step that falls on each iteration."""
-        r1 = self.times["d_r1"]
-        self.times["iteration"] = {
-            name: [sec + extra / self.config.loss.r1_interval for sec, extra in zip(times, r1[name], strict=True)]
-            for name, times in self.times["iteration"].items()
-            if name in r1
-        }
-
-    def row(self, phase: str, name: str) -> Row:
-        """Return the row of one contender in one phase."""
-        times = self.times[phase]
-        images_per_sec = self.batch / statistics.median(times[name])
-        rate = matrix_rate(self.modes[name], self.settings.device)
-        is_replayed = self.modes[name].graphs  # which takes no memory while it is measured
-        return Row(
-            preset=self.preset,
-            phase=phase,
-            mode=name,
-            device=device_name(self.settings.device),
-            batch=self.batch,
-            images_per_sec=images_per_sec,
-            peak_mem_mb=None if is_replayed else self.peaks[phase][name] / 1e6,
-            saved_mb_per_image=self.saved_mb(phase, name),
-            ratio_to_baseline=speed_up(times[BASELINE], times[name]) if BASELINE in times else None,
-            matrix_rate_share=self.flops(phase) * images_per_sec / rate,
-        )
-
-    def saved_mb(self, phase: str, name: str) -> float | None:
-        """Stored an image for its backward pass by the network that the phase trains; in an iteration by the generator."""
-        contender, mode = self.contenders[name], self.modes[name]
+    def saved_bytes(self, name: str, phase: str) -> int:
+        """Stored for its backward pass by the network that the phase trains; in an iteration by the generator."""
         if phase == "generate":
-            return 0.0
-        if mode.graphs:  # their memory is not to be held on to
-            return None
-        is_d = phase.startswith("d_")
+            return 0
+        contender, is_d = self.contenders[name], phase.startswith("d_")
         network = (contender.D if is_d else contender.G).requires_grad_(True)
-        with mode.active():
-            return saved_bytes(network, contender.judge if is_d else contender.forward) / self.batch / 1e6
+        with self.modes[name].active():
+            return saved_bytes(network, contender.judge if is_d else contender.forward)
 
     def flops(self, phase: str) -> float:
         """Floating-point operations of the model for an image, however it is computed."""
         if phase == "iteration":
-            r1 = self.flops("d_r1") / self.config.loss.r1_interval if highest(self.config.loss.r1_gamma) > 0 else 0.0
+            r1 = self.flops("d_r1") / self.r1_interval if self.has_r1 else 0.0
             return self.flops("g_main") + self.flops("d_main") + r1
         of_g, of_d = PASSES[phase]
         g_flops, d_flops = self.forward_flops
         return of_g * g_flops + of_d * d_flops
-
-    @functools.cached_property
-    def forward_flops(self) -> tuple[float, float]:
-        """Floating-point operations of a forward pass of generator and discriminator for an image."""
-        return forward_flops(*meta_networks(self.config, self.spec), self.spec)
 
 
 def look_inside(comparison: Comparison, name: str) -> None:
@@ -166,9 +118,41 @@ def look_inside(comparison: Comparison, name: str) -> None:
     for kernel, ms, share, launches in largest(run, device):
         click.echo(f"{ms:>10.3f} ms {share:>6.1%} {launches:>6} x  {kernel[:110]}")
     if device.type == "cuda":
-        for phase in ("iteration", *(["d_r1"] if "d_r1" in comparison.times else [])):
+        for phase in ("iteration", *(["d_r1"] if comparison.has_r1 else [])):
             place = where_it_waits(comparison.call(name, phase))
             click.echo(f"Host synchronisation in {phase}: {place or 'none'}")
+
+
+def largest(call: Callable[[], object], device: torch.device, count: int = 10) -> list[tuple[str, float, float, int]]:
+    """Return (name, milliseconds, share of time, launches) of the slowest kernels of a call, on the CPU of its operators."""
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity], acc_events=True) as profiler:
+        for _ in range(PROFILED_STEPS):
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    found = []
+    for event in profiler.key_averages():
+        microsec = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        found.append((event.key, microsec / 1000 / PROFILED_STEPS, event.count // PROFILED_STEPS))
+    total = sum(ms for _, ms, _ in found)
+    found.sort(key=lambda item: -item[1])
+    return [(name, ms, ms / total, launches) for name, ms, launches in found[:count]]
+
+
+def where_it_waits(call: Callable[[], object]) -> str | None:
+    """Return the line of this project at which a call first waits for the GPU; None = it never does."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    except RuntimeError as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if str(ROOT) in frame.filename]
+        place = frames[-1]
+        return f"{Path(place.filename).relative_to(ROOT)}:{place.lineno} ({place.line}): {str(error).splitlines()[0]}"
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return None
 
 
 def measure(settings: Settings, with_profile: bool) -> Iterator[Row]:

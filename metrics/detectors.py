@@ -29,7 +29,6 @@ class Detector:
 class BuildContext:
     real: RealImages  # the real set of the evaluation
     device: torch.device
-    cache_folder: Path
     weights: Source
     progress: Progress
 

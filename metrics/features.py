@@ -36,8 +36,8 @@ class FeatureRecord:
         self.count = count  # images it takes; further ones are ignored
         self.keep = keep
         self.device = device  # where features come from, and moments are summed
-        self._halves = (FeatureMoments(dim, device), FeatureMoments(dim, device)) if Keep.MOMENTS in keep else None
-        # A fixed shuffle, because data sets are often sorted, or alternate, by class.
+        # The moments of two random halves of the images, by a fixed shuffle: data sets are often sorted, or alternate, by class.
+        self.halves = [FeatureMoments.of_none(dim, device) for _ in range(2)] if Keep.MOMENTS in keep else []
         self._in_second = torch.from_numpy(np.random.RandomState(0).permutation(count) >= (count + 1) // 2)
         self._rows: list[Tensor] = [torch.zeros(0, dim)]
         self._classes: list[Tensor] = []
@@ -45,7 +45,7 @@ class FeatureRecord:
     def append(self, features: Tensor, classes: Tensor | None, first: int) -> None:
         """Add the features, [n, dim], of the images from number `first` on, and their classes, [n], if there are any."""
         features = features[: max(self.count - first, 0)]
-        if Keep.MOMENTS in self.keep:
+        if self.halves:
             in_second = self._in_second[first : first + len(features)]
             for half, members in zip(self.halves, (~in_second, in_second), strict=True):
                 half.append(features[members.nonzero().flatten().to(features.device, non_blocking=True)])
@@ -58,19 +58,15 @@ class FeatureRecord:
         """Bring the parts of all processes together on the first one; call it on every process."""
         if torch.device(self.device).type == "cuda":
             torch.cuda.synchronize(self.device)  # rows are on their way to the host
-        if Keep.MOMENTS in self.keep:
-            self._halves = (_sum_over_processes(self.halves[0]), _sum_over_processes(self.halves[1]))
+        for half in self.halves:  # in place
+            half.count = int(distributed.all_reduce_sum(torch.tensor(half.count, device=self.device)))
+            distributed.all_reduce_sum(half.total)
+            distributed.all_reduce_sum(half.outer)
         if Keep.ROWS in self.keep:
             self._rows = [distributed.gather_rows(self.rows)]
             if distributed.broadcast_object(bool(self._classes)):
                 own = torch.cat([torch.zeros(0, dtype=torch.int64), *self._classes])
                 self._classes = [distributed.gather_rows(own)]
-
-    @property
-    def halves(self) -> tuple[FeatureMoments, FeatureMoments]:
-        """The moments of two random halves of the images."""
-        assert self._halves is not None  # moments are kept
-        return self._halves
 
     @property
     def moments(self) -> FeatureMoments:
@@ -104,9 +100,9 @@ class FeatureRecord:
         if kind is Keep.ROWS:
             self._rows = [torch.from_numpy(arrays["rows"])]
             return
-        sums = [[torch.from_numpy(arrays[f"{name}{half}"]) for name in ("count", "total", "outer")] for half in (0, 1)]
-        first, second = (FeatureMoments.from_sums(int(count), total, outer) for count, total, outer in sums)
-        self._halves = (first, second)
+        for half in (0, 1):
+            total, outer = (torch.from_numpy(arrays[f"{name}{half}"]) for name in ("total", "outer"))
+            self.halves[half] = FeatureMoments(int(arrays[f"count{half}"]), total, outer)
 
 
 def _copy_to_host(features: Tensor) -> Tensor:
@@ -115,15 +111,6 @@ def _copy_to_host(features: Tensor) -> Tensor:
         return features.clone()
     host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
     return host.copy_(features, non_blocking=True)
-
-
-def _sum_over_processes(moments: FeatureMoments) -> FeatureMoments:
-    if distributed.world_size() == 1:
-        return moments
-    count = torch.tensor([float(moments.count)], dtype=torch.float64, device=moments.total.device)
-    sums = distributed.all_reduce_sum(torch.cat([count, moments.total, moments.outer.flatten()]))
-    dim = moments.dim
-    return FeatureMoments.from_sums(int(sums[0]), sums[1 : 1 + dim], sums[1 + dim :].view(dim, dim))
 
 
 def collect(

@@ -4,12 +4,10 @@ import difflib
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from metrics import cache
 from metrics.detectors import BuildContext, Detector, DetectorKind
 from metrics.families import dinov2 as dinov2_metrics
 from metrics.families import inception as inception_metrics
@@ -128,7 +126,6 @@ def evaluate(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     seed: int = 0,
-    cache_folder: Path | None = None,
     weights: Source | None = None,
     progress: Progress = no_progress,
 ) -> list[MetricResult]:
@@ -141,16 +138,15 @@ def evaluate(
     Args:
         real_as_trained: The real set followed by its mirror images, where training flips; None = it does not.
         batch_size: Images at once; does not change a value.
-        cache_folder: None = `cache.default_folder()`.
-        weights: Where those of the detectors are; None = wherever `metrics.weights.published.find` finds them.
+        weights: Where those of the detectors are, and the cache; None = wherever `metrics.weights.published.find` finds them.
     """
     started_sec = time.monotonic()
-    device, folder = torch.device(device), cache_folder or cache.default_folder()
+    device, weights = torch.device(device), weights or Source()
     metrics = {name: get(name) for name in names}
     check_suitable(names, real, fake)
-    detectors = _build(metrics, BuildContext(real, device, folder, weights or Source(cache_folder=folder), progress))
+    detectors = _build(metrics, BuildContext(real, device, weights, progress))
     requests = _real_requests(metrics, detectors, real, real_as_trained or real)
-    found = real_features(list(requests.values()), batch_size, device, folder, progress)
+    found = real_features(list(requests.values()), batch_size, device, weights.folder, progress)
     described_real = dict(zip(requests, found, strict=True))
     described_fake = _collect_fake(metrics, detectors, fake, seed, batch_size, device, progress)
     measured: dict[str, Measurement] = {}
@@ -161,7 +157,7 @@ def evaluate(
                 fake_record = described_fake[metric.sample, metric.detector, metric.num_gen]
                 inputs = Inputs(detectors[metric.detector], device, fake_record, real_record)
                 measured[name] = metric.measure(inputs)
-    keep_features(found, folder)  # not before: a run that fails leaves nothing
+    keep_features(found, weights.folder)  # not before: a run that fails leaves nothing
     seconds = time.monotonic() - started_sec
     return [
         _result(name, measurement, detectors, described_real.get(name), fake, seed, seconds)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_utils.doctor.checks import OLDER_CUDA, matching_torchvision
+from torch_utils.doctor.checks import OLDER_CUDA, as_numbers, matching_torchvision, parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,26 +15,24 @@ def read(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
-def names(path: str) -> set[str]:
-    lines = read(path).splitlines()
-    return {re.split(r"[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
+def pinned(path: str) -> dict[str, str]:
+    return parse(read(path))
 
 
 def test_every_package_is_pinned_in_the_tested_set() -> None:
-    assert names("requirements.txt") | names("requirements-dev.txt") == names("constraints.txt")
-    pins = read("constraints.txt")
-    assert all("==" in line for line in pins.splitlines() if not line.startswith("#"))
-
-
-def pinned(path: str) -> dict[str, str]:
-    return dict(line.split("==") for line in read(path).splitlines() if "==" in line)
+    lines = [line for name in ("requirements.txt", "requirements-dev.txt") for line in read(name).splitlines()]
+    pins = pinned("constraints.txt")
+    assert {re.split(r"[<>=]", line)[0] for line in lines if not line.startswith("#")} == pins.keys()
+    assert ">" not in read("constraints.txt")
+    for name, least in parse(read("requirements.txt")).items():
+        assert as_numbers(pins[name]) >= as_numbers(least), name
 
 
 def test_the_newer_set_differs_in_pytorch_alone() -> None:
     tested, newest = pinned("constraints.txt"), pinned("constraints-newest.txt")
     assert tested.keys() == newest.keys()
     assert {name for name in tested if tested[name] != newest[name]} == {"torch", "torchvision"}
-    assert numbers(newest["torch"]) > numbers(tested["torch"])
+    assert as_numbers(newest["torch"]) > as_numbers(tested["torch"])
     assert newest["torchvision"].startswith(f"{matching_torchvision(newest['torch'])}.")
 
 
@@ -47,18 +45,6 @@ def test_the_build_for_an_older_cuda_is_the_tested_one() -> None:
     assert f"`{OLDER_CUDA}`" in read("docs/wsl.md")
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def test_the_tested_set_is_one_that_requirements_allow() -> None:
-    pins = pinned("constraints.txt")
-    for line in read("requirements.txt").splitlines():
-        if not line.startswith("#"):
-            name, least = line.split(">=")
-            assert numbers(pins[name]) >= numbers(least), name
-
-
 def test_every_way_to_install_asks_for_the_same_python() -> None:
     project = tomllib.loads(read("pyproject.toml"))
     least = project["project"]["requires-python"].removeprefix(">=")
@@ -66,16 +52,9 @@ def test_every_way_to_install_asks_for_the_same_python() -> None:
     assert project["tool"]["ruff"]["target-version"] == f"py{least.replace('.', '')}"
     assert f"sys.version_info < ({least.replace('.', ', ')})" in read("Makefile")
     assert f"{least} or newer" in read("README.md")
-    conda = re.search(r"(?m)^  - python=([0-9.]+)$", read("environment.yml"))
-    assert conda is not None
-    assert numbers(conda[1]) >= numbers(least)
-
-
-def test_conda_installs_the_same_files() -> None:
-    text = read("environment.yml")
-    assert "--requirement requirements.txt" in text
-    assert "--constraint constraints.txt" in text
-    assert "python=3.12" in text
+    conda = read("environment.yml")
+    assert as_numbers(re.findall(r"(?m)^  - python=([0-9.]+)$", conda)[0]) >= as_numbers(least)
+    assert "--requirement requirements.txt" in conda and "--constraint constraints.txt" in conda
 
 
 def commands(page: str) -> list[str]:
@@ -86,7 +65,7 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/wsl.md"])
-def test_commands_name_files_options_and_targets_that_exist(page: str) -> None:
+def test_commands_and_links_name_files_options_and_targets_that_exist(page: str) -> None:
     found = 0
     for command in commands(page):
         for script, rest in re.findall(r"(?:^|[\s/])(\w+)\.py\b((?: [^;&#]+)?)", command):
@@ -102,9 +81,5 @@ def test_commands_name_files_options_and_targets_that_exist(page: str) -> None:
         for module in re.findall(r"-m (torch_utils[\w.]*)", command):
             assert (ROOT / module.replace(".", "/") / "__main__.py").exists(), command
     assert found >= 4
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/wsl.md"])
-def test_links_lead_to_files_that_exist(page: str) -> None:
     for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", read(page)):
         assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link

@@ -15,8 +15,7 @@ from benchmarks.gpu_report.budget import Budget
 from benchmarks.gpu_report.child import GRACE_SEC
 from benchmarks.gpu_report.page import summary
 from benchmarks.gpu_report.parts import Part, Parts, Settings
-from benchmarks.gpu_report.record import FILES, Entry, Record
-from benchmarks.gpu_report.session import Session
+from benchmarks.gpu_report.report import FILES, Report
 from dnnlib.archive.image_tree import ImageTree
 from dnnlib.dataclass_values import require
 from dnnlib.paths import user_path
@@ -69,11 +68,11 @@ def main(
             parts = select(Parts(settings, Path(work)).all(), chosen)
             found = facts.gather(device, torch_facts, shlex.join([*PROGRAM, *sys.argv[1:]]))
             prepare_folder(settings.outdir)
-            record = Record(settings.outdir, found, minutes, [Entry(part.name, part.title) for part in parts])
+            report = Report(settings.outdir, found, budget, parts, Path(work), environment(device, Path(work)))
             try:
-                Session(record, budget, Path(work), environment(device, Path(work))).run(parts)
+                report.run()
             finally:
-                click.echo("\n" + "\n".join(summary(record.plain())))
+                click.echo("\n" + "\n".join(summary(report.plain())))
                 click.echo(f"The report is in {settings.outdir}")
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error

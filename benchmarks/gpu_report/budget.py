@@ -15,17 +15,12 @@ class Need:
     least: float  # kept for it while earlier parts run; with less it is skipped
     most: float  # after which it is ended
 
-    def scaled(self, factor: float) -> "Need":
-        """Return the same in a shorter or longer report."""
-        return Need(self.least * factor, self.most * factor)
-
 
 class Budget:
     """The time that is left, and what of it the next part may take."""
 
     def __init__(self, minutes: float, grace_sec: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock, self.grace_sec = clock, grace_sec
-        self.scale = minutes / FULL_MINUTES
+        self.minutes, self.grace_sec, self.clock = minutes, grace_sec, clock
         self.start_sec = clock()
         self.end_sec = self.start_sec + minutes * 60 - MARGIN_SEC
 
@@ -44,7 +39,7 @@ class Budget:
 
         The least times of later parts are kept for them, but a part's own least time comes before theirs.
         """
-        own = need.scaled(self.scale)
-        reserved = sum(other.scaled(self.scale).least for other in later)
-        limit = min(own.most, max(self.left_sec - reserved, min(own.least, self.left_sec)))
-        return limit if limit >= own.least and limit > 0 else 0.0
+        scale = self.minutes / FULL_MINUTES
+        least, reserved = need.least * scale, sum(other.least for other in later) * scale
+        limit = min(need.most * scale, max(self.left_sec - reserved, min(least, self.left_sec)))
+        return limit if limit >= least and limit > 0 else 0.0

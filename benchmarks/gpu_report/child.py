@@ -26,6 +26,19 @@ class Outcome:
     seconds: float
     output: str  # stdout and stderr together
 
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the output without what progress bars wrote over, and without empty ones at its end."""
+        lines = [line.rpartition("\r")[2].rstrip() for line in self.output.replace("\r\n", "\n").split("\n")]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+    @property
+    def last_line(self) -> str:
+        """The last line with something in it."""
+        return self.lines[-1] if self.lines else ""
+
 
 def run(command: Sequence[str], limit_sec: float, log: Path, environment: dict[str, str]) -> Outcome:
     """Run a command in the project's folder; it and all it started are gone on return, however this function ends.

@@ -12,9 +12,9 @@ from benchmarks.gpu_report import results
 from benchmarks.gpu_report.budget import Need
 from benchmarks.gpu_report.chart import draw_chart
 from benchmarks.gpu_report.child import GRACE_SEC, Outcome
-from benchmarks.gpu_report.record import CURVE_FILE, GRID_FILE, LOSSES_FILE, REALS_FILE, last_line, readable_lines
-from benchmarks.gpu_report.variants import Variant, cpu_variants, gpu_variants
 from dnnlib.files import atomic_write
+from dnnlib.rundir import run_dirs
+from training.run_report.run_folder import read_object
 
 Collect = Callable[[Outcome], dict[str, Any]]
 
@@ -22,6 +22,8 @@ SPEED_SHARE = 0.8  # of the measured images/s that the training is planned with
 GUESSED_IMAGES_PER_SEC = {"cuda": 300.0, "cpu": 20.0}  # where nothing was measured
 START_UP_SEC = 25.0  # of train.py without compilation: imports, decoding, first images
 TICKS, SNAPSHOTS = 24, 3  # of the training
+LOSSES_FILE, CURVE_FILE, GRID_FILE, REALS_FILE = "losses.png", "training.png", "grid.png", "reals.png"
+IMAGE_FILES = (LOSSES_FILE, CURVE_FILE, GRID_FILE, REALS_FILE)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,35 @@ class Settings:
     def steps_cfg(self) -> str:
         """Preset of everything but the training."""
         return "demo" if self.is_quick else "cifar"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute that the report compares."""
+
+    name: str  # as the report spells it
+    mode: str  # as benchmarks.modes spells it
+    ops: str  # of bias_act and upfirdn2d: reference or native
+    least_sec: float
+    most_sec: float
+
+
+def gpu_variants(half: str) -> list[Variant]:
+    """Return what runs on a GPU, most informative first; `half` is bf16, or fp16 before Ampere, which has no TF32."""
+    tf32 = [Variant("tf32", "tf32", "reference", 12, 45)] if half == "bf16" else []
+    return [
+        Variant("fp32", "fp32", "reference", 15, 60),
+        Variant(half, half, "reference", 12, 45),
+        Variant(f"{half}+compile", f"{half}+compile", "reference", 40, 170),  # the first to compile, others profit
+        *tf32,
+        Variant(f"{half}+compile+graphs", f"{half}+graphs", "reference", 20, 110),
+        Variant(f"{half}+compile+native", f"{half}+compile", "native", 20, 110),
+    ]
+
+
+def cpu_variants() -> list[Variant]:
+    """Return what runs on every CPU."""
+    return [Variant("fp32", "fp32", "reference", 15, 120), Variant("bf16", "bf16", "reference", 15, 120)]
 
 
 def python(*arguments: object) -> list[str]:
@@ -92,7 +123,11 @@ class Parts:
 
     def plain(self, name: str, title: str, need: Need, command: list[str], why_skip: str = "") -> Part:
         """Return a part of which only the last line counts."""
-        return Part(name, title, need, lambda limit_sec: command, last_words, why_skip)
+
+        def collect(outcome: Outcome) -> dict[str, Any]:
+            return {"summary": outcome.last_line}
+
+        return Part(name, title, need, lambda limit_sec: command, collect, why_skip)
 
     def pack(self) -> Part:
         """Return the built-in digits, which the modes are compared on everywhere alike."""
@@ -110,7 +145,7 @@ class Parts:
         )  # fmt: skip
 
         def collect(outcome: Outcome) -> dict[str, Any]:
-            values = results.read_mode(path)
+            values = read_object(path)
             if values:
                 self.modes[variant.name] = values
                 draw_chart(self.settings.outdir / LOSSES_FILE, results.loss_panels(self.modes))
@@ -151,6 +186,10 @@ class Parts:
         """What is trained on."""
         return self.settings.data or self.digits
 
+    def run_folder(self) -> Path | None:
+        """Return the folder of the training, if it has begun."""
+        return next(reversed(run_dirs(self.runs)), None)
+
     def speed(self) -> tuple[float, float]:
         """Images per second and seconds of start-up that the training is planned with."""
         half = self.settings.half
@@ -177,7 +216,7 @@ class Parts:
 
     def collect_training(self, outcome: Outcome) -> dict[str, Any]:
         """Take grid and curve into the report."""
-        folder = results.run_folder(self.runs)
+        folder = self.run_folder()
         values, panels = results.read_training(folder)
         draw_chart(self.settings.outdir / CURVE_FILE, panels)
         for pattern, name in (("fakes[0-9]*.png", GRID_FILE), ("reals.png", REALS_FILE)):
@@ -195,7 +234,7 @@ class Parts:
         folder = self.work / "metrics"
 
         def command(limit_sec: float) -> list[str]:
-            network = results.newest(results.run_folder(self.runs), "network-snapshot-[0-9]*.pkl") or "no-snapshot"
+            network = results.newest(self.run_folder(), "network-snapshot-[0-9]*.pkl") or "no-snapshot"
             return python(
                 "calc_metrics.py", f"--network={network}", f"--data={self.data}", f"--metrics={','.join(names)}",
                 f"--outdir={folder}", f"--cache={self.work / 'cache'}", "--verbose=0",
@@ -205,8 +244,3 @@ class Parts:
             return results.read_proxies(folder)
 
         return Part("proxies", "Proxy distances", Need(30, 90), command, collect)
-
-
-def last_words(outcome: Outcome) -> dict[str, Any]:
-    """Return the last line of an output."""
-    return {"summary": last_line(readable_lines(outcome.output))}

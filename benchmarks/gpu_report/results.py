@@ -13,23 +13,16 @@ _INSIDE = re.compile(r"The ten largest \w+ of an iteration: (?P<preset>\S+), bat
 _WAIT = re.compile(r"Host synchronisation in (?P<phase>\w+): (?P<where>.*)")
 
 
-def read_mode(path: Path) -> dict[str, Any]:
-    """Return what `side_by_side` wrote; {} if it wrote nothing."""
-    return read_object(path)
-
-
 def loss_panels(modes: dict[str, dict[str, Any]]) -> list[Panel]:
     """Return the losses of all modes, by step."""
     panels = []
     for column, title in (("G", "Loss of the generator"), ("D", "Loss of the discriminator")):
-        curves = {name: points(values.get("rows", []), column) for name, values in modes.items()}
+        curves = {
+            name: [(row["step"], row[column]) for row in values["rows"] if row[column] is not None]
+            for name, values in modes.items()
+        }
         panels.append(Panel(title, "steps", {name: curve for name, curve in curves.items() if curve}))
     return panels
-
-
-def points(rows: list[dict[str, Any]], column: str) -> Points:
-    """Return the finite values of a column, by step."""
-    return [(row["step"], row[column]) for row in rows if row.get(column) is not None]
 
 
 def read_steps(path: Path, output: str) -> dict[str, Any]:
@@ -52,12 +45,6 @@ def waits(output: str) -> list[dict[str, str]]:
         elif wait := _WAIT.match(line):
             found.append({**place, "phase": wait["phase"], "where": wait["where"]})
     return found
-
-
-def run_folder(runs: Path) -> Path | None:
-    """Return the newest run folder."""
-    folders = sorted(path for path in runs.glob("[0-9]*-*") if path.is_dir())
-    return folders[-1] if folders else None
 
 
 def newest(folder: Path | None, pattern: str) -> Path | None:

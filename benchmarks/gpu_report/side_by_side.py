@@ -3,7 +3,6 @@
 import json
 import math
 import resource
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 import torch
 
 from benchmarks.modes import Mode, parse_mode
+from benchmarks.timing import now
 from dnnlib.files import atomic_write
 from torch_utils.distributed import local_device
 from torch_utils.ops import native
@@ -41,13 +41,7 @@ class Training:
         self.rows: list[dict[str, float | None]] = []
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self.start_sec = self.now()
-
-    def now(self) -> float:
-        """Seconds on a clock when the device has done all it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        self.start_sec = now(self.device)
 
     def step(self, index: int) -> None:
         """One iteration: every phase that is due, and the average of the weights. The augmentation stays as it is."""
@@ -65,7 +59,7 @@ class Training:
         """Note the mean losses since the row before, and the time since the start; waits for the device."""
         found = self.state.stats.collect()
         losses = {column: finite_mean(found.get(name)) for column, name in LOSSES.items()}
-        self.rows.append({"step": step, **losses, "sec": self.now() - self.start_sec})
+        self.rows.append({"step": step, **losses, "sec": now(self.device) - self.start_sec})
 
     def result(self) -> dict[str, Any]:
         """Return all that is known so far, as plain values."""

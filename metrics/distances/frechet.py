@@ -1,53 +1,34 @@
 """The Frechet distance between two sets of features, from moments summed in float64 while the images stream past."""
 
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_ROWS_AT_ONCE = 1024  # that are summed
 
-
+@dataclass
 class FeatureMoments:
     """Count, sum and sum of outer products of feature rows in float64: all that mean and covariance need."""
 
-    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
-        self.dim = dim
-        self.count = 0
-        self._total = torch.zeros(dim, dtype=torch.float64, device=device)
-        self._outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
-        self._pending: list[Tensor] = []  # rows that are not in the sums yet
-        self._num_pending = 0
+    count: int
+    total: Tensor  # float64 [dim]
+    outer: Tensor  # float64 [dim, dim]
 
     @classmethod
-    def from_sums(cls, count: int, total: Tensor, outer: Tensor) -> "FeatureMoments":
-        """Return moments with these sums, float64 [dim] and [dim, dim], of `count` rows."""
-        moments = cls(len(total))
-        moments.count, moments._total, moments._outer = count, total, outer
-        return moments
+    def of_none(cls, dim: int, device: torch.device | str = "cpu") -> "FeatureMoments":
+        """Return the moments of no rows; `device` is where they will be summed."""
+        total, outer = (torch.zeros(size, dtype=torch.float64, device=device) for size in ([dim], [dim, dim]))
+        return cls(0, total, outer)
 
     def append(self, features: Tensor) -> None:  # [rows, dim]
-        for rows in features.detach().to(self._total.device).split(_ROWS_AT_ONCE):
-            self.count += len(rows)
-            self._num_pending += len(rows)
-            self._pending.append(rows)
-            if self._num_pending >= _ROWS_AT_ONCE:
-                self._flush()
+        rows = features.detach().to(self.total)
+        self.count += len(rows)
+        self.total += rows.sum(dim=0)
+        self.outer.addmm_(rows.T, rows)
 
     def merge(self, other: "FeatureMoments") -> "FeatureMoments":
-        return self.from_sums(self.count + other.count, self.total + other.total, self.outer + other.outer)
-
-    @property
-    def total(self) -> Tensor:
-        """The sum of all rows, float64 [dim]."""
-        self._flush()
-        return self._total
-
-    @property
-    def outer(self) -> Tensor:
-        """The sum of the outer products of all rows, float64 [dim, dim]."""
-        self._flush()
-        return self._outer
+        return FeatureMoments(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
     @property
     def mean(self) -> Tensor:
@@ -57,14 +38,6 @@ class FeatureMoments:
     def covariance(self, ddof: int) -> Tensor:
         """Return the covariance, float64 [dim, dim]; `ddof`, less than the rows: 1 = unbiased estimate, 0 = plain average."""
         return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - ddof)
-
-    def _flush(self) -> None:
-        """Put the pending rows into the sums: few large products instead of one per batch."""
-        if self._pending:
-            rows = torch.cat(self._pending).double()
-            self._total += rows.sum(dim=0)
-            self._outer.addmm_(rows.T, rows)
-            self._pending, self._num_pending = [], 0
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
@@ -90,9 +63,10 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
 def moments_distance(a: FeatureMoments, b: FeatureMoments, ddof: int) -> float:
     """Return the Frechet distance of two sets of features; warns where a set has no more rows than features."""
     for moments in (a, b):
-        if moments.count <= moments.dim:
+        dim = len(moments.total)
+        if moments.count <= dim:
             warnings.warn(
-                f"a Frechet distance of {moments.dim} features from only {moments.count} images depends strongly "
+                f"a Frechet distance of {dim} features from only {moments.count} images depends strongly "
                 f"on their number; compare it with values from equal counts only",
                 stacklevel=2,
             )

@@ -29,7 +29,7 @@ def build_random_convolutions(context: BuildContext) -> Detector:
 
 def build_classifier(context: BuildContext) -> Detector:
     """Return the detector of proxy_fd_clf_v1, trained on the real images unless the cache has it."""
-    network = image_classifier.load_or_train(context.real, context.device, context.cache_folder, context.progress)
+    network = image_classifier.load_or_train(context.real, context.device, context.weights.folder, context.progress)
     resize = f"average_{image_classifier.SIZE_PX}"
     return Detector(CLASSIFIER, network, image_classifier.FEATURES, weights_digest(network.state_dict()), resize)
 
@@ -56,8 +56,8 @@ def check_labelled(real: RealImages) -> None:
 def measure_distance(inputs: Inputs) -> Measurement:
     """Return the Frechet distance of generated and real images; the floor is that of two halves of the real ones."""
     real, fake = inputs.both
-    value, floor = moments_distance(fake.moments, real.moments, DDOF), moments_distance(*real.halves, DDOF)
-    return Measurement(value, floor, settings={"ddof": DDOF})
+    value, (first, second) = moments_distance(fake.moments, real.moments, DDOF), real.halves
+    return Measurement(value, floor=moments_distance(first, second, DDOF), settings={"ddof": DDOF})
 
 
 def measure_classified(inputs: Inputs) -> Measurement:

@@ -79,15 +79,19 @@ FILES = {file.key: file for file in (INCEPTION, VGG16, LPIPS, DINOV2)}
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights are searched and whether they may be downloaded."""
+    """Where weights are searched and whether they may be downloaded; where features of real images are kept."""
 
     paths: Mapping[str, Path] = field(default_factory=dict)  # by key: a file of any hash, in place of a search
     offline: bool = False  # download nothing
-    cache_folder: Path | None = None  # None = `cache.default_folder()`
+    cache_folder: Path | None = None  # of weights and features; None = `cache.default_folder()`
     bar: bool = False  # show one while downloading
 
+    @property
+    def folder(self) -> Path:
+        return self.cache_folder or cache.default_folder()
+
     def cached(self, file: WeightsFile) -> Path:
-        return (self.cache_folder or cache.default_folder()) / file.name
+        return self.folder / file.name
 
 
 @dataclass(frozen=True)

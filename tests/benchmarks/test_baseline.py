@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from benchmarks import baseline
 from benchmarks.common import config_of, images_of
 from benchmarks.contenders import Ours, Published
-from benchmarks.memory import saved_bytes
+from benchmarks.timing import saved_bytes
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
 from training.networks.discriminator import Discriminator
 from training.networks.generator import Generator

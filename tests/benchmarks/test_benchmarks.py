@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tiny_runs import CPU, train
 
 from benchmarks import loader, precision, sampling, train_step
-from benchmarks.kernels import where_it_waits
+from benchmarks.train_step import where_it_waits
 from training.config import RunConfig
 
 ROOT = Path(__file__).parents[2]

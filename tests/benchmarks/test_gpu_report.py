@@ -21,8 +21,7 @@ from benchmarks.gpu_report import facts
 from benchmarks.gpu_report.budget import Budget, Need
 from benchmarks.gpu_report.child import GRACE_SEC, Outcome, run
 from benchmarks.gpu_report.parts import Part, Parts, Settings
-from benchmarks.gpu_report.record import FILES, Entry, Record
-from benchmarks.gpu_report.session import Session
+from benchmarks.gpu_report.report import FILES, Report
 from torch_utils.doctor.torch_facts import TorchFacts
 
 ROOT = Path(__file__).parents[2]
@@ -78,11 +77,6 @@ def parts_of_commands(**commands: str) -> list[Part]:
     return [part(name, code) for name, code in commands.items()]
 
 
-def session(folder: Path, parts: list[Part], minutes: float = 10.0) -> Session:
-    record = Record(folder, {"device": "none"}, minutes, [Entry(part.name, part.title) for part in parts])
-    return Session(record, Budget(minutes, GRACE_SEC), folder / "work", ENVIRONMENT)
-
-
 def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
@@ -96,7 +90,7 @@ def test_a_part_that_fails_or_cannot_be_read_harms_no_other(tmp_path: Path) -> N
         raise KeyError("rows")
 
     parts[2] = replace(parts[2], collect=unreadable)
-    session(tmp_path, parts).run(parts)
+    Report(tmp_path, {"device": "none"}, Budget(10, GRACE_SEC), parts, tmp_path / "work", ENVIRONMENT).run()
     report = read(tmp_path)
     assert [part["status"] for part in report["parts"]] == ["done", "failed", "done", "done"]
     assert report["parts"][1]["exit_code"] == -signal.SIGABRT

@@ -68,14 +68,13 @@ def evaluation(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     real = FixedImages(recorded_images("a"), content_hash="a")
     fake = GeneratedImages(recorded_images("b"), content_hash="b")
-    folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         rows = Metric("features", DETECTOR, spy, Keep.ROWS, RealUse(Keep.ROWS), num_gen=64)
         patch.setitem(registry.METRICS, "spy", rows)
         with pytest.warns(UserWarning, match="2048 features from only"):
-            weights = Source({"inception": weights_file})
+            weights = Source({"inception": weights_file}, cache_folder=tmp_path_factory.mktemp("cache"))
             names = [*NAMES, "spy"]
-            results = registry.evaluate(names, real, fake, batch_size=32, cache_folder=folder, weights=weights)
+            results = registry.evaluate(names, real, fake, batch_size=32, weights=weights)
     detector, real_rows, fake_rows = seen[0]
     by_name = {result.metric: result for result in results}
     return Evaluation(by_name, real_rows, fake_rows, detector, (real.passes, fake.passes))

@@ -1,15 +1,55 @@
-"""DINOv2 against recordings of the published program with small random weights; reading its weights."""
+"""DINOv2 against recordings of the published program with a tiny network; reading its weights; distances of its features."""
 
+import math
+import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from dinov2_tiny import SIZES, images, state_of
 from golden_data import arrays, relative_error
+from image_sets import FixedImages, GeneratedImages
+from inception_golden import recorded_images
 from PIL import Image
+from torch import Tensor
 
-from metrics.networks.dinov2 import VIT_L14, Dinov2, normalise, read_dinov2
+from dnnlib.files import file_sha256
+from metrics.detectors import full_precision
+from metrics.distances.frechet import frechet_distance
+from metrics.distances.kernel import kernel_distance
+from metrics.families import dinov2 as dinov2_metrics
+from metrics.networks.dinov2 import VIT_L14, Dinov2, TransformerSize, load_dinov2, normalise, read_dinov2
+from metrics.registry import evaluate
+from metrics.weights.published import DINOV2, Source
+
+SIZES = {
+    "native": TransformerSize(width=32, depth=2, heads=4, patch_px=4, trained_grid=4, input_px=16),
+    "resized": TransformerSize(width=32, depth=2, heads=4, patch_px=4, trained_grid=9, input_px=16),
+}
+
+
+def draw(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The recorded kind of weights: a tensor follows from its name and shape alone."""
+    values = np.random.RandomState([0, zlib.crc32(name.encode())]).standard_normal(shape)
+    if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "gamma")):
+        values = 1 + 0.2 * values
+    elif name.endswith("weight"):
+        values /= math.sqrt(math.prod(shape[1:]))
+    else:
+        values *= 0.5 if name in ("cls_token", "pos_embed") else 0.1
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def state_of(case: str) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        state = Dinov2(SIZES[case]).state_dict()
+    return {name: draw(name, tuple(value.shape)) for name, value in state.items()}
+
+
+def images() -> Tensor:
+    """The images that were recorded, which shrink on their way into the network."""
+    return torch.from_numpy(np.random.RandomState(7).randint(0, 256, (3, 3, 24, 20)).astype(np.uint8))
 
 
 @pytest.fixture(params=["native", "resized"])
@@ -70,3 +110,23 @@ def test_other_networks_are_refused(tmp_path: Path) -> None:
         torch.save(wrong, tmp_path / "weights.pth")
         with pytest.raises(ValueError, match=message):
             read_dinov2(tmp_path / "weights.pth", SIZES["native"])
+
+
+def test_distances_follow_from_the_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the tiny network, in place of ViT-L/14."""
+    monkeypatch.delenv(DINOV2.variable, raising=False)
+    monkeypatch.setattr(dinov2_metrics, "load_dinov2", partial(load_dinov2, size=SIZES["resized"]))
+    weights = tmp_path / "tiny.pth"
+    torch.save(state_of("resized"), weights)
+    real, fake = recorded_images("a"), recorded_images("b")[:60]
+    names, source = ["fd_dinov2_60_full", "kd_dinov2_60_full"], Source({"dinov2": weights}, cache_folder=tmp_path)
+    fd, kd = evaluate(names, FixedImages(real), GeneratedImages(fake), batch_size=25, weights=source)
+    network = load_dinov2(weights, SIZES["resized"])
+    with full_precision():
+        x, y = network(real).double(), network(fake).double()
+    assert fd.value == pytest.approx(frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov()), rel=1e-5)
+    assert (kd.value, kd.details["std"]) == pytest.approx(kernel_distance(y, x), rel=1e-4)
+    assert fd.settings == {"ddof": 1} and kd.settings["subset_size"] == 60
+    for result in (fd, kd):
+        assert result.detector == "dinov2_vitl14" and result.resize == "bicubic_antialias_16"
+        assert result.detector_digest == file_sha256(weights) and not result.comparable_to_published

@@ -83,7 +83,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def open_on_cpu(path: Path, shape: tuple[int, int, int] = SHAPE) -> Detector:
     real = FixedImages(torch.zeros(1, *shape, dtype=torch.uint8))
-    return build_module(BuildContext(real, CPU, path.parent, Source({"module": path}), no_progress))
+    return build_module(BuildContext(real, CPU, Source({"module": path}), no_progress))
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])
@@ -149,11 +149,10 @@ def test_an_exported_program_needs_a_dynamic_batch(files: dict[str, Path]) -> No
 
 
 def test_distances_follow_from_the_features(files: dict[str, Path], tmp_path: Path) -> None:
-    weights = Source({"module": files["script"]})
+    weights = Source({"module": files["script"]}, cache_folder=tmp_path)
     prepare_module(weights)
     names, real, fake = ["fd_module_60_full", "kd_module_60_full"], recorded_images("a"), recorded_images("b")[:60]
-    options = {"batch_size": 59, "cache_folder": tmp_path, "weights": weights}
-    fd, kd = registry.evaluate(names, FixedImages(real), GeneratedImages(fake), **options)
+    fd, kd = registry.evaluate(names, FixedImages(real), GeneratedImages(fake), batch_size=59, weights=weights)
     with torch.no_grad():
         x, y = (Colours().eval()(images).double() for images in (real, fake))
     assert fd.value == pytest.approx(frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov()), rel=1e-4)

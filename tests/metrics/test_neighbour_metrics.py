@@ -40,6 +40,6 @@ def test_the_detector_is_built_from_its_file(tmp_path: Path) -> None:
     source = Source(paths={VGG16.key: tmp_path / "vgg16.pth"}, offline=True, cache_folder=tmp_path / "none")
     kind = DETECTORS["vgg16"]
     kind.prepare(source)
-    detector = kind.build(BuildContext(real, CPU, tmp_path, source, no_progress))
+    detector = kind.build(BuildContext(real, CPU, source, no_progress))
     assert (detector.name, detector.dim, detector.resize) == ("vgg16", 4096, "tensorflow1_bilinear_224")
     assert detector.digest == file_sha256(tmp_path / "vgg16.pth") and not detector.is_published

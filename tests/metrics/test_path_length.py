@@ -29,9 +29,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 @pytest.fixture(scope="module")
-def detector(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+def detector(source: Source) -> Detector:
     real = FixedImages(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-    return build_path_length(BuildContext(real, CPU, tmp_path_factory.mktemp("cache"), source, no_progress))
+    return build_path_length(BuildContext(real, CPU, source, no_progress))
 
 
 def features(detector: Detector, pairs: Tensor) -> Tensor:

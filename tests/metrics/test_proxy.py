@@ -32,7 +32,7 @@ def digits() -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def randconv() -> Detector:
     real = FixedImages(torch.zeros(4, 3, 8, 8))
-    return proxy.build_random_convolutions(BuildContext(real, CPU, Path(), Source(), no_progress))
+    return proxy.build_random_convolutions(BuildContext(real, CPU, Source(), no_progress))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,6 @@ def test_sets_without_classes_are_refused() -> None:
 def test_the_whole_metric_on_the_demo_digits(tmp_path: Path) -> None:
     real, fake = FixedImages(*demo_images("train", 6000)), GeneratedImages(*demo_images("score", 1000))
     fake = GeneratedImages(fake.images.repeat(2, 1, 1, 1), fake.classes.repeat(2))
-    (result,) = evaluate(["proxy_fd_clf_v1"], real, fake, cache_folder=tmp_path)
+    (result,) = evaluate(["proxy_fd_clf_v1"], real, fake, weights=Source(cache_folder=tmp_path))
     assert result.details["classifier_accuracy"] > 0.97 and result.details["read_as_asked"] > 0.97
     assert result.floor is not None and result.value < 10 * result.floor and 0.8 < result.details["variety"] < 1.2

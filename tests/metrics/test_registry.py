@@ -12,6 +12,7 @@ from torch import Tensor
 from metrics import registry
 from metrics.registry import METRICS, evaluate, find, parse_names
 from metrics.results import MetricResult, append_rows
+from metrics.weights.published import Source
 
 NAME = "proxy_fd_randconv_v1"
 
@@ -34,7 +35,7 @@ REAL = FixedImages(images(600, seed=0), content_hash="real")
 
 
 def run(names: list[str], fake: GeneratedImages, folder: Path, batch_size: int = 64) -> list[MetricResult]:
-    return evaluate(names, REAL, fake, batch_size=batch_size, seed=7, cache_folder=folder)
+    return evaluate(names, REAL, fake, batch_size=batch_size, seed=7, weights=Source(cache_folder=folder))
 
 
 def test_names_are_parsed() -> None:
@@ -60,7 +61,7 @@ def test_names_have_any_number() -> None:
         assert find(name) is None
     with pytest.raises(ValueError, match="the largest number is 10000000"):
         parse_names("fid99999999999999999999k_full")
-    for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10, "ppl2_1_wend": 2}.items():
+    for name, least in {"fid1_full": 2, "kid1_full": 2, "is9": 10, "ppl2_1_wend": 2, "pr33_full": 4}.items():
         with pytest.raises(ValueError, match=f"{name} stands for . generated images; the least number is {least}"):
             parse_names(name)
 

@@ -1,4 +1,4 @@
-"""The collectives, tried by two processes; and how an error of one of them reaches whoever started them."""
+"""The collectives, tried by two processes; how an error of one of them reaches whoever started them; averaged gradients."""
 
 import os
 import signal
@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from torch_utils import distributed
 from torch_utils.distributed import (
     PeerError,
     all_ranks_have,
     assert_equal_across_ranks,
+    average_gradients,
     broadcast_object,
     gather_rows,
     is_main,
@@ -19,6 +21,8 @@ from torch_utils.distributed import (
     raise_on_all_ranks,
     spawn,
 )
+
+NAN, INF = float("nan"), float("inf")
 
 
 def try_collectives(folder: Path) -> None:
@@ -69,3 +73,34 @@ def test_the_failing_process_is_named_and_the_others_end() -> None:
         spawn(fail_on_one, 2, ValueError)
     with pytest.raises(RuntimeError, match=r"^process 1 failed:\nTraceback(.|\n)*RuntimeError: no such thing"):
         spawn(fail_on_one, 2, RuntimeError)
+
+
+def parameters_with(*grads: list[float] | None) -> list[nn.Parameter]:
+    """Parameters of two dimensions with these gradients."""
+    parameters = [nn.Parameter(torch.zeros(1, len(values or [0]))) for values in grads]
+    for parameter, values in zip(parameters, grads, strict=True):
+        parameter.grad = None if values is None else torch.tensor([values])
+    return parameters
+
+
+def test_gradients_become_finite_and_missing_ones_stay_missing() -> None:
+    parameters = parameters_with([1.0, NAN, INF, -INF], None, [7.0], [2.0, 3.0])
+    average_gradients(parameters, torch.zeros([]))
+    grads = [None if p.grad is None else p.grad.tolist() for p in parameters]
+    assert grads == [[[1.0, 0.0, 1e5, -1e5]], None, [[7.0]], [[2.0, 3.0]]]
+
+
+@pytest.mark.parametrize(
+    ("grads", "loss", "expected"),
+    [
+        ([[1.0, -3e38], [3e38]], 2.0, True),  # the largest numbers are finite
+        ([[1.0, 2.0], [NAN]], 2.0, False),
+        ([[1.0, -INF], [2.0]], 2.0, False),
+        ([[1.0, 2.0], [3.0]], NAN, False),
+        ([[1.0, 2.0], [3.0]], INF, False),
+    ],
+)
+def test_what_is_finite(grads: list[list[float]], loss: float, expected: bool) -> None:
+    parameters = parameters_with(*grads)
+    found = average_gradients(parameters, torch.tensor(loss))[1]
+    assert found.shape == () and found.dtype == torch.bool and bool(found) is expected

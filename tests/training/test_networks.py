@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import baseline
-from benchmarks.memory import saved_bytes
+from benchmarks.timing import saved_bytes
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig
 from training.networks.discriminator import Discriminator, minibatch_std
 from training.networks.generator import Generator
