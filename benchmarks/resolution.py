@@ -1,7 +1,8 @@
 """Times training steps of the hybrid and of pure Linformer by image size, at reduced widths: cost per image and per pixel."""
 
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import interleaved, saved_bytes, warm_up
-from training.config import AnyGenerator, DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig
+from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, RunConfig
 from training.latents import Latents
 from training.losses import build_phases
 from training.networks.hybrid import HybridConfig
@@ -22,7 +23,7 @@ ATTENTION_WIDTHS = (64, 32, 32, 16, 16, 16, 16)  # of the stages from 8 px
 HEADER = f"{'generator':<12}{'px':>6}{'s per image':>13}{'us per pixel':>14}{'stored MB per image':>21}{'bytes per pixel':>17}"
 
 
-def generator_config(kind: str, spec: DatasetSpec) -> AnyGenerator:
+def generator_config(kind: str, spec: DatasetSpec) -> GeneratorConfig:
     """Return the hybrid, with attention up to 32 px, or Linformer in all stages."""
     if kind == "hybrid":
         return HybridConfig(
@@ -51,10 +52,10 @@ def calls_of(kind: str, side: int) -> tuple[dict[str, Callable[[], object]], int
     z, c = torch.randn(BATCH, STYLE_WIDTH), torch.zeros(BATCH, 0)
     batch = MicroBatch(torch.rand(BATCH, 3, side, side) * 2 - 1, c, Latents(z, c, None, 1, 0))
     stored = saved_bytes(state.G, lambda: state.G(z))
-    return {phase.name: lambda phase=phase: phase.step([batch]) for phase in build_phases(state)}, stored
+    return {phase.name: functools.partial(phase.step, [batch]) for phase in build_phases(state)}, stored
 
 
-def seconds_per_image(times: dict[str, Sequence[float]]) -> float:
+def seconds_per_image(times: dict[str, list[float]]) -> float:
     """Return the fastest main step of G and of D with their part of R1, per image."""
     return (min(times["G_main"]) + min(times["D_main"]) + min(times["D_r1"]) / R1_INTERVAL) / BATCH
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import types
+from collections.abc import Iterable
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -82,9 +83,12 @@ def is_number(text: str) -> bool:
 def from_text(hint: Any, text: str, where: str) -> Any:
     """A value of a class that has `from_text`; raises ConfigError where the text is none."""
     try:
-        return hint.from_text(text)
+        value = hint.from_text(text)
     except ValueError:
         raise ConfigError(f"{where} must be a number, or two as 'start->end' in quotes, got '{text}'") from None
+    for number in dataclasses.astuple(value):
+        require_representable(number, where, f"'{text}'")
+    return value
 
 
 def field_types(cls: type) -> dict[str, Any]:
@@ -135,18 +139,34 @@ def parse(hint: Any, text: str, where: str) -> Any:
     return value
 
 
-def override(config: T, path: str, text: str, prefix: str = "") -> T:
+def override(config: T, path: str, text: str) -> T:
     """A copy of the config with one setting replaced, such as `override(config, "loss.r1_gamma", "0.1")`."""
-    name, _, rest = path.partition(".")
-    where = f"--set {prefix}{path}"
-    hints = field_types(type(config))
+    return override_all(config, [(path, text)])
+
+
+def override_all(config: T, settings: Iterable[tuple[str, str]]) -> T:
+    """A copy of the config with settings (path, text) replaced; those of one group together, as they may need each other."""
+    changed: dict[str, dict[str, Any]] = {}
+    for path, text in settings:
+        group, name, value = parse_setting(config, path, text)
+        values = getattr(config, group)
+        if name == "kind" and hasattr(values, "changed_kind"):
+            config = dataclasses.replace(config, **{group: values.changed_kind(value)})  # type: ignore[type-var]
+        else:
+            changed.setdefault(group, {})[name] = value
+    groups = {group: dataclasses.replace(getattr(config, group), **values) for group, values in changed.items()}
+    return dataclasses.replace(config, **groups)  # type: ignore[type-var]
+
+
+def parse_setting(config: Any, path: str, text: str) -> tuple[str, str, Any]:
+    """Group, name and value of a setting `group.name`; raises ConfigError."""
+    where = f"--set {path}"
+    group, _, name = path.partition(".")
+    groups = field_types(type(config))
+    require(group in groups, f"{where}: there is no '{group}'; choose from {', '.join(groups)}")
+    values = getattr(config, group)
+    require(dataclasses.is_dataclass(values), f"{where}: '{group}' is a single value")
+    hints = field_types(type(values))
+    require(bool(name), f"{where}: name one setting of it, such as {group}.{next(iter(hints))}")
     require(name in hints, f"{where}: there is no '{name}'; choose from {', '.join(hints)}")
-    if dataclasses.is_dataclass(hints[name]):
-        require(bool(rest), f"{where}: name one setting of it, such as {path}.{next(iter(field_types(hints[name])))}")
-        value = override(getattr(config, name), rest, text, f"{prefix}{name}.")
-    else:
-        require(not rest, f"{where}: '{name}' is a single value")
-        value = parse(hints[name], text, where)
-        if name == "kind" and hasattr(config, "changed_kind"):
-            return config.changed_kind(value)  # type: ignore[no-any-return]
-    return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]
+    return group, name, parse(hints[name], text, where)

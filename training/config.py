@@ -1,5 +1,6 @@
 """Every number of a run, as frozen dataclasses of plain values; imports no torch."""
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -116,6 +117,7 @@ class GeneratorConfig(AnyGenerator):
 
     def weight_settings(self) -> dict[str, object]:
         names = ["widths", "layers", "head_width", "minimum_heads", "linformer", "z_dim", "w_dim", "mapping_layers"]
+        names += ["mapping_lr_mult"]  # also a factor on these weights
         names += ["linformer_tokens", "linformer_from_px"] if self.linformer else []
         return {name: getattr(self, name) for name in names}
 
@@ -324,11 +326,12 @@ class ScheduleConfig:
                 f"--batch={self.batch} is not a multiple of --batch-gpu={self.batch_gpu}")
         require_range("schedule", self, "keep max_rollbacks disk_retries disk_wait_sec burn_in_kimg", 0)
 
-    def micro_batch(self, world_size: int) -> int:
-        """Images of one forward pass; raises ConfigError when the batch does not divide."""
+    def micro_batch(self, world_size: int, group: int = 1) -> int:
+        """Images of one forward pass; raises ConfigError when the batch does not divide, with one that does into groups."""
+        fitting = next(n for n in itertools.count(-(-self.batch // world_size)) if n % min(group, n) == 0)
         require(self.batch % world_size == 0,
                 f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus); use "
-                f"--batch={-(-self.batch // world_size) * world_size}")
+                f"--batch={fitting * world_size}")
         micro_batch = self.batch_gpu or self.batch // world_size
         require(self.batch % (micro_batch * world_size) == 0,
                 f"--batch={self.batch} is not a multiple of --batch-gpu={micro_batch} x {world_size} processes")
@@ -357,7 +360,7 @@ class RunConfig:
         """Raise ConfigError where the settings do not suit the images, the processes or each other."""
         for part in (self.generator, self.discriminator, self.loss):
             part.check(spec)
-        micro_batch = self.schedule.micro_batch(world_size)
+        micro_batch = self.schedule.micro_batch(world_size, self.discriminator.mbstd_group)
         group = min(self.discriminator.mbstd_group, micro_batch)
         require(micro_batch % group == 0,
                 f"the {micro_batch} images of a forward pass are not a multiple of the minibatch-std group {group}: change "

@@ -68,7 +68,8 @@ def launch(options: dict[str, Any]) -> None:
     require_outside(outdir, "--outdir", path, "--data")
     resume, is_searching = options["resume"], False
     if resume not in (None, "latest"):
-        require_no_run(user_path(resume), resume)
+        if not is_address(resume):
+            require_no_run(user_path(resume), resume)
         resume = str(local_file(resume, default_folder()))
     files = ImageFiles(path)
     config = configure(options, path, view(files, DataConfig(path, cond=bool(options["cond"]))).spec, gpus)
@@ -80,7 +81,7 @@ def launch(options: dict[str, Any]) -> None:
         trainable(meta_networks(config, dataset.spec)[1], config.discriminator.freeze_layers)
     check_metrics(config.schedule.metrics, dataset)
     if resume not in (None, "latest"):
-        check_fits(Path(resume), config, dataset.spec)
+        check_fits(Path(resume), config, dataset.spec, print0)
     distributed.warn_of_shared_cpu(gpus)
     job = Job(
         config=config,
@@ -240,6 +241,11 @@ def print_header(
     if micro_batch < group:
         print0(
             f"The minibatch-std group is {micro_batch} instead of {group}: all images of a forward pass are one group."
+        )
+    every_kimg = config.schedule.tick_kimg * config.schedule.snap_ticks
+    if every_kimg < 1:
+        print0(
+            f"A snapshot every {every_kimg:g} kimg, named by whole kimg: it replaces the one before of the same name."
         )
     print0(describe_precision(config.performance.precision, device))
     if why_not := resolve_compile(config.performance.compile, device)[1]:

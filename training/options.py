@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from dnnlib.dataclass_values import override, require
-from training.config import DatasetSpec, RunConfig
+from dnnlib.dataclass_values import override_all, require
+from training.config import AugmentConfig, DatasetSpec, RunConfig
 from training.presets import preset
 from training.schedule import highest
 
+PERFORMANCE = {"precision": "auto", "compile": "auto", "cuda_graphs": None}  # unless options say otherwise
 LINFORMER_MAX_P = 0.7  # bound of the augmentation probability
 FIELDS = {  # group of the configuration -> option -> field
     "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers",
@@ -25,12 +26,6 @@ FIELDS = {  # group of the configuration -> option -> field
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise ConfigError where two options contradict each other."""
-    aug = options["aug"]
-    require(
-        options["p"] is None or aug == "fixed", "--p sets the probability of --aug=fixed: give both or leave --p out"
-    )
-    require(aug != "fixed" or options["p"] is not None, "--aug=fixed needs its probability: add --p=0.2, for instance")
-    require(options["target"] is None or aug in (None, "ada"), f"--target is for --aug=ada, not --aug={aug}")
     for name in ("data", "outdir"):
         require(bool(options[name].strip()), f"--{name} is empty; name a path")
     require(not options["force"] or options["resume"] == "latest", "--force goes with --resume=latest")
@@ -38,7 +33,6 @@ def check_options(options: dict[str, Any]) -> None:
         not options["allow_tf32"] or options["precision"] in ("auto", "tf32"),
         f"--allow-tf32=1 means --precision=tf32, but --precision={options['precision']} is given: leave one of them out",
     )
-    require(options["augpipe"] is None or aug != "noaug", "--augpipe names transforms, but --aug=noaug applies none")
     require(
         not options["freezed"] or options["resume"] is not None,
         "--freezed keeps layers as they are, which makes sense only for trained ones: add --resume=FILE",
@@ -51,12 +45,11 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         options = options | {"batch_gpu": None}
     config = preset(options["cfg"], spec, gpus)
     config = config.changed(
-        data={"path": path}, schedule={"metrics": metric_names(options["metrics"])}, performance={"cuda_graphs": None}
+        data={"path": path}, schedule={"metrics": metric_names(options["metrics"])}, performance=PERFORMANCE
     )
     settings = [split_setting(setting) for setting in options["settings"]]
     kinds = [setting for setting in settings if setting[0].endswith(".kind")]  # they decide which others there are
-    for name, text in kinds:
-        config = override(config, name, text)
+    config = override_all(config, kinds)
     config = replace(config, generator=config.generator.fitted(spec))
     for group, names in FIELDS.items():
         config = config.changed(**{group: given_fields(options, names, getattr(config, group))})
@@ -64,24 +57,44 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
         config = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None})
     if options["allow_tf32"]:
         config = config.changed(performance={"precision": "tf32"})
-    if getattr(config.generator, "linformer", False):
-        config = config.changed(augment={"max_p": LINFORMER_MAX_P})
-    for name, text in (setting for setting in settings if setting not in kinds):
-        config = override(config, name, text)
-    augment = config.augment
+    config = with_bounded_p(config)
+    config = override_all(config, [setting for setting in settings if setting not in kinds])
+    check_augmentation(options, config.augment)
+    return config
+
+
+def with_bounded_p(config: RunConfig) -> RunConfig:
+    """With the bound of the augmentation probability that holds with Linformer."""
+    if not getattr(config.generator, "linformer", False):
+        return config
+    return config.changed(augment={"max_p": LINFORMER_MAX_P})
+
+
+def check_augmentation(options: dict[str, Any], augment: AugmentConfig) -> None:
+    """Raise ConfigError where an option means nothing for the kind of augmentation, or its probability does not suit it."""
+    is_fixed, given = augment.mode == "fixed", "--aug" if options["aug"] else f"--cfg={options['cfg']} has --aug"
+    require(options["p"] is None or is_fixed, "--p sets the probability of --aug=fixed: give both or leave --p out")
     require(
-        augment.mode != "fixed" or highest(augment.p) <= augment.max_p,
+        not is_fixed or options["p"] is not None or highest(augment.p) > 0,
+        "--aug=fixed needs its probability: add --p=0.2, for instance",
+    )
+    for name, means_something in (("target", augment.mode == "ada"), ("augpipe", augment.mode != "noaug")):
+        require(
+            options[name] is None or means_something,
+            f"--{name} means nothing here: {given}={augment.mode}; add --aug=ada, or leave --{name} out",
+        )
+    require(
+        not is_fixed or highest(augment.p) <= augment.max_p,
         f"--p={augment.p} is above the bound of {augment.max_p} that holds with Linformer; to raise it: "
         f"--set augment.max_p={highest(augment.p)}",
     )
-    return config
 
 
 def split_setting(setting: str) -> tuple[str, str]:
     """Field and value of a --set. Raises ConfigError."""
     name, equals, text = (part.strip() for part in setting.partition("="))
     require(bool(equals), f"--set {setting}: write it as field=value, such as loss.r1_gamma=0.1")
-    option = {"data.path": "--data", "preset": "--cfg"}.get(name)
+    option = {"data.path": "--data", "data.cond": "--cond", "preset": "--cfg"}.get(name)
     require(option is None, f"--set {name} cannot be changed; use {option}")
     return name, text
 

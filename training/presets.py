@@ -117,15 +117,16 @@ def auto(spec: DatasetSpec, num_gpus: int) -> RunConfig:
     The rules are those of StyleGAN2-ADA's `auto`, without path length.
     """
     side = max(spec.height, spec.width)
-    batch = max(min(num_gpus * min(4096 // side, 32), 64), num_gpus)
-    batch -= batch % num_gpus
+    batch_gpu = max(min(64 // num_gpus, 4096 // side, 32), 1)
+    group = min(batch_gpu, 4)
+    batch = num_gpus * (batch_gpu - batch_gpu % group)
     generator, lr = auto_generator(spec), 0.002 if side >= 1024 else 0.0025
     return RunConfig(
         generator=generator,
         discriminator=DiscriminatorConfig(
             architecture="resnet",
             channel_base=32768 if side >= 512 else 16384,
-            mbstd_group=max(min(batch // num_gpus, 4), 1),
+            mbstd_group=group,
         ),
         loss=LossConfig(r1_gamma=0.0002 * side**2 / batch),
         optimizer=OptimizerConfig(g_lr=lr, d_lr=lr),

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dnnlib.dataclass_values import ConfigError, override
+from dnnlib.dataclass_values import ConfigError, override, override_all
+from train import main as train_main
 from training.config import (
     AugmentConfig,
     DatasetSpec,
@@ -14,7 +15,9 @@ from training.config import (
     RunConfig,
     ScheduleConfig,
 )
+from training.options import configure
 from training.presets import PRESETS, preset
+from training.schedule import Ramp
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,48 @@ def test_override_refuses(setting: str) -> None:
         override(
             override(RunConfig(), "discriminator.kind", "vit") if "head_width" in path else RunConfig(), path, text
         )
+
+
+def test_settings_that_need_each_other_are_set_together() -> None:
+    settings = [("discriminator.kind", "vit"), ("discriminator.width", "80"), ("discriminator.head_width", "40")]
+    for order in (settings, [settings[0], settings[2], settings[1]]):
+        discriminator = override_all(RunConfig(), order).discriminator
+        assert (discriminator.width, discriminator.head_width) == (80, 40)
+
+
+def configured(*words: str) -> RunConfig:
+    """What train.py makes of options."""
+    options = train_main.make_context("train", ["--outdir=o", "--data=d", "--metrics=none", *words]).params
+    return configure(options, "d", DatasetSpec(32, 32, 3), 1)
+
+
+def test_probability_of_fixed_augmentation() -> None:
+    """Given as a number, as a schedule, or by the preset."""
+    assert configured("--aug=fixed", "--p=0.2").augment.p == 0.2
+    burn_in = "--set=schedule.burn_in_kimg=10"
+    assert configured("--aug=fixed", "--set=augment.p=0->0.5", burn_in).augment.p == Ramp(0.0, 0.5)
+    of_preset = preset("cifar-r3", DatasetSpec(32, 32, 3)).augment
+    assert configured("--cfg=cifar-r3", "--aug=fixed").augment == of_preset
+    assert configured("--cfg=cifar-r3", "--p=0.1").augment.p == 0.1
+    with pytest.raises(ConfigError, match=r"add --p=0\.2"):
+        configured("--aug=fixed")
+
+
+@pytest.mark.parametrize("gpus", range(1, 9))
+def test_auto_suits_any_number_of_gpus(gpus: int) -> None:
+    for side in (8, 32, 64, 256, 1024):
+        spec = DatasetSpec(side, side, 3)
+        config = preset("auto", spec, gpus)
+        config.check(spec, gpus)
+        assert config.schedule.batch <= 64 or gpus > 16
+
+
+def test_the_batch_that_an_error_proposes_is_accepted() -> None:
+    spec = DatasetSpec(256, 256, 3)
+    config = preset("paper256", spec)
+    with pytest.raises(ConfigError, match="use --batch=72"):
+        config.check(spec, 3)
+    config.changed(schedule={"batch": 72}).check(spec, 3)
 
 
 def test_auto_follows_the_published_rules() -> None:

@@ -67,10 +67,12 @@ def test_other_settings_are_named(config, run_dir, tiny_spec, capsys, group, val
     assert newest_matching_run(run_dir.parent, config, tiny_spec) == (run_dir, config)  # an older one may match
 
 
-def test_a_fine_tuned_run_keeps_its_settings_on_resume(config, tiny_spec, tmp_path) -> None:
+def test_a_fine_tuned_run_keeps_its_settings_on_resume(config, tiny_spec, tmp_path, capsys) -> None:
     tuned = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None})
     run_dir = saved_run(tmp_path, tuned)
     assert newest_matching_run(tmp_path, config, tiny_spec) == (run_dir, tuned)
+    kept = "Kept as the run began: augment.speed_kimg=100.0\nKept as the run began: ema.rampup=None\n"
+    assert capsys.readouterr().out == kept
 
 
 def test_folders_of_other_programs_and_damaged_ones_are_skipped(config, run_dir, tiny_spec) -> None:
@@ -84,10 +86,11 @@ def test_folders_of_other_programs_and_damaged_ones_are_skipped(config, run_dir,
     assert newest_matching_run(run_dir.parent, config, tiny_spec) is None
 
 
-@pytest.mark.parametrize("group", ["generator", "discriminator"])
-def test_force_needs_networks_that_fit(config: RunConfig, run_dir: Path, tiny_spec: DatasetSpec, group: str) -> None:
-    name = {"generator": "w_dim", "discriminator": "channel_base"}[group]
-    other = config.changed(**{group: {name: getattr(getattr(config, group), name) * 2}})
+@pytest.mark.parametrize(
+    ("group", "name"), [("generator", "w_dim"), ("discriminator", "channel_base"), ("discriminator", "freeze_layers")]
+)
+def test_force_needs_networks_that_fit(config, run_dir: Path, tiny_spec: DatasetSpec, group: str, name: str) -> None:
+    other = config.changed(**{group: {name: getattr(getattr(config, group), name) * 2 or 1}})
     for force in (False, True):
         with pytest.raises(ConfigError, match=name) as raised:
             newest_matching_run(run_dir.parent, other, tiny_spec, force=force)

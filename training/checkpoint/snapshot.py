@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -157,8 +157,13 @@ def weight_settings(config: RunConfig, spec: DatasetSpec) -> dict[str, object]:
     return found
 
 
-def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> dict[str, Any]:
-    """The tensors of a snapshot for each network of this configuration. Raises CheckpointError unless they fit it."""
+def check_fits(
+    path: Path, config: RunConfig, spec: DatasetSpec, log: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """The tensors of a snapshot for each network of this configuration. Raises CheckpointError unless they fit it.
+
+    Logs where equally many classes have other names.
+    """
     theirs_config, theirs_spec, values = read_snapshot(path)
     there, here = weight_settings(theirs_config, theirs_spec), weight_settings(config, spec)
     differences = [
@@ -169,8 +174,19 @@ def check_fits(path: Path, config: RunConfig, spec: DatasetSpec) -> dict[str, An
             f"{path}: its networks do not fit this run ({'; '.join(differences)}); use the --cfg, --cond, image size and "
             f"network options of the run it comes from"
         )
+    if theirs_spec.class_names != spec.class_names:
+        log(
+            f"Classes keep their numbers, not their names: {class_words(theirs_spec)} in {path}, {class_words(spec)} in these "
+            "images"
+        )
     sources = config.ema.sources(theirs_config.ema)
     return {name: values[sources.get(name, name)] for name in ("G", "D", *sources)}
+
+
+def class_words(spec: DatasetSpec) -> str:
+    """The first class names, for messages."""
+    names = ", ".join(spec.class_names[:5]) or "without names"
+    return names + (", ..." if len(spec.class_names) > 5 else "")
 
 
 def load_networks(path: str | Path, state: TrainState) -> None:

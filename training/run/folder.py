@@ -79,7 +79,8 @@ def newest_matching_run(
         assert saved is not None  # it would have raised an error
         different = differences(theirs, config) or image_differences(saved, spec, content_hash)
         their_spec = build(DatasetSpec, saved["dataset"], "dataset")
-        fits = not different or weight_settings(theirs, their_spec) == weight_settings(config, spec)
+        fits = weight_settings(theirs, their_spec) == weight_settings(config, spec)
+        fits = fits and theirs.discriminator.freeze_layers == config.discriminator.freeze_layers  # Adam's moments fit
         if not different or (force and fits):
             if different:
                 print(f"--force: resuming {run_dir} although it differs in {'; '.join(different)}")
@@ -150,6 +151,11 @@ def comparable(config: RunConfig) -> dict[str, dict[str, object]]:
 
 
 def continued(theirs: RunConfig, ours: RunConfig) -> RunConfig:
-    """The new configuration with the settings that a resumed run keeps."""
+    """The new configuration with the settings that a resumed run keeps; prints those that would be others."""
     kept = {group: {name: getattr(getattr(theirs, group), name) for name in names} for group, names in KEPT.items()}
-    return ours.changed(**kept)
+    result = ours.changed(**kept)
+    for group, values in kept.items():
+        for name, value in values.items():
+            if value != getattr(getattr(ours, group), name):
+                print(f"Kept as the run began: {group}.{name}={value}")
+    return result

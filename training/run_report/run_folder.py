@@ -7,6 +7,7 @@ from typing import Any
 
 from dnnlib.dataclass_values import ConfigError
 from training.config import DatasetSpec, RunConfig
+from training.options import PERFORMANCE, with_bounded_p
 from training.presets import preset
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 
@@ -48,7 +49,8 @@ class RunFolder:
         try:
             data = self.facts["data"]
             spec = DatasetSpec(data["height"], data["width"], data.get("channels", 3), data.get("classes", 0))
-            return preset(str(self.options["preset"]), spec, self.facts.get("processes", 1)).to_dict()
+            config = with_bounded_p(preset(str(self.options["preset"]), spec, self.facts.get("processes", 1)))
+            return config.changed(performance=PERFORMANCE).to_dict()
         except (ConfigError, KeyError, TypeError, ValueError):
             return None
 
