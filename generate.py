@@ -126,7 +126,9 @@ def generate(chosen: dict[str, Any]) -> None:
         seeds = list(dict.fromkeys(chosen["seeds"]))  # no file is written twice
         names = [f"seed{seed:04d}" for seed in seeds]
     columns = grid_columns(chosen["grid"], generator, len(names), extension)
-    renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"], performance(chosen, len(names)))
+    compiling = "0" if chosen["compile"] == "auto" and len(names) < COMPILE_FROM else chosen["compile"]
+    performance = PerformanceConfig(precision=chosen["precision"], compile=compiling)
+    renderer = Renderer(generator, chosen["noise_mode"], chosen["batch"], performance)
     if chosen["styles_file"]:
         ws = truncate(ws, generator.mapping_network.w_avg, chosen["trunc"], chosen["trunc_cutoff"])
         batches = renderer.batches(ws, seeds)
@@ -152,12 +154,6 @@ def check_sources(chosen: dict[str, Any]) -> None:
         given = {"--seeds": "seeds", "--class": "class_name", "--label": "label", "--save-w": "save_w"}
         if extra := [name for name, key in given.items() if chosen[key]]:
             raise ValueError(f"--w={chosen['styles_file']} has the styles already: leave out {', '.join(extra)}")
-
-
-def performance(chosen: dict[str, Any], count: int) -> PerformanceConfig:
-    """--precision and --compile for `count` images."""
-    compiling = "0" if chosen["compile"] == "auto" and count < COMPILE_FROM else chosen["compile"]
-    return PerformanceConfig(precision=chosen["precision"], compile=compiling)
 
 
 def grid_columns(text: str | None, generator: "Generator", count: int, extension: str) -> int | None:

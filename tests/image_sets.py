@@ -10,6 +10,8 @@ from torch import Tensor
 from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import Layout, encode_png
 from dnnlib.sources.demo import digits
+from dnnlib.sources.image_sources import SourceOptions, open_source
+from dnnlib.sources.source_images import ImageSource
 from metrics.images import Sample
 
 
@@ -34,6 +36,11 @@ def write_pixels(dest: Path, images: np.ndarray | Tensor) -> Path:
         for pixels in np.ascontiguousarray(images):
             writer.add(encode_png(pixels), None)
     return dest
+
+
+def open_set(source: Path, split: str | None = None, max_images: int | None = None) -> ImageSource:
+    """The images of `dataset_tool.py --source`."""
+    return open_source(str(source), SourceOptions(split=split, max_images=max_images))
 
 
 class FixedImages:

@@ -2,37 +2,32 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from image_sets import noise
 from PIL import Image
 from scripts import run
+
+from dnnlib.images.codec import encode_png
 
 SMALL = ["--batch=4", "--workers=0", "--set=discriminator.channel_base=512", "--set=discriminator.channel_max=16"]
 
 
-def images(folder: Path, width: int, height: int, mode: str) -> Path:
-    """A folder of 12 images."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        pixels = rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).convert(mode).save(folder / f"{i}.png")
-    return folder
-
-
 @pytest.mark.parametrize(
-    ("width", "height", "mode", "stages"),
+    ("width", "height", "channels", "stages"),
     [
-        (96, 64, "RGB", 4),
-        pytest.param(48, 48, "RGB", 3, marks=pytest.mark.slow),
-        pytest.param(64, 96, "RGB", 4, marks=pytest.mark.slow),
-        pytest.param(32, 32, "L", 3, marks=pytest.mark.slow),
-        pytest.param(128, 128, "RGB", 5, marks=pytest.mark.slow),
+        (96, 64, 3, 4),
+        pytest.param(48, 48, 3, 3, marks=pytest.mark.slow),
+        pytest.param(64, 96, 3, 4, marks=pytest.mark.slow),
+        pytest.param(32, 32, 1, 3, marks=pytest.mark.slow),
+        pytest.param(128, 128, 3, 5, marks=pytest.mark.slow),
     ],
 )
-def test_whole_path(tmp_path: Path, width: int, height: int, mode: str, stages: int) -> None:
-    source = images(tmp_path / "images", width, height, mode)
+def test_whole_path(tmp_path: Path, width: int, height: int, channels: int, stages: int) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    for i in range(12):
+        (source / f"{i}.png").write_bytes(encode_png(noise(i, height, width, channels)))
     data = tmp_path / "data.zip"
     run("dataset_tool", f"--source={source}", f"--dest={data}")
     widths = ",".join(["32", *["16"] * (stages - 1)])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_sets import open_set
 
-from dnnlib.sources.image_sources import SourceOptions, open_source
 from dnnlib.sources.source_images import ImageSource
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 28, 20), dtype=np.uint8)
@@ -26,10 +26,6 @@ def _write(folder: Path, images: bytes, labels: bytes | None = None, start: str 
     return folder
 
 
-def _open(source: Path, split: str | None = None, max_images: int | None = None) -> ImageSource:
-    return open_source(str(source), SourceOptions(split=split, max_images=max_images))
-
-
 def _read(source: ImageSource) -> tuple[np.ndarray, list[object]]:
     images = list(source.images())
     assert len(images) == source.count
@@ -40,32 +36,32 @@ def _read(source: ImageSource) -> tuple[np.ndarray, list[object]]:
 def test_images_and_labels_of_a_folder(tmp_path: Path, suffix: str) -> None:
     _write(tmp_path / "set", _idx(PIXELS), _idx(LABELS), suffix=suffix)
     _write(tmp_path / "set", _idx(PIXELS[:2, ::-1]), _idx(LABELS[:2]), "t10k", suffix)
-    source = _open(tmp_path / "set")
+    source = open_set(tmp_path / "set")
     pixels, labels = _read(source)
     assert np.array_equal(pixels, PIXELS)
     assert labels == LABELS.tolist() and source.labelled
     assert str(source.layout) == "20x28 grey"
-    pixels, labels = _read(_open(tmp_path / "set", "test"))
+    pixels, labels = _read(open_set(tmp_path / "set", "test"))
     assert np.array_equal(pixels, PIXELS[:2, ::-1])
     assert labels == [3, 0]
-    assert len(_read(_open(tmp_path / "set", "train", 2))[0]) == 2
+    assert len(_read(open_set(tmp_path / "set", "train", 2))[0]) == 2
 
 
 def test_file_without_labels_and_names_with_a_dot(tmp_path: Path) -> None:
     _write(tmp_path / "set", _idx(PIXELS))
-    source = _open(tmp_path / "set" / "train-images-idx3-ubyte")
+    source = open_set(tmp_path / "set" / "train-images-idx3-ubyte")
     assert np.array_equal(_read(source)[0], PIXELS)
     assert not source.labelled
     with pytest.raises(ValueError, match=r"set has no t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"):
-        _open(tmp_path / "set", "test")
+        open_set(tmp_path / "set", "test")
     with pytest.raises(ValueError, match=r"--split=extra is unknown; a folder of IDX files has train, test"):
-        _open(tmp_path / "set", "extra")
+        open_set(tmp_path / "set", "extra")
     with pytest.raises(ValueError, match=r"--split=test selects a file in a folder"):
-        _open(tmp_path / "set" / "train-images-idx3-ubyte", "test")
+        open_set(tmp_path / "set" / "train-images-idx3-ubyte", "test")
     (tmp_path / "train-images.idx3-ubyte").write_bytes(_idx(PIXELS))
     (tmp_path / "train-labels.idx1-ubyte").write_bytes(_idx(LABELS))
-    assert _read(_open(tmp_path))[1] == LABELS.tolist()
-    assert _read(_open(tmp_path / "train-images.idx3-ubyte"))[1] == LABELS.tolist()
+    assert _read(open_set(tmp_path))[1] == LABELS.tolist()
+    assert _read(open_set(tmp_path / "train-images.idx3-ubyte"))[1] == LABELS.tolist()
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -84,7 +80,7 @@ def test_file_without_labels_and_names_with_a_dot(tmp_path: Path) -> None:
 )
 def test_damaged_files_are_named(tmp_path: Path, images: bytes, suffix: str) -> None:
     with pytest.raises(ValueError, match=rf"train-images-idx3-ubyte{suffix} is damaged, or no IDX"):
-        _open(_write(tmp_path / "set", images, suffix=suffix))
+        open_set(_write(tmp_path / "set", images, suffix=suffix))
 
 
 def test_damaged_gzip_and_wrong_labels_are_named(tmp_path: Path) -> None:
@@ -92,6 +88,6 @@ def test_damaged_gzip_and_wrong_labels_are_named(tmp_path: Path) -> None:
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match=r"idx3-ubyte.gz is damaged"):
-        _open(folder)
+        open_set(folder)
     with pytest.raises(ValueError, match=r"idx1-ubyte.gz has 4 labels, but .*train-images-idx3-ubyte.gz 5 images"):
-        _open(_write(folder, _idx(PIXELS), _idx(LABELS[:4]), suffix=".gz"))
+        open_set(_write(folder, _idx(PIXELS), _idx(LABELS[:4]), suffix=".gz"))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_sets import open_set
 
 from dnnlib.images.codec import encode_png
 from dnnlib.parallel import ordered_map
-from dnnlib.sources.image_sources import SourceOptions, open_source
-from dnnlib.sources.source_images import ImageSource, SourceImage
+from dnnlib.sources.source_images import SourceImage
 
 lmdb = pytest.importorskip("lmdb")
 
@@ -33,16 +33,12 @@ def database(tmp_path: Path) -> Path:
     return folder
 
 
-def _open(source: Path, max_images: int | None = None) -> ImageSource:
-    return open_source(str(source), SourceOptions(max_images=max_images))
-
-
 def _red_mean(image: SourceImage) -> float:
     return float(image.pixels(3, None)[:, :, 0].mean())
 
 
 def test_images_come_in_the_order_of_their_keys(database: Path) -> None:
-    source = _open(database)
+    source = open_set(database)
     order = sorted(range(COUNT), key=_key)
     images = list(source.images())
     assert source.count == COUNT
@@ -52,12 +48,12 @@ def test_images_come_in_the_order_of_their_keys(database: Path) -> None:
         assert str(image.layout(None)) == "50x40 RGB"
         assert image.kind().file_format == "PNG"
         assert np.array_equal(image.pixels(3, None), _pixels(index))
-    first = [image.origin for image in _open(database, 3).images()]
+    first = [image.origin for image in open_set(database, max_images=3).images()]
     assert first == [image.origin for image in images[:3]]
 
 
 def test_images_are_small_to_send_and_read_by_several_processes(database: Path) -> None:
-    images = list(_open(database).images())
+    images = list(open_set(database).images())
     assert len(pickle.dumps(images[0])) < 500
     here = [_red_mean(image) for image in images]
     assert list(ordered_map(_red_mean, images, workers=2, chunk_size=3)) == here
@@ -68,7 +64,7 @@ def test_half_a_database_is_refused(database: Path, share: float) -> None:
     content = (database / "data.mdb").read_bytes()
     (database / "data.mdb").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError, match=r"data.mdb is (cut off: its \d+ pages are more than [\d,]+ bytes|damaged)"):
-        _open(database)
+        open_set(database)
 
 
 @pytest.mark.parametrize(("place", "value"), [(10, 1), (10, 4), (12, 255), (16, 255)])
@@ -80,17 +76,17 @@ def test_damaged_index_is_an_error_and_not_the_end_of_the_process(database, plac
         content[start + place] = value
     (database / "data.mdb").write_bytes(content)
     with pytest.raises(ValueError, match=r"data.mdb (cannot be read|is damaged|is empty)"):
-        _open(database)
+        open_set(database)
     assert capfd.readouterr().err == ""
 
 
 def test_empty_database_is_refused(tmp_path: Path) -> None:
     lmdb.open(str(tmp_path / "set")).close()
     with pytest.raises(ValueError, match=r"data.mdb is empty; download and unpack it again"):
-        _open(tmp_path / "set")
+        open_set(tmp_path / "set")
 
 
 def test_missing_package_is_named_with_the_command(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(ValueError, match=r"needs one more package: pip install lmdb"):
-        _open(database)
+        open_set(database)

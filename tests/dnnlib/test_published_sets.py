@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision.datasets
+from image_sets import open_set
 
 from dnnlib.images.codec import encode_png
 from dnnlib.sources.image_sources import SourceOptions, open_source
-from dnnlib.sources.source_images import ImageSource
 
 CLASSES = ["airplane", "automobile"]
 STL_PARTS = {"train": 3, "test": 2, "unlabeled": 4}
@@ -77,19 +77,15 @@ def stl10(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     return {f"stl10_binary/{name}": content for name, content in members.items()}
 
 
-def _open(source: Path, split: str | None = None, max_images: int | None = None) -> ImageSource:
-    return open_source(str(source), SourceOptions(split=split, max_images=max_images))
-
-
 def test_cifar10_archive(tmp_path: Path, cifar10: dict[str, bytes]) -> None:
-    source = _open(_tar(tmp_path / "cifar-10-python.tar.gz", cifar10))
+    source = open_set(_tar(tmp_path / "cifar-10-python.tar.gz", cifar10))
     images = list(source.images())
     assert (source.count, source.class_names, str(source.layout)) == (10, tuple(CLASSES), "32x32 RGB")
     assert [image.label for image in images] == [1, 0] * 5
     stored = pickle.loads(cifar10["cifar-10-batches-py/data_batch_2"])["data"]
     assert np.array_equal(images[2].pixels(3, None), stored[0].reshape(3, 32, 32).transpose(1, 2, 0))
     assert images[2].origin == f"image 2 of {tmp_path / 'cifar-10-python.tar.gz'}"
-    assert _open(tmp_path / "cifar-10-python.tar.gz", "test", 1).count == 1
+    assert open_set(tmp_path / "cifar-10-python.tar.gz", "test", 1).count == 1
 
 
 def test_changed_cifar10_archive_is_refused_before_it_is_unpickled(tmp_path: Path, cifar10: dict[str, bytes]) -> None:
@@ -99,7 +95,7 @@ def test_changed_cifar10_archive_is_refused_before_it_is_unpickled(tmp_path: Pat
 
     cifar10["cifar-10-batches-py/data_batch_3"] = pickle.dumps({"data": Attack(), "labels": []})
     with pytest.raises(ValueError, match=r"c.tar.gz is not CIFAR10 as published: a file is missing or damaged"):
-        _open(_tar(tmp_path / "c.tar.gz", cifar10))
+        open_set(_tar(tmp_path / "c.tar.gz", cifar10))
     assert not (tmp_path / "done").exists()
 
 
@@ -110,17 +106,17 @@ def test_stl10(tmp_path: Path, stl10: dict[str, bytes], kind: str) -> None:
     else:
         path = _folder(tmp_path, stl10) / "stl10_binary"
         path = path.rename(tmp_path / "stl") if kind == "renamed folder" else path
-    source = _open(path)
+    source = open_set(path)
     expected = [("train", i) for i in range(3)] + [("unlabeled", i) for i in range(4)]
     for image, (part, index) in zip(source.images(), expected, strict=True):
         assert np.array_equal(image.pixels(3, None), _stl_pixels(part, index))
         assert image.label is None
     assert not source.labelled and source.class_names == ()
-    labelled = _open(path, "train")
+    labelled = open_set(path, "train")
     assert [image.label for image in labelled.images()] == [0, 2, 1]
     assert labelled.class_names == ("airplane", "bird", "car")
     with pytest.raises(ValueError, match="extra"):
-        _open(path, "extra")
+        open_set(path, "extra")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -133,8 +129,8 @@ def test_tar_of_images(tmp_path: Path, mode: str) -> None:
 
 def test_tar_that_leads_outside_or_is_cut_off_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"set.tar cannot be unpacked .*outside the destination"):
-        _open(_tar(tmp_path / "set.tar", {"../outside.png": b""}))
+        open_set(_tar(tmp_path / "set.tar", {"../outside.png": b""}))
     path = _tar(tmp_path / "cut.tar.gz", {"0.png": np.random.default_rng(0).bytes(5000)})
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"cut.tar.gz cannot be unpacked .*; download it again"):
-        _open(path)
+        open_set(path)

@@ -111,7 +111,7 @@ def test_a_later_start_finds_what_the_first_compiled(tmp_path: Path) -> None:
             [sys.executable, "-c", START], env=environment, capture_output=True, text=True, check=True, timeout=300
         )
         line, counts = done.stdout.splitlines()
-        assert f"(cached in {tmp_path / 'compiled'})" in line
+        assert f"(cached in {tmp_path / 'compiled-2'})" in line
         starts.append(json.loads(counts))
     first, second = starts
     assert first["hit"] == 0 and second["miss"] == 0

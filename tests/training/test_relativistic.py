@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import CPU, gradients, micro_batch, start, train_in_parts, without_randomness
+from tiny_runs import CPU, gradients, micro_batch, train, train_in_parts, without_randomness
 from torch import Tensor
 
 from dnnlib.dataclass_values import ConfigError, override
@@ -17,7 +17,6 @@ from training.losses import build_phases
 from training.losses.relativistic import RelativisticConfig, RelativisticLoss
 from training.presets import preset
 from training.state import TrainState
-from training.supervisor import supervise
 
 SPEC = DatasetSpec(16, 16, 3)
 EPS = 0.01
@@ -127,13 +126,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tiny_config, tiny_data, tmp_
     train_in_parts(config, tiny_data, tmp_path)
 
 
-def save_weights(task: tuple[RunConfig, Path, Path]) -> None:
-    config, data, run_dir = task
+def train_in_process(task: tuple[RunConfig, Path, Path]) -> None:
     distributed.init(CPU)
-    run = start(config, data, run_dir)
-    supervise(run)
-    if distributed.is_main():
-        torch.save({**run.state.G.state_dict(), **run.state.D.state_dict()}, run_dir / "weights.pt")
+    train(*task)
     distributed.shutdown()
 
 
@@ -141,12 +136,12 @@ def test_two_processes_equal_one(tiny_config: RunConfig, tiny_data: Path, tmp_pa
     config = configured(without_randomness(tiny_config))
     config = config.changed(schedule={"kimg": 0.016, "batch_gpu": 4})
     found = []
-    for run in (save_weights, lambda task: spawn(save_weights, 2, task)):
+    for run in (train_in_process, lambda task: spawn(train_in_process, 2, task)):
         run_dir = tmp_path / str(len(found))
         run((config, tiny_data, run_dir))
-        found.append(torch.load(run_dir / "weights.pt", weights_only=True))
-    for name, values in found[0].items():
-        torch.testing.assert_close(found[1][name], values, rtol=1e-5, atol=1e-5, msg=name)
+        tensors = torch.load(run_dir / "network-snapshot-000000.pkl", weights_only=True)
+        found.append({"G": tensors["G"], "D": tensors["D"]})
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

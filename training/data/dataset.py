@@ -258,7 +258,7 @@ class ImageDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
 
     def labels(self) -> Labels:
         """Return all labels, [len(self), label_dim]."""
-        return self._labels.twice() if self._mirror else self._labels
+        return self._labels.subset(np.arange(len(self)) % self.num_files) if self._mirror else self._labels
 
     def content_hash(self) -> str:
         """Return a SHA-256 over names and CRC-32 of the images in use, their labels, and mirroring.

@@ -33,9 +33,6 @@ class Labels:
     def subset(self, chosen: np.ndarray) -> "Labels":
         return Labels(self._values[chosen], self.shape[1])
 
-    def twice(self) -> "Labels":
-        return Labels(np.concatenate([self._values, self._values]), self.shape[1])
-
     def argmax(self) -> np.ndarray:
         """Return the index of the largest number of each label, int64 [images]: the class where they are one-hot."""
         return self._values.argmax(axis=1) if self.are_vectors else self._values
