@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from file_server import serving
 from PIL import Image
 from scripts import run
 
@@ -65,10 +66,18 @@ def test_same_seed_same_image(trained: Path, tmp_path: Path) -> None:
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
 
 
-def test_fine_tuning_starts_from_the_weights(trained: Path, digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_address", [False, True])
+def test_fine_tuning_starts_from_the_weights(
+    trained: Path, digits: Path, tmp_path: Path, monkeypatch, is_address: bool
+) -> None:
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "cache"))
     network = trained / "network-snapshot-000000.pkl"
-    run("train", f"--outdir={tmp_path}", f"--data={digits}", "--cond=1", "--kimg=0.008", f"--resume={network}", *TINY)
-    (run_dir,) = tmp_path.iterdir()
+    runs = tmp_path / "runs"
+    with serving() as server:
+        server.files["/a.pkl"] = network.read_bytes()
+        resume = f"{server.address}/a.pkl" if is_address else network
+        run("train", f"--outdir={runs}", f"--data={digits}", "--cond=1", "--kimg=0.008", f"--resume={resume}", *TINY)
+    (run_dir,) = runs.iterdir()
     assert (run_dir / "fakes_init.png").read_bytes() == (trained / "fakes000000.png").read_bytes()
 
 
