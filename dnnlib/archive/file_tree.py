@@ -161,7 +161,7 @@ class FileTree:
         root = str(self.path)
         found: dict[str, str] = {}
         for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
-            subfolders[:] = [name for name in subfolders if not _leads_back(folder, name)]
+            subfolders[:] = [name for name in subfolders if not _leads_back(root, folder, name)]
             inside = "" if folder == root else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
             if not subfolders and not names:
                 self._empty.append(normal_name(inside))
@@ -233,7 +233,11 @@ def _clutter_kind(name: str) -> str | None:
     return "hidden" if name.startswith(".") or "/." in name else None
 
 
-def _leads_back(folder: str, name: str) -> bool:
-    """Return whether a sub-folder is a link to a folder that contains it."""
-    path = os.path.join(folder, name)
-    return os.path.islink(path) and Path(folder).resolve().is_relative_to(os.path.realpath(path))
+def _leads_back(root: str, folder: str, name: str) -> bool:
+    """Return whether a sub-folder is a link to one of the folders on the way from the root to it, or to what contains one."""
+    path = Path(folder, name)
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    on_the_way = [parent for parent in path.parents if parent.is_relative_to(root)]
+    return any(parent.resolve().is_relative_to(target) for parent in on_the_way)
