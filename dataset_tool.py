@@ -147,7 +147,8 @@ def pack(options: dict[str, Any]) -> None:
 def inspect(options: dict[str, Any]) -> None:
     """Print statistics of the source, and write a grid of its images if asked for."""
     for name in ("dest", "transform", "width", "height", "background"):
-        if options[name] is not None:
+        is_of_scenes = options["scenes"] and name in ("width", "height")
+        if options[name] is not None and not is_of_scenes:
             raise ValueError(f"--inspect packs nothing; leave out --{name}")
     grid = user_path(options["inspect"]) if options["inspect"] else None
     if grid:
@@ -176,6 +177,8 @@ def warn_of_names(images: ImageSource) -> None:
 def source_words(options: dict[str, Any]) -> list[str]:
     """Return the options that select the source, quoted for a shell."""
     words = [f"--{name}={shlex.quote(options[name])}" for name in ("source", "split", "root") if options[name]]
+    if options["scenes"]:
+        words += ["--scenes", *(f"--{name}={options[name]}" for name in ("width", "height") if options[name])]
     return words + ["--labels-from-folders"] * options["labels_from_folders"]
 
 
@@ -227,7 +230,14 @@ def size(dest: Path) -> str:
     return format_bytes(sum(path.stat().st_size for path in files))
 
 
+def end_at_signals() -> None:
+    """Let SIGTERM and, unless nohup ignores it, SIGHUP end the program in a way that removes temporary files."""
+    for number in [signal.SIGTERM] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGHUP]:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
 if __name__ == "__main__":
     protect_console()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
+    end_at_signals()
     main()

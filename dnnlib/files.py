@@ -1,6 +1,7 @@
 """Files and folders that appear complete or not at all; hashes of files."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -16,11 +17,12 @@ if sys.platform != "win32":
     import fcntl
 
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}  # names of files may not be UTF-8
+_CONTENT = "content"  # of a folder, for temporary names inside it
 _SETTLED_SEC = 1.0  # a temporary file as young as this may be one that its process is about to lock
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: str | Path, mode: str = "wb", replace: bool = True) -> Iterator[IO[Any]]:
     """Open a file that takes its name only when the block ends without an error.
 
     Until then it lies under a hidden temporary name in the same folder; an error removes it and leaves an older file
@@ -29,6 +31,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     Args:
         path: The final name; the folder must exist.
         mode: "wb" for bytes, "w" for UTF-8 text.
+        replace: An older file of this name; otherwise FileExistsError if there is one at the end.
     """
     path = Path(path)
     _remove_stale(path)
@@ -40,15 +43,18 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, path) if replace else _rename_new_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a folder that replaces the one at `path` when the block ends without an error."""
+def atomic_folder(path: str | Path, replace: bool = True) -> Iterator[Path]:
+    """Yield a folder that takes the name `path` when the block ends without an error.
+
+    Unless it may replace one that is there by then, FileExistsError if that is not empty.
+    """
     path = Path(path)
     _remove_stale(path)
     temporary = temporary_name(path)
@@ -57,15 +63,35 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         with _locked(temporary):
             yield temporary
-            if path.exists():
+            if replace and path.exists():
                 path.rename(replaced)
-            temporary.rename(path)
+            _rename_new_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         if replaced.exists() and not path.exists():
             replaced.rename(path)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def filled_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder whose content moves to the one at `path` when the block ends without an error.
+
+    That one keeps its place, so it may be a mount point or lie in a write-protected folder. FileExistsError if a name
+    inside is taken by then.
+    """
+    _remove_stale(path / _CONTENT)
+    temporary = temporary_name(path / _CONTENT)
+    temporary.mkdir()
+    try:
+        with _locked(temporary):
+            yield temporary
+            for item in sorted(temporary.iterdir()):  # of two programs, only one can place the first
+                rename = _rename_new_folder if item.is_dir() else _rename_new_file
+                rename(item, path / item.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def file_sha256(path: Path) -> str:
@@ -76,6 +102,29 @@ def file_sha256(path: Path) -> str:
 def temporary_name(path: Path) -> Path:
     """Return a hidden, unused name beside `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _rename_new_folder(temporary: Path, path: Path) -> None:
+    """Rename a folder; FileExistsError if the new name is taken, but by an empty folder."""
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        raise
+
+
+def _rename_new_file(temporary: Path, path: Path) -> None:
+    """Rename a file; FileExistsError if the new name is taken, even since a moment ago."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without hard links
+        open(path, "x").close()
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
 
 
 def _remove_stale(path: Path) -> None:

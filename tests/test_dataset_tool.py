@@ -93,7 +93,10 @@ def _interrupt(dest: Path, signal_number: int) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGHUP), (signal.SIGINT, 1)],
+)
 def test_termination_and_ctrl_c_leave_the_older_data_set_alone(tmp_path: Path, number: int, status: int) -> None:
     (tmp_path / "demo.zip").write_text("older")
     assert _interrupt(tmp_path / "demo.zip", number) == status
@@ -362,11 +365,19 @@ def test_inspect_takes_any_source_and_knows_what_train_py_takes(tmp_path: Path) 
     assert "- images of 34x34 px cannot be halved evenly down to about 8 px" in result.output
 
 
+def test_scenes_are_inspected_in_their_size_and_the_advice_packs_them(tmp_path: Path) -> None:
+    options = ["--source=demo", "--scenes", "--width=96", "--height=64", "--max-images=3", "--workers=1"]
+    result = _run(*options, "--inspect")
+    assert "size        96x64         3" in result.stdout
+    assert "--source=demo --scenes --width=96 --height=64 --dest=NEW.zip" in result.stdout
+
+
 def test_inspect_with_options_that_do_not_suit_it(pets: Path, tmp_path: Path) -> None:
     _refused("leave out --dest", f"--source={pets}", "--inspect", f"--dest={tmp_path / 'd.zip'}")
     _refused("leave out --width", f"--source={pets}", "--inspect", "--width=8")
     _refused("is not the name of a .png, ", f"--source={pets}", f"--inspect={tmp_path / 'grid.txt'}")
     _refused("in a folder that exists", f"--source={pets}", f"--inspect={tmp_path / 'nowhere' / 'grid.png'}")
+    _refused("leave out --width", "--source=demo", "--inspect", "--width=8")
     _refused("--dest is missing; write --dest=PATH", f"--source={pets}")
     assert os.listdir(tmp_path) == ["pets"]
 

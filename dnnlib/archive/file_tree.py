@@ -37,21 +37,26 @@ class FileTree:
 
     May be pickled and used after a fork: each process opens a zip for itself, once. A zip that was replaced or changed
     after it was opened raises ChangedError in all of them.
+
+    Args:
+        shown: What messages call it, where that is not its path.
     """
 
-    def __init__(self, path: str | Path, identity: Identity | None = None) -> None:
+    def __init__(self, path: str | Path, identity: Identity | None = None, shown: Path | None = None) -> None:
         if identity is None:  # of one that was opened before, in this process or another
             path = user_path(path)
             _require_readable(path)
             identity = () if path.is_dir() else ""
         self.path = Path(path)
+        self.shown = shown or self.path
         self._zip = ZipReader(self.path, identity) if isinstance(identity, str) else None  # None = a folder
         # in a folder: names on the disk, where they are not the normal ones
         self._spelled = {} if isinstance(identity, str) else dict(identity)
         self._empty: list[str] = []  # in a folder: those without anything in them
 
     def __reduce__(self) -> tuple[Callable[..., "FileTree"], tuple[object, ...]]:
-        return _opened, (type(self), self.path, self._zip.digest if self._zip else tuple(self._spelled.items()))
+        identity = self._zip.digest if self._zip else tuple(self._spelled.items())
+        return _opened, (type(self), self.path, identity, self.shown)
 
     def names(self) -> list[str]:
         """Return all files but hidden ones and clutter, in no particular order.
@@ -84,7 +89,7 @@ class FileTree:
 
     def origin(self, name: str) -> str:
         """Return what to call a file in a message."""
-        return f"{printable(name)} in {printable(str(self.path))}"
+        return f"{printable(name)} in {printable(str(self.shown))}"
 
     @contextlib.contextmanager
     def named_errors(self, name: str) -> Iterator[None]:
@@ -156,7 +161,7 @@ class FileTree:
         root = str(self.path)
         found: dict[str, str] = {}
         for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
-            subfolders[:] = [name for name in subfolders if not _leads_back(folder, name)]
+            subfolders[:] = [name for name in subfolders if not _leads_back(root, folder, name)]
             inside = "" if folder == root else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
             if not subfolders and not names:
                 self._empty.append(normal_name(inside))
@@ -164,7 +169,7 @@ class FileTree:
                 name = normal_name(spelled)
                 if name in found:
                     both = both_shown(found[name], spelled)
-                    raise ValueError(f"{self.path} has two files of one name: {both}; rename or remove one of them")
+                    raise ValueError(f"{self.shown} has two files of one name: {both}; rename or remove one of them")
                 found[name] = spelled
         self._spelled = {name: spelled for name, spelled in found.items() if name != spelled}
         return list(found)
@@ -184,9 +189,9 @@ _folder_key = functools.lru_cache(maxsize=1024)(_part_key)
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(kind: type[FileTree], path: Path, identity: Identity) -> FileTree:
+def _opened(kind: type[FileTree], path: Path, identity: Identity, shown: Path) -> FileTree:
     """Return the tree of a pickle: one for all pickles, as reading the table of a large zip takes long."""
-    return kind(path, identity)
+    return kind(path, identity, shown)
 
 
 def _require_readable(path: Path) -> None:
@@ -228,7 +233,11 @@ def _clutter_kind(name: str) -> str | None:
     return "hidden" if name.startswith(".") or "/." in name else None
 
 
-def _leads_back(folder: str, name: str) -> bool:
-    """Return whether a sub-folder is a link to a folder that contains it."""
-    path = os.path.join(folder, name)
-    return os.path.islink(path) and Path(folder).resolve().is_relative_to(os.path.realpath(path))
+def _leads_back(root: str, folder: str, name: str) -> bool:
+    """Return whether a sub-folder is a link to one of the folders on the way from the root to it, or to what contains one."""
+    path = Path(folder, name)
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    on_the_way = [parent for parent in path.parents if parent.is_relative_to(root)]
+    return any(parent.resolve().is_relative_to(target) for parent in on_the_way)

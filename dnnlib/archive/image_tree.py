@@ -24,12 +24,12 @@ class ImageTree(FileTree):
         names = sorted(self._image_names, key=natural_key)
         if not names and any(name.split("/")[-1] == "data.pkl" for name in self.names()):
             raise ValueError(
-                f"{self.path} is a network or a training state; name a data set, a folder or zip of images"
+                f"{self.shown} is a network or a training state; name a data set, a folder or zip of images"
             )
         if not names:
             left_out = f"it holds {self.left_out()}; convert images to PNG or JPEG, unpack archives"
             holds = left_out if self.left_out() else "it is empty"
-            raise ValueError(f"{self.path} contains no images ({', '.join(image.SUFFIXES)}); {holds}")
+            raise ValueError(f"{self.shown} contains no images ({', '.join(image.SUFFIXES)}); {holds}")
         return names
 
     def left_out(self) -> str:
@@ -42,7 +42,7 @@ class ImageTree(FileTree):
         if not (self._zip and self._zip.has_guessed_names()):
             return ""
         return (
-            f"Warning: {self.path} has names that are not UTF-8 and were read as code page 437; if they look wrong, "
+            f"Warning: {self.shown} has names that are not UTF-8 and were read as code page 437; if they look wrong, "
             f"unpack it with a program that shows them right, and give the folder"
         )
 

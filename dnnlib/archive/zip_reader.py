@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -73,10 +74,14 @@ class ZipReader:
             return file.read(self._members[name].file_size)  # without a number, a bomb would be inflated as a whole
 
     def open(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> IO[bytes]:
-        """Open a member; ValueError if it is encrypted or declares more bytes."""
+        """Open a member; ValueError if it is encrypted, a link or declares more bytes."""
         archive, member = self._current(), self._members[name]
         if member.flag_bits & _ENCRYPTED_FLAG:
             raise ValueError("is encrypted; unpack the zip with its password and pack it again without one")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise ValueError(
+                "is a link, whose target a zip does not hold; pack the zip again with the files themselves"
+            )
         check_size(member.file_size, max_bytes)
         return archive.open(member)
 

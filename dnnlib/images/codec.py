@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import os
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
@@ -36,6 +38,7 @@ _WORDS_OF_MODE = {
 _RESAVE = "save it again with an image editor"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")  # that decide how an image looks
+_PNG_METADATA = (b"eXIf", b"iTXt", b"zTXt", b"tEXt")  # that may hold an orientation
 _WITHOUT_GREY = ("WEBP", "AVIF")  # formats that store grey as RGB, lossy with channels that may differ by 1 or 2
 _GREY_TOLERANCE = 2
 _FOREIGN = (  # what people find under the name of an image: start of the file, what it is, remedy
@@ -111,9 +114,13 @@ def read_layout(file: IO[bytes], background: Color | None = None, may_be_grey: b
     """
     with _open(file) as image:
         width, height = image.size
-        if _orientation(image) >= 5:
+        channels = _channels(image, background, may_be_grey)
+        orientation = _orientation(image)
+        if image.format == "PNG" and width != height:
+            orientation = _late_orientation(file) or orientation
+        if orientation >= 5:
             width, height = height, width
-        return Layout(width, height, _channels(image, background, may_be_grey))
+        return Layout(width, height, channels)
 
 
 def read_kind(file: IO[bytes]) -> FileKind:
@@ -310,3 +317,34 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged EXIF, which does not keep anybody from looking at the image
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+
+
+def _late_orientation(file: IO[bytes]) -> int | None:
+    """Return the EXIF orientation of a PNG file that has metadata behind its pixels, where Pillow looks only as it decodes."""
+    try:
+        metadata = _late_metadata(file)
+        return _orientation(_open(io.BytesIO(metadata))) if metadata else None
+    except Exception:  # damaged, which is reported when it is decoded
+        return None
+
+
+def _late_metadata(file: IO[bytes]) -> bytes | None:
+    """Return a PNG file with no more than the metadata of another; None if none of that stands behind the pixels."""
+    parts, behind_pixels, is_late = [_PNG_START], False, False
+    file.seek(len(_PNG_START))
+    while len(start := file.read(8)) == 8:
+        length, kind = int.from_bytes(start[:4]), start[4:]
+        if kind == b"IEND" or (kind == b"fcTL" and behind_pixels):  # the next frame, which is not read
+            break
+        if kind == b"IHDR" or kind in _PNG_METADATA:
+            parts.append(_png_chunk(kind, file.read(length)))
+            file.seek(4, os.SEEK_CUR)
+            is_late = is_late or behind_pixels
+        else:
+            behind_pixels = behind_pixels or kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)
+    return b"".join([*parts, _png_chunk(b"IDAT", b"")]) if is_late else None
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)

@@ -20,6 +20,7 @@ from dnnlib.sources.source_images import FileImage, ImageSource
 from dnnlib.sources.torchvision_sets import PREFIX, NamedSet, find_published, open_torchvision, temporary_folder
 
 DEMO = "demo"
+_TAR_READ_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,10 @@ def open_source(source: str, options: SourceOptions | None = None) -> ImageSourc
         raise ValueError(f"--scenes is for --source={DEMO} only; leave it out")
     path = user_path(source)
     is_tar = path.is_file() and not zipfile.is_zipfile(path) and tarfile.is_tarfile(path)
-    if is_tar:
-        path = _unpack_tar(path)
-    open_set = _opener_of_set(source, path, options)
+    opened = _unpack_tar(path) if is_tar else path
+    open_set = _opener_of_set(source, opened, options)
     if open_set is None:
-        return _open_images(path, options, "it is a tar file" if is_tar else "")
+        return _open_images(opened, path, options, "it is a tar file" if is_tar else "")
     if options.folder_labels:
         raise ValueError(f"--labels-from-folders is for folders and zip files; {source} has its own labels")
     return open_set()
@@ -76,17 +76,30 @@ def _unpack_tar(path: Path) -> Path:
     try:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
+            _require_end(archive)
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = f"{path} cannot be unpacked to {folder.parent} ({describe_error(error)})"
         raise ValueError(f"{reason}; download it again, or unpack it elsewhere and give the folder") from error
     return folder
 
 
-def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> ImageSource:
+def _require_end(archive: tarfile.TarFile) -> None:
+    """Raise TarError unless zeros follow the members that were read: tarfile takes a damaged header for the end."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if any(archive.fileobj.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset:,}")
+    while block := archive.fileobj.read(_TAR_READ_BYTES):
+        if any(block):
+            raise tarfile.ReadError("more follows its end, such as a second tar, which tar --ignore-zeros unpacks")
+
+
+def _open_images(path: Path, shown: Path, options: SourceOptions, packing_reason: str) -> ImageSource:
+    """Open a folder or zip of images, which messages call `shown`."""
     _refuse_split(options, "a folder or zip of images")
     if not path.exists():
         raise ValueError(f"{path} does not exist; give a folder, a zip or tar file, {DEMO} or {PREFIX}NAME")
-    tree = ImageTree(path)
+    tree = ImageTree(path, shown=shown)
     database = next((name for name in tree.names() if name.split("/")[-1] == DATA_FILE), None)
     if database is not None and path.is_file():
         raise ValueError(f"{tree.origin(database)} is an LMDB, which cannot be read in a zip; unpack it")
@@ -95,8 +108,8 @@ def _open_images(path: Path, options: SourceOptions, packing_reason: str) -> Ima
     table = read_label_table(tree)
     if options.folder_labels:
         if table is not None:
-            raise ValueError(f"{path} has labels in its {LABEL_FILE}, which are kept; leave out --labels-from-folders")
-        table = labels_from_folders(names, str(path))
+            raise ValueError(f"{shown} has labels in its {LABEL_FILE}, which are kept; leave out --labels-from-folders")
+        table = labels_from_folders(names, str(shown))
         empty = folders_without_images(names, tree.names() + tree.folders())
         packing_reason = packing_reason or "its classes are folders, which it does not read"
     labels = table.labels_of(names) if table else [None] * len(names)

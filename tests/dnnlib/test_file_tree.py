@@ -103,6 +103,23 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
     assert sorted(FileTree(tmp_path / "data").names()) == ["2.png", "cat/1.png"]
 
 
+def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
+    for name, other in ("ab", "ba"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / f"{name}.png").touch()
+        (tmp_path / "data" / name / "more").symlink_to(f"../{other}")
+    assert sorted(FileTree(tmp_path / "data").names()) == ["a/a.png", "a/more/b.png", "b/b.png", "b/more/a.png"]
+
+
+def test_links_through_another_folder_do_not_lead_back(tmp_path: Path) -> None:
+    for name in ("data", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").touch()
+    (tmp_path / "data" / "out").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "data")
+    assert sorted(FileTree(tmp_path / "data").names()) == ["data.png", "out/other.png"]
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_unreadable_sources_are_named(tmp_path: Path) -> None:
     for path in (tmp_path / "data", tmp_path / "data" / "sub"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.files import atomic_folder, atomic_write
+from dnnlib.files import atomic_folder, atomic_write, filled_folder
 
 
 def test_file_appears_only_at_the_end_with_the_usual_permissions(tmp_path: Path) -> None:
@@ -48,6 +48,34 @@ def test_folder_replaces_an_older_one(tmp_path: Path) -> None:
         assert os.listdir(path) == ["old"]
     assert os.listdir(path) == ["new"]
     assert os.listdir(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_names_taken_meanwhile_are_not_replaced_if_so_asked(tmp_path: Path, monkeypatch, has_links: bool) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *_: os.stat(tmp_path / "nowhere"))
+    with atomic_write(tmp_path / "b.bin", replace=False) as file:
+        file.write(b"new")
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / "a.bin", replace=False):
+        (tmp_path / "a.bin").write_bytes(b"old")
+    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "data", replace=False):
+        (tmp_path / "data" / "old").mkdir(parents=True)
+    assert (tmp_path / "a.bin").read_bytes() == b"old" and (tmp_path / "b.bin").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "b.bin", "data"]
+
+
+def test_a_folder_that_is_filled_keeps_its_place(tmp_path: Path) -> None:
+    (tmp_path / ".content.1-0123abcd.tmp").mkdir()  # of a killed process
+    _age(tmp_path / ".content.1-0123abcd.tmp")
+    place = tmp_path.stat().st_ino
+    with filled_folder(tmp_path) as folder:
+        (folder / "a").mkdir()
+        (folder / "b.txt").touch()
+        assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
+    with pytest.raises(KeyError), filled_folder(tmp_path) as folder:
+        (folder / "c").touch()
+        raise KeyError
+    assert sorted(os.listdir(tmp_path)) == ["a", "b.txt"] and tmp_path.stat().st_ino == place
 
 
 def _age(path: Path) -> None:

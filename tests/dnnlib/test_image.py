@@ -206,11 +206,54 @@ def test_every_format_is_read_by_its_suffixes() -> None:
     assert {".jfif", ".jpe", ".avif", ".jp2"} <= set(SUFFIXES)
 
 
-def _png_with(*chunks: tuple[bytes, bytes], at: bytes = b"IDAT") -> bytes:
-    """Return a PNG of RGB with more chunks before its pixels or its end."""
+def _with_chunks(png: bytes, *chunks: tuple[bytes, bytes], at: bytes = b"IEND") -> bytes:
+    """Return a PNG with more chunks before its pixels or its end."""
     made = b"".join(len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4) for kind, data in chunks)
-    png = encode_png(RGB)
     return png.replace(png[png.index(at) - 4 :], made + png[png.index(at) - 4 :])
+
+
+def _png_with(*chunks: tuple[bytes, bytes], at: bytes = b"IDAT") -> bytes:
+    return _with_chunks(encode_png(RGB), *chunks, at=at)
+
+
+XMP = b'<rdf tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"eXIf", _exif(6).tobytes()[6:]),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
+        (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n9\n" + _exif(6).tobytes().hex().encode())),
+    ],
+    ids=["eXIf", "XMP", "compressed XMP", "profile"],
+)
+def test_orientation_of_a_png_is_found_behind_its_pixels(chunk: tuple[bytes, bytes]) -> None:
+    for at in (b"IDAT", b"IEND"):
+        data = _png_with(chunk, at=at)
+        assert read_layout(io.BytesIO(data)) == Layout(4, 6, 3)
+        assert np.array_equal(decode(data, layout=Layout(4, 6, 3)), np.rot90(RGB, -1))
+
+
+def test_orientation_behind_the_pixels_counts_as_in_decoding() -> None:
+    turned, upright = ((b"eXIf", _exif(number).tobytes()[6:]) for number in (6, 1))
+    early = _png_with(turned)
+    late_again = _png_with(upright, at=b"IEND")
+    wrong_checksum = bytearray(_png_with(turned, at=b"IEND"))
+    wrong_checksum[-13] ^= 1
+    variants = [
+        early[: early.index(b"IEND") - 4] + late_again[late_again.index(b"eXIf") - 4 :],
+        _with_chunks(
+            _file(Image.fromarray(RGB), "PNG", save_all=True, append_images=[Image.new("RGB", (6, 4))]), turned
+        ),
+        _png_with((b"eXIf", b"damaged"), at=b"IEND"),
+        _png_with(turned, (b"zTXt", b"a\0\0damaged"), at=b"IEND"),
+        bytes(wrong_checksum),
+    ]
+    for data in variants:
+        layout = read_layout(io.BytesIO(data))
+        decode(data, layout=layout)  # or it would raise an error
 
 
 LARGE_TEXT = zlib.compress(b"x" * (2**20 + 10))

@@ -1,5 +1,6 @@
 """CIFAR-10 and STL-10 as their authors publish them, and tar files of images."""
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -134,3 +135,31 @@ def test_tar_that_leads_outside_or_is_cut_off_is_refused(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"cut.tar.gz cannot be unpacked .*; download it again"):
         open_set(path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_tar_that_can_be_read_in_part_only_is_refused(tmp_path: Path, suffix: str) -> None:
+    """Each member takes a header and one block, 1,024 bytes."""
+    content = _tar(tmp_path / "good.tar", {f"{index}.png": b"png" for index in range(6)}, "w").read_bytes()
+    noise = np.random.default_rng(0).bytes(512)
+    changed = {
+        "damaged or cut off at byte 3,072": [content[:3072] + noise + content[3584:], content[:3172]],
+        "more follows its end": [content * 2, content[:3072] + bytes(512) + content[3584:]],
+    }
+    path = tmp_path / f"set.tar{suffix}"
+    for message, variants in changed.items():
+        for variant in variants:
+            path.write_bytes(gzip.compress(variant) if suffix else variant)
+            with pytest.raises(ValueError, match=rf"{path} cannot be unpacked to .* \({message}"):
+                open_set(path)
+    path.write_bytes(gzip.compress(content[:6144]) if suffix else content[:6144])  # as some programs end one
+    assert open_set(path).count == 6
+
+
+def test_messages_name_the_tar_and_not_where_it_is_unpacked(tmp_path: Path) -> None:
+    path = _tar(tmp_path / "set.tar", {"a/0.png": b"no image"})
+    (image,) = pickle.loads(pickle.dumps(list(open_set(path).images())))
+    with pytest.raises(ValueError, match=rf"a/0.png in {path} is not an image"):
+        image.layout(None)
+    with pytest.raises(ValueError, match=rf"^{path} contains no images"):
+        open_set(_tar(path, {"a.txt": b""}))

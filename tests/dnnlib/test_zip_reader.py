@@ -1,5 +1,6 @@
 import random
 import re
+import stat
 import struct
 import warnings
 import zipfile
@@ -72,6 +73,14 @@ def test_any_damage_gives_an_error_that_names_the_zip(tmp_path: Path, method: in
             assert "\n" not in str(error)
             errors += 1
     assert errors > 300
+
+
+def test_links_are_refused_as_such(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("1.png")  # as zip -y writes it
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    path = _zip(tmp_path / "d.zip", (link, b"../images/1.png"))
+    with pytest.raises(ValueError, match=r"is a link, .* pack the zip again with the files themselves"):
+        ZipReader(path).read("1.png")
 
 
 def _raw_name(path: Path, raw: bytes, extra: bytes = b"") -> Path:

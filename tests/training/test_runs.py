@@ -28,6 +28,22 @@ def run_dir(config: RunConfig, tmp_path: Path) -> Path:
     return saved_run(tmp_path, config)
 
 
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("caf\udce9\n.zip", "caf%E9%0A"),
+        ("a\u2028b", "a\\u2028b"),
+        ("ab" + "ü" * 120 + ".zip", "ab" + "ü" * 39),
+        ("ü" * 120, "ü" * 40),
+    ],
+)
+def test_any_name_of_a_data_set_gives_a_run_folder(config, tiny_spec, tmp_path, name: str, stem: str) -> None:
+    ours = config.changed(data={"path": f"/somewhere/{name}"})
+    run_dir = saved_run(tmp_path, ours)
+    assert run_dir.name.startswith(f"00000-{stem}-") and run_dir.name.isprintable()
+    assert newest_matching_run(tmp_path, ours, tiny_spec) == (run_dir, ours)
+
+
 def test_resumes_where_only_length_place_and_speed_changed(config, run_dir, tiny_spec) -> None:
     ours = config.changed(
         schedule={"kimg": 9.0, "keep": 3},

@@ -7,6 +7,7 @@ from typing import Any
 
 from dnnlib.dataclass_values import ConfigError, build, require, to_plain
 from dnnlib.files import atomic_write
+from dnnlib.names import normal_text, printable
 from dnnlib.rundir import create_run_dir, run_dirs
 from training.checkpoint.snapshot import weight_settings
 from training.checkpoint.state_file import STATE_FILES, find_state
@@ -22,6 +23,7 @@ FREE_TO_CHANGE = {  # settings that may change on resume
     "performance": ("compile", "cuda_graphs", "recomputed_stages"),
 }  # fmt: skip
 KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a resumed run keeps its values
+_MAX_STEM_BYTES = 80  # of a data set's name in that of a run folder; disks allow 255 for all of it
 
 
 def new_run(outdir: Path, config: RunConfig) -> Path:
@@ -60,7 +62,8 @@ def read_options(run_dir: Path) -> RunConfig | None:
 def describe(config: RunConfig) -> str:
     """The name of a run folder after its number, such as flowers-cond-mirror-auto-batch32."""
     data = config.data
-    words = [Path(data.path).stem, "cond" if data.cond else "", "mirror" if data.mirror else ""]
+    stem = printable(normal_text(Path(data.path).stem)).encode()[:_MAX_STEM_BYTES].decode(errors="ignore")
+    words = [stem, "cond" if data.cond else "", "mirror" if data.mirror else ""]
     words += [f"subset{data.subset}" if data.subset else "", config.preset, f"batch{config.schedule.batch}"]
     return "-".join(word for word in words if word)
 
