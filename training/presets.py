@@ -102,7 +102,7 @@ def auto_generator(spec: DatasetSpec) -> GeneratorConfig:
     num_stages = len(spec.stage_sizes)
     widths = (1024, 256, *[64] * num_stages)[:num_stages]
     layers = (1, 2, *[1] * num_stages)[:num_stages]
-    return GeneratorConfig(widths=widths, layers=layers, linformer=True)
+    return GeneratorConfig(widths=widths, layers=layers, linformer=True, linformer_lr_mult=16.0)
 
 
 def hybrid_generator(spec: DatasetSpec) -> GeneratorConfig:

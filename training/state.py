@@ -87,6 +87,14 @@ class NetworkState:
     scaler: torch.amp.GradScaler  # of the loss of main phases; does nothing without float16
 
 
+def parameter_groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Groups for the optimizer, one per learning-rate multiplier (the attribute `lr_mult`; without it 1, which comes first)."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in parameters:
+        groups.setdefault(getattr(parameter, "lr_mult", 1.0), []).append(parameter)
+    return [{"params": group, "lr_mult": lr_mult} for lr_mult, group in groups.items() if group]
+
+
 class TrainState:
     """Networks, optimizers, averages, augmentation probability, statistics and the clock.
 
@@ -121,7 +129,7 @@ class TrainState:
         self.apply_schedules()
 
     def _network_state(self, parameters: list[nn.Parameter]) -> NetworkState:
-        optimizer = torch.optim.Adam(parameters, fused=True)  # settings: apply_schedules
+        optimizer = torch.optim.Adam(parameter_groups(parameters), fused=True)  # settings: apply_schedules
         precision = resolve_precision(self.config.performance.precision, self.device)
         return NetworkState(parameters, optimizer, loss_scaler(precision, self.device))
 
@@ -147,7 +155,8 @@ class TrainState:
             ratio = interval / (interval + 1) if interval else 1.0
             betas = config.beta1**ratio, self.now(config.beta2) ** ratio
             for group in trained.optimizer.param_groups:
-                group.update(lr=self.now(lr) * scale * ratio, betas=betas, eps=config.eps)
+                lr_mult = group.get("lr_mult", 1.0)
+                group.update(lr=self.now(lr) * scale * ratio * lr_mult, betas=betas, eps=config.eps)
         if self.config.augment.mode == "fixed":
             self.ada.p.fill_(self.now(self.config.augment.p))
 

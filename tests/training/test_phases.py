@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import CPU, micro_batch, phase_of, without_randomness
+from tiny_runs import CPU, micro_batch, phase_of, train_in_parts, without_randomness
 from torch import Tensor
 
 from torch_utils import distributed
@@ -49,6 +49,23 @@ def test_adam_is_scaled_for_lazy_regularisation(tiny_config: RunConfig, tiny_spe
         (group,) = optimizer.param_groups
         assert group["lr"] == pytest.approx(0.0025 * ratio)
         assert group["betas"] == (0.0, pytest.approx(0.99**ratio))
+
+
+def test_linformer_projections_learn_slowly_where_asked(tiny_config, tiny_spec, tiny_data, tmp_path) -> None:
+    """Adam's first step is as long as the learning rate, which is divided by the tokens that a projection sums."""
+    config = tiny_config.changed(
+        generator={"linformer": True, "linformer_from_px": 16, "linformer_tokens": 8, "linformer_lr_mult": 4.0}
+    )
+    state = TrainState(config, tiny_spec, CPU)
+    before = {name: parameter.clone() for name, parameter in state.G.named_parameters()}
+    build_phases(state)[0].step([micro_batch()])
+    moved = {name: (parameter - before[name]).abs().max().item() for name, parameter in state.G.named_parameters()}
+    step = config.optimizer.g_lr * 2 / 3  # lazy regularisation every 2 batches
+    for name, largest in moved.items():
+        if name.endswith("proj_weight"):
+            assert largest == pytest.approx(step * 4 / 256, rel=1e-3)
+    assert moved["synthesis.const"] == pytest.approx(step, rel=1e-3)
+    train_in_parts(config, tiny_data, tmp_path)
 
 
 def test_running_mean_of_w_moves_once_a_phase_and_not_by_mixed_latents(state: TrainState) -> None:
