@@ -48,7 +48,13 @@ def nearest(
         distances, order = distances.sort(dim=1, stable=True)
         distances, indices = distances[:, :count], indices.gather(1, order[:, :count])
         start += len(rows)
-    if distances.shape[1] < count or distances.isinf().any():
+    is_short = distances.shape[1] < count or bool(distances.isinf().any())
+    if is_short and excluded is not None:
+        raise ValueError(
+            f"the data set has {start} images, but none that differs from the nearest one: there is no distance to compare "
+            f"with; name more images with --data=PATH"
+        )
+    if is_short:
         raise ValueError(f"the data set has only {start} images, too few for --count={count}; use a smaller --count")
     return distances.sqrt(), indices
 
@@ -129,8 +135,19 @@ def find_real_neighbours(
 
 
 def read(dataset: ImageDataset, indices: Iterable[int]) -> Tensor:
-    """Images of a data set, uint8 [n, channels, height, width]; the next readable one in place of a broken one."""
-    return torch.from_numpy(np.stack([dataset.load_or_substitute(index)[0] for index in indices]))
+    """Images of a data set, uint8 [n, channels, height, width]; the next readable one in place of a broken one.
+
+    Each broken one is printed once.
+    """
+    images = []
+    for index in indices:
+        image, _, broken = dataset.load_or_substitute(index)
+        images.append(image)
+        for name, problem, stand_in in broken:
+            if name not in dataset.broken:
+                dataset.broken[name] = problem
+                tqdm.write(f"Warning: {problem}; {stand_in} is used in its place")
+    return torch.from_numpy(np.stack(images))
 
 
 def rows_of(dataset: ImageDataset, description: Description, batch: int, bar: tqdm) -> Iterator[Tensor]:
