@@ -75,12 +75,17 @@ def find_directions(generator: Generator, layers: Sequence[int], count: int, sam
     return Directions(tuple(layers), chosen, eigenvalues.flip(0)[:count].clamp(min=0).float(), spreads)
 
 
-def choose_directions(generator: Generator, file: str | None, layers: Sequence[int], count: int) -> Directions:
-    """The directions of a file, or of the weights. Raises ValueError if they do not fit the generator."""
+def choose_directions(
+    generator: Generator, file: str | None, layers: Sequence[int], count: int, labels: Tensor | None = None
+) -> Directions:
+    """The directions of a file, or of the weights. Raises ValueError if they do not fit the generator.
+
+    `labels`, [n, c_dim], are those of the random w that a step is measured by, in turn; None = the classes.
+    """
     if file is None:
         if count > generator.w_dim:
             raise ValueError(f"--count={count}: W has {generator.w_dim} dimensions, and at most that many directions")
-        return find_directions(generator, layers, count, random_w(generator, _SAMPLES, seed=0))
+        return find_directions(generator, layers, count, random_w(generator, _SAMPLES, 0, labels))
     directions = Directions.load(file, device_of(generator))
     if directions.vectors.shape[1] != generator.w_dim or max(directions.layers) >= generator.num_ws:
         raise ValueError(

@@ -91,7 +91,8 @@ def directions_command(**chosen: Any) -> None:
         raise ValueError(f"--directions={chosen['file']} has its own layers and count: leave out --layers and --count")
     generator, request, renderer = options.open_network(chosen)
     layers = chosen_layers(chosen["layers"], generator.num_ws)
-    found = choose_directions(generator, chosen["file"], layers, chosen["count"] or 5)
+    labels = request.labels if generator.labels_are_vectors else None
+    found = choose_directions(generator, chosen["file"], layers, chosen["count"] or 5, labels)
     amounts = steps(chosen["strength"], chosen["steps"])
     write_strips(renderer, found, chosen["seeds"], request, amounts, make_folder(generator, chosen["outdir"]))
 
