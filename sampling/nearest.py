@@ -16,6 +16,7 @@ from dnnlib.images.writer import write_image
 from sampling.renderer import device_of
 from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
+from training.evaluation.finite import require_finite
 from training.evaluation.images import check_size
 from training.evaluation.inputs import describe_relation, is_training_set, training_set
 from training.networks.generator import Generator
@@ -79,7 +80,7 @@ def describe(network: str, generator: Generator, by: str) -> Description:
     @torch.no_grad()
     def rows(images: Tensor) -> Tensor:
         maps = discriminator.features(images.to(device).float() / 127.5 - 1)
-        return F.normalize(maps[-1].flatten(1)).cpu()
+        return require_finite(F.normalize(maps[-1].flatten(1)), "the features of the network's discriminator").cpu()
 
     return Description("distance of the discriminator's features, 0..2", rows, 1.0)
 

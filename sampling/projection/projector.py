@@ -18,6 +18,7 @@ from sampling.renderer import Renderer, device_of, random_w
 from sampling.style_file import save_styles
 from torch_utils.images import to_uint8
 from training.checkpoint.snapshot import load_discriminator
+from training.evaluation.finite import require_finite
 from training.networks.generator import Generator
 
 _SAMPLES = 5000  # random w that measure how W is spread
@@ -78,7 +79,7 @@ class Projector:
         best = int(losses.argmin())
         every = max(len(steps) // _FRAMES, 1)
         path = torch.stack([step[best] for step in steps[::every]] + [ws[best]])
-        image = to_uint8(generator.synthesis(ws[[best]], noise_mode="const"))[0].cpu()
+        image = to_uint8(require_finite(generator.synthesis(ws[[best]], noise_mode="const")))[0].cpu()
         return Found(ws[best], image, float(losses[best]), best, path)
 
 

@@ -21,6 +21,7 @@ from training.data.labels import Labels
 from training.data.stream import ImageDataset
 from training.networks.generator import Generator
 
+from training.evaluation.finite import require_finite
 _LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # make the draws of one seed independent
 _CHUNK = 50  # images of up to 64 px generated at once
 _CHUNK_PIXELS = _CHUNK * 64 * 64
@@ -126,7 +127,7 @@ class FakeSampler:
         z, c, chosen = self._draw(_LATENT_STREAM, seed, start)
         with self._noise_of(seed, start):
             images = self.G(z, c, truncation_psi=1.0, noise_mode="random")
-        return to_uint8(images), None if self._classes is None else self._classes[chosen]
+        return to_uint8(require_finite(images)), None if self._classes is None else self._classes[chosen]
 
     @torch.no_grad()
     def _pairs(self, start: int, seed: int) -> ImageBatch:
@@ -136,7 +137,7 @@ class FakeSampler:
         images = []
         for point in (ws, ws.lerp(other_ws, EPSILON)):
             with self._noise_of(seed, start):
-                images.append(self.G.synthesis(point, noise_mode="random"))
+                images.append(require_finite(self.G.synthesis(point, noise_mode="random")))
         return (torch.stack(images, dim=1) + 1) * 127.5, None
 
     @contextlib.contextmanager
