@@ -171,14 +171,15 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
 
     Prints which real images are used, whether the network was trained on them, and which files are left out.
     """
-    from metrics.registry import check_suitable
-    from training.evaluation.images import FakeSet, RealSet
+    from metrics.registry import check_suitable, get
+    from training.evaluation.images import FakeSampler, FakeSet, RealSet
     from training.evaluation.inputs import describe_relation, grids_in
 
     real, fake = RealSet(dataset), open_fake(job, dataset, "cpu")
     check_suitable(job.names, real, fake)
-    images = job.options["images"]
-    relation = "" if images else f", {describe_relation(job.is_training_set)}"
+    images, relation = job.options["images"], ""
+    if isinstance(fake, FakeSampler):
+        relation = f", {describe_relation(job.is_training_set, dataset, fake.G.run_config)}"
     print(f"Real images: {real.location}{relation}")
     if images and (grids := grids_in(images)):
         print(f"Left out: {', '.join(grids)} (image grids)")

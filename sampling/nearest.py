@@ -97,7 +97,8 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
     mirror = config.data.mirror if mirror is None else mirror
     dataset = ImageDataset(path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
     check_size(generator, dataset)
-    print(f"Real images: {dataset.path.resolve()}, {describe_relation(is_training_set(generator.snapshot, dataset))}")
+    relation = describe_relation(is_training_set(generator.snapshot, dataset), dataset, config)
+    print(f"Real images: {dataset.path.resolve()}, {relation}")
     return dataset
 
 

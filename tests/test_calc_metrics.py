@@ -311,6 +311,16 @@ def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
     *several, single = rows(tmp_path)
     values = [row["value"] for row in several]
     assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
+def test_a_training_set_of_which_a_part_was_used(run_dir: Path, tmp_path: Path) -> None:
+    config = tiny_config(run_dir / "data.zip").changed(data={"subset": 12})
+    trained = ImageDataset(run_dir / "data.zip", max_images=12, seed=config.schedule.seed)
+    state = TrainState(config, trained.spec, torch.device("cpu"))
+    save_snapshot(tmp_path / SNAPSHOT, state, trained.content_hash())
+    output = measure(run_dir, f"--network={tmp_path / SNAPSHOT}")
+    assert f"{run_dir / 'data.zip'}, the training set, with 18 images that were not used\n" in output
+    assert rows(tmp_path)[0]["num_real"] == 30
+
+
     assert single["value"] == pytest.approx(values[1], rel=1e-9)
     (line,) = (line.split() for line in output.splitlines() if line.startswith(f"{NAME} "))
     assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]

@@ -54,9 +54,11 @@ def hash_in_state(run_dir: Path, config: RunConfig) -> str:
     return str(saved["content_hash"]) if saved and saved["config"]["data"] == config.to_dict()["data"] else ""
 
 
-def describe_relation(is_training_set: bool | None) -> str:
+def describe_relation(is_training_set: bool | None, dataset: ImageDataset, config: RunConfig | None) -> str:
+    """Return what images are to a network that was trained with these settings."""
+    unused = dataset.num_files - ((config and config.data.subset) or dataset.num_files)
     return {
-        True: "the training set",
+        True: f"the training set, with {unused:,} images that were not used" if unused else "the training set",
         False: "NOT what the network was trained on",
         None: "whether the network was trained on them is not known",
     }[is_training_set]
