@@ -169,7 +169,8 @@ def fetch_network(options: dict[str, Any]) -> None:
 def check_images(job: Job, dataset: "ImageDataset") -> None:
     """Raise ValueError where metrics, real and generated images do not suit each other.
 
-    Prints which real images are used, whether the network was trained on them, and which files are left out.
+    Prints which real images are used, whether the network was trained on them, which files are left out, and where metrics
+    take a part of --images.
     """
     from metrics.registry import check_suitable, get
     from training.evaluation.images import FakeSampler, FakeSet, RealSet
@@ -183,7 +184,10 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
     print(f"Real images: {real.location}{relation}")
     if images and (grids := grids_in(images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
-    notes = dataset.notes() + (fake.dataset.notes() if isinstance(fake, FakeSet) else [])
+    if images and (parts := sorted({get(name).num_gen for name in job.names} - {fake.count})):
+        counts = " and ".join(map(str, parts))
+        print(f"Generated images: {counts} of {fake.count} in {images}, spread evenly over them")
+    notes = dataset.notes() + (fake.notes() if isinstance(fake, FakeSet) else [])
     for note in dict.fromkeys(notes):  # once, where both are the same images
         print(note)
 

@@ -277,6 +277,14 @@ def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
     assert rows(tmp_path, "pr603_full")[0]["details"] == {"precision": 1.0, "recall": 1.0}
 
 
+@pytest.mark.usefixtures("stand_ins")
+def test_a_part_of_the_images_is_named(run_dir: Path, tmp_path: Path) -> None:
+    options = [f"--data={run_dir / 'data.zip'}", f"--images={run_dir / 'data.zip'}", f"--outdir={tmp_path}"]
+    line = f"Generated images: 20 and 25 of 30 in {run_dir / 'data.zip'}, spread evenly over them\n"
+    assert line in measure(run_dir, *options, metrics="fid20_full,fid25_full,fid30_full")
+    assert "Generated images:" not in measure(run_dir, *options, metrics="fid30_full")
+
+
 def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_dir: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "data.zip", 30, seed=0)
     write_images(tmp_path / "other.zip", 30, seed=9)
@@ -303,14 +311,6 @@ def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_
     assert relation("copy.zip") is None and relation("data.zip") is None
 
 
-def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
-    options = [f"--network={run_dir / SNAPSHOT}", f"--outdir={tmp_path}"]
-    output = measure(run_dir, *options, "--seed=5", "--repeat=3")
-    assert "Means and standard deviations over 3 seeds, 5 to 7." in output
-    measure(run_dir, *options, "--seed=6")
-    *several, single = rows(tmp_path)
-    values = [row["value"] for row in several]
-    assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
 def test_a_training_set_of_which_a_part_was_used(run_dir: Path, tmp_path: Path) -> None:
     config = tiny_config(run_dir / "data.zip").changed(data={"subset": 12})
     trained = ImageDataset(run_dir / "data.zip", max_images=12, seed=config.schedule.seed)
@@ -321,6 +321,14 @@ def test_a_training_set_of_which_a_part_was_used(run_dir: Path, tmp_path: Path) 
     assert rows(tmp_path)[0]["num_real"] == 30
 
 
+def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:
+    options = [f"--network={run_dir / SNAPSHOT}", f"--outdir={tmp_path}"]
+    output = measure(run_dir, *options, "--seed=5", "--repeat=3")
+    assert "Means and standard deviations over 3 seeds, 5 to 7." in output
+    measure(run_dir, *options, "--seed=6")
+    *several, single = rows(tmp_path)
+    values = [row["value"] for row in several]
+    assert [row["seed"] for row in several] == [5, 6, 7] and len(set(values)) == 3
     assert single["value"] == pytest.approx(values[1], rel=1e-9)
     (line,) = (line.split() for line in output.splitlines() if line.startswith(f"{NAME} "))
     assert line[1:3] == [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.3g}"]

@@ -99,7 +99,7 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
             f"--images={path} has images of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
             f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
         )
-    return FakeSet(images, workers)
+    return FakeSet(images, workers, dataset.spec.class_names)
 
 
 def _is_readable(images: ImageDataset) -> bool:
