@@ -127,7 +127,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
             message = f"{error.filename} cannot be used: {error.strerror}; give another path, or change its permissions"
         if message is None or debug:
             raise
-        raise click.ClickException(printable(message)) from error
+        raise click.ClickException("\n".join(map(printable, message.split("\n")))) from error
 
 
 def memory_shortage(error: Exception) -> str | None:
