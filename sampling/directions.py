@@ -14,6 +14,7 @@ from dnnlib.files import atomic_write
 from dnnlib.images.captions import sheet
 from dnnlib.images.writer import write_image
 from dnnlib.paths import user_path
+from sampling.output import naming
 from sampling.renderer import Renderer, Request, device_of, random_w
 from training.networks.generator import Generator
 
@@ -37,7 +38,7 @@ class Directions:
         return moved
 
     def save(self, path: Path) -> None:
-        with atomic_write(path) as file:
+        with naming(path), atomic_write(path) as file:
             arrays = {name: getattr(self, name).cpu().numpy() for name in _FIELDS}
             np.savez(file, layers=np.array(self.layers), **arrays)
 

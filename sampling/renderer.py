@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from dnnlib.images.writer import save_grid, write_image
 from dnnlib.parallel import available_cpus
+from sampling.output import naming
 from torch_utils.images import to_uint8
 from torch_utils.ops import native
 from training.checkpoint.snapshot import load_generator
@@ -151,5 +152,6 @@ def write_images(
     print(f"{len(names)} images are in {outdir}")
     if columns:
         path = outdir / f"grid.{extension}"
-        save_grid(path, torch.cat(images).numpy(), columns)
+        with naming(path):
+            save_grid(path, torch.cat(images).numpy(), columns)
         print(f"Grid: {path}")

@@ -13,6 +13,7 @@ from dnnlib.images.animation import enlarged, write_animation
 from dnnlib.images.captions import enlargement, sheet
 from dnnlib.images.writer import write_image
 from sampling.embeddings import Embedding, discriminator_embedding, lpips_embedding
+from sampling.output import naming
 from sampling.projection.descent import Likeness, closest_samples, descend, principal_space, psnr
 from sampling.renderer import Renderer, device_of, random_w
 from sampling.style_file import save_styles
@@ -119,4 +120,5 @@ def save_steps(path: Path, target: Tensor, frames: Tensor) -> None:
     factor = enlargement(*target.shape[1:])
     left = target.permute(1, 2, 0).numpy()
     pages = (np.concatenate([left, frame.permute(1, 2, 0).numpy()], axis=1) for frame in frames)
-    write_animation(path, (enlarged(page, factor) for page in pages), _FPS)
+    with naming(path):
+        write_animation(path, (enlarged(page, factor) for page in pages), _FPS)
