@@ -92,8 +92,8 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
     """
     config = generator.run_config
     assert config is not None, "loaded from a snapshot"
-    path = data or training_set(network, config)
-    subset = None if data else config.data.subset
+    path = training_set(network, config) if data is None else data
+    subset = config.data.subset if data is None else None
     mirror = config.data.mirror if mirror is None else mirror
     dataset = ImageDataset(path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
     check_size(generator, dataset)

@@ -152,6 +152,7 @@ NETWORK = "--network={run}/network-snapshot-000000.pkl"
         (["--images={run}/data.zip", "--metrics=" + NAME], "--data=PATH"),
         (["--network={run}/none.pkl", "--data={run}/data.zip", "--metrics=" + NAME], "none.pkl: "),
         ([NETWORK, "--data={run}/x", "--metrics=" + NAME], "x does not exist"),
+        ([NETWORK, "--data=", "--metrics=" + NAME], "an empty path was given"),
         ([NETWORK, "--device=abc", "--metrics=" + NAME], "no such device"),
         ([NETWORK, "--device=cuda:7", "--metrics=" + NAME], "--device=cuda:7: PyTorch sees 2 GPUs here"),
         ([NETWORK, "--gpus=2", "--device=cuda", "--metrics=" + NAME], "which contradicts --gpus=2"),

@@ -149,6 +149,7 @@ def test_a_memorised_image_is_found(network: Path, spec: DatasetSpec, tmp_path: 
         (["directions", "--directions=d.npz", "--layers=0"], "leave out --layers and --count"),
         (["directions", "--directions=gone.npz"], "gone.npz: not a directions.npz"),
         (["nearest"], "was trained on may be anywhere; name them with --data=PATH"),
+        (["nearest", "--data="], "an empty path was given"),
         (["nearest", "--data={tmp}/data"], "those in .*data have 32x16 px and 1 channels"),
         (["project", "--target={tmp}/gone.png"], "--target=.*gone.png: there is no such file"),
         (["project", "--target={tmp}/data/a.png", "--lpips=gone.pth"], "--lpips=gone.pth: there is no such file; give"),

@@ -24,7 +24,7 @@ def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[st
     Raises ValueError if the images that it was trained on are not found.
     """
     config, _, _ = read_snapshot(network)
-    return data or training_set(network, config), config.data.mirror if mirror is None else mirror
+    return training_set(network, config) if data is None else data, config.data.mirror if mirror is None else mirror
 
 
 def is_training_set(network: str, dataset: ImageDataset) -> bool | None:
