@@ -169,20 +169,25 @@ def fetch_network(options: dict[str, Any]) -> None:
 def check_images(job: Job, dataset: "ImageDataset") -> None:
     """Raise ValueError where metrics, real and generated images do not suit each other.
 
-    Prints which real images are used, whether the network was trained on them, and which files are left out.
+    Prints which real images are used, whether the network was trained on them, which files are left out, and where metrics
+    take a part of --images.
     """
-    from metrics.registry import check_suitable
-    from training.evaluation.images import FakeSet, RealSet
+    from metrics.registry import check_suitable, get
+    from training.evaluation.images import FakeSampler, FakeSet, RealSet
     from training.evaluation.inputs import describe_relation, grids_in
 
     real, fake = RealSet(dataset), open_fake(job, dataset, "cpu")
     check_suitable(job.names, real, fake)
-    images = job.options["images"]
-    relation = "" if images else f", {describe_relation(job.is_training_set)}"
+    images, relation = job.options["images"], ""
+    if isinstance(fake, FakeSampler):
+        relation = f", {describe_relation(job.is_training_set, dataset, fake.G.run_config)}"
     print(f"Real images: {real.location}{relation}")
     if images and (grids := grids_in(images)):
         print(f"Left out: {', '.join(grids)} (image grids)")
-    notes = dataset.notes() + (fake.dataset.notes() if isinstance(fake, FakeSet) else [])
+    if images and (parts := sorted({get(name).num_gen for name in job.names} - {fake.count})):
+        counts = " and ".join(map(str, parts))
+        print(f"Generated images: {counts} of {fake.count} in {images}, spread evenly over them")
+    notes = dataset.notes() + (fake.notes() if isinstance(fake, FakeSet) else [])
     for note in dict.fromkeys(notes):  # once, where both are the same images
         print(note)
 

@@ -104,10 +104,23 @@ def main(context: click.Context, **chosen: Any) -> None:
             chosen["network"] = options.local_network(chosen["network"])
             export(chosen) if chosen["export"] else generate(chosen)
     elif any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in chosen):
-        command = context.invoked_subcommand
-        words = [word for word in context.obj if word != command]
-        line = shlex.join([context.command_path, command, *words])
-        raise click.UsageError(f"the command comes first, then all options: python {line}", context)
+        name = context.invoked_subcommand
+        line = shlex.join([context.command_path, name, *context.obj])
+        raise click.UsageError(
+            f"the command comes first, then all options: python {line}{lacking(context, name)}", context
+        )
+
+
+def lacking(context: click.Context, command: str) -> str:
+    """Advice to leave out the options given before the command that it does not have; "" if it has all of them."""
+    own = {option for parameter in main.commands[command].params for option in parameter.opts}
+    before = [
+        parameter.opts[0]
+        for parameter in main.params
+        if context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+    ]
+    extra = [option for option in before if option not in own]
+    return f" (without {', '.join(extra)}, which {command} does not have)" if extra else ""
 
 
 def generate(chosen: dict[str, Any]) -> None:
@@ -178,6 +191,7 @@ def grid_columns(text: str | None, generator: "Generator", count: int, extension
 
 def export(chosen: dict[str, Any]) -> None:
     """Convert a snapshot to the file --export; raises ValueError if images are requested too."""
+    from sampling.output import naming
     from training.checkpoint.snapshot import export_snapshot, read_snapshot
 
     target = chosen["export"]
@@ -195,7 +209,8 @@ def export(chosen: dict[str, Any]) -> None:
     trained_on = read_snapshot(chosen["network"])[0].data.path
     options.check_output(target, "--export", trained_on, "the training set")
     target.parent.mkdir(parents=True, exist_ok=True)
-    export_snapshot(chosen["network"], target)
+    with naming(target):
+        export_snapshot(chosen["network"], target)
     print(f"Saved: {target}")
     if chosen["hub"]:
         print(f"Pushed: {push(chosen['network'], target, chosen['hub'])}")

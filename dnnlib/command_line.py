@@ -1,6 +1,7 @@
 """Shared by command lines: settings, and errors in one line."""
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -109,11 +110,16 @@ class Command(OneLineUsage):
 
 
 class Group(OneLineUsage, click.Group):
-    """A group of commands whose errors about options are one line; its context holds the words of the command line."""
+    """A group of commands whose errors about options are one line.
+
+    Its context holds the words of the command line without that of the command.
+    """
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        context.obj = list(args)
-        return super().parse_args(context, args)
+        words = list(args)
+        after = super().parse_args(context, args)
+        context.obj = words[: len(words) - len(after) - 1] + after
+        return after
 
 
 @contextlib.contextmanager
@@ -124,10 +130,13 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         message = str(error) if isinstance(error, ValueError | OSError) else memory_shortage(error)
         if isinstance(error, OSError) and error.filename:
-            message = f"{error.filename} cannot be used: {error.strerror}; give another path, or change its permissions"
+            remedy = (
+                "or free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "or change its permissions"
+            )
+            message = f"{error.filename} cannot be used: {error.strerror}; give another path, {remedy}"
         if message is None or debug:
             raise
-        raise click.ClickException(printable(message)) from error
+        raise click.ClickException("\n".join(map(printable, message.split("\n")))) from error
 
 
 def memory_shortage(error: Exception) -> str | None:

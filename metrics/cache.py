@@ -47,7 +47,9 @@ def save(folder: Path, kind: str, key: CacheKey, arrays: Mapping[str, np.ndarray
             np.savez(file, **arrays, **{_KEY: np.array(_text(key))})  # type: ignore[arg-type]
     except OSError as error:
         warnings.warn(
-            f"{path} cannot be written ({error}); set STYLEFORMER_CACHE_DIR to a folder of yours", stacklevel=2
+            f"{path} cannot be written ({error}); name a folder of yours with calc_metrics.py --cache or "
+            f"$STYLEFORMER_CACHE_DIR",
+            stacklevel=2,
         )
 
 

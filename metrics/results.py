@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -59,8 +60,19 @@ def _finite(value: float | None) -> float | None:
 def append_rows(results: Iterable[MetricResult], folder: Path) -> None:
     """Append each result as a line of JSON to metric-<name>.jsonl in a folder, which must exist."""
     for result in results:
-        with open(rows_path(folder, result.metric), "a", encoding="utf-8") as file:
-            file.write(json.dumps(result.row(), allow_nan=False) + "\n")
+        path = rows_path(folder, result.metric)
+        start = "\n" if is_torn(path) else ""
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(start + json.dumps(result.row(), allow_nan=False) + "\n")
+
+
+def is_torn(path: Path) -> bool:
+    """Return whether the last line of a file lacks its end, such as after a kill or on a full disk."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:

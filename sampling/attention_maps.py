@@ -16,6 +16,7 @@ from dnnlib.images.animation import enlarged
 from dnnlib.images.captions import Cell, as_colour, enlargement, sheet
 from dnnlib.images.writer import write_image
 from torch_utils.images import to_uint8
+from training.evaluation.finite import require_finite
 from training.networks.attention import EncoderLayer, Modulation
 from training.networks.generator import Generator, Stage, SynthesisNetwork
 
@@ -85,7 +86,8 @@ def attention_maps(
 ) -> tuple[list[LayerAttention], Tensor]:
     """The attention of some points in each of `layers`, and the image, [1, channels, height, width].
 
-    The generator is in eval mode, the styles are those of one image, [1, num_ws, w_dim].
+    The generator is in eval mode, the styles are those of one image, [1, num_ws, w_dim]. Raises ValueError if the image is
+    not finite.
     """
     all_layers = encoder_layers(generator)
     image_size = (generator.img_height, generator.img_width)
@@ -103,7 +105,7 @@ def attention_maps(
     finally:
         for handle in handles:
             handle.remove()
-    return [found[index] for index in layers], image
+    return [found[index] for index in layers], require_finite(image)
 
 
 HEADS_PER_ROW = 8

@@ -14,6 +14,7 @@ from dnnlib.files import atomic_write
 from dnnlib.images.captions import sheet
 from dnnlib.images.writer import write_image
 from dnnlib.paths import user_path
+from sampling.output import naming
 from sampling.renderer import Renderer, Request, device_of, random_w
 from training.networks.generator import Generator
 
@@ -37,7 +38,7 @@ class Directions:
         return moved
 
     def save(self, path: Path) -> None:
-        with atomic_write(path) as file:
+        with naming(path), atomic_write(path) as file:
             arrays = {name: getattr(self, name).cpu().numpy() for name in _FIELDS}
             np.savez(file, layers=np.array(self.layers), **arrays)
 
@@ -75,12 +76,17 @@ def find_directions(generator: Generator, layers: Sequence[int], count: int, sam
     return Directions(tuple(layers), chosen, eigenvalues.flip(0)[:count].clamp(min=0).float(), spreads)
 
 
-def choose_directions(generator: Generator, file: str | None, layers: Sequence[int], count: int) -> Directions:
-    """The directions of a file, or of the weights. Raises ValueError if they do not fit the generator."""
+def choose_directions(
+    generator: Generator, file: str | None, layers: Sequence[int], count: int, labels: Tensor | None = None
+) -> Directions:
+    """The directions of a file, or of the weights. Raises ValueError if they do not fit the generator.
+
+    `labels`, [n, c_dim], are those of the random w that a step is measured by, in turn; None = the classes.
+    """
     if file is None:
         if count > generator.w_dim:
             raise ValueError(f"--count={count}: W has {generator.w_dim} dimensions, and at most that many directions")
-        return find_directions(generator, layers, count, random_w(generator, _SAMPLES, seed=0))
+        return find_directions(generator, layers, count, random_w(generator, _SAMPLES, 0, labels))
     directions = Directions.load(file, device_of(generator))
     if directions.vectors.shape[1] != generator.w_dim or max(directions.layers) >= generator.num_ws:
         raise ValueError(

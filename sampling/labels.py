@@ -59,7 +59,7 @@ def labels_of_data(generator: Generator) -> Tensor:
     labels = dataset.labels()
     if labels.shape[1] != length:
         raise ValueError(f"{advice} (those in {path} have length {labels.shape[1]})")
-    relation = describe_relation(is_training_set(generator.snapshot, dataset))
+    relation = describe_relation(is_training_set(generator.snapshot, dataset), dataset, generator.run_config)
     print(f"Labels: vectors of length {length}, drawn from {dataset.path.resolve()}, {relation}")
     order = np.random.default_rng(0).permutation(len(labels))
     return torch.from_numpy(labels[order]).to(device_of(generator))

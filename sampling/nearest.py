@@ -16,6 +16,7 @@ from dnnlib.images.writer import write_image
 from sampling.renderer import device_of
 from training.checkpoint.snapshot import load_discriminator
 from training.data.dataset import ImageDataset
+from training.evaluation.finite import require_finite
 from training.evaluation.images import check_size
 from training.evaluation.inputs import describe_relation, is_training_set, training_set
 from training.networks.generator import Generator
@@ -48,7 +49,13 @@ def nearest(
         distances, order = distances.sort(dim=1, stable=True)
         distances, indices = distances[:, :count], indices.gather(1, order[:, :count])
         start += len(rows)
-    if distances.shape[1] < count or distances.isinf().any():
+    is_short = distances.shape[1] < count or bool(distances.isinf().any())
+    if is_short and excluded is not None:
+        raise ValueError(
+            f"the data set has {start} images, but none that differs from the nearest one: there is no distance to compare "
+            f"with; name more images with --data=PATH"
+        )
+    if is_short:
         raise ValueError(f"the data set has only {start} images, too few for --count={count}; use a smaller --count")
     return distances.sqrt(), indices
 
@@ -73,7 +80,7 @@ def describe(network: str, generator: Generator, by: str) -> Description:
     @torch.no_grad()
     def rows(images: Tensor) -> Tensor:
         maps = discriminator.features(images.to(device).float() / 127.5 - 1)
-        return F.normalize(maps[-1].flatten(1)).cpu()
+        return require_finite(F.normalize(maps[-1].flatten(1)), "the features of the network's discriminator").cpu()
 
     return Description("distance of the discriminator's features, 0..2", rows, 1.0)
 
@@ -85,12 +92,13 @@ def open_real(network: str, generator: Generator, data: str | None, mirror: bool
     """
     config = generator.run_config
     assert config is not None, "loaded from a snapshot"
-    path = data or training_set(network, config)
-    subset = None if data else config.data.subset
+    path = training_set(network, config) if data is None else data
+    subset = config.data.subset if data is None else None
     mirror = config.data.mirror if mirror is None else mirror
     dataset = ImageDataset(path, mirror=mirror, max_images=subset, seed=config.schedule.seed)
     check_size(generator, dataset)
-    print(f"Real images: {dataset.path.resolve()}, {describe_relation(is_training_set(generator.snapshot, dataset))}")
+    relation = describe_relation(is_training_set(generator.snapshot, dataset), dataset, config)
+    print(f"Real images: {dataset.path.resolve()}, {relation}")
     return dataset
 
 
@@ -129,8 +137,19 @@ def find_real_neighbours(
 
 
 def read(dataset: ImageDataset, indices: Iterable[int]) -> Tensor:
-    """Images of a data set, uint8 [n, channels, height, width]; the next readable one in place of a broken one."""
-    return torch.from_numpy(np.stack([dataset.load_or_substitute(index)[0] for index in indices]))
+    """Images of a data set, uint8 [n, channels, height, width]; the next readable one in place of a broken one.
+
+    Each broken one is printed once.
+    """
+    images = []
+    for index in indices:
+        image, _, broken = dataset.load_or_substitute(index)
+        images.append(image)
+        for name, problem, stand_in in broken:
+            if name not in dataset.broken:
+                dataset.broken[name] = problem
+                tqdm.write(f"Warning: {problem}; {stand_in} is used in its place")
+    return torch.from_numpy(np.stack(images))
 
 
 def rows_of(dataset: ImageDataset, description: Description, batch: int, bar: tqdm) -> Iterator[Tensor]:

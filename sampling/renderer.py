@@ -13,11 +13,13 @@ from tqdm import tqdm
 
 from dnnlib.images.writer import save_grid, write_image
 from dnnlib.parallel import available_cpus
+from sampling.output import naming
 from torch_utils.images import to_uint8
 from torch_utils.ops import native
 from training.checkpoint.snapshot import load_generator
 from training.compilation import forward_pass, resolve_compile
 from training.config import PerformanceConfig
+from training.evaluation.finite import require_finite
 from training.networks.generator import Generator
 from training.precision import resolve_precision, set_arithmetic
 
@@ -77,7 +79,8 @@ def random_w(generator: Generator, count: int, seed: int, choices: Tensor | None
     rows = np.random.default_rng(seed).standard_normal((count, generator.z_dim), dtype=np.float32)
     z = torch.from_numpy(rows).to(device_of(generator)).split(_RANDOM_W_BATCH)
     c = labels(generator, range(count), choices).split(_RANDOM_W_BATCH)
-    return torch.cat([generator.mapping(*part)[:, 0] for part in zip(z, c, strict=True)])
+    w = torch.cat([generator.mapping(*part)[:, 0] for part in zip(z, c, strict=True)])
+    return require_finite(w, "the network's styles")
 
 
 class Renderer:
@@ -114,11 +117,8 @@ class Renderer:
             missing = self.batch - len(part) if is_compiled else 0  # a compiled network compiles anew for each size
             filled = torch.cat([part, part[-1:].expand(missing, -1, -1)]) if missing else part
             images = self.synthesis(filled, self.noise_mode, self.dtype)[: len(part)]
-            if not images.isfinite().all():
-                raise ValueError(
-                    "the network's images are not finite; use smaller numbers (--trunc, --psi, --w) or an earlier snapshot"
-                )
-            yield to_uint8(images).cpu()
+            advice = "use smaller numbers (--trunc, --psi, --w) or an earlier snapshot"
+            yield to_uint8(require_finite(images, advice=advice)).cpu()
 
     def images(self, ws: Tensor, noise_seeds: Sequence[int]) -> Tensor:
         """All images of styles at once, uint8 [count, channels, height, width]."""
@@ -152,5 +152,6 @@ def write_images(
     print(f"{len(names)} images are in {outdir}")
     if columns:
         path = outdir / f"grid.{extension}"
-        save_grid(path, torch.cat(images).numpy(), columns)
+        with naming(path):
+            save_grid(path, torch.cat(images).numpy(), columns)
         print(f"Grid: {path}")

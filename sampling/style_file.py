@@ -10,13 +10,14 @@ from torch import Tensor
 
 from dnnlib.files import atomic_write
 from dnnlib.paths import user_path
+from sampling.output import naming
 from sampling.renderer import device_of
 from training.networks.generator import Generator
 
 
 def save_styles(path: Path, ws: Tensor, seeds: Sequence[int] = ()) -> None:
     """Write styles, [count, num_ws, w_dim], as float32, and their seeds."""
-    with atomic_write(path) as file:
+    with naming(path), atomic_write(path) as file:
         np.savez(file, w=ws.cpu().float().numpy(), seeds=np.asarray(seeds, dtype=np.int64))
 
 
@@ -45,5 +46,5 @@ def load_styles(path: str | Path, generator: Generator) -> tuple[Tensor, list[in
     if w.ndim != 3 or w.shape[0] < 1 or w.shape[1:] != (generator.num_ws, generator.w_dim):
         raise ValueError(f"--w={path}: w is {list(w.shape)}, but this network needs {wanted}")
     has_seeds = seeds.shape == (len(w),) and seeds.dtype.kind == "i"
-    ws = torch.as_tensor(w, dtype=torch.float32, device=device_of(generator))
+    ws = torch.as_tensor(w.astype(np.float32), device=device_of(generator))
     return ws, seeds.tolist() if has_seeds else list(range(len(w)))

@@ -152,6 +152,7 @@ NETWORK = "--network={run}/network-snapshot-000000.pkl"
         (["--images={run}/data.zip", "--metrics=" + NAME], "--data=PATH"),
         (["--network={run}/none.pkl", "--data={run}/data.zip", "--metrics=" + NAME], "none.pkl: "),
         ([NETWORK, "--data={run}/x", "--metrics=" + NAME], "x does not exist"),
+        ([NETWORK, "--data=", "--metrics=" + NAME], "an empty path was given"),
         ([NETWORK, "--device=abc", "--metrics=" + NAME], "no such device"),
         ([NETWORK, "--device=cuda:7", "--metrics=" + NAME], "--device=cuda:7: PyTorch sees 2 GPUs here"),
         ([NETWORK, "--gpus=2", "--device=cuda", "--metrics=" + NAME], "which contradicts --gpus=2"),
@@ -277,6 +278,14 @@ def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
     assert rows(tmp_path, "pr603_full")[0]["details"] == {"precision": 1.0, "recall": 1.0}
 
 
+@pytest.mark.usefixtures("stand_ins")
+def test_a_part_of_the_images_is_named(run_dir: Path, tmp_path: Path) -> None:
+    options = [f"--data={run_dir / 'data.zip'}", f"--images={run_dir / 'data.zip'}", f"--outdir={tmp_path}"]
+    line = f"Generated images: 20 and 25 of 30 in {run_dir / 'data.zip'}, spread evenly over them\n"
+    assert line in measure(run_dir, *options, metrics="fid20_full,fid25_full,fid30_full")
+    assert "Generated images:" not in measure(run_dir, *options, metrics="fid30_full")
+
+
 def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_dir: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "data.zip", 30, seed=0)
     write_images(tmp_path / "other.zip", 30, seed=9)
@@ -301,6 +310,16 @@ def test_values_name_the_real_set_and_whether_the_network_was_trained_on_it(run_
     for path in tmp_path.glob("training-state*"):
         path.unlink()
     assert relation("copy.zip") is None and relation("data.zip") is None
+
+
+def test_a_training_set_of_which_a_part_was_used(run_dir: Path, tmp_path: Path) -> None:
+    config = tiny_config(run_dir / "data.zip").changed(data={"subset": 12})
+    trained = ImageDataset(run_dir / "data.zip", max_images=12, seed=config.schedule.seed)
+    state = TrainState(config, trained.spec, torch.device("cpu"))
+    save_snapshot(tmp_path / SNAPSHOT, state, trained.content_hash())
+    output = measure(run_dir, f"--network={tmp_path / SNAPSHOT}")
+    assert f"{run_dir / 'data.zip'}, the training set, with 18 images that were not used\n" in output
+    assert rows(tmp_path)[0]["num_real"] == 30
 
 
 def test_repeat_measures_several_seeds(run_dir: Path, tmp_path: Path) -> None:

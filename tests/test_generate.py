@@ -1,5 +1,6 @@
 """The command lines of generate.py for images of seeds: files, tables, animations, messages."""
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,9 @@ def test_animation_has_its_frames_and_the_seeds_images(snapshot: Path, tmp_path:
 def test_the_command_comes_before_its_options(snapshot: Path) -> None:
     line = f"the command comes first, then all options: python generate.py mix --network={snapshot} --rows=0"
     assert line in scripts.run("generate", f"--network={snapshot}", "mix", "--rows=0", ok=False)
+    output = run(f"--network={snapshot}", "--seeds=0", "--outdir", "mix", "mix", ok=False)
+    line = f"python generate.py mix --network={snapshot} --seeds=0 --outdir mix"
+    assert f"{line} (without --seeds, which mix does not have)" in output.replace("main mix", "generate.py mix")
     assert "No such command 'images'" in run("--seeds=0", "images", ok=False)
     assert "--network is missing; write --network=FILE" in run("--seeds=0", ok=False)
     assert "--rows is missing; write --rows=LIST" in run("mix", f"--network={snapshot}", ok=False)
@@ -73,6 +77,10 @@ def test_the_command_comes_before_its_options(snapshot: Path) -> None:
     ("arguments", "message"),
     [
         (["--seeds=0", "--outdir={file}"], "file is a file; name a folder"),
+        (
+            ["--seeds=0", "--outdir={dangling}/o"],
+            "dangling is a link to gone, which does not exist; name another folder",
+        ),
         (["--seeds=0", "--outdir={file}/deeper"], "file is a file; name a folder"),
         (["mix", "--rows=0", "--cols=1", "--outdir={file}"], "file is a file"),
         (["--seeds=0", "--outdir={folder}/" + "x" * 300], "cannot be used (File name too long)"),
@@ -101,11 +109,31 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(
     monkeypatch.setattr(Renderer, "seed_batches", None)
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     (tmp_path / "folder").mkdir()
-    filled = [text.format(file=tmp_path / "file", folder=tmp_path / "folder") for text in arguments]
+    (tmp_path / "dangling").symlink_to("gone")
+    places = {name: tmp_path / name for name in ("file", "folder", "dangling")}
+    filled = [text.format(**places) for text in arguments]
     words = filled if filled[0].startswith("-") else filled[1:]
     command = filled[: len(filled) - len(words)]
     assert message in run(*command, f"--network={snapshot}", *words, ok=False)
     assert not [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["interpolate", "--seeds=0,1", "--frames=1", "--out={}/a.webp"], "a.webp"),
+        (["--seeds=0", "--outdir={}", "--save-w"], "w.npz"),
+        (["--export={}/x.pkl"], "x.pkl"),
+    ],
+)
+def test_a_full_disk_is_an_error_that_names_the_file(snapshot, tmp_path, monkeypatch, words, name) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    command, *rest = (word.format(tmp_path) for word in [*words, f"--network={snapshot}"])
+    message = f"{tmp_path / name} cannot be used: No space left on device; give another path, or free some space"
+    assert message in run(command, *rest, ok=False)
 
 
 def test_nothing_is_written_inside_what_is_read_as_images(tiny_config, tiny_data, tmp_path) -> None:

@@ -80,6 +80,17 @@ def test_directions_have_the_seeds_own_image_in_the_middle(network: Path, spec: 
         assert not np.array_equal(cell(strip, spec, seed, 4), middle)
 
 
+def test_steps_along_directions_are_measured_with_the_label_vectors(tiny_config: RunConfig, tmp_path: Path) -> None:
+    spec = DatasetSpec(16, 16, 3, 3, labels_are_vectors=True)
+    save_snapshot(tmp_path / "net.pkl", TrainState(tiny_config, spec, torch.device("cpu")))
+    spreads = []
+    for label in ("0.7,0,0.3", "0,0,0"):
+        options = [f"--label={label}", "--count=1", f"--outdir={tmp_path}"]
+        run("directions", f"--network={tmp_path / 'net.pkl'}", "--seeds=0", *options)
+        spreads.append(np.load(tmp_path / "directions.npz")["spreads"])
+    assert not np.allclose(*spreads)
+
+
 def test_projections_stand_beside_their_targets_and_their_styles_give_them_again(network, spec, tmp_path) -> None:
     run(f"--network={network}", "--seeds=1-2", f"--outdir={tmp_path}")
     targets = [f"--target={tmp_path / name}" for name in ("seed0001.png", "seed0002.png")]
@@ -138,6 +149,7 @@ def test_a_memorised_image_is_found(network: Path, spec: DatasetSpec, tmp_path: 
         (["directions", "--directions=d.npz", "--layers=0"], "leave out --layers and --count"),
         (["directions", "--directions=gone.npz"], "gone.npz: not a directions.npz"),
         (["nearest"], "was trained on may be anywhere; name them with --data=PATH"),
+        (["nearest", "--data="], "an empty path was given"),
         (["nearest", "--data={tmp}/data"], "those in .*data have 32x16 px and 1 channels"),
         (["project", "--target={tmp}/gone.png"], "--target=.*gone.png: there is no such file"),
         (["project", "--target={tmp}/data/a.png", "--lpips=gone.pth"], "--lpips=gone.pth: there is no such file; give"),
@@ -152,6 +164,52 @@ def test_errors_are_one_line_before_any_work(network, tmp_path, arguments, messa
     output = run(command, f"--network={network}", *seeds, f"--outdir={tmp_path / 'out'}", *rest, ok=False)
     assert re.search(f"^Error: .*{message}.*\n", output, re.MULTILINE)
     assert not (tmp_path / "out").exists()
+
+
+@of_colour
+@pytest.mark.parametrize(
+    ("network_part", "command", "message"),
+    [
+        ("G_ema.synthesis", "project", "the network's images or their features are not finite"),
+        ("D", "project", "the network's images or their features are not finite"),
+        ("G_ema.mapping", "project", "the network's styles are not finite"),
+        ("G_ema.mapping", "directions", "the network's styles are not finite"),
+        ("G_ema.synthesis", "attention", "the network's images are not finite"),
+        ("D", "nearest", "the features of the network's discriminator are not finite"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(network, spec, tmp_path, network_part, command, message) -> None:
+    values = torch.load(network, weights_only=True)
+    group, _, prefix = network_part.partition(".")
+    for name, tensor in values[group].items():
+        if name.startswith(prefix) and tensor.is_floating_point():
+            tensor.fill_(float("nan"))
+    torch.save(values, tmp_path / "nan.pkl")
+    (tmp_path / "data").mkdir()
+    for index in range(3):
+        write_image(tmp_path / "data" / f"{index}.png", noise(index, spec.height, spec.width))
+    options = {
+        "project": [f"--target={tmp_path / 'data' / '0.png'}", "--steps=1", "--candidates=3"],
+        "nearest": ["--seeds=0", f"--data={tmp_path / 'data'}", "--by=features"],
+    }
+    output = run(
+        command, f"--network={tmp_path / 'nan.pkl'}", f"--outdir={tmp_path / 'out'}",
+        *options.get(command, ["--seeds=0"]), ok=False,
+    )  # fmt: skip
+    assert message in output and "use an earlier snapshot" in output
+    assert not (tmp_path / "out").exists() or not names(tmp_path / "out")
+
+
+@of_colour
+def test_broken_real_images_are_named(network: Path, spec: DatasetSpec, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for index in range(4):
+        write_image(tmp_path / "data" / f"{index}.png", noise(index, spec.height, spec.width))
+    with open(tmp_path / "data" / "2.png", "r+b") as file:
+        file.truncate(200)
+    options = [f"--network={network}", f"--data={tmp_path / 'data'}", f"--outdir={tmp_path}"]
+    output = run("nearest", *options, "--seeds=0", "--count=2")
+    assert output.count("2.png") == 1 and re.search(r"Warning: .*2\.png.*; 3\.png is used in its place", output)
 
 
 @of_colour

@@ -145,6 +145,7 @@ def interpolate_command(**chosen: Any) -> None:
     """
     from dnnlib.images.animation import check_animation, enlarged, write_animation
     from sampling.interpolation import Way, frames, split_seeds, timeline
+    from sampling.output import naming
 
     rows, columns = options.parse_grid(chosen["grid"])
     generator, request, renderer = options.open_network(chosen)
@@ -156,5 +157,6 @@ def interpolate_command(**chosen: Any) -> None:
     moments = timeline(len(ways[0].z), chosen["frames"], chosen["loop"])
     make_folder(generator, path.parent, "--out")
     made = tqdm(frames(renderer, ways, moments, chosen["seeds"][0], columns), total=len(moments), disable=None)
-    write_animation(path, (enlarged(pixels, scale) for pixels in made), chosen["fps"])
+    with naming(path):
+        write_animation(path, (enlarged(pixels, scale) for pixels in made), chosen["fps"])
     print(f"{len(moments)} frames, {len(moments) / chosen['fps']:.1f} seconds: {path}")

@@ -1,5 +1,6 @@
 """The commands of generate.py that analyse a network: attention, directions, projection, nearest images, explore."""
 
+import errno
 import socket
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -91,7 +92,8 @@ def directions_command(**chosen: Any) -> None:
         raise ValueError(f"--directions={chosen['file']} has its own layers and count: leave out --layers and --count")
     generator, request, renderer = options.open_network(chosen)
     layers = chosen_layers(chosen["layers"], generator.num_ws)
-    found = choose_directions(generator, chosen["file"], layers, chosen["count"] or 5)
+    labels = request.labels if generator.labels_are_vectors else None
+    found = choose_directions(generator, chosen["file"], layers, chosen["count"] or 5, labels)
     amounts = steps(chosen["strength"], chosen["steps"])
     write_strips(renderer, found, chosen["seeds"], request, amounts, make_folder(generator, chosen["outdir"]))
 
@@ -235,8 +237,13 @@ def check_gradio() -> None:
 def check_port(host: str, port: int) -> None:
     """Raise ValueError unless the page can be served there; before anything is loaded."""
     try:
+        socket.getaddrinfo(host, port, socket.AF_INET)
         socket.create_server((host, port)).close()
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(
+                f"--host={host} is no IPv4 address of this machine ({error.strerror}); choose 127.0.0.1 or 0.0.0.0"
+            ) from None
         raise ValueError(
             f"--port={port} of --host={host} cannot be used ({error.strerror}); choose another, such as --port={port % 65535 + 1}"
         ) from None

@@ -97,6 +97,8 @@ def writable(folder: Path) -> Path:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     except OSError as error:  # a parent without permission, a name that is too long
         raise ValueError(f"{folder} cannot be used ({error.strerror}); name another folder") from None
+    if not nearest.exists():
+        raise ValueError(f"{nearest} is a link to {os.readlink(nearest)}, which does not exist; name another folder")
     if not nearest.is_dir():
         raise ValueError(f"{nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -92,7 +92,8 @@ class Explorer:
         """The directions that a group of styles is moved along."""
         if group not in self._directions:
             count = min(NUM_DIRECTIONS, self.generator.w_dim)
-            self._directions[group] = choose_directions(self.generator, None, self.groups[group], count)
+            layers, labels = self.groups[group], self.default_labels
+            self._directions[group] = choose_directions(self.generator, None, layers, count, labels)
         return self._directions[group]
 
     def styles(self, view: View, found: np.ndarray | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sampling.embeddings import Embedding, squared_distances
+from training.evaluation.finite import require_finite
 from training.networks.generator import Generator
 
 PEAK_RATE = 0.1  # learning rate of Adam, in standard deviations of w
@@ -66,7 +67,8 @@ def principal_space(samples: Tensor) -> Space:
 def closest_samples(generator: Generator, samples: Tensor, likenesses: Sequence[Likeness], count: int) -> list[Tensor]:
     """For each target the random w whose images are most like it, [count, w_dim], best first.
 
-    Random w are [samples, w_dim]. There is one likeness per target, all with the same embedding.
+    Random w are [samples, w_dim]. There is one likeness per target, all with the same embedding. Raises ValueError if a
+    loss is not finite.
     """
     losses = []
     for part in samples.split(max(_BATCH_PX // (generator.img_height * generator.img_width), 1)):
@@ -74,7 +76,7 @@ def closest_samples(generator: Generator, samples: Tensor, likenesses: Sequence[
         images = generator.synthesis(ws, noise_mode="const").clamp(-1, 1)
         embedded = likenesses[0].embed(images)
         losses.append(torch.stack([likeness.of(images, embedded) for likeness in likenesses]))
-    order = torch.cat(losses, dim=1).argsort(dim=1)[:, :count]
+    order = require_finite(torch.cat(losses, dim=1), "the network's images or their features").argsort(dim=1)[:, :count]
     return [samples[chosen] for chosen in order]
 
 

@@ -13,11 +13,13 @@ from dnnlib.images.animation import enlarged, write_animation
 from dnnlib.images.captions import enlargement, sheet
 from dnnlib.images.writer import write_image
 from sampling.embeddings import Embedding, discriminator_embedding, lpips_embedding
+from sampling.output import naming
 from sampling.projection.descent import Likeness, closest_samples, descend, principal_space, psnr
 from sampling.renderer import Renderer, device_of, random_w
 from sampling.style_file import save_styles
 from torch_utils.images import to_uint8
 from training.checkpoint.snapshot import load_discriminator
+from training.evaluation.finite import require_finite
 from training.networks.generator import Generator
 
 _SAMPLES = 5000  # random w that measure how W is spread
@@ -78,7 +80,7 @@ class Projector:
         best = int(losses.argmin())
         every = max(len(steps) // _FRAMES, 1)
         path = torch.stack([step[best] for step in steps[::every]] + [ws[best]])
-        image = to_uint8(generator.synthesis(ws[[best]], noise_mode="const"))[0].cpu()
+        image = to_uint8(require_finite(generator.synthesis(ws[[best]], noise_mode="const")))[0].cpu()
         return Found(ws[best], image, float(losses[best]), best, path)
 
 
@@ -118,4 +120,5 @@ def save_steps(path: Path, target: Tensor, frames: Tensor) -> None:
     factor = enlargement(*target.shape[1:])
     left = target.permute(1, 2, 0).numpy()
     pages = (np.concatenate([left, frame.permute(1, 2, 0).numpy()], axis=1) for frame in frames)
-    write_animation(path, (enlarged(page, factor) for page in pages), _FPS)
+    with naming(path):
+        write_animation(path, (enlarged(page, factor) for page in pages), _FPS)

@@ -36,6 +36,8 @@ def paint(colour: str, debug: bool, **others: object) -> None:
     """Paint."""
     if colour == "octarine":
         raise ValueError("--colour=octarine: choose one that is there")
+    if colour == "lines":
+        raise ValueError("--colour=lines: download it:\n  curl \x1b[31m")
     if colour == "none":
         raise FileNotFoundError(2, "No such file", "none.png")
     if colour == "numpy":
@@ -55,6 +57,7 @@ def test_errors_of_checks_are_one_line_unless_debugging() -> None:
     done = call("--colour=octarine")
     assert done.exit_code == 1
     assert done.output == "Error: --colour=octarine: choose one that is there\n"
+    assert call("--colour=lines").output == "Error: --colour=lines: download it:\n  curl \\x1b[31m\n"
     assert call("--colour=none").output.startswith("Error: none.png cannot be used: No such file; give another path")
     assert isinstance(call("--colour=octarine", "--debug").exception, ValueError)
 

@@ -104,7 +104,7 @@ def test_damaged_cache_file_is_computed_again(tmp_path: Path) -> None:
 def test_cache_folder_that_cannot_be_written_only_warns(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.warns(UserWarning, match="STYLEFORMER_CACHE_DIR"):
+    with pytest.warns(UserWarning, match=r"--cache or \$STYLEFORMER_CACHE_DIR"):
         record = record_of(pixel_means()[0], FixedImages(random_images(9)), blocker)
     assert record.moments.count == 9
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metrics import registry
 from metrics.registry import METRICS, evaluate, find, parse_names
-from metrics.results import MetricResult, append_rows
+from metrics.results import MetricResult, append_rows, read_rows
 from metrics.weights.published import Source
 
 NAME = "proxy_fd_randconv_v1"
@@ -90,6 +90,16 @@ def test_numbers_that_are_not_finite_are_null_in_the_rows(tmp_path: Path) -> Non
     append_rows([dataclasses.replace(result, value=float("nan"), details={"std": float("inf")})], tmp_path)
     row = json.loads((tmp_path / f"metric-{NAME}.jsonl").read_text(), parse_constant=pytest.fail)
     assert row["value"] is None and row["details"] == {"std": None} and row["floor"] == result.floor
+
+
+def test_a_row_after_a_torn_line_stands_in_a_line_of_its_own(tmp_path: Path) -> None:
+    (result,) = run([NAME], GeneratedImages(images(300, seed=1)), tmp_path / "cache")
+    for _ in range(2):
+        append_rows([result], tmp_path)
+    path = tmp_path / f"metric-{NAME}.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])  # as a full disk leaves it
+    append_rows([dataclasses.replace(result, seed=8)], tmp_path)
+    assert [row["seed"] for row in read_rows(tmp_path, NAME)] == [7, 8]
 
 
 def test_a_run_that_fails_leaves_no_cache_entry(tmp_path: Path) -> None:

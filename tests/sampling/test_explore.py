@@ -8,6 +8,7 @@ import pytest
 import torch
 from scripts import run
 
+from sampling.commands.network_commands import check_port
 from sampling.explore.view import View, style_groups
 
 
@@ -58,10 +59,18 @@ def test_what_cannot_be_shown_is_one_line(tmp_path: Path) -> None:
     assert str(broken) in explore(f"--network={broken}")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "203.0.113.7"])
-def test_a_port_or_host_that_cannot_be_used_is_named(explorable: Path, host: str) -> None:
+def test_a_port_that_cannot_be_used_is_named(explorable: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"--port={port}" in explore(f"--network={explorable}", f"--port={port}", f"--host={host}")
+        assert f"--port={port}" in explore(f"--network={explorable}", f"--port={port}")
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "::1", "no.such.host.invalid"])
+def test_a_host_that_cannot_be_used_is_named(host: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"--host={host} is no IPv4 address of this machine .*; choose 127\.0\.0\.1"
+    ) as caught:
+        check_port(host, 7860)
+    assert "--port" not in str(caught.value)

@@ -72,6 +72,15 @@ def test_flipped_copies_and_duplicates_are_no_neighbours(generator, tiny_config,
     assert result.own.min() > 2 * result.distances.max() and result.ratios[0] < 0.5
 
 
+def test_equal_real_images_have_no_neighbours_to_compare_with(generator: Generator, tmp_path: Path) -> None:
+    images = random_images(generator, 1).expand(6, -1, -1, -1)
+    dataset = ImageDataset(write_pixels(tmp_path / "data", images.permute(0, 2, 3, 1)))
+    with pytest.raises(
+        ValueError, match=r"has 6 images, but none that differs from the nearest one: .* name more images"
+    ):
+        find_real_neighbours(random_images(generator, 1), dataset, 1, describe("", generator, "pixels"))
+
+
 def test_the_training_set_is_the_subset_used_in_training(tiny_config, conditional, tmp_path) -> None:
     folder = write_pixels(tmp_path / "data", random_images(conditional, 20).permute(0, 2, 3, 1))
     config = tiny_config.changed(data={"path": str(folder), "subset": 6, "mirror": True})

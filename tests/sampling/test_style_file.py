@@ -29,6 +29,14 @@ def test_one_vector_per_image_is_repeated_for_all_layers(generator: Generator, t
     assert torch.equal(loaded, torch.as_tensor(w, dtype=torch.float32)[:, None].expand(-1, generator.num_ws, -1))
 
 
+@pytest.mark.parametrize("dtype", [np.longdouble, ">f4", np.float16])
+def test_floats_of_any_kind_are_read(conditional: Generator, tmp_path: Path, dtype: type | str) -> None:
+    w = np.random.default_rng(0).integers(-9, 9, (3, conditional.w_dim))
+    np.savez(tmp_path / "w.npz", w=w.astype(dtype))
+    loaded, _ = load_styles(tmp_path / "w.npz", conditional)
+    assert loaded.dtype == torch.float32 and torch.equal(loaded[:, 0], torch.from_numpy(w).float())
+
+
 SHAPES = [(16,), (0, 4, 16), (2, 5, 16), (2, 4, 15), (2, 15), (1, 2, 4, 16)]
 
 

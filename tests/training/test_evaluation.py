@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_sets import noise, write_images
+from image_sets import noise, write_images, write_pixels
 from torch import Tensor
 
+from dnnlib.archive.writer import write_dataset
 from dnnlib.images.codec import Layout, encode_png
 from metrics import registry
 from metrics.detectors import Detector
 from metrics.weights.published import INCEPTION
 from training.config import DatasetSpec, GeneratorConfig
 from training.data.stream import ImageDataset
-from training.evaluation.images import FakeSampler, RealSet, reference_dataset
+from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_dataset
 from training.evaluation.inputs import open_images
 from training.evaluation.snapshots import default_metrics, evaluate_snapshot
 from training.networks.generator import Generator
@@ -30,12 +31,12 @@ def data(tmp_path: Path) -> Path:
     return write_images(tmp_path / "data.zip", (noise(index, 16, 16) for index in range(COUNT)))
 
 
-def generator(label_dim: int = 3, size: int = 16) -> Generator:
+def generator(label_dim: int = 3, size: int = 16, class_names: tuple[str, ...] = ()) -> Generator:
     """A small network with noise that shows and colours that are not all clipped."""
     torch.manual_seed(0)
     stages = (size // 8).bit_length()
     config = GeneratorConfig(widths=(32,) * stages, layers=(1,) * stages, z_dim=8, w_dim=16)
-    G = Generator(config, DatasetSpec(size, size, 3, label_dim)).eval().requires_grad_(False)
+    G = Generator(config, DatasetSpec(size, size, 3, label_dim, class_names)).eval().requires_grad_(False)
     for name, parameter in G.named_parameters():
         if name.endswith("noise_strength"):
             parameter.fill_(0.2)
@@ -88,6 +89,52 @@ def test_labels_are_drawn_as_often_as_the_data_set_has_them(data: Path) -> None:
     assert torch.equal(torch.cat(seen).argmax(dim=1), classes)
     share = classes.bincount(minlength=3) / 1000
     torch.testing.assert_close(share, torch.tensor([5 / 13, 4 / 13, 4 / 13]), atol=0.04, rtol=0)
+
+
+def test_classes_are_matched_by_name(data: Path, tmp_path: Path) -> None:
+    """The data set calls its classes 0, 1, 2; the network and the folder of images number them otherwise."""
+    seen: list[Tensor] = []
+    G = generator(class_names=("2", "0", "1"))
+    G.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    _, classes = gather(FakeSampler(G, ImageDataset(data, use_labels=True)).batches(range(20), 20, seed=0))
+    assert classes is not None
+    assert torch.equal(torch.cat(seen)[:20].argmax(dim=1), (classes + 1) % 3)
+    with pytest.raises(ValueError, match=r"class names of the network and of .*data.zip differ \(2, red\)"):
+        FakeSampler(generator(class_names=("0", "1", "red")), ImageDataset(data, use_labels=True))
+    images, _ = zip(*ImageDataset(data), strict=True)
+    for names, expected, notes in ((("1", "2"), [1, 2, 1], 0), (("1", "red"), None, 1)):
+        with write_dataset(tmp_path / "fake.zip", names, force=True) as writer:
+            for index, image in enumerate(images[:3]):
+                writer.add(encode_png(image.transpose(1, 2, 0)), index % 2)
+        fake = open_images(str(tmp_path / "fake.zip"), reference_dataset(data), 0)
+        found, numbers = gather(fake.batches(range(3), 3))
+        if expected is None:
+            assert numbers is None
+        else:
+            assert numbers is not None
+            of_images = [next(k for k, image in enumerate(images[:3]) if np.array_equal(image, one)) for one in found]
+            assert numbers.tolist() == [expected[k] for k in of_images]
+        assert sum("class names are not those of the real images" in line for line in fake.notes()) == notes
+
+
+def test_a_part_of_a_folder_is_spread_evenly_over_it(tmp_path: Path) -> None:
+    pixels = np.repeat(np.arange(100, dtype=np.uint8), 16 * 16 * 3).reshape(100, 16, 16, 3)
+    fake = FakeSet(ImageDataset(write_pixels(tmp_path / "data.zip", pixels)))
+    for count in (5, 10, 20, 50):
+        chosen = gather(fake.batches(range(count), 7))[0][:, 0, 0, 0]
+        of_fifths = (chosen // 20).bincount(minlength=5)
+        assert (of_fifths - count / 5).abs().max() <= 2
+    assert gather(fake.batches(range(100), 7))[0][:, 0, 0, 0].unique().numel() == 100
+
+
+def test_images_that_are_not_finite_are_refused(data: Path) -> None:
+    G = generator()
+    for parameter in G.synthesis.parameters():
+        parameter.fill_(float("nan"))
+    sampler = FakeSampler(G, ImageDataset(data, use_labels=True))
+    for batches in (sampler.batches, sampler.pairs):
+        with pytest.raises(ValueError, match="the network's images are not finite; use an earlier snapshot"):
+            gather(batches(range(4), 4, seed=0))
 
 
 def test_generators_that_do_not_match_are_refused(data: Path) -> None:
@@ -187,7 +234,7 @@ def test_grey_and_equal_channels_are_the_same_images(tmp_path: Path) -> None:
         channels = reference_dataset(real).spec.channels
         for fake in sets.values():
             images = gather(open_images(fake, reference_dataset(real), 0).batches(range(3), 2, seed=0))[0]
-            assert torch.equal(images, expected.expand(3, channels, 16, 16))
+            assert torch.equal(images, expected[[0, 2, 1]].expand(3, channels, 16, 16))  # spread over the set
     colour = write_folder(tmp_path / "colour", [noise(index, 16, 16) for index in range(3)])
     with pytest.raises(ValueError, match=f"--images={colour} has images of 16x16 px with 3 channels.*must agree"):
         open_images(colour, reference_dataset(sets["grey"]), 0)

@@ -1,6 +1,7 @@
 """The images that metrics are computed from: of a data set or of a generator."""
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from dnnlib.names import printable
 from dnnlib.parallel import available_cpus
 from metrics.images import EPSILON, ImageBatch, Sample
 from metrics.registry import uses_flipped
@@ -19,9 +21,11 @@ from torch_utils.rng import derive_seed
 from training.data.dataset import ImageFiles
 from training.data.labels import Labels
 from training.data.stream import ImageDataset
+from training.evaluation.finite import require_finite
 from training.networks.generator import Generator
 
 _LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # make the draws of one seed independent
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # multiples of it, without their whole part, are spread evenly
 _CHUNK = 50  # images of up to 64 px generated at once
 _CHUNK_PIXELS = _CHUNK * 64 * 64
 _MAX_WORKERS = 8
@@ -45,7 +49,7 @@ class RealSet:
     def content_hash(self) -> str:
         return self.dataset.content_hash()
 
-    def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
+    def batches(self, chosen: Sequence[int], batch_size: int) -> Iterator[ImageBatch]:
         loader = DataLoader(
             Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
@@ -54,7 +58,28 @@ class RealSet:
 
 
 class FakeSet(RealSet):
-    """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`."""
+    """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`.
+
+    Classes are numbered as those of the real images, by name where both have names. The first so many images are spread
+    evenly over the folder: in the order of its files they would often be all of one class.
+    """
+
+    def __init__(self, dataset: ImageDataset, workers: int = 0, class_names: Sequence[str] = ()) -> None:
+        """`class_names` are those of the real images; () = they have none."""
+        super().__init__(dataset, workers)
+        self._order = np.argsort(np.arange(self.count) * _GOLDEN_RATIO % 1).tolist()
+        own_classes = self._classes
+        self._classes = renumbered(own_classes, dataset.spec.class_names, class_names)
+        self._has_other_classes = own_classes is not None and self._classes is None
+
+    def notes(self) -> list[str]:
+        """Return lines about the files, as the data set does, and labels that mean nothing for the real images."""
+        lines = self.dataset.notes()
+        if self._has_other_classes:
+            lines.append(
+                f"The labels of {self.dataset.path} are not used: its class names are not those of the real images"
+            )
+        return lines
 
     def check(self, sample: Sample, count: int) -> None:
         """Raise ValueError if there are fewer images, and for pairs, which only a generator can make."""
@@ -64,15 +89,26 @@ class FakeSet(RealSet):
         if count > self.count:
             raise ValueError(f"{path} has {self.count} images, but {count} generated ones are needed")
 
-    def batches(self, chosen: range, batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
-        return super().batches(chosen, batch_size)
+    def batches(self, chosen: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
+        return super().batches([self._order[index] for index in chosen], batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
         raise NotImplementedError  # `check` refuses pairs
 
 
+def renumbered(classes: Tensor | None, names: Sequence[str], other_names: Sequence[str]) -> Tensor | None:
+    """Return classes by the numbers of their names in `other_names`; unchanged if either has none; None if one is not there."""
+    if classes is None or not (names and other_names):
+        return classes
+    if not set(names) <= set(other_names):
+        return None
+    return torch.tensor([other_names.index(name) for name in names])[classes]
+
+
 class FakeSampler:
     """A generator as `metrics.images.FakeImages`: psi = 1, random noise, labels drawn from those of the data set.
+
+    Where the data set lists its classes in another order than the network was trained with, their names tell which is which.
 
     Image i depends on (seed, i) alone: its latent and label have their own random generator, and noise is drawn for chunks
     of a fixed size, whatever the batch size.
@@ -95,6 +131,7 @@ class FakeSampler:
         self.name, self.content_hash, self.count = name, content_hash, None
         self._labels = dataset.labels() if G.c_dim else Labels(np.zeros((1, 0)))
         self._classes = self._labels.classes()
+        self._columns = label_columns(G, dataset)
         # Depends on the image size alone: the values of metrics must not depend on the memory of the GPU.
         self._chunk = min(max(_CHUNK_PIXELS // G.img_resolution**2, 4), _CHUNK)
 
@@ -126,7 +163,7 @@ class FakeSampler:
         z, c, chosen = self._draw(_LATENT_STREAM, seed, start)
         with self._noise_of(seed, start):
             images = self.G(z, c, truncation_psi=1.0, noise_mode="random")
-        return to_uint8(images), None if self._classes is None else self._classes[chosen]
+        return to_uint8(require_finite(images)), None if self._classes is None else self._classes[chosen]
 
     @torch.no_grad()
     def _pairs(self, start: int, seed: int) -> ImageBatch:
@@ -136,7 +173,7 @@ class FakeSampler:
         images = []
         for point in (ws, ws.lerp(other_ws, EPSILON)):
             with self._noise_of(seed, start):
-                images.append(self.G.synthesis(point, noise_mode="random"))
+                images.append(require_finite(self.G.synthesis(point, noise_mode="random")))
         return (torch.stack(images, dim=1) + 1) * 127.5, None
 
     @contextlib.contextmanager
@@ -152,8 +189,21 @@ class FakeSampler:
             rng = np.random.default_rng(derive_seed(seed, stream, index))
             latents.append(rng.standard_normal(self.G.z_dim, dtype=np.float32))
             chosen.append(int(rng.integers(len(self._labels))))
-        z, c = torch.from_numpy(np.stack(latents)), torch.from_numpy(self._labels[chosen])
+        z, c = torch.from_numpy(np.stack(latents)), torch.from_numpy(self._labels[chosen][:, self._columns])
         return z.to(self.device), c.to(self.device), chosen
+
+
+def label_columns(G: Generator, dataset: ImageDataset) -> list[int]:
+    """Return the column of the data set's labels for each of the network's. Raises ValueError if the class names differ."""
+    ours, theirs = G.class_names, dataset.spec.class_names
+    if not (G.c_dim and ours and theirs):
+        return list(range(G.c_dim))
+    if set(ours) != set(theirs):
+        names = ", ".join(map(printable, sorted(set(ours) ^ set(theirs))[:10]))
+        raise ValueError(
+            f"the class names of the network and of {dataset.path} differ ({names}); give the data set that it was trained on"
+        )
+    return [theirs.index(name) for name in ours]
 
 
 def check_size(G: Generator, dataset: ImageDataset) -> None:

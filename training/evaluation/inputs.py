@@ -24,7 +24,7 @@ def real_images(network: str, data: str | None, mirror: bool | None) -> tuple[st
     Raises ValueError if the images that it was trained on are not found.
     """
     config, _, _ = read_snapshot(network)
-    return data or training_set(network, config), config.data.mirror if mirror is None else mirror
+    return training_set(network, config) if data is None else data, config.data.mirror if mirror is None else mirror
 
 
 def is_training_set(network: str, dataset: ImageDataset) -> bool | None:
@@ -54,9 +54,11 @@ def hash_in_state(run_dir: Path, config: RunConfig) -> str:
     return str(saved["content_hash"]) if saved and saved["config"]["data"] == config.to_dict()["data"] else ""
 
 
-def describe_relation(is_training_set: bool | None) -> str:
+def describe_relation(is_training_set: bool | None, dataset: ImageDataset, config: RunConfig | None) -> str:
+    """Return what images are to a network that was trained with these settings."""
+    unused = dataset.num_files - ((config and config.data.subset) or dataset.num_files)
     return {
-        True: "the training set",
+        True: f"the training set, with {unused:,} images that were not used" if unused else "the training set",
         False: "NOT what the network was trained on",
         None: "whether the network was trained on them is not known",
     }[is_training_set]
@@ -97,7 +99,7 @@ def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
             f"--images={path} has images of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
             f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
         )
-    return FakeSet(images, workers)
+    return FakeSet(images, workers, dataset.spec.class_names)
 
 
 def _is_readable(images: ImageDataset) -> bool:

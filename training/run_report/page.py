@@ -5,19 +5,22 @@ Their policy allows nothing but the inline style and script.
 
 import base64
 import hashlib
+import os
 import shlex
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dnnlib.names import printable
 from dnnlib.rundir import run_dirs
 from dnnlib.text import format_duration
 from training.run_report.curves import Chart, metric_charts, statistics_charts
 from training.run_report.images import encoded, fake_files, read_grids
-from training.run_report.run_folder import RunFolder, mean, read_run
+from training.run_report.run_folder import RunFolder, mean, number, read_run
 
 _FOLDER = Path(__file__).parent
 _LOG_LINES = 60
@@ -36,7 +39,7 @@ def make_page(run_dir: Path, is_served: bool = False) -> str:
     return render(
         "run.html",
         has_script=True,
-        name=run_dir.resolve().name,
+        name=printable(run_dir.resolve().name),
         is_served=is_served,
         status=word,
         reason=reason,
@@ -65,10 +68,19 @@ def status(run: RunFolder) -> tuple[str, str]:
     """Return the status of a run in a word ("" = unknown), and the reason or the time of its last row."""
     state = str(run.facts.get("status", ""))
     reason = str(run.facts.get("reason") or "")
-    if state == "running" and run.rows:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(run.rows[-1].get("timestamp") or 0)))
+    if state == "running" and run.rows and (when := moment(run.rows[-1].get("timestamp"))):
         reason = f"last update {when}"
     return state.capitalize() if state in _STATUSES else "", reason
+
+
+def moment(seconds: Any) -> str:
+    """Return a time, seconds since 1970, as text; "" if it is none."""
+    if number(seconds) is None:
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):  # beyond all years
+        return ""
 
 
 def key_figures(run: RunFolder, metrics: list[Chart]) -> list[tuple[str, str, str]]:
@@ -145,16 +157,25 @@ def setting_text(value: Any) -> str:
 def make_index(outdir: Path) -> str:
     """Return the page of all runs in a folder, the newest first."""
     runs = [card(run_dir) for run_dir in reversed(run_dirs(outdir))]
-    return render("index.html", has_script=False, name="Runs", outdir=outdir.resolve(), runs=runs)
+    return render("index.html", has_script=False, name="Runs", outdir=printable(str(outdir.resolve())), runs=runs)
 
 
 def card(run_dir: Path) -> dict[str, Any]:
+    """Return the name of a run, the path of its page, its newest image and facts; for a damaged one, that it is so."""
+    try:
+        content = card_content(run_dir)
+    except Exception:  # of one run: the others are to be seen
+        content = {"image": None, "facts": ["cannot be read"]}
+    return {"name": printable(run_dir.name), "link": quote(os.fsencode(run_dir.name))} | content
+
+
+def card_content(run_dir: Path) -> dict[str, Any]:
     run = read_run(run_dir)
     newest = next((found for _, path in reversed(fake_files(run_dir)) if (found := encoded(path, *_THUMBNAIL))), None)
     total = f" of {run.total_kimg:,.6g}" if run.total_kimg else ""
     facts = [f"{run.cur_kimg:,.6g}{total} kimg", status(run)[0].lower()]
     facts += [f"{chart.title} {best_value(chart)}" for chart in metric_charts(run.metrics)]
-    return {"name": run_dir.name, "image": newest, "facts": [fact for fact in facts if fact]}
+    return {"image": newest, "facts": [fact for fact in facts if fact]}
 
 
 def render(template: str, has_script: bool, **values: Any) -> str:

@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, text, kind = self.answer()
-        body = text.encode()
+        body = text.encode(errors="backslashreplace")  # names of files may not be UTF-8
         self.send_response(status)
         for name, value in (
             _HEADERS | {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}
@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         ):  # a foreign name that resolves to this machine
             return HTTPStatus.FORBIDDEN, f"Ask for {self.server.url}\n", "text/plain"
         try:
-            page = self.page(unquote(urlsplit(self.path).path))
+            page = self.page(unquote(urlsplit(self.path).path, errors="surrogateescape"))
         except Exception as error:
             return HTTPStatus.INTERNAL_SERVER_ERROR, f"This page cannot be made: {error}\n", "text/plain"
         if page is None:

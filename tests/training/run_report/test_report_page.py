@@ -65,6 +65,14 @@ def test_a_whole_run(run_dir: Path) -> None:
     assert "augment.target" not in page.partition("All settings")[0]
 
 
+@pytest.mark.parametrize(("timestamp", "shown"), [("abc", False), (1e30, False), (None, False), (1_700_000_000, True)])
+def test_a_time_that_is_none_is_left_out(tmp_path: Path, timestamp: object, shown: bool) -> None:
+    run_dir = make_run(tmp_path / "00000-run", num_snapshots=1, num_rows=1, facts=FACTS | {"status": "running"})
+    row = json.loads((run_dir / STATS_FILE).read_text(encoding="utf-8")) | {"timestamp": timestamp}
+    (run_dir / STATS_FILE).write_text(json.dumps(row), encoding="utf-8")
+    assert ("last update" in make_page(run_dir)) is shown
+
+
 def test_fifty_snapshots_and_thousands_of_ticks_make_a_file_of_bounded_size(tmp_path: Path) -> None:
     page = make_page(make_run(tmp_path / "00000-run", num_snapshots=50, num_rows=5000))
     assert len(Elements(page).named("img")) == 51

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_folders import make_run, served
+from run_folders import FACTS, make_run, served
 
+from training.run_report import page
+from training.run_report.run_folder import RunFolder
 from training.run_report.server import ReportServer
 
 ROOT = Path(__file__).parents[3]
@@ -51,6 +54,25 @@ def test_the_index_lists_the_runs_newest_first(server: ReportServer) -> None:
     assert page.index('href="/00001-digits/"') < page.index('href="/00000-digits/"')
     assert "9 of 9 kimg" in page and "fid50k_full" in page and "data:image/webp" in page
     assert "notes" not in page
+
+
+def test_runs_of_any_name_and_content_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (os.fsdecode(b"00001-\xff"), "00002-a b#?%41\u00e9", "00003-damaged"):
+        make_run(tmp_path / name, num_snapshots=1, num_rows=1, facts=FACTS | {"status": "failed", "reason": "\ud800"})
+    read = page.read_run
+
+    def fail_for_one(path: Path) -> RunFolder:
+        if path.name == "00003-damaged":
+            raise ValueError("as no file of a run is known to do")
+        return read(path)
+
+    monkeypatch.setattr(page, "read_run", fail_for_one)
+    with served(tmp_path) as server:
+        status, index, _ = ask(server, "/")
+        assert status == 200 and "00003-damaged" in index and "cannot be read" in index and "00001-\\udcff" in index
+        links = re.findall('href="(/[^"]+)"', index)
+        assert links == ["/00003-damaged/", "/00002-a%20b%23%3F%2541%C3%A9/", "/00001-%FF/"]
+        assert [ask(server, link)[0] for link in links] == [500, 200, 200]
 
 
 @pytest.mark.parametrize("path", ["/00000-digits/", "/00000-digits", "/00000%2Ddigits/?x=1"])
