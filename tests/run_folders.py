@@ -37,9 +37,11 @@ def served(outdir: Path) -> Iterator[ReportServer]:
     with ReportServer(outdir, 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def make_run(
