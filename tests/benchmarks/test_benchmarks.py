@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from tiny_runs import CPU, train
 
-from benchmarks import loader, precision, sampling, train_step
+from benchmarks import loader, precision, resolution, sampling, train_step
 from benchmarks.train_step import where_it_waits
 from training.config import RunConfig
 
@@ -48,6 +48,16 @@ def test_train_step(tmp_path: Path) -> None:
         assert row["sec_per_kimg"] == pytest.approx(1000 / row["images_per_sec"])
     assert by_key["g_main", "fp32"]["saved_mb_per_image"] < by_key["g_main", "baseline"]["saved_mb_per_image"]
     assert by_key["generate", "fp32"]["saved_mb_per_image"] == 0
+
+
+def test_resolution() -> None:
+    result = CliRunner().invoke(resolution.main, ["--hybrid=64", "--linformer=16", "--rounds=1"])
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["hybrid", "64"], ["linformer", "16"]]
+    for _, px, sec, us_per_pixel, *stored in rows:
+        assert float(us_per_pixel) == pytest.approx(1e6 * float(sec) / int(px) ** 2, rel=0.1)
+        assert all(float(value) > 0 for value in stored)
 
 
 def test_loader_reads_the_same_images_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
