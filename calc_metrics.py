@@ -193,10 +193,11 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
+    from metrics.registry import get
     from training.evaluation.inputs import open_images, open_network
 
     if job.options["images"]:
-        return open_images(job.options["images"], dataset, workers)
+        return open_images(job.options["images"], dataset, workers, [get(name).num_gen for name in job.names])
     return open_network(job.options["network"], dataset, device, job.options["ema"])
 
 

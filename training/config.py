@@ -329,14 +329,12 @@ class ScheduleConfig:
 
     def micro_batch(self, world_size: int, group: int = 1) -> int:
         """Images of one forward pass; raises ConfigError when the batch does not divide, with one that does into groups."""
-        fitting = next(n for n in itertools.count(-(-self.batch // world_size)) if n % min(group, n) == 0)
-        require(self.batch % world_size == 0,
-                f"--batch={self.batch} is not a multiple of the {world_size} processes (--gpus); use "
-                f"--batch={fitting * world_size}")
-        micro_batch = self.batch_gpu or self.batch // world_size
-        require(self.batch % (micro_batch * world_size) == 0,
-                f"--batch={self.batch} is not a multiple of --batch-gpu={micro_batch} x {world_size} processes")
-        return micro_batch
+        least, step = -(-self.batch // world_size), self.batch_gpu or 1  # images per process
+        fitting = next(n for n in itertools.count(-(-least // step) * step, step) if self.batch_gpu or n % min(group, n) == 0)
+        require(self.batch % (step * world_size) == 0,
+                f"--batch={self.batch} is not a multiple of {f'--batch-gpu={step} x ' if self.batch_gpu else 'the '}{world_size} "
+                f"processes (--gpus); use --batch={fitting * world_size}")
+        return self.batch_gpu or self.batch // world_size
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def launch(options: dict[str, Any]) -> None:
         trainable(meta_networks(config, dataset.spec)[1], config.discriminator.freeze_layers)
     check_metrics(config.schedule.metrics, dataset)
     if resume not in (None, "latest"):
-        check_fits(Path(resume), config, dataset.spec, print0)
+        check_fits(Path(resume), config, dataset.spec)
     distributed.warn_of_shared_cpu(gpus)
     job = Job(
         config=config,
@@ -245,7 +245,8 @@ def print_header(
     every_kimg = config.schedule.tick_kimg * config.schedule.snap_ticks
     if every_kimg < 1:
         print0(
-            f"A snapshot every {every_kimg:g} kimg, named by whole kimg: it replaces the one before of the same name."
+            f"Snapshots are due every {every_kimg:g} kimg but named by whole kimg: a later one replaces an earlier one of the "
+            "same name."
         )
     print0(describe_precision(config.performance.precision, device))
     if why_not := resolve_compile(config.performance.compile, device)[1]:

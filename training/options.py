@@ -72,7 +72,7 @@ def with_bounded_p(config: RunConfig) -> RunConfig:
 
 def check_augmentation(options: dict[str, Any], augment: AugmentConfig) -> None:
     """Raise ConfigError where an option means nothing for the kind of augmentation, or its probability does not suit it."""
-    is_fixed, given = augment.mode == "fixed", "--aug" if options["aug"] else f"--cfg={options['cfg']} has --aug"
+    is_fixed = augment.mode == "fixed"
     require(options["p"] is None or is_fixed, "--p sets the probability of --aug=fixed: give both or leave --p out")
     require(
         not is_fixed or options["p"] is not None or highest(augment.p) > 0,
@@ -81,11 +81,11 @@ def check_augmentation(options: dict[str, Any], augment: AugmentConfig) -> None:
     for name, means_something in (("target", augment.mode == "ada"), ("augpipe", augment.mode != "noaug")):
         require(
             options[name] is None or means_something,
-            f"--{name} means nothing here: {given}={augment.mode}; add --aug=ada, or leave --{name} out",
+            f"--{name} means nothing with augment.mode={augment.mode}; use --aug=ada, or leave --{name} out",
         )
     require(
         not is_fixed or highest(augment.p) <= augment.max_p,
-        f"--p={augment.p} is above the bound of {augment.max_p} that holds with Linformer; to raise it: "
+        f"augment.p={augment.p} (--p) is above the bound of {augment.max_p} that holds with Linformer; to raise it: "
         f"--set augment.max_p={highest(augment.p)}",
     )
 

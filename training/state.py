@@ -92,7 +92,7 @@ def parameter_groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for parameter in parameters:
         groups.setdefault(getattr(parameter, "lr_mult", 1.0), []).append(parameter)
-    return [{"params": group, "lr_mult": lr_mult} for lr_mult, group in groups.items() if group]
+    return [{"params": group} for group in groups.values() if group]
 
 
 class TrainState:
@@ -155,7 +155,7 @@ class TrainState:
             ratio = interval / (interval + 1) if interval else 1.0
             betas = config.beta1**ratio, self.now(config.beta2) ** ratio
             for group in trained.optimizer.param_groups:
-                lr_mult = group.get("lr_mult", 1.0)
+                lr_mult = getattr(group["params"][0], "lr_mult", 1.0)
                 group.update(lr=self.now(lr) * scale * ratio * lr_mult, betas=betas, eps=config.eps)
         if self.config.augment.mode == "fixed":
             self.ada.p.fill_(self.now(self.config.augment.p))

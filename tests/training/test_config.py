@@ -149,21 +149,22 @@ def test_probability_of_fixed_augmentation() -> None:
         configured("--aug=fixed")
 
 
-@pytest.mark.parametrize("gpus", range(1, 9))
+@pytest.mark.parametrize("gpus", [*range(1, 9), 24, 65])
 def test_auto_suits_any_number_of_gpus(gpus: int) -> None:
     for side in (8, 32, 64, 256, 1024):
         spec = DatasetSpec(side, side, 3)
         config = preset("auto", spec, gpus)
         config.check(spec, gpus)
-        assert config.schedule.batch <= 64 or gpus > 16
+        assert config.schedule.batch <= max(64, gpus)
 
 
-def test_the_batch_that_an_error_proposes_is_accepted() -> None:
+@pytest.mark.parametrize(("batch_gpu", "batch"), [(None, 72), (8, 72), (16, 96)])
+def test_the_batch_that_an_error_proposes_is_accepted(batch_gpu: int | None, batch: int) -> None:
     spec = DatasetSpec(256, 256, 3)
-    config = preset("paper256", spec)
-    with pytest.raises(ConfigError, match="use --batch=72"):
+    config = preset("paper256", spec).changed(schedule={"batch_gpu": batch_gpu})
+    with pytest.raises(ConfigError, match=f"use --batch={batch}"):
         config.check(spec, 3)
-    config.changed(schedule={"batch": 72}).check(spec, 3)
+    config.changed(schedule={"batch": batch}).check(spec, 3)
 
 
 def test_auto_follows_the_published_rules() -> None:

@@ -84,10 +84,11 @@ def test_other_settings_are_named(config, run_dir, tiny_spec, capsys, group, val
 
 
 def test_a_fine_tuned_run_keeps_its_settings_on_resume(config, tiny_spec, tmp_path, capsys) -> None:
-    tuned = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None})
+    tuned = config.changed(augment={"speed_kimg": 100.0}, ema={"rampup": None}, generator={"linformer_lr_mult": 3.0})
     run_dir = saved_run(tmp_path, tuned)
     assert newest_matching_run(tmp_path, config, tiny_spec) == (run_dir, tuned)
-    kept = "Kept as the run began: augment.speed_kimg=100.0\nKept as the run began: ema.rampup=None\n"
+    kept = "Kept from the start of the run: "
+    kept = f"{kept}augment.speed_kimg=100.0\n{kept}ema.rampup=None\n{kept}generator.linformer_lr_mult=3.0\n"
     assert capsys.readouterr().out == kept
 
 

@@ -11,6 +11,8 @@ import torch
 
 from dnnlib.dataclass_values import ConfigError, build
 from dnnlib.files import atomic_write
+from dnnlib.names import printable
+from torch_utils.distributed import print0
 from training.checkpoint.files import SNAPSHOT_FORMAT, CheckpointError, existing_file, header, read, write
 from training.checkpoint.published import import_published
 from training.checkpoint.published_pickle import PublishedFileError
@@ -176,8 +178,8 @@ def check_fits(
         )
     if theirs_spec.class_names != spec.class_names:
         log(
-            f"Classes keep their numbers, not their names: {class_words(theirs_spec)} in {path}, {class_words(spec)} in these "
-            "images"
+            f"Classes are matched by number, but their names differ: {class_words(theirs_spec)} in {path}; {class_words(spec)} "
+            "in the data set"
         )
     sources = config.ema.sources(theirs_config.ema)
     return {name: values[sources.get(name, name)] for name in ("G", "D", *sources)}
@@ -185,12 +187,12 @@ def check_fits(
 
 def class_words(spec: DatasetSpec) -> str:
     """The first class names, for messages."""
-    names = ", ".join(spec.class_names[:5]) or "without names"
+    names = ", ".join(map(printable, spec.class_names[:5])) or "no names"
     return names + (", ..." if len(spec.class_names) > 5 else "")
 
 
 def load_networks(path: str | Path, state: TrainState) -> None:
     """Start a training state from the networks of a snapshot (fine-tuning). Raises CheckpointError."""
-    values = check_fits(Path(path), state.config, state.spec)
+    values = check_fits(Path(path), state.config, state.spec, print0)
     for name, network in state.networks.items():
         network.load_state_dict(values[name])

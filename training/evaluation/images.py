@@ -60,14 +60,21 @@ class RealSet:
 class FakeSet(RealSet):
     """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`.
 
-    Classes are numbered as those of the real images, by name where both have names. The first so many images are spread
-    evenly over the folder: in the order of its files they would often be all of one class.
+    Classes are numbered as those of the real images, by name where both have names. Where a metric takes a part of the
+    images, the first so many are spread evenly over the folder: in the order of its files they would often be of one class.
     """
 
-    def __init__(self, dataset: ImageDataset, workers: int = 0, class_names: Sequence[str] = ()) -> None:
-        """`class_names` are those of the real images; () = they have none."""
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        workers: int = 0,
+        class_names: Sequence[str] = (),  # of the real images; () = they have none
+        counts: Sequence[int] = (),  # images that metrics take
+    ) -> None:
         super().__init__(dataset, workers)
-        self._order = np.argsort(np.arange(self.count) * _GOLDEN_RATIO % 1).tolist()
+        self._order = list(range(self.count))
+        if any(count < self.count for count in counts):
+            self._order.sort(key=lambda index: index * _GOLDEN_RATIO % 1)
         own_classes = self._classes
         self._classes = renumbered(own_classes, dataset.spec.class_names, class_names)
         self._has_other_classes = own_classes is not None and self._classes is None

@@ -22,7 +22,11 @@ FREE_TO_CHANGE = {  # settings that may change on resume
     ),
     "performance": ("compile", "cuda_graphs", "recomputed_stages"),
 }  # fmt: skip
-KEPT = {"augment": ("speed_kimg",), "ema": ("rampup",)}  # set by fine-tuning; a resumed run keeps its values
+KEPT = {  # a resumed run keeps its values: fine-tuning sets two, older runs have others
+    "augment": ("speed_kimg",),
+    "ema": ("rampup",),
+    "generator": ("linformer_lr_mult",),
+}
 _MAX_STEM_BYTES = 80  # of a data set's name in that of a run folder; disks allow 255 for all of it
 
 
@@ -149,16 +153,17 @@ def comparable(config: RunConfig) -> dict[str, dict[str, object]]:
     for free in (FREE_TO_CHANGE, KEPT):
         for group, names in free.items():
             for name in names:
-                values[group].pop(name)
+                values[group].pop(name, None)  # not every kind has it
     return values
 
 
 def continued(theirs: RunConfig, ours: RunConfig) -> RunConfig:
     """The new configuration with the settings that a resumed run keeps; prints those that would be others."""
-    kept = {group: {name: getattr(getattr(theirs, group), name) for name in names} for group, names in KEPT.items()}
-    result = ours.changed(**kept)
-    for group, values in kept.items():
-        for name, value in values.items():
-            if value != getattr(getattr(ours, group), name):
-                print(f"Kept as the run began: {group}.{name}={value}")
-    return result
+    kept: dict[str, dict[str, Any]] = {}
+    for group, names in KEPT.items():
+        there, here = getattr(theirs, group), getattr(ours, group)
+        for name in names:
+            if getattr(there, name, None) != getattr(here, name, None):
+                kept.setdefault(group, {})[name] = getattr(there, name)
+                print(f"Kept from the start of the run: {group}.{name}={getattr(there, name)}")
+    return ours.changed(**kept)
