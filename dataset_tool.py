@@ -230,11 +230,18 @@ def size(dest: Path) -> str:
     return format_bytes(sum(path.stat().st_size for path in files))
 
 
+def end(number: int, _: object) -> None:
+    """End at a signal; further ones do not interrupt the removal of temporary files."""
+    for other in {signal.SIGINT, signal.SIGTERM, number}:
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def end_at_signals() -> None:
     """Let SIGTERM and, unless nohup ignores it, SIGHUP end the program in a way that removes temporary files."""
     for number in [signal.SIGTERM] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGHUP]:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda received, _: sys.exit(128 + received))
+            signal.signal(number, end)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ _CONTENT = "content"  # of a folder, for temporary names inside it
 _SETTLED_SEC = 1.0  # a temporary file as young as this may be one that its process is about to lock
 
 
+class NameTakenError(FileExistsError):
+    """What was written could not take its name, which another program has taken meanwhile."""
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb", replace: bool = True) -> Iterator[IO[Any]]:
     """Open a file that takes its name only when the block ends without an error.
@@ -31,7 +35,7 @@ def atomic_write(path: str | Path, mode: str = "wb", replace: bool = True) -> It
     Args:
         path: The final name; the folder must exist.
         mode: "wb" for bytes, "w" for UTF-8 text.
-        replace: An older file of this name; otherwise FileExistsError if there is one at the end.
+        replace: An older file of this name; otherwise NameTakenError if there is one at the end.
     """
     path = Path(path)
     _remove_stale(path)
@@ -53,7 +57,7 @@ def atomic_write(path: str | Path, mode: str = "wb", replace: bool = True) -> It
 def atomic_folder(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """Yield a folder that takes the name `path` when the block ends without an error.
 
-    Unless it may replace one that is there by then, FileExistsError if that is not empty.
+    Unless it may replace one that is there by then, NameTakenError if that is not empty.
     """
     path = Path(path)
     _remove_stale(path)
@@ -78,18 +82,25 @@ def atomic_folder(path: str | Path, replace: bool = True) -> Iterator[Path]:
 def filled_folder(path: Path) -> Iterator[Path]:
     """Yield a folder whose content moves to the one at `path` when the block ends without an error.
 
-    That one keeps its place, so it may be a mount point or lie in a write-protected folder. FileExistsError if a name
-    inside is taken by then.
+    That one keeps its place, so it may be a mount point or lie in a write-protected folder. NameTakenError if a name
+    inside is taken by then. An error takes away what has moved.
     """
     _remove_stale(path / _CONTENT)
     temporary = temporary_name(path / _CONTENT)
     temporary.mkdir()
+    moved: list[Path] = []
     try:
         with _locked(temporary):
             yield temporary
-            for item in sorted(temporary.iterdir()):  # of two programs, only one can place the first
+            # Files first: of two programs, only one can place them, and a kill does not leave folders alone.
+            for item in sorted(temporary.iterdir(), key=lambda item: (item.is_dir(), item.name)):
                 rename = _rename_new_folder if item.is_dir() else _rename_new_file
                 rename(item, path / item.name)
+                moved.append(path / item.name)
+    except BaseException:
+        for item in moved:
+            shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -105,26 +116,43 @@ def temporary_name(path: Path) -> Path:
 
 
 def _rename_new_folder(temporary: Path, path: Path) -> None:
-    """Rename a folder; FileExistsError if the new name is taken, but by an empty folder."""
+    """Rename a folder; NameTakenError if the new name is taken, but by an empty folder."""
     try:
         temporary.rename(path)
     except OSError as error:
         if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+            raise _name_taken(path) from error
         raise
 
 
 def _rename_new_file(temporary: Path, path: Path) -> None:
-    """Rename a file; FileExistsError if the new name is taken, even since a moment ago."""
+    """Rename a file; NameTakenError if the new name is taken, even since a moment ago."""
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        raise
+    except FileExistsError as error:
+        if not os.path.samefile(temporary, path):  # else NFS has lost its first answer
+            raise _name_taken(path) from error
     except OSError:  # a disk without hard links
+        _replace_new_file(temporary, path)
+        return
+    temporary.unlink()
+
+
+def _replace_new_file(temporary: Path, path: Path) -> None:
+    """Rename a file by way of an empty one of the new name."""
+    try:
         open(path, "x").close()
+    except FileExistsError as error:
+        raise _name_taken(path) from error
+    try:
         os.replace(temporary, path)
-    else:
-        temporary.unlink()
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _name_taken(path: Path) -> NameTakenError:
+    return NameTakenError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def _remove_stale(path: Path) -> None:

@@ -52,8 +52,8 @@ def nearest(
     is_short = distances.shape[1] < count or bool(distances.isinf().any())
     if is_short and excluded is not None:
         raise ValueError(
-            f"the data set has {start} images, but none that differs from the nearest one: there is no distance to compare "
-            f"with; name more images with --data=PATH"
+            f"all real images ({start}) are equal to the nearest one or its flipped copy: there is no distance to compare "
+            f"with; give a data set with more images: --data=PATH"
         )
     if is_short:
         raise ValueError(f"the data set has only {start} images, too few for --count={count}; use a smaller --count")

@@ -104,6 +104,15 @@ def test_termination_and_ctrl_c_leave_the_older_data_set_alone(tmp_path: Path, n
     assert (tmp_path / "demo.zip").read_text() == "older"
 
 
+def test_a_second_signal_does_not_interrupt_the_cleaning_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: dict[int, object] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    with pytest.raises(SystemExit) as ended:
+        dataset_tool.end(signal.SIGHUP, None)
+    assert ended.value.code == 129
+    assert handlers == dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN)
+
+
 def test_after_a_kill_a_later_run_works_and_cleans_up(tmp_path: Path) -> None:
     dest = tmp_path / "demo.zip"
     assert _interrupt(dest, signal.SIGKILL) == -signal.SIGKILL

@@ -75,7 +75,7 @@ class FileTree:
         every = list(self._zip.members() if self._zip else self._folder_names())
         runs = tuple(name.removesuffix(_RUN_FILE) for name in every if name.split("/")[-1] == _RUN_FILE)
         for name in every:
-            kind = "files of training runs" if runs and name.startswith(runs) else _clutter_kind(name)
+            kind = "files of training runs" if runs and name.startswith(runs) else clutter_kind(name)
             if kind:
                 clutter[kind] += 1
             else:
@@ -85,7 +85,7 @@ class FileTree:
     def folders(self) -> list[str]:
         """Return folders, as "cat/": the empty ones, or those that a zip lists beside its files; no hidden ones or clutter."""
         found = self._zip.folders() if self._zip else self._listing and self._empty
-        return [f"{name.rstrip('/')}/" for name in found if not _clutter_kind(name)]
+        return [f"{name.rstrip('/')}/" for name in found if not clutter_kind(name)]
 
     def origin(self, name: str) -> str:
         """Return what to call a file in a message."""
@@ -108,7 +108,7 @@ class FileTree:
         if self._zip:
             self._zip.check()
         elif not self.path.is_dir():
-            raise ChangedError(f"{self.path} is gone; put it back")
+            raise ChangedError(f"{self.shown} is gone; put it back")
 
     def is_damaged(self, name: str) -> bool:
         """Return whether the checksum of a member of a zip is wrong; a folder has no checksums."""
@@ -219,7 +219,7 @@ def _refuse_folder(error: OSError) -> NoReturn:
     raise ValueError(f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it away") from error
 
 
-def _clutter_kind(name: str) -> str | None:
+def clutter_kind(name: str) -> str | None:
     """Return the kind of a file that is not part of a data set, such as "hidden" or "@eaDir"; None if it may be."""
     *folders, last = name.split("/")
     for folder in folders:

@@ -8,9 +8,10 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from dnnlib.archive.file_tree import clutter_kind
 from dnnlib.archive.image_tree import LABEL_FILE
 from dnnlib.archive.label_table import KEY, Label, check_labels, format_note
-from dnnlib.files import atomic_folder, atomic_write, filled_folder
+from dnnlib.files import NameTakenError, atomic_folder, atomic_write, filled_folder
 from dnnlib.images.codec import SUFFIXES, Layout
 from dnnlib.names import printable
 
@@ -87,8 +88,10 @@ def write_dataset(
             writer.finish(class_names, layout)
             if force:
                 check_dest(dest, force)  # again: what has appeared there meanwhile may be no data set
-    except FileExistsError as error:
-        raise ValueError(_exists(dest)) from error
+    except NameTakenError as error:
+        raise ValueError(
+            f"{dest} appeared while this program was packing; run it again" if force else _exists(dest)
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"{dest} cannot be written: {reason}; make room there, or give another place") from error
@@ -132,7 +135,7 @@ def _check_replaced(dest: Path, force: bool) -> None:
     """Raise ValueError unless a folder that is not empty is a data set that may and can be replaced."""
     if name := _no_part_of_a_dataset(dest):
         raise ValueError(
-            f"{dest} holds {printable(name)}, which is no part of a data set; give an empty or a new folder"
+            f"{dest} holds {printable(name)}, which is no part of a data set; move it away, or give another folder"
         )
     if not (dest / LABEL_FILE).is_file():
         raise ValueError(f"{dest} has no {LABEL_FILE}, so it is no data set; give an empty or a new folder")
@@ -155,18 +158,18 @@ def _check_writable(dest: Path) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Return whether there is nothing in a folder but hidden files, which stay there and are not read as images."""
-    return all(name.startswith(".") for name in os.listdir(folder))
+    """Return whether there is nothing in a folder but hidden files and clutter, which are not read as images."""
+    return all(clutter_kind(name) for name in os.listdir(folder))
 
 
 def _no_part_of_a_dataset(folder: Path) -> str | None:
     """Return the name of a file or folder inside that no data set has; None if there is none."""
     for path in folder.iterdir():
-        if path.name == LABEL_FILE:
+        if path.name == LABEL_FILE or clutter_kind(path.name):
             continue
         if path.is_symlink() or not path.is_dir() or not re.fullmatch("[0-9]{5}", path.name):
             return path.name
         for name in os.listdir(path):
-            if not _IMAGE_NAME.fullmatch(name):
+            if not (_IMAGE_NAME.fullmatch(name) or clutter_kind(name)):
                 return f"{path.name}/{name}"
     return None

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _RESAVE = "save it again with an image editor"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")  # that decide how an image looks
 _PNG_METADATA = (b"eXIf", b"iTXt", b"zTXt", b"tEXt")  # that may hold an orientation
+_PNG_TAIL_BYTES = 2**16  # where metadata behind the pixels is looked for
 _WITHOUT_GREY = ("WEBP", "AVIF")  # formats that store grey as RGB, lossy with channels that may differ by 1 or 2
 _GREY_TOLERANCE = 2
 _FOREIGN = (  # what people find under the name of an image: start of the file, what it is, remedy
@@ -322,6 +324,12 @@ def _orientation(image: Image.Image) -> int:
 def _late_orientation(file: IO[bytes]) -> int | None:
     """Return the EXIF orientation of a PNG file that has metadata behind its pixels, where Pillow looks only as it decodes."""
     try:
+        if isinstance(file, zipfile.ZipExtFile):  # which reads all that it skips
+            return None
+        file.seek(-min(_PNG_TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        tail = file.read()
+        if not any(kind in tail for kind in _PNG_METADATA):
+            return None
         metadata = _late_metadata(file)
         return _orientation(_open(io.BytesIO(metadata))) if metadata else None
     except Exception:  # damaged, which is reported when it is decoded

@@ -1,6 +1,8 @@
 """Opens the source of a new data set, whatever its format."""
 
+import contextlib
 import functools
+import gzip
 import lzma
 import tarfile
 import zipfile
@@ -20,7 +22,6 @@ from dnnlib.sources.source_images import FileImage, ImageSource
 from dnnlib.sources.torchvision_sets import PREFIX, NamedSet, find_published, open_torchvision, temporary_folder
 
 DEMO = "demo"
-_TAR_READ_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _unpack_tar(path: Path) -> Path:
     """Unpack a tar to a temporary folder and return it; members with paths or links outside are refused."""
     folder = temporary_folder() / path.name
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=_LastHeader) as archive:
             archive.extractall(folder, filter="data")
             _require_end(archive)
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -83,15 +84,30 @@ def _unpack_tar(path: Path) -> Path:
     return folder
 
 
+class _LastHeader(tarfile.TarInfo):
+    """Keeps the block that was last read as a header: tarfile takes a damaged one for the end."""
+
+    block = b""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_LastHeader":
+        _LastHeader.block = bytes(buf)
+        return super().frombuf(buf, encoding, errors)  # type: ignore[return-value]
+
+
 def _require_end(archive: tarfile.TarFile) -> None:
-    """Raise TarError unless zeros follow the members that were read: tarfile takes a damaged header for the end."""
+    """Raise TarError where the members that were read do not end in two blocks of zeros or the file, or another tar follows."""
     assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if any(archive.fileobj.read(tarfile.BLOCKSIZE)):
-        raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset:,}")
-    while block := archive.fileobj.read(_TAR_READ_BYTES):
-        if any(block):
-            raise tarfile.ReadError("more follows its end, such as a second tar, which tar --ignore-zeros unpacks")
+    block = b""
+    with contextlib.suppress(gzip.BadGzipFile):  # bytes behind a gzip file, which gzip ignores
+        block = archive.fileobj.read(tarfile.BLOCKSIZE)
+        if any(_LastHeader.block) or any(block):
+            raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset:,}")
+        while block and not any(block):
+            block = archive.fileobj.read(tarfile.BLOCKSIZE)
+    with contextlib.suppress(tarfile.HeaderError):  # padding that is not zero
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        raise tarfile.ReadError("another tar follows its end; tar --ignore-zeros unpacks both")
 
 
 def _open_images(path: Path, shown: Path, options: SourceOptions, packing_reason: str) -> ImageSource:

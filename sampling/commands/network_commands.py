@@ -239,10 +239,11 @@ def check_port(host: str, port: int) -> None:
     try:
         socket.getaddrinfo(host, port, socket.AF_INET)
         socket.create_server((host, port)).close()
-    except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    except (OSError, UnicodeError) as error:  # the second where no host can have such a name
+        if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
+            reason = "" if isinstance(error, UnicodeError) else f" ({error.strerror})"
             raise ValueError(
-                f"--host={host} is no IPv4 address of this machine ({error.strerror}); choose 127.0.0.1 or 0.0.0.0"
+                f"--host={host} is no IPv4 address of this machine{reason}; choose 127.0.0.1 or 0.0.0.0"
             ) from None
         raise ValueError(
             f"--port={port} of --host={host} cannot be used ({error.strerror}); choose another, such as --port={port % 65535 + 1}"

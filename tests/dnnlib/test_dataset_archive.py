@@ -56,6 +56,18 @@ def test_existing_dataset_needs_force(tmp_path: Path, name: str) -> None:
         assert os.listdir(tmp_path / "d" / "00000") == ["img00000000.png"]
 
 
+def test_clutter_of_file_managers_is_no_part_of_a_data_set(tmp_path: Path) -> None:
+    _write(tmp_path / "set", 1)
+    for name in (".DS_Store", "00000/.DS_Store", "00000/Thumbs.db"):
+        (tmp_path / "set" / name).touch()
+    _write(tmp_path / "set", 2, force=True)
+    assert sorted(path.name for path in (tmp_path / "set").rglob("*.*")) == [
+        "dataset.json",
+        "img00000000.png",
+        "img00000001.png",
+    ]
+
+
 def test_force_never_removes_other_files(tmp_path: Path) -> None:
     for name in ("home/thesis.txt", "ffhq/00000/00000.png", "unlabelled/00000/img00000000.png", "file"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

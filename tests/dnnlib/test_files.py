@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.files import atomic_folder, atomic_write, filled_folder
+from dnnlib.files import NameTakenError, atomic_folder, atomic_write, filled_folder
 
 
 def test_file_appears_only_at_the_end_with_the_usual_permissions(tmp_path: Path) -> None:
@@ -75,6 +75,10 @@ def test_a_folder_that_is_filled_keeps_its_place(tmp_path: Path) -> None:
     with pytest.raises(KeyError), filled_folder(tmp_path) as folder:
         (folder / "c").touch()
         raise KeyError
+    with pytest.raises(NameTakenError), filled_folder(tmp_path) as folder:  # files move first, and back
+        (folder / "c.txt").touch()
+        (folder / "a").mkdir()
+        (tmp_path / "a" / "taken").touch()
     assert sorted(os.listdir(tmp_path)) == ["a", "b.txt"] and tmp_path.stat().st_ino == place
 
 

@@ -143,8 +143,12 @@ def test_tar_that_can_be_read_in_part_only_is_refused(tmp_path: Path, suffix: st
     content = _tar(tmp_path / "good.tar", {f"{index}.png": b"png" for index in range(6)}, "w").read_bytes()
     noise = np.random.default_rng(0).bytes(512)
     changed = {
-        "damaged or cut off at byte 3,072": [content[:3072] + noise + content[3584:], content[:3172]],
-        "more follows its end": [content * 2, content[:3072] + bytes(512) + content[3584:]],
+        "damaged or cut off at byte 3,072": [
+            content[:3072] + noise + content[3584:],
+            content[:3172],
+            content[:3072] + bytes(512) + content[3584:],
+        ],
+        "another tar follows": [content * 2],
     }
     path = tmp_path / f"set.tar{suffix}"
     for message, variants in changed.items():
@@ -152,8 +156,13 @@ def test_tar_that_can_be_read_in_part_only_is_refused(tmp_path: Path, suffix: st
             path.write_bytes(gzip.compress(variant) if suffix else variant)
             with pytest.raises(ValueError, match=rf"{path} cannot be unpacked to .* \({message}"):
                 open_set(path)
-    path.write_bytes(gzip.compress(content[:6144]) if suffix else content[:6144])  # as some programs end one
-    assert open_set(path).count == 6
+    for valid, rest in (
+        (content[:6144], b""),
+        (content, b"rest"),
+        (content + b"padding", b""),
+    ):  # as some programs end one
+        path.write_bytes(gzip.compress(valid) + rest if suffix else valid + rest)
+        assert open_set(path).count == 6
 
 
 def test_messages_name_the_tar_and_not_where_it_is_unpacked(tmp_path: Path) -> None:
