@@ -5,11 +5,9 @@ from typing import Any
 
 from dnnlib.dataclass_values import override_all, require
 from training.config import AugmentConfig, DatasetSpec, RunConfig
-from training.presets import preset
+from training.presets import PERFORMANCE, preset, with_bounded_p
 from training.schedule import highest
 
-PERFORMANCE = {"precision": "auto", "compile": "auto", "cuda_graphs": None}  # unless options say otherwise
-LINFORMER_MAX_P = 0.7  # bound of the augmentation probability
 FIELDS = {  # group of the configuration -> option -> field
     "data": {"cond": "cond", "mirror": "mirror", "subset": "subset", "workers": "workers",
              "cache": "cache"},
@@ -61,13 +59,6 @@ def configure(options: dict[str, Any], path: str, spec: DatasetSpec, gpus: int) 
     config = override_all(config, [setting for setting in settings if setting not in kinds])
     check_augmentation(options, config.augment)
     return config
-
-
-def with_bounded_p(config: RunConfig) -> RunConfig:
-    """With the bound of the augmentation probability that holds with Linformer."""
-    if not getattr(config.generator, "linformer", False):
-        return config
-    return config.changed(augment={"max_p": LINFORMER_MAX_P})
 
 
 def check_augmentation(options: dict[str, Any], augment: AugmentConfig) -> None:

@@ -180,6 +180,8 @@ PRESETS: dict[str, Preset] = {
     **{f"hybrid{size}": for_size(f"hybrid{size}", size) for size in (256, 512, 1024)},
 }
 ALIASES = {"cifar10": "cifar"}
+PERFORMANCE = {"precision": "auto", "compile": "auto", "cuda_graphs": None}  # of train.py, unless options say otherwise
+LINFORMER_MAX_P = 0.7  # bound of the augmentation probability
 
 
 def preset(name: str, spec: DatasetSpec, num_gpus: int = 1) -> RunConfig:
@@ -188,3 +190,10 @@ def preset(name: str, spec: DatasetSpec, num_gpus: int = 1) -> RunConfig:
     if name not in PRESETS:
         raise ConfigError(f"there is no preset '{name}' (--cfg); choose from {', '.join(sorted(PRESETS))}")
     return replace(PRESETS[name](spec, num_gpus), preset=name)
+
+
+def with_bounded_p(config: RunConfig) -> RunConfig:
+    """With the bound of the augmentation probability that holds with Linformer."""
+    if not getattr(config.generator, "linformer", False):
+        return config
+    return config.changed(augment={"max_p": LINFORMER_MAX_P})

@@ -7,8 +7,7 @@ from typing import Any
 
 from dnnlib.dataclass_values import ConfigError
 from training.config import DatasetSpec, RunConfig
-from training.options import PERFORMANCE, with_bounded_p
-from training.presets import preset
+from training.presets import PERFORMANCE, preset, with_bounded_p
 from training.run.names import FACTS_FILE, LOG_FILE, OPTIONS_FILE, STATS_FILE
 
 _LOG_BYTES = 1_000_000  # read from the end of a log
