@@ -186,18 +186,17 @@ def check_images(job: Job, dataset: "ImageDataset") -> None:
         print(f"Left out: {', '.join(grids)} (image grids)")
     if images and (parts := sorted({get(name).num_gen for name in job.names} - {fake.count})):
         counts = " and ".join(map(str, parts))
-        print(f"Generated images: {counts} of {fake.count} in {images}, spread evenly over them")
+        print(f"Generated images: the first {counts} of {fake.count} in {images}, in the order of their names")
     notes = dataset.notes() + (fake.notes() if isinstance(fake, FakeSet) else [])
     for note in dict.fromkeys(notes):  # once, where both are the same images
         print(note)
 
 
 def open_fake(job: Job, dataset: "ImageDataset", device: "torch.device | str", workers: int = 0) -> "FakeImages":
-    from metrics.registry import get
     from training.evaluation.inputs import open_images, open_network
 
     if job.options["images"]:
-        return open_images(job.options["images"], dataset, workers, [get(name).num_gen for name in job.names])
+        return open_images(job.options["images"], dataset, workers)
     return open_network(job.options["network"], dataset, device, job.options["ema"])
 
 

@@ -281,7 +281,7 @@ def test_two_data_sets(run_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stand_ins")
 def test_a_part_of_the_images_is_named(run_dir: Path, tmp_path: Path) -> None:
     options = [f"--data={run_dir / 'data.zip'}", f"--images={run_dir / 'data.zip'}", f"--outdir={tmp_path}"]
-    line = f"Generated images: 20 and 25 of 30 in {run_dir / 'data.zip'}, spread evenly over them\n"
+    line = f"Generated images: the first 20 and 25 of 30 in {run_dir / 'data.zip'}, in the order of their names\n"
     assert line in measure(run_dir, *options, metrics="fid20_full,fid25_full,fid30_full")
     assert "Generated images:" not in measure(run_dir, *options, metrics="fid30_full")
 

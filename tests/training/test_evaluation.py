@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_sets import noise, write_images, write_pixels
+from image_sets import noise, write_images
 from torch import Tensor
 
 from dnnlib.archive.writer import write_dataset
@@ -18,7 +18,7 @@ from metrics.detectors import Detector
 from metrics.weights.published import INCEPTION
 from training.config import DatasetSpec, GeneratorConfig
 from training.data.stream import ImageDataset
-from training.evaluation.images import FakeSampler, FakeSet, RealSet, reference_dataset
+from training.evaluation.images import FakeSampler, RealSet, reference_dataset
 from training.evaluation.inputs import open_images
 from training.evaluation.snapshots import default_metrics, evaluate_snapshot
 from training.networks.generator import Generator
@@ -115,16 +115,6 @@ def test_classes_are_matched_by_name(data: Path, tmp_path: Path) -> None:
             of_images = [next(k for k, image in enumerate(images[:3]) if np.array_equal(image, one)) for one in found]
             assert numbers.tolist() == [expected[k] for k in of_images]
         assert sum("class names are not those of the real images" in line for line in fake.notes()) == notes
-
-
-def test_a_part_of_a_folder_is_spread_evenly_over_it(tmp_path: Path) -> None:
-    pixels = np.repeat(np.arange(100, dtype=np.uint8), 16 * 16 * 3).reshape(100, 16, 16, 3)
-    fake = FakeSet(ImageDataset(write_pixels(tmp_path / "data.zip", pixels)), counts=(5, 100))
-    for count in (5, 10, 20, 50):
-        chosen = gather(fake.batches(range(count), 7))[0][:, 0, 0, 0]
-        of_fifths = (chosen // 20).bincount(minlength=5)
-        assert (of_fifths - count / 5).abs().max() <= 2
-    assert gather(fake.batches(range(100), 7))[0][:, 0, 0, 0].unique().numel() == 100
 
 
 def test_images_that_are_not_finite_are_refused(data: Path) -> None:

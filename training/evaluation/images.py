@@ -1,7 +1,6 @@
 """The images that metrics are computed from: of a data set or of a generator."""
 
 import contextlib
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,6 @@ from training.evaluation.finite import require_finite
 from training.networks.generator import Generator
 
 _LATENT_STREAM, _NOISE_STREAM, _OTHER_STREAM = 10, 11, 12  # make the draws of one seed independent
-_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # multiples of it, without their whole part, are spread evenly
 _CHUNK = 50  # images of up to 64 px generated at once
 _CHUNK_PIXELS = _CHUNK * 64 * 64
 _MAX_WORKERS = 8
@@ -49,7 +47,7 @@ class RealSet:
     def content_hash(self) -> str:
         return self.dataset.content_hash()
 
-    def batches(self, chosen: Sequence[int], batch_size: int) -> Iterator[ImageBatch]:
+    def batches(self, chosen: range, batch_size: int) -> Iterator[ImageBatch]:
         loader = DataLoader(
             Subset(self.dataset, chosen), batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
@@ -60,8 +58,7 @@ class RealSet:
 class FakeSet(RealSet):
     """The images of a folder or zip, made by any generator, as `metrics.images.FakeImages`.
 
-    Classes are numbered as those of the real images, by name where both have names. Where a metric takes a part of the
-    images, the first so many are spread evenly over the folder: in the order of its files they would often be of one class.
+    Classes are numbered as those of the real images, by name where both have names.
     """
 
     def __init__(
@@ -69,12 +66,8 @@ class FakeSet(RealSet):
         dataset: ImageDataset,
         workers: int = 0,
         class_names: Sequence[str] = (),  # of the real images; () = they have none
-        counts: Sequence[int] = (),  # images that metrics take
     ) -> None:
         super().__init__(dataset, workers)
-        self._order = list(range(self.count))
-        if any(count < self.count for count in counts):
-            self._order.sort(key=lambda index: index * _GOLDEN_RATIO % 1)
         own_classes = self._classes
         self._classes = renumbered(own_classes, dataset.spec.class_names, class_names)
         self._has_other_classes = own_classes is not None and self._classes is None
@@ -96,8 +89,8 @@ class FakeSet(RealSet):
         if count > self.count:
             raise ValueError(f"{path} has {self.count} images, but {count} generated ones are needed")
 
-    def batches(self, chosen: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
-        return super().batches([self._order[index] for index in chosen], batch_size)
+    def batches(self, chosen: range, batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
+        return super().batches(chosen, batch_size)
 
     def pairs(self, chosen: range, batch_size: int, seed: int) -> Iterator[ImageBatch]:
         raise NotImplementedError  # `check` refuses pairs

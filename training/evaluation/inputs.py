@@ -1,7 +1,6 @@
 """The images that calc_metrics.py measures, of a network or a folder, and the real ones it compares them with."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -82,8 +81,8 @@ def open_network(
     return FakeSampler(load_generator(path, device, ema), dataset, path.name, file_sha256(path))
 
 
-def open_images(path: str, dataset: ImageDataset, workers: int, counts: Sequence[int] = ()) -> FakeSet:
-    """Return a folder or zip, without grids, as a source of images; metrics take `counts` of them.
+def open_images(path: str, dataset: ImageDataset, workers: int) -> FakeSet:
+    """Return a folder or zip, without grids, as a source of images.
 
     Grey images become RGB where those of `dataset` are; RGB images whose channels are equal become grey where those are.
     Raises ValueError where their size is not that of `dataset`, or they are in colour and those of `dataset` grey.
@@ -100,7 +99,7 @@ def open_images(path: str, dataset: ImageDataset, workers: int, counts: Sequence
             f"--images={path} has images of {ours.width}x{ours.height} px with {ours.channels} channels, --data has "
             f"{theirs.width}x{theirs.height} px with {theirs.channels}; they must agree."
         )
-    return FakeSet(images, workers, dataset.spec.class_names, counts)
+    return FakeSet(images, workers, dataset.spec.class_names)
 
 
 def _is_readable(images: ImageDataset) -> bool:
