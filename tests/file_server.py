@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseServer
 from typing import Any
 
 
@@ -76,13 +77,19 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def running(server: BaseServer) -> Iterator[None]:
+    """Have a server answer in a thread while the context lasts."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
 def serving() -> Iterator[FileServer]:
     """A server that runs while the context lasts."""
-    with FileServer() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with FileServer() as server, running(server):
+        yield server

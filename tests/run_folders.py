@@ -3,12 +3,12 @@
 import contextlib
 import json
 import math
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from file_server import running
 from PIL import Image
 
 from training.config import DatasetSpec
@@ -34,14 +34,8 @@ FACTS = {
 @contextlib.contextmanager
 def served(outdir: Path) -> Iterator[ReportServer]:
     """A server of the reports of the runs in a folder, in a thread."""
-    with ReportServer(outdir, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with ReportServer(outdir, 0) as server, running(server):
+        yield server
 
 
 def make_run(

@@ -2,11 +2,8 @@
 
 import contextlib
 import io
-import os
 import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
@@ -14,6 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, features
 
+from dnnlib.images.png_chunks import late_metadata, without_metadata
 from dnnlib.images.sixteen_bit import mode_16_bits, reduced_to_8_bits
 
 FORMATS = {  # that Pillow may open, none of which runs another program as PostScript would; their suffixes
@@ -37,10 +35,6 @@ _WORDS_OF_MODE = {
     "CMYK": "CMYK", "YCbCr": "YCbCr",
 }  # fmt: skip
 _RESAVE = "save it again with an image editor"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")  # that decide how an image looks
-_PNG_METADATA = (b"eXIf", b"iTXt", b"zTXt", b"tEXt")  # that may hold an orientation
-_PNG_TAIL_BYTES = 2**16  # where metadata behind the pixels is looked for
 _WITHOUT_GREY = ("WEBP", "AVIF")  # formats that store grey as RGB, lossy with channels that may differ by 1 or 2
 _GREY_TOLERANCE = 2
 _FOREIGN = (  # what people find under the name of an image: start of the file, what it is, remedy
@@ -182,7 +176,7 @@ def decode(
     except LayoutError:
         raise
     except ValueError:
-        plain = _without_metadata(data)
+        plain = without_metadata(data)
         if plain is None:
             raise
         pixels = _decoded(plain, channels, background, layout)
@@ -239,27 +233,13 @@ def _open(file: IO[bytes]) -> Image.Image:
         data = file.read()
         if not data:
             raise ValueError("is empty (0 bytes); copy or download it again") from error
-        plain = _without_metadata(data)
+        plain = without_metadata(data)
         if plain is not None:
             return _open(io.BytesIO(plain))
         for start, kind, remedy in _FOREIGN:
             if re.match(start, data[:64], re.IGNORECASE | re.DOTALL):
                 raise ValueError(f"is not an image but {kind}; {remedy}") from error
         raise ValueError("is not an image, or damaged") from error
-
-
-def _without_metadata(data: bytes) -> bytes | None:
-    """Return a PNG file without text, profiles and other chunks that do not matter for pixels; None if there are none."""
-    if not data.startswith(_PNG_START):
-        return None
-    parts, position = [_PNG_START], len(_PNG_START)
-    while position + 12 <= len(data):
-        end = position + 12 + int.from_bytes(data[position : position + 4])
-        if data[position + 4 : position + 8] in _PNG_CHUNKS:
-            parts.append(data[position:end])
-        position = end
-    plain = b"".join(parts)
-    return plain if len(plain) < len(data) else None
 
 
 def _channels(image: Image.Image, background: Color | None, may_be_grey: bool) -> int:
@@ -324,35 +304,7 @@ def _orientation(image: Image.Image) -> int:
 def _late_orientation(file: IO[bytes]) -> int | None:
     """Return the EXIF orientation of a PNG file that has metadata behind its pixels, where Pillow looks only as it decodes."""
     try:
-        if isinstance(file, zipfile.ZipExtFile):  # which reads all that it skips
-            return None
-        file.seek(-min(_PNG_TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        tail = file.read()
-        if not any(kind in tail for kind in _PNG_METADATA):
-            return None
-        metadata = _late_metadata(file)
+        metadata = late_metadata(file)
         return _orientation(_open(io.BytesIO(metadata))) if metadata else None
     except Exception:  # damaged, which is reported when it is decoded
         return None
-
-
-def _late_metadata(file: IO[bytes]) -> bytes | None:
-    """Return a PNG file with no more than the metadata of another; None if none of that stands behind the pixels."""
-    parts, behind_pixels, is_late = [_PNG_START], False, False
-    file.seek(len(_PNG_START))
-    while len(start := file.read(8)) == 8:
-        length, kind = int.from_bytes(start[:4]), start[4:]
-        if kind == b"IEND" or (kind == b"fcTL" and behind_pixels):  # the next frame, which is not read
-            break
-        if kind == b"IHDR" or kind in _PNG_METADATA:
-            parts.append(_png_chunk(kind, file.read(length)))
-            file.seek(4, os.SEEK_CUR)
-            is_late = is_late or behind_pixels
-        else:
-            behind_pixels = behind_pixels or kind == b"IDAT"
-            file.seek(length + 4, os.SEEK_CUR)
-    return b"".join([*parts, _png_chunk(b"IDAT", b"")]) if is_late else None
-
-
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)

@@ -103,7 +103,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
     assert sorted(FileTree(tmp_path / "data").names()) == ["2.png", "cat/1.png"]
 
 
-def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
+def test_links_between_folders_end_where_they_lead_back(tmp_path: Path) -> None:
     for name, other in ("ab", "ba"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / f"{name}.png").touch()

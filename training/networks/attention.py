@@ -31,11 +31,6 @@ def uniform_parameter(shape: list[int], fan_in: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
-def set_lr_mult(parameter: nn.Parameter, lr_mult: float) -> None:
-    """Have the optimizer train a parameter at this factor times the learning rate."""
-    parameter.lr_mult = lr_mult  # type: ignore[attr-defined]
-
-
 class Modulation(NamedTuple):
     """Factors on the channels of one encoder layer, from the style vectors of a batch; each [batch, 1, channels]."""
 
@@ -70,7 +65,8 @@ class EncoderLayer(nn.Module):
         if config.is_projected(num_tokens):
             self.proj_weight = uniform_parameter([config.linformer_tokens, num_tokens], num_tokens)
             if config.linformer_lr_mult is not None:
-                set_lr_mult(self.proj_weight, config.linformer_lr_mult / num_tokens)
+                # training.state.parameter_groups reads it
+                self.proj_weight.lr_mult = config.linformer_lr_mult / num_tokens  # type: ignore[attr-defined]
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_width))
         self.register_buffer("noise_const", torch.randn(num_tokens, 1))
