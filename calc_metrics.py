@@ -267,7 +267,7 @@ def choose_device(name: str | None, gpus: int | None, num_processes: int) -> str
     from torch_utils import distributed
 
     if name is None:
-        distributed.check_gpus(gpus or 1)
+        distributed.check_gpus(distributed.local_world_size() if distributed.is_started() else gpus or 1)
         return "cpu" if gpus == 0 else None
     count = torch.cuda.device_count()
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)

@@ -121,6 +121,9 @@ def pack(options: dict[str, Any]) -> None:
     check_dest(dest, options["force"])
     transform = read_transform(options)
     images = open_source(options["source"], read_source_options(options))
+    if images.left_out:
+        remedy = "; convert .heic images to JPEG to use them" if ".heic" in images.left_out.lower() else ""
+        say(f"Left out of {options['source']}: {images.left_out}{remedy}")
     workers = options["workers"] or available_cpus()
     packer = Packer(images, transform, workers, options["on_error"] == "skip")
     layout = packer.find_layout()
@@ -136,9 +139,9 @@ def pack(options: dict[str, Any]) -> None:
     facts = [f"{writer.count:,} images of {layout}", *describe(images, writer.labels)]
     if packer.num_enlarged:
         facts.append(f"{packer.num_enlarged:,} of them enlarged")
+    if packer.num_stretched:
+        facts.append(f"{packer.num_stretched:,} of them stretched (--transform=center-crop keeps proportions)")
     say(f"{dest}: {', '.join(facts)}, {size(dest)}, in {format_duration(time.monotonic() - start_sec)}")
-    if images.left_out:
-        say(f"Left out of {options['source']}: {images.left_out}")
     warn_of_names(images)
     if empty := empty_classes(writer.labels, images.class_names):
         say(f"Warning: empty classes, without images: {empty}", is_warning=True)

@@ -9,6 +9,7 @@ import click
 
 from dnnlib.command_line import SETTINGS, Group, one_line_errors
 from dnnlib.console import protect_console
+from dnnlib.paths import user_path
 from sampling.commands import image_commands, network_commands, options
 from training.config import COMPILE_CHOICES, PRECISIONS, PerformanceConfig
 
@@ -204,7 +205,7 @@ def export(chosen: dict[str, Any]) -> None:
         from sampling.hub import check_repo, push
 
         check_repo(chosen["hub"])
-    if target.exists() and target.samefile(chosen["network"]):
+    if target.exists() and target.samefile(user_path(chosen["network"])):
         raise ValueError(f"--export={target} is the file of --network itself; name another file")
     trained_on = read_snapshot(chosen["network"])[0].data.path
     options.check_output(target, "--export", trained_on, "the training set")

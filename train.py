@@ -64,6 +64,12 @@ class TrainCommand(OneLineUsage):
         "--dataset": "--data=PATH",
         "--output": "--outdir=DIR",
         "--name": "--outdir=DIR",
+        "--fp32": "--precision=fp32",
+        "--nhwc": "nothing: it is not needed",
+        "--glr": "--set optimizer.g_lr=0.002",
+        "--dlr": "--set optimizer.d_lr=0.002",
+        "--cbase": "--set discriminator.channel_base=16384",
+        "--cmax": "--set discriminator.channel_max=512",
     }
 
 
@@ -93,13 +99,13 @@ class TrainCommand(OneLineUsage):
     "--batch-gpu",
     callback=images_per_pass,
     metavar="N|auto",
-    help="Images per forward pass; auto = as many as fit in GPU memory.  [default: batch / gpus]",
+    help="Images per forward pass on each GPU; auto = as many as fit in memory.  [default: batch / gpus]",
 )
 @click.option("--gamma", type=click.FloatRange(0), metavar="X", help="R1 weight.  [default: preset]")
 @click.option("--aug", type=click.Choice(AUGMENT_MODES), help="Augmentation mode.  [default: preset]")
 @click.option("--p", type=click.FloatRange(0, 1), metavar="X", help="Augmentation probability for --aug=fixed.")
 @click.option("--target", type=click.FloatRange(0, 1), metavar="X", help="ADA target.  [default: 0.6]")
-@click.option("--augpipe", type=click.Choice(AUGMENT_PIPES), help="Augmentation pipeline.  [default: bgc]")
+@click.option("--augpipe", type=click.Choice(AUGMENT_PIPES), help="Augmentation pipeline.  [default: preset]")
 @click.option(
     "--g_dict", callback=int_list, metavar="LIST", help="Token width of each generator stage.  [default: preset]"
 )
@@ -107,8 +113,15 @@ class TrainCommand(OneLineUsage):
     "--num_layers", callback=int_list, metavar="LIST", help="Encoder layers of each stage.  [default: preset]"
 )
 @click.option("--depth", type=click.IntRange(1), metavar="N", help="Channels of an attention head.  [default: preset]")
-@click.option("--minimum_head", type=click.IntRange(1), metavar="N", help="Least number of heads.  [default: preset]")
-@click.option("--linformer", type=bool, metavar="BOOL", help="Linformer attention from 32 px.  [default: preset]")
+@click.option(
+    "--minimum_head", type=click.IntRange(1), metavar="N", help="Minimum number of attention heads.  [default: preset]"
+)
+@click.option(
+    "--linformer",
+    type=bool,
+    metavar="BOOL",
+    help="Use Linformer attention in stages of 32x32 px and larger.  [default: preset]",
+)
 @click.option("--darch", type=click.Choice(ARCHITECTURES), help="Discriminator architecture.  [default: preset]")
 @click.option(
     "--freezed", type=click.IntRange(0), metavar="N", help="Freeze the first N discriminator layers.  [default: 0]"
@@ -119,7 +132,11 @@ class TrainCommand(OneLineUsage):
     metavar="latest|FILE",
     help="latest = resume the newest matching run; FILE = fine-tune from a snapshot.",
 )
-@click.option("--force", is_flag=True, help="With --resume=latest: resume the newest run even if its options differ.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="With --resume=latest: resume the newest run whose networks fit, even if other options differ.",
+)
 @click.option(
     "--stop-after", callback=duration, metavar="TIME", help="Save the state and stop after this time, such as 2h50m."
 )
@@ -138,7 +155,12 @@ class TrainCommand(OneLineUsage):
     metavar="KIMG",
     help="Thousands of images per state file.  [default: each snapshot and every 5 minutes]",
 )
-@click.option("--keep", type=click.IntRange(0), metavar="N", help="Keep the N newest snapshots and the best; 0 = all.")
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Keep the N newest snapshots and the best; 0 = all.  [default: 0]",
+)
 @click.option("--workers", type=click.IntRange(0), metavar="N", help="Data loader processes.  [default: preset]")
 @click.option("--cache", type=click.Choice(CACHE_MODES), help="Where to cache decoded images.  [default: auto]")
 @click.option(
@@ -151,7 +173,13 @@ class TrainCommand(OneLineUsage):
     "--compile", type=click.Choice(COMPILE_CHOICES), default="auto", help="Use torch.compile; auto = on GPUs."
 )
 @click.option("--nobench", type=bool, default=False, metavar="BOOL", help="Disable cuDNN benchmarking.")
-@click.option("--allow-tf32", type=bool, default=False, metavar="BOOL", help="Same as --precision=tf32.")
+@click.option(
+    "--allow-tf32",
+    type=bool,
+    default=False,
+    metavar="BOOL",
+    help="Same as --precision=tf32, in place of the default bf16.",
+)
 @click.option(
     "--ops",
     type=click.Choice(["auto", "native", "reference"]),
@@ -184,6 +212,8 @@ def main(**options: Any) -> None:
     Resume: the same command with --resume=latest.
     Reports in the browser: python train.py --outdir=~/training-runs --serve=8000
     """
+    if sys.platform == "win32":
+        raise click.ClickException("train.py runs on Linux; on Windows use WSL (docs/wsl.md)")
     if options["serve"] is not None:  # needs no torch
         from training.run_report.server import serve
 
@@ -208,6 +238,8 @@ def main(**options: Any) -> None:
             raise
         is_tried = options["batch_gpu"] == "auto" or "GPU" not in shortage
         remedy = "a smaller --batch-gpu" if is_tried else "--batch-gpu=auto finds how many images fit"
+        remedy += ", with --force to resume with it" if options["resume"] == "latest" else ""
+        remedy += "; --set performance.cuda_graphs=false also saves memory" if "GPU" in shortage else ""
         raise click.ClickException(f"{shortage}: {remedy}") from error
 
 

@@ -24,7 +24,7 @@ from training.data.stream import ImageDataset, stream
 from training.latents import LatentSource
 from training.losses.logistic import LogisticLoss
 from training.phases import MicroBatch
-from training.precision import KNOWN, allow_tf32, loss_scaler, tf32_where
+from training.precision import KNOWN, loss_scaler, set_arithmetic, tf32_where
 from training.state import TrainState
 
 PHASES = {"G_main": "g_main", "G_pl": "g_path_length", "D_main": "d_main", "D_r1": "d_r1"}
@@ -135,7 +135,7 @@ def main(**options: Any) -> None:
     unknown = [mode for mode in modes if mode not in KNOWN]
     if unknown:
         raise click.UsageError(f"--modes: {', '.join(unknown)} is not one of {', '.join(KNOWN)}")
-    allow_tf32(False)
+    set_arithmetic(KNOWN["fp32"])
     try:
         subject = subject_of(
             Path(options["snapshot"]), Path(options["data"]), options["batch"], options["batches"],

@@ -15,7 +15,7 @@ SETTINGS = {"show_default": True, "max_content_width": 110}  # of every command
 
 # Messages of PyTorch, which is not imported here, in RuntimeErrors without a class of their own.
 _NO_MEMORY = re.compile(
-    r"DefaultCPUAllocator: .*(can't|not enough)|CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC|MemoryError: "
+    r"DefaultCPUAllocator: .*(can't|not enough)|CUDA (error: )?out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC|MemoryError: "
 )
 
 
@@ -145,7 +145,7 @@ def memory_shortage(error: Exception) -> str | None:
     names = [kind.__name__ for kind in type(error).__mro__]
     if not ("MemoryError" in names or "OutOfMemoryError" in names or _NO_MEMORY.search(text)):
         return None
-    place = " on the GPU" if re.search("CUDA|CUBLAS", text) else ""
+    place = " on the GPU" if re.search("CUDA|CUBLAS|CUDNN", text) else ""
     amount = re.search(r"allocate (\d+(?:\.\d+)?)\.? ?([A-Za-z]+)", text)
     wanted = f" for {amount[1]} {amount[2]} more" if amount else ""
     return f"not enough memory{place}{wanted}; use smaller numbers"

@@ -109,7 +109,10 @@ def _copy_to_host(features: Tensor) -> Tensor:
     """Return features on the CPU, where those of a GPU arrive later, so that it need not be waited for."""
     if not features.is_cuda:
         return features.clone()
-    host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    try:
+        host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    except RuntimeError:  # WSL has little memory that can be pinned
+        return features.cpu()
     return host.copy_(features, non_blocking=True)
 
 
@@ -215,10 +218,11 @@ def real_features(
             merged[key] = replace(request, keep=request.keep | merged[key].keep) if key in merged else request
         found = {key: _load_record(cache_folder, request) if is_first else None for key, request in merged.items()}
     missing = distributed.broadcast_object([key for key, record in found.items() if record is None])
-    records = {
-        key: found[key] or FeatureRecord(request.detector.dim, request.count, request.keep, device)
-        for key, request in merged.items()
-    }
+    with distributed.raise_on_all_ranks():  # they take memory of the GPU
+        records = {
+            key: found[key] or FeatureRecord(request.detector.dim, request.count, request.keep, device)
+            for key, request in merged.items()
+        }
     for content in dict.fromkeys(key[0] for key in missing):
         same = [key for key in missing if key[0] == content]
         wanted = [(merged[key].detector, records[key]) for key in same]

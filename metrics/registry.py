@@ -166,13 +166,17 @@ def evaluate(
 
 
 def _build(metrics: Mapping[str, Metric], context: BuildContext) -> dict[str, Detector]:
-    """Return the detectors by name; the first process builds them before the others, which may find them in the cache."""
+    """Return the detectors by name; the first process builds them before the others, which may find them in the cache.
+
+    Raises PeerError on every process unless all have the same: they describe parts of one set of images.
+    """
     detectors: dict[str, Detector] = {}
     for is_first in (True, False):
         with distributed.raise_on_all_ranks():
             if (distributed.rank() == 0) == is_first:
                 for key in dict.fromkeys(metric.detector for metric in metrics.values()):
                     detectors[key] = DETECTORS[key].build(context)
+    distributed.assert_equal_across_ranks("the detectors", [detector.digest for detector in detectors.values()])
     return detectors
 
 
@@ -203,7 +207,8 @@ def _collect_fake(
     for metric in metrics.values():
         key = (metric.sample, metric.detector, metric.num_gen)
         keep[key] = keep.get(key, metric.keep) | metric.keep
-    records = {key: FeatureRecord(detectors[key[1]].dim, key[2], kept, device) for key, kept in keep.items()}
+    with distributed.raise_on_all_ranks():  # they take memory of the GPU
+        records = {key: FeatureRecord(detectors[key[1]].dim, key[2], kept, device) for key, kept in keep.items()}
     for sample, batches in ((Sample.IMAGES, fake.batches), (Sample.PAIRS, fake.pairs)):
         wanted = [(detectors[name], record) for (kind, name, _), record in records.items() if kind is sample]
         if wanted:

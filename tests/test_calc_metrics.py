@@ -177,6 +177,14 @@ def test_mistakes_are_named(run_dir, monkeypatch, options, message) -> None:
     assert not list(run_dir.glob("metric-*"))
 
 
+def test_each_machine_of_torchrun_needs_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="PyTorch sees 2 GPUs"):
+        calc_metrics.choose_device(None, None, 8)
+
+
 def refuse(run_dir: Path, folder: Path, options: list[str], *parts: str) -> None:
     """Run into an error: one message with these parts; no values and nothing of real images are left anywhere."""
     places = {"run": run_dir, "tmp": folder, "snapshot": run_dir / SNAPSHOT, "data": run_dir / "data.zip"}

@@ -169,7 +169,7 @@ def test_what_is_not_read_and_classes_without_images_are_named(tmp_path: Path) -
     result = _run(f"--source={folder}", f"--dest={tmp_path / 'd.zip'}", "--workers=1")
     left_out = "2 .txt, 1 .cr2, 1 .heic, 1 @eaDir, 1 Thumbs.db"
     assert "3 images of 32x32 RGB, from 2 .png, 1 .jfif, 7 classes" in result.stdout
-    assert f"Left out of {folder}: {left_out}\n" in result.stdout
+    assert f"Left out of {folder}: {left_out}; convert .heic images to JPEG to use them\n" in result.stdout
     assert result.stderr == "Warning: empty classes, without images: 0,3-5\n"
     notes = ["Images by suffix: 2 .png, 1 .jfif", f"Left out of {folder}: {left_out}"]
     empty = "Warning: empty classes, without images: "
@@ -307,7 +307,7 @@ def test_different_sizes_are_made_one(pets: Path, tmp_path: Path) -> None:
     _refused("is 8x6 and dog/99.png", *options, "--on-error=skip")  # no file is bad by itself
     _refused("is 8x6 and dog/99.png", *options, "--width=8")  # their heights differ
     result = _run(*options, "--width=8", "--height=8")
-    assert "13 images of 8x8 RGB, no labels, 12 of them enlarged" in result.output
+    assert "13 images of 8x8 RGB, no labels, 12 of them enlarged, 13 of them stretched" in result.output
     images, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop", "--width=6", "--height=6", "--force")
     assert np.array_equal(images[0], decode((pets / "cat" / "0.png").read_bytes())[:, 1:7])
     images, _ = _pack(pets, tmp_path / "d.zip", "--transform=center-crop-wide", "--width=8", "--height=4", "--force")

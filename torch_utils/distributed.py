@@ -2,12 +2,14 @@
 
 import contextlib
 import datetime
+import itertools
 import os
 import re
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -19,10 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.console import protect_console
+from dnnlib.parallel import available_cpus
 from torch_utils.finite import is_all_finite
 
 SPAWNED = "STYLEFORMER_SPAWNED"  # environment variable of the processes that `spawn` starts
 TIMEOUT = datetime.timedelta(minutes=30)  # of a collective: rank 0 may be computing a metric meanwhile
+_MAX_TEXT = 10_000  # characters; two texts must fit into a pipe of 64 KiB, which nobody reads meanwhile
 _PARENT = os.getppid()  # before it can have ended
 _LOST = re.compile("connection (closed|reset|refused)|broken pipe|timed out|remote peer|socket", re.IGNORECASE)
 
@@ -63,7 +67,7 @@ def is_orphan() -> bool:
 
 
 def local_world_size() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_started() else 1
 
 
 def check_gpus(num_processes: int) -> None:
@@ -91,9 +95,26 @@ def init(device: torch.device) -> None:
         torch.cuda.set_device(device)
         # NCCL for tensors on GPUs; gloo for decisions of the host, which then do not wait for the GPUs.
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
+        if world_size() > 1:
+            require_exchange(device)
     else:
         torch.set_num_threads(max(torch.get_num_threads() // local_world_size(), 1))
         dist.init_process_group("gloo", timeout=TIMEOUT)
+
+
+def require_exchange(device: torch.device, limit_sec: float = 60.0) -> None:
+    """Raise PeerError unless a first sum over all processes ends in time: NCCL, once it hangs, cannot be interrupted."""
+    work = dist.all_reduce(torch.zeros(1, device=device), async_op=True)
+    end_sec = time.monotonic() + limit_sec
+    while not work.is_completed():
+        if time.monotonic() > end_sec:
+            raise PeerError(
+                f"the GPUs exchanged nothing within {limit_sec:g} s. Start again with NCCL_P2P_DISABLE=1, for GPUs that cannot "
+                f"reach each other (PCIe ACS, IOMMU), or with a larger /dev/shm (docker run --shm-size=1g); NCCL_DEBUG=INFO "
+                f"tells more"
+            )
+        time.sleep(0.01)
+    work.wait()
 
 
 def shutdown() -> None:
@@ -107,7 +128,7 @@ def local_device() -> torch.device:
     """Return the GPU of this process, or the CPU if PyTorch sees no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]) if is_started() else 0)
 
 
 def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, with_traceback: bool = False) -> None:
@@ -142,12 +163,17 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
 
 @contextlib.contextmanager
 def _forward_signals(pids: list[int]) -> Iterator[None]:
-    """Forward Ctrl-C, SIGTERM and, unless nohup ignores it, SIGHUP to processes in process groups of their own."""
+    """Forward Ctrl-C, SIGTERM and, unless nohup ignores it, SIGHUP to processes in process groups of their own.
+
+    The third Ctrl-C kills them: a collective that hangs cannot be interrupted.
+    """
+    interrupts = itertools.count(1)
 
     def forward(number: int, frame: FrameType | None) -> None:
+        is_third = number == signal.SIGINT and next(interrupts) >= 3
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGKILL if is_third else number)
 
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
@@ -165,24 +191,36 @@ def _spawned(
 ) -> None:
     os.setpgid(0, 0)  # so that Ctrl-C arrives once, from the parent
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal set to tostop would stop a group in the background
-    os.environ |= {SPAWNED: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
-    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
+    _set_environment(rank, num_processes, port)
     protect_console()
     tqdm.set_lock(threading.RLock())  # its own semaphore would be reported as leaked by os._exit
+    exit_code = 0
     try:
         function(argument)
     except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
+        exit_code = 128 + signal.SIGINT
     except Exception as error:
         is_ours = isinstance(error, (ValueError, OSError))  # messages of our own checks need no traceback
         name = "" if rank == 0 or isinstance(error, PeerError) else f"process {rank}: "
-        failures.put((f"{name}{error}" if is_ours else None, f"process {rank} failed:\n{traceback.format_exc()}"))
-        raise SystemExit(1) from error
+        details = f"process {rank} failed:\n{traceback.format_exc()[-_MAX_TEXT:]}"
+        failures.put((f"{name}{error}"[-_MAX_TEXT:] if is_ours else None, details))
+        exit_code = 1
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(0)  # threads of the collectives that are still ending could abort a normal exit
+    os._exit(exit_code)  # threads of the collectives that are still ending could abort a normal exit, or delay it
+
+
+def _set_environment(rank: int, num_processes: int, port: int) -> None:
+    """Set what torchrun would, and what suits several processes of one machine unless the user chose otherwise."""
+    os.environ |= {SPAWNED: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
+    compilers = min(max(available_cpus() // num_processes, 1), 32)  # by default up to 32 in each process
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(compilers))
+    if os.path.exists("/sys/class/net/lo"):  # whose address stays, unlike that of a Wi-Fi
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, "lo")
 
 
 def broadcast_object(value: Any) -> Any:
@@ -209,7 +247,11 @@ def raise_on_all_ranks() -> Iterator[None]:
     except Exception as error:
         failure = error
     messages: list[str | None] = [None] * world_size()
-    dist.all_gather_object(messages, None if failure is None else str(failure) or type(failure).__name__)
+    try:
+        dist.all_gather_object(messages, None if failure is None else str(failure) or type(failure).__name__)
+    except RuntimeError:  # a process is gone
+        if failure is None:
+            raise
     if failure is not None:
         raise failure
     for number, message in enumerate(messages):
@@ -231,17 +273,17 @@ def gather_rows(x: Tensor) -> Tensor:
     return x if gathered is None else torch.cat([part[:n] for part, n in zip(gathered, lengths, strict=True)])
 
 
-def assert_equal_across_ranks(what: str, numbers: list[int]) -> None:
-    """Raise PeerError on every rank unless all of them have the same integers."""
+def assert_equal_across_ranks(what: str, values: list[Any]) -> None:
+    """Raise PeerError on every rank unless all of them have the same values, plain Python objects."""
     if world_size() == 1:
         return
-    every: list[list[int]] = [[]] * world_size()
-    dist.all_gather_object(every, numbers)
+    every: list[list[Any]] = [[]] * world_size()
+    dist.all_gather_object(every, values)
     different = [str(number) for number, theirs in enumerate(every) if theirs != every[0]]
     if different:
         raise PeerError(
             f"{what} of process {', '.join(different)} differ from those of process 0: a device or the network between "
-            f"them is faulty, or the processes run different versions or see different run folders"
+            f"them is faulty, or the processes run different versions or see different files"
         )
 
 

@@ -72,7 +72,7 @@ class Stats:
         names, own = self._table()
         if not names:
             return {}
-        ranks = gather_rows(own.flatten().unsqueeze(0)).unflatten(1, own.shape).cpu()
+        ranks = gather_rows(own.cpu().flatten().unsqueeze(0)).unflatten(1, own.shape)
         return dict(zip(names, ranks.unbind(dim=1), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -20,15 +21,16 @@ from torch_utils import distributed
 from torch_utils.allocator import keep_freed_memory
 from torch_utils.distributed import print0
 from torch_utils.ops import native
+from torch_utils.ops.native.toolchain import OperatorsUnavailable
 from training.checkpoint.snapshot import check_fits
-from training.checkpoint.state_file import STATE_FILES, find_state
+from training.checkpoint.state_file import STATE_FILES, STATE_LATEST, find_state
 from training.compilation import resolve_compile
 from training.config import DataConfig, RunConfig
 from training.data.dataset import ImageFiles
 from training.data.stream import ImageDataset
 from training.evaluation.snapshots import check_metrics
 from training.options import check_options, configure
-from training.plan.batch_size import initial_batch_gpu, search_batch_gpu
+from training.plan.batch_size import agree_on_batch_gpu, initial_batch_gpu, search_batch_gpu
 from training.plan.summary import meta_networks, speed, summary
 from training.precision import describe_precision, resolve_precision, set_arithmetic
 from training.run.folder import new_run, newest_matching_run, write_options
@@ -39,6 +41,9 @@ from training.run.training_run import TrainingRun
 from training.schedule import schedule_table
 from training.state import trainable
 from training.supervisor import supervise
+
+# Environment variables with the number of processes, of srun, mpirun (Open MPI; MPICH) and accelerate.
+STARTERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ def launch(options: dict[str, Any]) -> None:
     started_sec = time.monotonic()
     check_options(options)
     torchrun = distributed.torchrun_world_size()
+    if torchrun is None:
+        require_one_process()
     gpus = options["gpus"] or torchrun or 1
     require(torchrun in (None, gpus), f"--gpus={gpus}, but torchrun started {torchrun} processes: leave --gpus out")
     distributed.check_gpus(distributed.local_world_size() if torchrun else gpus)
@@ -102,6 +109,17 @@ def launch(options: dict[str, Any]) -> None:
         train(job, dataset)
 
 
+def require_one_process() -> None:
+    """Raise ConfigError where another program than torchrun started several processes: each would train on its own."""
+    for name in STARTERS:
+        count = os.environ.get(name, "")
+        require(
+            not count.isdecimal() or int(count) <= 1,
+            f"{name}={count}: srun, mpirun or accelerate started {count} processes, and each would train a run of its own on "
+            f"the first GPU. Start torchrun --nproc-per-node=GPUS train.py ... once per machine, or unset {name}",
+        )
+
+
 def require_no_run(path: Path, given: str) -> None:
     """Raise ConfigError, with the options that resume it, where --resume=FILE names a run folder or its state."""
     require(
@@ -116,7 +134,8 @@ def require_no_run(path: Path, given: str) -> None:
         snapshots = sorted(run_dir.glob("network-snapshot-[0-9]*.pkl"))
         fine_tune = f"; to fine-tune in a new run: --resume={snapshots[-1]}" if snapshots else ""
         raise ConfigError(
-            f"--resume={given} is {what}. To resume: --outdir={outdir} --resume=latest, with the options of that run{fine_tune}"
+            f"--resume={given} is {what}. To resume: --outdir={outdir} --resume=latest, with the options of that run "
+            f"(run_facts.json has its command){fine_tune}"
         )
 
 
@@ -149,10 +168,12 @@ def train(job: Job, dataset: ImageDataset | None = None) -> None:
         keep_freed_memory()
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     set_arithmetic(resolve_precision(job.config.performance.precision, device))
-    if job.is_searching and distributed.is_main():  # before the other processes would take part in its steps
-        native.prepare(device, job.ops)
+    if job.is_searching:  # before the other processes would take part in its steps
+        with contextlib.suppress(OperatorsUnavailable):  # dealt with below
+            native.prepare(device, job.ops)
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.gpus, device))
-    distributed.init(device)
+    join(dataset, device)
+    job = replace(job, config=agree_on_batch_gpu(job.config))
     native.prepare(device, job.ops)
     with contextlib.ExitStack() as stack:
         run_dir, is_resumed, config = choose_run(job, dataset, stack)
@@ -160,6 +181,13 @@ def train(job: Job, dataset: ImageDataset | None = None) -> None:
         with log, distributed.explain_lost_peers(), StopRequest(job.stop_at_sec) as stop:
             run(replace(job, config=config), dataset, run_dir, is_resumed, device, stop)
     distributed.shutdown()
+
+
+def join(dataset: ImageDataset, device: torch.device) -> None:
+    """Join the other processes, if any; raises PeerError unless all have the same images."""
+    images = [dataset.content_hash()] if distributed.is_started() else []  # of a folder: minutes, while none waits
+    distributed.init(device)
+    distributed.assert_equal_across_ranks("the images", images)
 
 
 def choose_run(job: Job, dataset: ImageDataset, stack: contextlib.ExitStack) -> tuple[Path, bool, RunConfig]:
@@ -182,7 +210,7 @@ def find_run(job: Job, dataset: ImageDataset) -> tuple[Path, RunConfig] | None:
             not job.config.discriminator.freeze_layers,
             "--resume=latest found no run to resume, and --freezed makes sense only for trained layers: give --resume=FILE",
         )
-        print(f"--resume=latest: no run to resume in {job.outdir}, starting a new one.")
+        print(f"--resume=latest: no run to resume in {job.outdir}, starting a new one from random weights.")
     return found
 
 
@@ -208,6 +236,11 @@ def run(
         print0(f"Done. Images and networks are in {run_dir}")
         return
     message = f"Stopped at {training.state.cur_nimg / 1000:g} kimg: {reason.text}. {to_resume(training)}\n    {resume_command()}"
+    if training.saved_nimg is not None:
+        network = shlex.quote(str(run_dir / STATE_LATEST))
+        message += (
+            f"\nTo sample from the saved state:\n    python generate.py --network={network} --seeds=0-35 --outdir=out"
+        )
     if reason is Stop.ORPHANED:  # not what anybody asked for
         raise ChildProcessError(message)
     print0(message)

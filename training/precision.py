@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from torch_utils.distributed import all_ranks_have
+
 INITIAL_LOSS_SCALE = 2.0**12  # keeps gradients of single pixels, about 1e-7, clear of float16's smallest numbers
 
 
@@ -28,9 +30,12 @@ KNOWN = {
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """The precision on this device of a name, of those that PerformanceConfig knows."""
+    """The precision on this device of a name, of those that PerformanceConfig knows.
+
+    Once processes are joined, all of them call it: auto means the same on each, whatever their GPUs.
+    """
     if name == "auto":
-        name = "fp32" if device.type == "cpu" else "bf16" if is_ampere(device) else "fp16"
+        name = "fp32" if device.type == "cpu" else "bf16" if all_ranks_have(is_ampere(device)) else "fp16"
     return KNOWN[name]
 
 
@@ -45,7 +50,7 @@ def describe_precision(name: str, device: torch.device) -> str:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     line = f"Precision: {precision.name}{f' (auto, on {where})' if name == 'auto' else ''}"
     if precision.name in ("bf16", "tf32") and device.type == "cuda" and not is_ampere(device):
-        return f"{line}. {where} does not multiply {precision.name} itself: --precision=fp16 is faster there."
+        return f"{line}. {where} does not multiply {precision.name} itself and may lack some operators: use --precision=fp16."
     if precision.name == "tf32" and device.type == "cpu":
         return f"{line}, which is fp32 on the CPU."
     if precision.name == "fp16" and device.type == "cpu":

@@ -55,6 +55,7 @@ def roll_back(run: TrainingRun, returned_to: list[int]) -> int:
     """
     state, schedule, kimg = run.state, run.schedule, run.state.cur_nimg / 1000
     saved = find_state(run.run_dir, run.log)
+    distributed.assert_equal_across_ranks("the saved state", [saved and saved["cur_nimg"]])
     if saved is None:
         raise DivergedError(f"the run diverged at {kimg:g} kimg, and there is no saved state to return to")
     num_returns = returned_to.count(saved["cur_nimg"])

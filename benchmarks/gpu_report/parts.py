@@ -109,14 +109,16 @@ class Parts:
         """Return all parts in the order in which they run: short ones first, then those that take the remaining time."""
         without_gpu = "" if self.settings.device == "cuda" else "needs a GPU"
         without_pytest = "" if importlib.util.find_spec("pytest") else "pytest is not installed: pip install pytest"
-        native, tests = "torch_utils.ops.native", ["pytest", "-q", "-m", "gpu"]
+        native = "torch_utils.ops.native"
+        first = ["tests/training/test_step_gpu.py", "tests/test_gpu.py"]  # of most use if time runs out
+        tests = ["pytest", "-q", "-m", "gpu", "-k", "not sanitizer", *first, "tests"]
         return [
             self.plain("doctor", "Doctor", Need(10, 45), python("-m", "torch_utils.doctor")),
             self.plain("native", "Native operators", Need(20, 120), python("-m", native), without_gpu),
             self.pack(),
             *(self.mode(variant) for variant in self.variants),
             *self.steps(),
-            self.plain("tests", "GPU tests", Need(20, 80), python("-m", *tests), without_gpu or without_pytest),
+            self.plain("tests", "GPU tests", Need(20, 120), python("-m", *tests), without_gpu or without_pytest),
             self.training(),
             self.proxies(),
         ]

@@ -34,6 +34,7 @@ _WORDS_OF_MODE = {
     "1": "black and white", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "colour", "RGBA": "colour",
     "CMYK": "CMYK", "YCbCr": "YCbCr",
 }  # fmt: skip
+_USUAL_SIDE_PX = 256  # the largest that messages propose
 _RESAVE = "save it again with an image editor"
 _WITHOUT_GREY = ("WEBP", "AVIF")  # formats that store grey as RGB, lossy with channels that may differ by 1 or 2
 _GREY_TOLERANCE = 2
@@ -144,7 +145,8 @@ def common_layout(
     for origin, layout in pairs:
         result = resized(layout)
         if (result.width, result.height) != (common.width, common.height):
-            side = max(1 << min(first.width, first.height, layout.width, layout.height).bit_length() - 1, 8)
+            smallest = min(first.width, first.height, layout.width, layout.height, _USUAL_SIDE_PX)
+            side = max(1 << smallest.bit_length() - 1, 8)
             raise ValueError(
                 f"images must be of one size, but {first_origin} is {first.width}x{first.height} and {origin} is "
                 f"{layout.width}x{layout.height}; resize them with dataset_tool.py --width={side} --height={side}, and "

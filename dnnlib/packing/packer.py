@@ -32,6 +32,7 @@ class Packer:
     skip_bad: bool  # skip unusable images; otherwise the first one raises ValueError
     skipped: list[str] = field(default_factory=list, init=False)  # what is wrong with skipped images, bad headers first
     num_enlarged: int = field(default=0, init=False)  # images that are smaller than the output
+    num_stretched: int = field(default=0, init=False)  # images of another aspect ratio
 
     def __post_init__(self) -> None:
         self._images: Callable[[], Iterable[SourceImage]] = self.source.images
@@ -48,10 +49,12 @@ class Packer:
                 self.transform.check(known)
             output = self.transform.output(known)
             self._chunk = min(_chunk_size(known), _chunk_size(output))
-            self.num_enlarged = self._count if self.transform.enlarges(known) else 0
+            self.num_enlarged = self._count * self.transform.enlarges(known)
+            self.num_stretched = self._count * self.transform.stretches(known)
             return output
         layouts = self._layouts()
         self.num_enlarged = sum(map(self.transform.enlarges, layouts))
+        self.num_stretched = sum(map(self.transform.stretches, layouts))
         origins = (source_image.origin for source_image in self._images())
         output = image.common_layout(origins, layouts, self.transform.output)
         self._chunk = min(_chunk_size(layouts[0]), _chunk_size(output))

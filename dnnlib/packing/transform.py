@@ -11,6 +11,7 @@ KINDS = ("center-crop", "center-crop-wide", "celeba", "pad")
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
 
 _CELEBA_PX = (178, 218)  # width and height of the images in img_align_celeba.zip
+_ROUNDING = 0.03  # relative change of an aspect ratio
 _CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around (89, 121), as is usual for GANs
 
 
@@ -59,6 +60,14 @@ class ImageTransform:
         _, _, crop_width, crop_height = self._crop(layout.width, layout.height)
         width, height = self._resized(layout)
         return width > crop_width or height > crop_height
+
+    def stretches(self, layout: Layout) -> bool:
+        """Whether resizing changes the aspect ratio by more than rounding does."""
+        if self.kind == "pad":
+            return False
+        _, _, crop_width, crop_height = self._crop(layout.width, layout.height)
+        width, height = self._resized(layout)
+        return abs(crop_width * height / (crop_height * width) - 1) > _ROUNDING
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Return an image cropped and resized; both uint8 [height, width, channels]. ValueError as of `check`."""

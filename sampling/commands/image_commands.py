@@ -56,7 +56,7 @@ def mix_command(**chosen: Any) -> None:
     default="-1,-0.5,0,0.5,0.7,1",
     callback=options.decimal_list,
     metavar="LIST",
-    help="Truncation psi per column: 1 = as trained, 0 = the mean image, negative = the opposite.",
+    help="Truncation psi per column: 1 = as trained, 0 = the mean image, negative = beyond it.",
 )
 @options.outdir
 @options.cutoff
@@ -133,7 +133,7 @@ def classes_command(**chosen: Any) -> None:
 @options.styles
 @options.drawing
 def interpolate_command(**chosen: Any) -> None:
-    """Interpolate from seed to seed: an animation that repeats.
+    """Save an animation that interpolates from seed to seed.
 
     The frame at each seed is the image of that seed. Between seeds of different classes, z interpolates the labels and w
     the styles; --class sets one class for all.

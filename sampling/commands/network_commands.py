@@ -110,7 +110,11 @@ def directions_command(**chosen: Any) -> None:
     "--steps", "--num-steps", default=300, type=click.IntRange(1, 10**6), metavar="N", help="Steps per descent."
 )
 @click.option(
-    "--candidates", default=1000, type=click.IntRange(1, 10**6), metavar="N", help="Random w to choose the starts from."
+    "--candidates",
+    default=1000,
+    type=click.IntRange(1, 10**6),
+    metavar="N",
+    help="Number of random w among which the starts are chosen.",
 )
 @options.labels
 @click.option("--lpips", metavar="FILE", help="Compare by LPIPS; FILE has its weights for VGG16's channels.")

@@ -155,7 +155,7 @@ labels = combined(
     click.option(
         "--label",
         metavar="LIST",
-        help="Label vector, such as 0.7,0,0.3.  [default: if trained on vectors, drawn from them]",
+        help="Label vector, such as 0.7,0,0.3.  [default for networks trained on vectors: drawn from the training set]",
     ),
 )
 noise_mode = click.option(

@@ -76,6 +76,16 @@ def test_enlarges() -> None:
     assert ImageTransform("center-crop-wide", 14, 6).enlarges(layout)
 
 
+def test_stretches() -> None:
+    layout = Layout(400, 300, 3)
+    assert ImageTransform(None, 64, 64).stretches(layout) and ImageTransform(width=64).stretches(layout)
+    assert not ImageTransform().stretches(layout) and not ImageTransform(None, 64, 48).stretches(layout)
+    assert not ImageTransform(None, 101, 75).stretches(layout)  # rounding
+    assert not ImageTransform("center-crop", 64, 64).stretches(layout)
+    assert not ImageTransform("center-crop-wide", 64, 32).stretches(layout)
+    assert not ImageTransform("pad", 512, 512).stretches(layout)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
 def test_extreme_shapes(size: tuple[int, int]) -> None:
     for kind in ("center-crop", "center-crop-wide"):

@@ -4,17 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from image_sets import write_pixels
+from image_sets import FixedImages, GeneratedImages, write_pixels
 from inception_golden import recorded_images
 
-from metrics.detectors import Detector
+from metrics import features, registry
+from metrics.detectors import Detector, DetectorKind
 from metrics.features import Keep, RealRequest, real_features
 from metrics.images import no_progress
+from metrics.weights.published import Source
 from torch_utils import distributed
 from torch_utils.distributed import PeerError
 
@@ -61,7 +66,32 @@ def measure(folder: Path) -> None:
     distributed.shutdown()
 
 
-def test_an_error_of_one_process_is_raised_in_all(tmp_path: Path) -> None:
+def run_out_of_memory(*arguments: Any) -> None:
+    raise torch.OutOfMemoryError("no memory for a record")
+
+
+def evaluate_with_faults(folder: Path) -> None:
+    """In one process: no memory for the features of real images, then of generated ones; another detector than elsewhere."""
+    distributed.init(torch.device("cpu"))
+    images = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    registry.METRICS[RANDCONV] = replace(registry.METRICS[RANDCONV], num_gen=20)
+    given, rank = ([RANDCONV], FixedImages(images), GeneratedImages(images)), distributed.rank()
+    for module in (features, registry):
+        with pytest.MonkeyPatch.context() as patch:
+            if rank == 1:
+                patch.setattr(module, "FeatureRecord", run_out_of_memory)
+            with pytest.raises((PeerError, RuntimeError), match="no memory for a record"):
+                registry.evaluate(*given, weights=Source(cache_folder=folder / "cache"))
+    build = registry.DETECTORS["randconv_v1"].build
+    registry.DETECTORS["randconv_v1"] = DetectorKind(lambda context: replace(build(context), digest=str(rank)))
+    with pytest.raises(PeerError, match="the detectors of process 1 differ"):
+        registry.evaluate(*given, weights=Source(cache_folder=folder / "cache"))
+    (folder / str(rank)).touch()
+    distributed.shutdown()
+
+
+@pytest.mark.parametrize("measure", [measure, evaluate_with_faults])
+def test_an_error_of_one_process_is_raised_in_all(measure: Callable[[Path], None], tmp_path: Path) -> None:
     distributed.spawn(measure, 2, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 

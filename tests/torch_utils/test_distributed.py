@@ -1,11 +1,17 @@
 """The collectives, tried by two processes; how an error of one of them reaches whoever started them; averaged gradients."""
 
+import atexit
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from torch_utils import distributed
@@ -19,6 +25,7 @@ from torch_utils.distributed import (
     is_main,
     is_orphan,
     raise_on_all_ranks,
+    require_exchange,
     spawn,
 )
 
@@ -53,6 +60,16 @@ def fail_on_one(kind: type[Exception]) -> None:
     gather_rows(torch.zeros(1, 1))  # waits for the other
 
 
+def fail_at_length(_: None) -> None:
+    atexit.register(time.sleep, 600)  # as where an exchange between GPUs is waited for
+    raise ValueError("x" * 100_000 + " the end")
+
+
+def read_environment(folder: Path) -> None:
+    names = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TORCHINDUCTOR_COMPILE_THREADS", "LOCAL_WORLD_SIZE")
+    (folder / os.environ["RANK"]).write_text(" ".join(os.environ.get(name, "lo") for name in names))
+
+
 def be_killed(number: int) -> None:
     os.kill(os.getpid(), number)
 
@@ -73,6 +90,52 @@ def test_the_failing_process_is_named_and_the_others_end() -> None:
         spawn(fail_on_one, 2, ValueError)
     with pytest.raises(RuntimeError, match=r"^process 1 failed:\nTraceback(.|\n)*RuntimeError: no such thing"):
         spawn(fail_on_one, 2, RuntimeError)
+
+
+def test_a_long_error_and_a_slow_exit_are_not_waited_for() -> None:
+    started_sec = time.monotonic()
+    with pytest.raises(ValueError, match=r"^x{9000,10000} the end$"):
+        spawn(fail_at_length, 3, None)
+    assert time.monotonic() - started_sec < 100
+
+
+def test_processes_keep_to_one_machine_and_share_its_cores_unless_told_otherwise(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "5")  # of another program
+    assert distributed.local_world_size() == 1
+    spawn(read_environment, 2, tmp_path)
+    cores = max(len(os.sched_getaffinity(0)) // 2, 1)
+    assert [(tmp_path / name).read_text() for name in "01"] == [f"eth7 lo {cores} 2"] * 2
+
+
+def test_the_third_interrupt_kills_what_hangs() -> None:
+    program = "import signal, time; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline()
+        with distributed._forward_signals([child.pid]):
+            for _ in range(3):
+                assert child.poll() is None
+                os.kill(os.getpid(), signal.SIGINT)
+        assert child.wait(30) == -signal.SIGKILL
+
+
+def test_gpus_that_exchange_nothing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = SimpleNamespace(is_completed=lambda: False)
+    monkeypatch.setattr(dist, "all_reduce", lambda x, async_op: work)
+    with pytest.raises(PeerError, match=r"nothing within 0.1 s.*NCCL_P2P_DISABLE=1.*/dev/shm"):
+        require_exchange(torch.device("cpu"), limit_sec=0.1)
+
+
+def test_an_error_is_not_replaced_by_that_of_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*arguments: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", lose)
+    with pytest.raises(OSError, match="the disk is gone"), raise_on_all_ranks():
+        raise OSError("the disk is gone")
+    with pytest.raises(RuntimeError, match="Connection closed"), raise_on_all_ranks():
+        pass
 
 
 def parameters_with(*grads: list[float] | None) -> list[nn.Parameter]:

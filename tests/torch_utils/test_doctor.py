@@ -78,7 +78,7 @@ def test_driver_version_from_nvidia_smi(tmp_path: Path) -> None:
         (BLIND, Driver("there is no nvidia-smi"), None, False, "training runs on the CPU", "docker run --gpus=all"),
         (CPU, DRIVER, None, False, "for the CPU only", "--force-reinstall"),
         (BLIND, DRIVER, "", False, "hides it", "unset"),
-        (BLIND, replace(DRIVER, version="579.9"), None, False, "579.9 is too old, PyTorch's CUDA 13.0 needs 580", "/cu126"),
+        (BLIND, replace(DRIVER, version="579.9"), None, False, "579.9 is too old, PyTorch's CUDA 13.0 needs 580", "RTX 50"),
         (BLIND, replace(DRIVER, version="537.13"), None, True, "too old", "driver on Windows"),
         (replace(BLIND, cuda="12.6"), replace(DRIVER, version="535.54"), None, False, "unknown error", "restart"),
         (BLIND, DRIVER, None, True, "CUDA unknown error", "apt purge"),
@@ -97,6 +97,22 @@ def test_gpus_that_pytorch_has_no_kernels_for() -> None:
     assert (first.level, second.level) == (FAIL, OK) and "cu126" in first.remedy
     assert "Tesla T4, 15.0 GiB, 14.0 GiB free, compute capability 6.1: this PyTorch has no kernels" in first.text
     assert levels(checks.check_gpus(replace(CUDA, gpus=(T4, old)), DRIVER, None, False)) == [OK, WARN]
+    new = replace(T4, capability=(12, 0), is_supported=False)
+    (verdict,) = checks.check_gpus(replace(CUDA, cuda="12.6", gpus=(new,)), DRIVER, None, False)
+    assert "580 or newer and reinstall PyTorch" in verdict.remedy and "cu126" not in verdict.remedy
+
+
+def test_what_compiling_for_a_gpu_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    facts = replace(CUDA, gpus=(T4,))
+    assert checks.check_compiler(BLIND, lambda name: None, tmp_path) == []  # without a GPU nothing is compiled
+    without = checks.check_compiler(facts, lambda name: None, tmp_path)
+    without_header = checks.check_compiler(facts, lambda name: name, tmp_path)
+    assert levels(without + without_header) == [WARN, WARN] and "gcc python3-dev" in without[0].remedy
+    (tmp_path / "Python.h").touch()
+    assert checks.check_compiler(facts, {"clang": "/usr/bin/clang"}.get, tmp_path) == [
+        Verdict(OK, "C compiler", "clang")
+    ]
 
 
 def test_memory_is_limited_by_the_container() -> None:

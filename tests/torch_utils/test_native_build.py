@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import run
 
 from torch_utils import distributed
 from torch_utils.distributed import PeerError
 from torch_utils.ops import kernels, native
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.kernels import find_kernel
+from torch_utils.ops.native import __main__ as command
 from torch_utils.ops.native import build, library, loading, selftest, toolchain
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
 
@@ -28,14 +31,16 @@ CALLS = 3  # of the compiler for one library
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, no mode chosen and nothing loaded."""
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache folder, no mode chosen, nothing loaded and nothing known to fail."""
     monkeypatch.setenv("STYLEFORMER_CACHE_DIR", str(tmp_path / "a cache"))
     monkeypatch.delenv("STYLEFORMER_OPS", raising=False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(library, "loaded", {})
     monkeypatch.setattr(kernels, "_table", {})
-    return tmp_path / "a cache"
+    native._is_usable.cache_clear()
+    yield tmp_path / "a cache"
+    native._is_usable.cache_clear()
 
 
 def script(path: Path, text: str) -> Path:
@@ -104,6 +109,7 @@ def test_no_working_compiler_costs_one_line(compiler, message, cache, tmp_path, 
     if compiler:
         monkeypatch.setenv("CXX", str(script(tmp_path / "broken++", compiler)))
     prepare_as_on_a_gpu(monkeypatch)
+    native.prepare(torch.device("cuda"))  # which prints and tries nothing again
     out = capsys.readouterr().out
     assert out.count("\n") == 1 and "plain PyTorch" in out and message in out
     assert bias_act(torch.ones(2, 2), act="relu", gain=2).tolist() == [[2, 2], [2, 2]]
@@ -128,24 +134,67 @@ def test_a_library_that_does_not_load_or_a_cache_that_cannot_be_written_is_named
 def test_a_failed_check_is_a_reason_for_plain_pytorch(quick_compiler: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(loading, "_ROOT", Path("/"))  # where the check finds no program to run
     prepare_as_on_a_gpu(monkeypatch)
-    assert "their check failed (" in capsys.readouterr().out
+    assert "their check failed (exit code 1: " in capsys.readouterr().out
     assert find_kernel("bias_act", torch.ones(1)) is None
 
 
-def fake_nvcc(folder: Path, version: str, architectures: str) -> Path:
+@pytest.mark.parametrize(
+    ("python", "reason"),
+    [
+        ('echo "Error: in $STYLEFORMER_CACHE_DIR" >&2; echo Compile with >&2; exit 1', "(exit code 1: Error: in {})"),
+        ("kill -9 $$", "failed (exit code -9: no message)"),
+        (None, "did not end (FileNotFoundError)"),
+    ],
+)  # fmt: skip
+def test_why_a_check_failed_is_named_with_a_remedy(python, reason, cache, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STYLEFORMER_CACHE_DIR", "relative")  # the check runs in another folder
+    path = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(script(path, python) if python else path))
+    with pytest.raises(OperatorsUnavailable) as raised:
+        loading.check_once("cpu")
+    assert reason.format(tmp_path / "relative") in str(raised.value)
+    assert f"delete {tmp_path / 'relative' / 'ops' / CPU.name} to build again" in str(raised.value)
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, {"T4": 0}), (3, {"T4": 0, "L4": 2})])
+def test_one_gpu_of_each_kind_that_the_run_uses_is_checked(processes, expected, monkeypatch) -> None:
+    names, checked = ("T4", "T4", "L4", "A100"), []
+    monkeypatch.setattr(distributed, "local_world_size", lambda: processes)
+    monkeypatch.setattr(loading, "present_gpus", lambda: dict.fromkeys(range(4), 75))
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    monkeypatch.setattr(command, "enable", lambda *_: None)
+    monkeypatch.setattr(command, "compare", checked.append)
+    command.check("cuda")
+    assert loading.gpus_to_check() == expected
+    assert sorted(device.index for device in checked) == sorted(expected.values())
+
+
+def fake_nvcc(folder: Path, version: str, architectures: str, trial: str = ":") -> Path:
     codes = "\n".join(f"sm_{a}" for a in architectures.split())
-    text = f'case "$1" in --version) echo "Cuda compilation tools, release {version}, V1";; *) echo "{codes}";; esac'
+    text = f'case "$1" in --version) echo "release {version}, V1";; --list-gpu-code) echo "{codes}";; *) {trial};; esac'
     return script(folder / "bin" / "nvcc", text)
 
 
-def test_which_nvcc_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """Where nvcc is looked for. There is a C++ compiler, and PyTorch is built with CUDA 12.8."""
+    places: list[tuple[str, Path]] = []
+    monkeypatch.setenv("CXX", "sh")
     monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(toolchain, "nvcc_places", lambda: iter(places))
+    return places
+
+
+def test_which_nvcc_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "sh")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(toolchain.site, "getsitepackages", lambda: [str(tmp_path / "site")])
     monkeypatch.delenv("CUDA_PATH", raising=False)
     old = fake_nvcc(tmp_path / "old", "11.5", "75 80 86")
-    new = fake_nvcc(tmp_path / "new", "13.0", "75 80 86 90 120")
+    new = fake_nvcc(tmp_path / "new", "14.0", "75 80 86 90 120")
     conda = fake_nvcc(tmp_path / "conda", "12.4", "75 80 86 89 90")
-    pip = fake_nvcc(tmp_path / "site" / "nvidia" / "cuda_nvcc", "12.8", "75 80 86 89 90 120")
+    pip = fake_nvcc(tmp_path / "site" / "nvidia" / "cu13", "13.0", "75 80 86 89 90 120")
     monkeypatch.setenv("CUDA_HOME", str(old.parents[1]))
     monkeypatch.setenv("CONDA_PREFIX", str(conda.parents[1]))
     monkeypatch.setenv("PATH", f"{new.parent}{os.pathsep}{os.environ['PATH']}")
@@ -155,17 +204,46 @@ def test_which_nvcc_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert toolchain.find_nvcc([121]).path == pip  # runs the code of 12.0
 
 
-def test_what_each_nvcc_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.version, "cuda", "12.8")
+def test_an_nvcc_that_cannot_link_is_passed_over(places: list[tuple[str, Path]], tmp_path: Path) -> None:
+    trial = 'case "$*" in *-cubin*);; *-shared*) exit 1;; esac'
+    complete = fake_nvcc(tmp_path / "complete", "12.8", "90")
+    places += [("conda", fake_nvcc(tmp_path / "half", "12.8", "90", trial)), ("PATH", complete)]
+    assert toolchain.find_nvcc([90]).path == complete
+
+
+def test_without_a_host_compiler_no_nvcc_helps(places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places.append(("PATH", fake_nvcc(tmp_path, "12.8", "90")))
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OperatorsUnavailable, match=r"install g\+\+"):
+        toolchain.find_nvcc([90])
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "remedy"), [("12.6.3", "`conda install .* cuda-nvcc=12.8 "), ("13.0.2", "`pip install .*==13.0.2")]
+)
+@pytest.mark.usefixtures("places")
+def test_packages_that_contain_nvcc_are_advised(toolkit: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain.importlib.metadata, "version", lambda name: toolkit)
+    with pytest.raises(OperatorsUnavailable, match=remedy) as raised:
+        toolchain.find_nvcc([90])
+    assert ("pip install" in str(raised.value)) == (toolkit > "13")
+
+
+def test_a_c_library_newer_than_cuda_needs_a_newer_cuda(places: list[tuple[str, Path]], tmp_path: Path) -> None:
+    trial = "echo 'mathcalls.h(206): error: exception specification is incompatible' >&2; exit 1"
+    places.append(("PATH", fake_nvcc(tmp_path, "12.8", "90", trial)))
+    with pytest.raises(OperatorsUnavailable, match=r"library is newer than CUDA 12.8: install CUDA 13.2 or") as raised:
+        toolchain.find_nvcc([90])
+    assert "CUDA 12.8 toolkit" not in str(raised.value) and "pip install" not in str(raised.value)
+
+
+def test_what_each_nvcc_lacks_is_named(places: list[tuple[str, Path]], tmp_path: Path) -> None:
     broken = script(tmp_path / "bin" / "nvcc", "exit 1")
     old, new = fake_nvcc(tmp_path / "old", "11.5", "75 80"), fake_nvcc(tmp_path / "new", "13.0", "75 80 90")
-    mixed = script(
-        tmp_path / "mixed" / "bin" / "nvcc",
-        'case "$1" in --version) echo "release 11.0, V1";; --list-gpu-code) echo sm_90;; '
-        '*) echo "ptxas fatal : Unsupported .version" >&2; exit 1;; esac',
-    )
-    places = [("$CUDA_HOME", tmp_path / "nowhere"), ("PATH", broken), ("conda", mixed), ("PATH", old), ("PATH", new)]
-    monkeypatch.setattr(toolchain, "nvcc_places", lambda: iter(places))
+    trial = 'echo "ptxas fatal : Unsupported .version" >&2; exit 1'
+    mixed = fake_nvcc(tmp_path / "mixed", "11.0", "90", trial)
+    places += [("$CUDA_HOME", tmp_path / "nowhere"), ("PATH", broken), ("conda", mixed), ("PATH", old), ("PATH", new)]
     with pytest.raises(OperatorsUnavailable) as raised:
         toolchain.find_nvcc([90])
     message = str(raised.value)
@@ -179,18 +257,25 @@ def test_what_each_nvcc_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 def prepare_by_two(folder: Path) -> None:
     distributed.init(CPU_DEVICE)
     log = folder / str(distributed.rank())
-    native.load_library = native.enable = lambda *_: None  # type: ignore[assignment]
+    native.enable = lambda *_: log.with_suffix(".enabled").touch()  # type: ignore[assignment]
 
     def fail(device_type: str) -> None:
-        log.write_text("checked")
+        log.touch()
         raise OperatorsUnavailable("bias_act differs from the reference")
 
-    native.check_once = fail
-    native.enable = lambda *_: log.with_suffix(".enabled").touch()  # type: ignore[assignment]
-    native.prepare(torch.device("cuda"), "auto")
-    assert not log.with_suffix(".enabled").exists()
-    native.check_once = lambda device_type: None
-    native.prepare(torch.device("cuda"), "auto")
+    def succeed(device_type: str) -> None:
+        pass
+
+    def is_enabled(load: Callable[[str], None], check: Callable[[str], None]) -> bool:
+        native.load_library, native.check_once = load, check
+        native._is_usable.cache_clear()
+        native.prepare(torch.device("cuda"), "auto")
+        return log.with_suffix(".enabled").exists()
+
+    assert not is_enabled(succeed, fail)
+    assert log.exists() == (distributed.rank() == 0)
+    assert not is_enabled(fail if distributed.rank() == 1 else succeed, succeed)
+    assert is_enabled(succeed, succeed)
     native.load_library = fail
     with pytest.raises((OperatorsUnavailable, PeerError), match="bias_act differs") as raised:
         native.prepare(torch.device("cuda"), "native")
@@ -200,12 +285,23 @@ def prepare_by_two(folder: Path) -> None:
 
 def test_the_first_process_of_a_machine_builds_and_checks_for_the_others(tmp_path: Path) -> None:
     distributed.spawn(prepare_by_two, 2, tmp_path)
-    names = {"0", "0.enabled", "1.enabled", "0.OperatorsUnavailable", "1.PeerError"}
+    names = {"0", "1", "0.enabled", "1.enabled", "0.OperatorsUnavailable", "1.PeerError"}
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_a_build_ends_before_the_other_processes_stop_waiting() -> None:
-    assert distributed.TIMEOUT.total_seconds() > build.TIMEOUT_SEC + loading.CHECK_TIMEOUT_SEC
+    places = 6  # CUDA_HOME, CUDA_PATH, conda, PATH, pip and the default folder
+    finding = places * (2 * toolchain.QUERY_TIMEOUT_SEC + toolchain.TRIAL_TIMEOUT_SEC)
+    building = build.COMPILE_TIMEOUT_SEC + build.LINK_TIMEOUT_SEC
+    assert distributed.TIMEOUT.total_seconds() > finding + building + loading.CHECK_TIMEOUT_SEC
+
+
+def test_train_py_says_in_one_line_what_native_lacks(cache: Path, digits: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    options = ["--cfg=demo", f"--data={digits}", f"--outdir={tmp_path}", "--metrics=none", "--ops=native"]
+    out = run("train", *options, ok=False)
+    assert out == "Error: there is no C++ compiler: install g++, or name one in $CXX\n"
 
 
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:

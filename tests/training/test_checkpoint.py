@@ -7,8 +7,8 @@ import torch
 from tiny_runs import CPU
 
 from training.checkpoint.files import CheckpointError
-from training.checkpoint.snapshot import load_generator, load_networks, save_snapshot
-from training.checkpoint.state_file import find_state, state_values, write_state
+from training.checkpoint.snapshot import export_snapshot, load_generator, load_networks, save_snapshot
+from training.checkpoint.state_file import STATE_LATEST, find_state, state_values, write_state
 from training.config import DatasetSpec, RunConfig
 from training.state import TrainState
 
@@ -36,6 +36,16 @@ def test_a_file_that_cannot_be_used(state: TrainState, tmp_path: Path, change: C
     change(tmp_path / "network.pkl")
     with pytest.raises(CheckpointError, match=message):
         load_generator(tmp_path / "network.pkl")
+
+
+def test_a_training_state_has_the_networks_of_a_snapshot(state: TrainState, tmp_path: Path) -> None:
+    """So a run that was stopped between snapshots can be looked at."""
+    save_snapshot(tmp_path / "network.pkl", state)
+    write_state(tmp_path, state_values(state))
+    ours, theirs = (load_generator(tmp_path / name).state_dict() for name in (STATE_LATEST, "network.pkl"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    export_snapshot(tmp_path / STATE_LATEST, tmp_path / "exported.pkl")
+    assert (tmp_path / "exported.pkl").stat().st_size == (tmp_path / "network.pkl").stat().st_size
 
 
 @pytest.mark.parametrize("renaming", range(3))

@@ -16,11 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from image_sets import noise, write_images
 from torch import Tensor
 
 from dnnlib.images.codec import encode_png
+from torch_utils import distributed
+from torch_utils.distributed import PeerError
 from training.data.stream import MAX_BROKEN, DataError, ImageDataset, read_ahead, stream
+from training.launch import join
 
 COUNT = 24
 EPOCH = 2 * COUNT  # flipped images too
@@ -261,3 +265,17 @@ def test_touched_or_copied_data_set_can_still_be_read(data: Path) -> None:
     shutil.copy(data, data.parent / "copy.zip")
     os.replace(data.parent / "copy.zip", data)
     assert _take(_stream(dataset, num_workers=1), EPOCH) == expected
+
+
+def _join_with_own_copy(folder: Path) -> None:
+    with pytest.raises(PeerError, match="the images of process 1 differ from those of process 0"):
+        join(ImageDataset(folder / f"{os.environ['RANK']}.zip"), torch.device("cpu"))
+    (folder / os.environ["RANK"]).touch()
+    distributed.shutdown()
+
+
+def test_processes_with_different_copies_do_not_train(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        _write(tmp_path / f"{rank}.zip", first=rank)
+    distributed.spawn(_join_with_own_copy, 2, tmp_path)
+    assert (tmp_path / "0").exists() and (tmp_path / "1").exists()

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_runs import CPU, micro_batch, phase_of, train_in_parts
 from torch import Tensor, nn
 
+from torch_utils import distributed
 from training.config import DatasetSpec, DiscriminatorConfig, GeneratorConfig, PerformanceConfig, RunConfig
 from training.losses import build_phases
 from training.losses.logistic import LogisticLoss
@@ -123,6 +125,19 @@ def test_precision_follows_the_gpu(monkeypatch, name, capability, expected) -> N
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU X")
     assert resolve_precision(name, CUDA).name == expected
     assert f"Precision: {expected}" in describe_precision(name, CUDA)
+
+
+def resolve_on_different_gpus(folder: Path) -> None:
+    distributed.init(CPU)
+    capability = [(8, 6), (7, 5)][distributed.rank()]
+    torch.cuda.get_device_capability = lambda device: capability  # type: ignore[assignment]
+    (folder / str(distributed.rank())).write_text(resolve_precision("auto", CUDA).name)
+    distributed.shutdown()
+
+
+def test_precision_follows_the_oldest_gpu(tmp_path: Path) -> None:
+    distributed.spawn(resolve_on_different_gpus, 2, tmp_path)
+    assert [(tmp_path / name).read_text() for name in "01"] == ["fp16", "fp16"]
 
 
 @pytest.fixture

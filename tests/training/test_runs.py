@@ -7,7 +7,7 @@ from tiny_runs import CPU
 from dnnlib.dataclass_values import ConfigError, override
 from training.checkpoint.state_file import STATE_LATEST, find_state, restore, state_values, write_state
 from training.config import DatasetSpec, RunConfig
-from training.run.folder import OPTIONS_FILE, differences, new_run, newest_matching_run, read_options
+from training.run.folder import OPTIONS_FILE, differences, few, new_run, newest_matching_run, read_options
 from training.state import TrainState
 
 
@@ -134,6 +134,13 @@ def test_a_replaced_data_set_is_noticed(config: RunConfig, tiny_spec: DatasetSpe
     with pytest.raises(ConfigError, match="the content of the data set"):
         newest_matching_run(tmp_path, config, tiny_spec, "b")
     assert newest_matching_run(tmp_path, config, tiny_spec, "b", force=True) == (run_dir, config)
+
+
+def test_few_differences_are_named() -> None:
+    many = [f"loss.x{i} (1 there, 2 here)" for i in range(9)]
+    assert few(many) == "; ".join(many[:5]) + "; and 4 more"
+    assert few([*many, "preset.name (demo there, auto here)"]) == "preset.name (demo there, auto here); and 9 more"
+    assert few(many[:1]) == many[0]
 
 
 def test_a_run_of_another_kind_is_a_difference_not_an_error(tiny_config: RunConfig) -> None:

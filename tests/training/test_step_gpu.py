@@ -51,6 +51,23 @@ def test_compiled_augmentation_is_eager_augmentation(cuda_graphs: bool) -> None:
             assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
 
 
+def test_graphs_are_recorded_once(tiny_config: RunConfig, tiny_data: Path, tmp_path: Path) -> None:
+    """Recording in every step would be slow and take more memory each time; PyTorch logs it at debug level only."""
+    config = replace(tiny_config, performance=PerformanceConfig(compile="1", cuda_graphs=True))
+    loop = start(config, tiny_data, tmp_path / "run", GPU)
+    found = torch._dynamo.utils.counters["inductor"]
+    found.clear()
+    for _ in range(4):
+        step(loop, loop.next_batch())
+    early = dict(found)
+    loop.save_state()
+    for _ in range(12):
+        step(loop, loop.next_batch())
+    again = "cudagraph_recorded_non_static_inputs"
+    assert found[again] == early.get(again, 0)
+    assert not found["cudagraph_skips"] and not found["cudagraph_partitions"]
+
+
 @pytest.mark.parametrize("cuda_graphs", [False, True])
 def test_compiled_training_is_eager_training(tiny_config, tiny_data, tmp_path, cuda_graphs) -> None:
     """With two micro-batches a step, so that gradients of graphs add up. Noise and augmentation are drawn otherwise."""

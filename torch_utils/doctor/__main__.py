@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def verdicts(paths: list[str]) -> Iterator[Verdict]:
     yield from checks.check_pytorch(facts, requirements)
     driver, visible = checks.ask_driver(shutil.which), os.environ.get("CUDA_VISIBLE_DEVICES")
     yield from checks.check_gpus(facts, driver, visible, is_wsl)
+    yield from checks.check_compiler(facts, shutil.which, Path(sysconfig.get_paths()["include"]))
     yield from checks.check_memory(read("/proc/meminfo"), [read(path) for path in _LIMIT_FILES], is_wsl)
     for path in dict.fromkeys([".", *paths]):
         folder = checks.existing_folder(path)

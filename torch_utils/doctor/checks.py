@@ -104,7 +104,9 @@ def check_disk(folder: str, free_bytes: int, is_wsl: bool) -> Verdict:
     """Check that a folder (an absolute path) has space and is not on a Windows disk seen from WSL."""
     text = f"{folder}: {format_bytes(free_bytes)} free"
     if free_bytes < _LITTLE_DISK:
-        return Verdict(WARN, "disk", text, "free some space: a run takes about 1 GB; --keep=2 limits its snapshots")
+        return Verdict(
+            WARN, "disk", text, "free some space: a snapshot has three networks; --keep=2 keeps the newest two"
+        )
     if is_wsl and re.match(r"/mnt/[a-z](/|$)", folder):
         text += ", on a Windows disk, which is many times slower from WSL"
         return Verdict(WARN, "disk", text, "keep program and data in the Linux home folder (cd ~)")
@@ -121,6 +123,7 @@ OLDER_CUDA = (  # the versions of constraints.txt, built with CUDA 12.6
     "python -m pip install --force-reinstall torch==2.11.0 torchvision==0.26.0 "
     "--index-url https://download.pytorch.org/whl/cu126"
 )
+NEWER_CUDA = f"update NVIDIA's driver (on WSL that of Windows) to 580 or newer and reinstall PyTorch: {REINSTALL}"
 ON_WINDOWS = (
     "update NVIDIA's driver on Windows (never inside WSL), then `wsl --update` and `wsl --shutdown` in PowerShell"
 )
@@ -166,9 +169,23 @@ def check_gpus(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: b
             found.append(Verdict(OK, f"GPU {index}", text))
         else:
             level = WARN if index else FAIL  # training uses the first GPU
-            remedy = "install a newer PyTorch" if gpu.capability >= (9, 0) else OLDER_CUDA
+            newer = NEWER_CUDA if (facts.cuda or "").startswith("12.") else "install a newer PyTorch"
+            remedy = newer if gpu.capability >= (9, 0) else OLDER_CUDA
             found.append(Verdict(level, f"GPU {index}", f"{text}: this PyTorch has no kernels for it", remedy))
     return found
+
+
+def check_compiler(facts: TorchFacts, which: Callable[[str], str | None], include: Path) -> list[Verdict]:
+    """Check what PyTorch compiles the networks for a GPU with: a C compiler, and Python's header in `include`."""
+    if not facts.gpus:
+        return []
+    compiler = next(filter(which, (os.environ.get("CC") or "gcc", "clang", "cc")), None)
+    has_header = (include / "Python.h").is_file()
+    if compiler and has_header:
+        return [Verdict(OK, "C compiler", compiler)]
+    text = "Python.h is missing" if compiler else "none"
+    remedy = "sudo apt install gcc python3-dev (conda: conda install gcc)"
+    return [Verdict(WARN, "C compiler", f"{text}: the networks run uncompiled, which is slower", remedy)]
 
 
 def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: bool) -> tuple[str, str]:
@@ -183,6 +200,7 @@ def _why_unseen(facts: TorchFacts, driver: Driver, visible: str | None, is_wsl: 
     if as_numbers(driver.version)[0] < minimum:
         text = f"the driver {driver.version} is too old, PyTorch's CUDA {facts.cuda} needs {minimum} or newer"
         update = ON_WINDOWS if is_wsl else "update NVIDIA's driver"
-        return text, f"{update}; or, with driver 525 or newer, install PyTorch for CUDA 12: {OLDER_CUDA}"
+        older = "for a GPU older than RTX 50 and B200, with driver 525 or newer"
+        return text, f"{update}; or, {older}, install PyTorch for CUDA 12: {OLDER_CUDA}"
     remedy = f"{ON_WINDOWS}; {WITHOUT_LINUX_DRIVER}" if is_wsl else "restart the machine"
     return facts.complaint or "PyTorch gives no reason", remedy

@@ -122,7 +122,8 @@ class AugmentPipe(nn.Module):
         self.is_geometric, self.is_chromatic = (
             not self.transforms.isdisjoint(names) for names in (PIPES["bg"], _COLOR)
         )
-        self.runs = random_runs([name for name, amount in AMOUNTS.items() if amount.transform in self.transforms])
+        names = [name for name, amount in AMOUNTS.items() if amount.transform in self.transforms]
+        self.runs, self.compiled_runs = random_runs(names), random_runs(names, is_sorted=True)
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
@@ -179,12 +180,13 @@ class AugmentPipe(nn.Module):
     def _random_numbers(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return a random number for each column and one for its gate, as lists of [batch, columns]; 0 where unused.
 
-        Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`).
+        Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`), and
+        by the compiler, whose random numbers are others anyway, all draws from one distribution.
         """
         batch, zero = len(images), images.new_zeros([len(images), 1])
         draw = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}
         found: dict[tuple[str, bool], Tensor] = {}
-        for distribution, wanted, columns in self.runs:
+        for distribution, wanted, columns in self.compiled_runs if torch.compiler.is_compiling() else self.runs:
             sizes = [batch * count for count in columns]
             parts = draw[distribution](sum(sizes), dtype=images.dtype, device=images.device).split(sizes)
             found |= zip(wanted, (part.view(batch, -1) for part in parts), strict=True)
@@ -232,18 +234,21 @@ def repeated(x: Tensor, copies: int) -> Tensor:
     return x if copies == 1 else torch.cat([x] * copies)
 
 
-def random_runs(names: Collection[str]) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
-    """Return the order of random draws: for each amount in use its numbers, then one for its gate.
+def random_runs(names: Collection[str], is_sorted: bool = False) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
+    """Return the order of random draws: for each amount in use its numbers, then one for its gate, or by distribution.
 
     Consecutive draws from one distribution make one run: the distribution, (amount, is it the gate) of each draw, and the
     numbers per image of each.
     """
     draws = [(name, is_gate) for name in AMOUNTS if name in names for is_gate in (False, True)]
-    runs = groupby(draws, lambda draw: "uniform" if draw[1] else source(AMOUNTS[draw[0]]))
+    if is_sorted:
+        draws.sort(key=distribution_of)
+    runs = groupby(draws, distribution_of)
     listed = [(name, list(run)) for name, run in runs]
     return [(name, run, [1 if is_gate else AMOUNTS[of].columns for of, is_gate in run]) for name, run in listed]
 
 
-def source(amount: Amount) -> str:
-    """Return the distribution that the number of an amount is made from: uniform, normal or certain."""
-    return amount.distribution if amount.distribution in ("normal", "certain") else "uniform"
+def distribution_of(draw: tuple[str, bool]) -> str:
+    """Return what a number of an amount, or that of its gate, is made from: uniform, normal or certain."""
+    distribution = "uniform" if draw[1] else AMOUNTS[draw[0]].distribution
+    return distribution if distribution in ("normal", "certain") else "uniform"

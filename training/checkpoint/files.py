@@ -54,8 +54,8 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def read(path: str | Path, expected_format: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The plain data of a file of ours; runs no code from it. Raises CheckpointError."""
+def read(path: str | Path, *formats: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The plain data of a file of ours in one of these formats; runs no code from it. Raises CheckpointError."""
     path = existing_file(path)
     try:
         with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums
@@ -76,14 +76,12 @@ def read(path: str | Path, expected_format: str, device: torch.device | str = "c
             reason = "it holds more than tensors and plain values; nothing in it is run"
         raise CheckpointError(f"{path}: not a file of this program, or damaged ({reason})") from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found != expected_format:
+    if found not in formats:
         what = {
             SNAPSHOT_FORMAT: "a network snapshot (network-snapshot-*.pkl)",
             STATE_FORMAT: "a training state, from which train.py resumes",
         }
-        raise CheckpointError(
-            f"{path}: this is not {what[expected_format]}; it is {what.get(str(found), 'something else')}"
-        )
+        raise CheckpointError(f"{path}: this is not {what[formats[0]]}; it is {what.get(str(found), 'something else')}")
     if values["version"] > VERSION:
         raise CheckpointError(f"{path}: written by a newer version of this program (format {values['version']})")
     return values

@@ -1,4 +1,4 @@
-"""Network snapshots: save, read (also published and exported ones), build their networks."""
+"""Network snapshots: save, read (also states, published and exported ones), build their networks."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from dnnlib.dataclass_values import ConfigError, build
 from dnnlib.files import atomic_write
 from dnnlib.names import printable
 from torch_utils.distributed import print0
-from training.checkpoint.files import SNAPSHOT_FORMAT, CheckpointError, existing_file, header, read, write
+from training.checkpoint.files import SNAPSHOT_FORMAT, STATE_FORMAT, CheckpointError, existing_file, header, read, write
 from training.checkpoint.published import import_published
 from training.checkpoint.published_pickle import PublishedFileError
 from training.config import DatasetSpec, RunConfig
@@ -43,7 +43,7 @@ def save_snapshot(path: Path, state: TrainState, content_hash: str = "") -> None
 
 
 def read_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Configuration, image format and tensors by network of a snapshot: ours, exported, or a published .pkl.
+    """Configuration, image format and tensors by network of a snapshot or training state, an exported or a published file.
 
     Raises CheckpointError.
     """
@@ -53,12 +53,18 @@ def read_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snaps
     try:
         if is_published:
             return import_published(path)
-        values = read_exported(path) if path.suffix == SAFETENSORS else read(path, SNAPSHOT_FORMAT, device)
+        values = read_exported(path) if path.suffix == SAFETENSORS else read_own(path, device)
         return RunConfig.from_dict(values["config"]), build(DatasetSpec, values["dataset"], "dataset"), values
     except PublishedFileError as error:
         raise CheckpointError(str(error)) from error
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from error
+
+
+def read_own(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """The header and networks of a snapshot or training state. Raises CheckpointError."""
+    values = read(path, SNAPSHOT_FORMAT, STATE_FORMAT, device=device)
+    return values | values.pop("state", {})
 
 
 def load_safetensors(path: Path) -> ModuleType:

@@ -3,11 +3,14 @@
 import contextlib
 import gc
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from dnnlib.command_line import memory_shortage
+from torch_utils.distributed import all_reduce_max
 from training.compilation import resolve_graphs
 from training.config import RunConfig
 from training.data.cache import device_bytes
@@ -16,6 +19,7 @@ from training.plan.probe import Probe, forget_peak
 from training.run.folder import with_batch_gpu_of_newest
 
 FITTING_SHARE = 0.9  # of the free memory that a step may take; the rest is for what varies
+_NO_ROOM_FOR_CUDNN = re.compile("(FIND|GET) was unable to find an engine")  # whose workspaces did not fit
 _PASSES = 2  # the second one adds to existing gradients
 
 
@@ -64,6 +68,13 @@ def search_batch_gpu(config: RunConfig, dataset: ImageDataset, num_processes: in
     )
 
 
+def agree_on_batch_gpu(config: RunConfig) -> RunConfig:
+    """Return the configuration with the smallest micro-batch of all ranks, which fits into each GPU; call it on every rank."""
+    own = config.schedule.batch_gpu
+    smallest = -int(all_reduce_max(torch.tensor(-(own or 0))))
+    return config if own is None else config.changed(schedule={"batch_gpu": smallest})
+
+
 def _fits(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> bool:
     """Return whether steps of a configuration leave some memory free."""
     _free_memory()
@@ -85,7 +96,9 @@ def _peak_bytes(config: RunConfig, dataset: ImageDataset, num_processes: int, de
         forget_peak(device)
         probe.step()
         return torch.cuda.max_memory_reserved(device)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:  # of which OutOfMemoryError is one kind
+        if memory_shortage(error) is None and not _NO_ROOM_FOR_CUDNN.search(str(error)):
+            raise
         return math.inf
 
 

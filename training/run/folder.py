@@ -25,7 +25,7 @@ FREE_TO_CHANGE = {  # settings that may change on resume
 KEPT = {  # a resumed run keeps its values: fine-tuning sets two, older runs have others
     "augment": ("speed_kimg",),
     "ema": ("rampup",),
-    "generator": ("linformer_lr_mult",),
+    "generator": ("linformer_lr_mult", "pos_lr_mult"),
 }
 _MAX_STEM_BYTES = 80  # of a data set's name in that of a run folder; disks allow 255 for all of it
 
@@ -92,7 +92,7 @@ def newest_matching_run(
             if different:
                 print(f"--force: resuming {run_dir} although it differs in {'; '.join(different)}")
             return run_dir, continued(theirs, config)
-        others.append(f"{run_dir.name} differs in {'; '.join(different)}")
+        others.append(f"{run_dir.name} differs in {few(different)}")
         can_force = can_force or fits
     require(
         not others,
@@ -104,11 +104,13 @@ def newest_matching_run(
 
 
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
-    """These settings with the batch_gpu of the newest run that differs in nothing else; None without one."""
+    """These settings with the batch_gpu of the newest run that differs in nothing else; None if no such run has one."""
     for _, theirs in saved_runs(outdir):
-        ours = config.changed(schedule={"batch_gpu": theirs.schedule.batch_gpu})
-        if not differences(theirs, ours):
-            return ours
+        batch_gpu = theirs.schedule.batch_gpu
+        if batch_gpu is not None and theirs.schedule.batch == config.schedule.batch:
+            ours = config.changed(schedule={"batch_gpu": batch_gpu})
+            if not differences(theirs, ours):
+                return ours
     return None
 
 
@@ -143,6 +145,13 @@ def differences(theirs: RunConfig, ours: RunConfig) -> list[str]:
             if other != value:
                 found.append(f"{group}.{name} ({other} there, {value} here)")
     return found
+
+
+def few(different: list[str]) -> str:
+    """The first differences and the number of the others, for a message; another preset explains the rest."""
+    shown = [text for text in different if text.startswith("preset.")] or different[:5]
+    more = len(different) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
 def comparable(config: RunConfig) -> dict[str, dict[str, object]]:

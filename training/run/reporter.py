@@ -21,11 +21,14 @@ from training.run.names import STATS_FILE
 
 
 def memory_gb(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process and, on a GPU, of the device since the last call, in GB."""
+    """Peak memory of this process and, on a GPU, what PyTorch held there since the last call, in GB.
+
+    Peaks of tensors leave out those of CUDA graphs, which keep their memory.
+    """
     cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kilobytes on Linux
     if device.type != "cuda":
         return {"Resources/cpu_mem_gb": cpu}
-    gpu = torch.cuda.max_memory_allocated(device) / 2**30
+    gpu = torch.cuda.max_memory_reserved(device) / 2**30
     torch.cuda.reset_peak_memory_stats(device)
     return {"Resources/cpu_mem_gb": cpu, "Resources/peak_gpu_mem_gb": gpu}
 

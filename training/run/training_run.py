@@ -65,7 +65,8 @@ class TrainingRun:
         self.reporter = Reporter(run_dir, device, self.state.cur_nimg, self.total_nimg, is_quiet=self.rank != 0)
         self.log = self.reporter.log
         preview = Preview(dataset, self.state.G.z_dim, self.schedule.seed, device)
-        self.output = RunOutput(run_dir, self.schedule, preview, content_hash(dataset), self.log, self.stop)
+        content_hash = dataset.content_hash()  # known from the start, as images may vanish later
+        self.output = RunOutput(run_dir, self.schedule, preview, content_hash, self.log, self.stop)
         facts = partial(gather, self.state, dataset, self.world_size, command)
         self.run_report = RunReport(run_dir, facts, self.log, is_on=self.rank == 0)
         cache_decoded(dataset, config.data.cache, device, self.log)
@@ -216,10 +217,3 @@ class TrainingRun:
                     self.log(f"The best so far: {best.name}")
         except (ValueError, OSError, RuntimeError) as error:
             self.log(f"Warning: the metrics of {path.name} failed, training continues: {error}")
-
-
-def content_hash(dataset: ImageDataset) -> str:
-    """The hash of a data set by content, computed by the first rank; known from the start, as images may vanish later."""
-    with distributed.raise_on_all_ranks():
-        own_hash = dataset.content_hash() if distributed.is_main() else ""
-    return str(distributed.broadcast_object(own_hash))

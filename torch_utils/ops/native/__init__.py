@@ -5,6 +5,7 @@ the operators look into `ops.kernels`. No decision depends on a measured time, s
 on the same kind of GPU.
 """
 
+import functools
 import os
 
 import torch
@@ -25,7 +26,7 @@ def prepare(device: torch.device, mode: str | None = None) -> None:
     """Enable the kernels for a device, built and checked if need be, or plain PyTorch; call it before the first forward pass.
 
     With several processes all of them call it, after `distributed.init`. The first process of each machine builds and
-    checks; the kernels are enabled if that succeeded on every machine.
+    checks; the kernels are enabled if that succeeded on every machine, and every process can load them.
 
     Args:
         mode: One of MODES. None = $STYLEFORMER_OPS, else auto.
@@ -38,11 +39,12 @@ def prepare(device: torch.device, mode: str | None = None) -> None:
     kernels.disable_all()
     if mode == "reference" or (mode == "auto" and device.type != "cuda"):
         return
-    with distributed.raise_on_all_ranks():
-        is_usable = not distributed.is_first_on_machine() or _is_usable(device.type, mode)
-    if distributed.all_ranks_have(is_usable):
+    for is_turn in (distributed.is_first_on_machine(), True):
         with distributed.raise_on_all_ranks():
-            enable(device.type, mode)
+            is_usable = not is_turn or _is_usable(device.type, mode)
+        if not distributed.all_ranks_have(is_usable):
+            return
+    enable(device.type, mode)
 
 
 def chosen_mode(mode: str | None = None) -> str:
@@ -63,14 +65,18 @@ def enable(device_type: str, mode: str) -> None:
         kernels.enable(operator, device_type, kernel, mode == "native" or operator not in LEFT_TO_INDUCTOR)
 
 
+@functools.cache
 def _is_usable(device_type: str, mode: str) -> bool:
+    """Return whether the library can be loaded and, in mode auto, agrees with the reference; if not, print why, once."""
     try:
         load_library(device_type)
-        if mode == "auto":
+        if mode == "auto" and distributed.is_first_on_machine():
             check_once(device_type)
     except OperatorsUnavailable as error:
         if mode == "native":
             raise
-        print(f"Operators: plain PyTorch, because the kernels cannot be used: {error} (--ops=reference hides this)")
+        print(
+            f"Operators: plain PyTorch, because the kernels cannot be used: {error} (STYLEFORMER_OPS=reference hides this)"
+        )
         return False
     return True

@@ -7,7 +7,7 @@ import click
 import torch
 
 from torch_utils.ops.native import build, chosen_mode, enable, toolchain
-from torch_utils.ops.native.loading import target_for
+from torch_utils.ops.native.loading import gpus_to_check, target_for
 from torch_utils.ops.native.selftest import compare
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
 
@@ -34,7 +34,7 @@ def main(compile_only: bool, arch: str | None, self_test: str | None) -> None:
         device_type = "cuda" if architectures else "cpu"
         compile_for(target_for(device_type))
         check(device_type)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: of a faulty kernel
         raise click.ClickException(str(error)) from error
 
 
@@ -69,9 +69,9 @@ def compile_for(target: build.Target) -> None:
 
 
 def check(device_type: str) -> None:
-    """Compare with the reference on every device of this type."""
+    """Compare with the reference on the CPU, or on one GPU of each kind that a run here computes on."""
     enable(device_type, "native")
-    for index in toolchain.present_gpus() if device_type == "cuda" else (0,):
+    for index in gpus_to_check().values() if device_type == "cuda" else (0,):
         device = torch.device(device_type, index)
         report("self-test", f"{compare(device)} results agree with the reference on {device}")
 

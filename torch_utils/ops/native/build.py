@@ -22,21 +22,20 @@ import torch
 from dnnlib.files import atomic_folder
 from dnnlib.paths import user_path
 from torch_utils.ops.native.toolchain import (
+    NVCC_FLAGS,
+    NVCC_LINK_FLAGS,
     OperatorsUnavailable,
-    extra_flags,
     find_host_compiler,
     find_nvcc,
     first_error,
+    nvcc_command,
 )
 
 SOURCE_DIR = Path(__file__).parents[1] / "csrc"
 UNITS = ("bias_act", "upfirdn2d")
 LIBRARY_NAME = "libstyleformer_ops.so"
 _CXX_FLAGS = "-std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra"
-_NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
-# The runtime is linked in with its names hidden, as PyTorch's own copy may be of another version.
-_NVCC_LINK_FLAGS = "-cudart static -Xlinker --exclude-libs,ALL"
-TIMEOUT_SEC = 1200  # of a compiler; with the check, less than other processes wait in a collective
+COMPILE_TIMEOUT_SEC, LINK_TIMEOUT_SEC = 900, 120  # with all else, less than other processes wait in a collective
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Target:
 
 def cache_folder() -> Path:
     """Return $STYLEFORMER_CACHE_DIR/ops, or ~/.cache/styleformer/ops."""
-    return user_path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer") / "ops"
+    return user_path(os.environ.get("STYLEFORMER_CACHE_DIR") or "~/.cache/styleformer").absolute() / "ops"
 
 
 def library_path(target: Target) -> Path:
@@ -94,7 +93,8 @@ def build(target: Target) -> Path:
 def _compile(target: Target, folder: Path) -> None:
     log_file = log_path(target)
     if target.architectures:
-        compiler, link_flags = _nvcc_command(list(target.architectures)), _NVCC_LINK_FLAGS.split()
+        architectures = list(target.architectures)
+        compiler, link_flags = nvcc_command(find_nvcc(architectures), architectures), NVCC_LINK_FLAGS.split()
         compile_flags = ["-Xptxas", "-v"]
         print(f"Operators: compiling for this kind of GPU, once, in about a minute; output in {log_file}", flush=True)
     else:
@@ -106,33 +106,26 @@ def _compile(target: Target, folder: Path) -> None:
     ]
     objects = [call[-1] for call in compiler_calls]
     with open(log_file, "w", encoding="utf-8") as log:
-        _run(compiler_calls, log)
-        _run([[*compiler, "-shared", *link_flags, *objects, "-o", str(folder / LIBRARY_NAME)]], log)
+        _run(compiler_calls, log, COMPILE_TIMEOUT_SEC)
+        link_call = [*compiler, "-shared", *link_flags, *objects, "-o", str(folder / LIBRARY_NAME)]
+        _run([link_call], log, LINK_TIMEOUT_SEC)
     for path in objects:
         os.unlink(path)
 
 
-def _nvcc_command(architectures: list[int]) -> list[str]:
-    nvcc = find_nvcc(architectures)
-    command = [str(nvcc.path), *_NVCC_FLAGS.split(), *extra_flags(nvcc)]
-    for code in sorted({code for a in architectures if (code := nvcc.code_for(a))}):
-        command += ["-gencode", f"arch=compute_{code},code=sm_{code}"]
-    return command
-
-
-def _run(commands: list[list[str]], log: IO[str]) -> None:
+def _run(commands: list[list[str]], log: IO[str], timeout_sec: int) -> None:
     """Run commands in parallel; OperatorsUnavailable if one fails."""
 
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT_SEC
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout_sec
         )
 
     with ThreadPoolExecutor() as pool:
         try:
             finished = list(pool.map(run, commands))
         except subprocess.TimeoutExpired:
-            raise OperatorsUnavailable(f"compiling took more than {TIMEOUT_SEC // 60} minutes") from None
+            raise OperatorsUnavailable(f"compiling took more than {timeout_sec // 60} minutes") from None
     for done in finished:
         log.write(f"{shlex.join(done.args)}\n{done.stdout}")
     if failed := next((done for done in finished if done.returncode != 0), None):
@@ -140,7 +133,7 @@ def _run(commands: list[list[str]], log: IO[str]) -> None:
 
 
 def _sources_hash() -> str:
-    digest = hashlib.sha256((_CXX_FLAGS + _NVCC_FLAGS + _NVCC_LINK_FLAGS).encode())
+    digest = hashlib.sha256((_CXX_FLAGS + NVCC_FLAGS + NVCC_LINK_FLAGS).encode())
     for path in sorted(SOURCE_DIR.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import torch
 
 from dnnlib.files import atomic_write
+from torch_utils import distributed
 from torch_utils.ops.native import build, library
-from torch_utils.ops.native.toolchain import OperatorsUnavailable, present_architectures
+from torch_utils.ops.native.toolchain import OperatorsUnavailable, present_architectures, present_gpus
 
 _ROOT = Path(__file__).parents[3]
-CHECK_TIMEOUT_SEC = 480
+CHECK_TIMEOUT_SEC = 300
 
 
 def target_for(device_type: str) -> build.Target:
@@ -34,25 +36,35 @@ def load_library(device_type: str) -> None:
         library.loaded[device_type] = library.Library(build.build(target_for(device_type)))
 
 
+def gpus_to_check() -> dict[str, int]:
+    """Return name -> index of the first GPU of each kind among those that the processes of this machine compute on."""
+    indices = [index for index in present_gpus() if index < distributed.local_world_size()]
+    return {torch.cuda.get_device_name(index): index for index in reversed(indices)}
+
+
 def check_once(device_type: str) -> None:
     """Compare the library with the reference, unless it passed before; OperatorsUnavailable if they disagree.
 
     A separate process does it, because a faulty kernel makes the GPU unusable for the process that launched it.
     """
-    indices = range(torch.cuda.device_count()) if device_type == "cuda" else ()
-    gpus = sorted({torch.cuda.get_device_name(index) for index in indices})
+    gpus = sorted(gpus_to_check()) if device_type == "cuda" else []
     selftest = Path(__file__).with_name("selftest.py").read_text(encoding="utf-8")
     conditions = hashlib.sha256("\n".join([torch.__version__, *gpus, selftest]).encode()).hexdigest()[:16]
     passed = build.library_path(target_for(device_type)).with_name(f"checked-{conditions}")
     if passed.exists():
         return
     command = [sys.executable, "-m", "torch_utils.ops.native", "--self-test", device_type]
+    env = os.environ | {"STYLEFORMER_CACHE_DIR": str(build.cache_folder().parent)}  # absolute
+    remedy = f"run python -m torch_utils.ops.native, or delete {passed.parent} to build again"
     try:
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=CHECK_TIMEOUT_SEC)
-    except subprocess.TimeoutExpired:
-        raise OperatorsUnavailable("their check did not end: run python -m torch_utils.ops.native") from None
+        done = subprocess.run(
+            command, cwd=_ROOT, env=env, capture_output=True, text=True, errors="replace", timeout=CHECK_TIMEOUT_SEC
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise OperatorsUnavailable(f"their check did not end ({type(error).__name__}): {remedy}") from error
     if done.returncode != 0:
-        message = [f"exit code {done.returncode}", *(done.stderr.strip() or done.stdout.strip()).splitlines()][-1]
-        raise OperatorsUnavailable(f"their check failed ({message}): run python -m torch_utils.ops.native")
+        lines = ["no message", *done.stderr.strip().splitlines()]
+        reason = next((line for line in lines if line.startswith("Error:")), lines[-1])
+        raise OperatorsUnavailable(f"their check failed (exit code {done.returncode}: {reason}): {remedy}")
     with contextlib.suppress(OSError), atomic_write(passed, "w"):  # a read-only cache: checked by every run
         pass

@@ -1,5 +1,6 @@
 """Finds the compilers: nvcc, wherever it is installed, and the C++ compiler of the host."""
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -13,8 +14,14 @@ from pathlib import Path
 
 import torch
 
+QUERY_TIMEOUT_SEC, TRIAL_TIMEOUT_SEC = 10, 50  # of an nvcc: for each of two questions, and for compiling
+NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
+# The runtime is linked in with its names hidden, as PyTorch's own copy may be of another version.
+NVCC_LINK_FLAGS = "-cudart static -Xlinker --exclude-libs,ALL"
+_NEWER_LIBC = "this system's C library is newer than CUDA"
 
-class OperatorsUnavailable(RuntimeError):
+
+class OperatorsUnavailable(ValueError):
     """The compiled operators cannot be used; the message is one line with the reason and the remedy."""
 
 
@@ -77,8 +84,8 @@ def nvcc_places() -> Iterator[tuple[str, Path]]:
 
 def inspect_nvcc(path: Path) -> Nvcc:
     """Return version and architectures of an nvcc; OperatorsUnavailable if it does not run."""
-    version = re.search(r"release (\d+)\.(\d+)", _output([str(path), "--version"]))
-    codes = re.findall(r"sm_(\d+)\b", _output([str(path), "--list-gpu-code"]))
+    version = re.search(r"release (\d+)\.(\d+)", _run([str(path), "--version"], QUERY_TIMEOUT_SEC).stdout)
+    codes = re.findall(r"sm_(\d+)\b", _run([str(path), "--list-gpu-code"], QUERY_TIMEOUT_SEC).stdout)
     if version is None or not codes:
         raise OperatorsUnavailable(f"{path} does not work: it does not print its version")
     return Nvcc(path, (int(version[1]), int(version[2])), frozenset(map(int, codes)))
@@ -86,6 +93,7 @@ def inspect_nvcc(path: Path) -> Nvcc:
 
 def find_nvcc(architectures: list[int]) -> Nvcc:
     """Return the first nvcc that compiles for these architectures; OperatorsUnavailable with what each one lacks."""
+    find_host_compiler()  # which nvcc needs
     rejected = []
     for origin, path in nvcc_places():
         if path.exists():
@@ -98,7 +106,7 @@ def find_nvcc(architectures: list[int]) -> Nvcc:
         elif origin.startswith("$"):
             rejected.append(f"{origin} has no bin/nvcc")
     reasons = "; ".join(dict.fromkeys(rejected)) or "there is no nvcc"
-    raise OperatorsUnavailable(f"{reasons}: {_nvcc_remedy()}")
+    raise OperatorsUnavailable(f"{reasons}: {_nvcc_remedy(_NEWER_LIBC in reasons)}")
 
 
 def find_host_compiler() -> str:
@@ -109,37 +117,34 @@ def find_host_compiler() -> str:
     raise OperatorsUnavailable("there is no C++ compiler: install g++, or name one in $CXX")
 
 
-def extra_flags(nvcc: Nvcc) -> list[str]:
-    """Return the flags for the host compiler in $CXX, and for folders that nvcc does not find in a toolkit from pip."""
-    root = nvcc.path.resolve().parents[1]
+def nvcc_command(nvcc: Nvcc, architectures: list[int]) -> list[str]:
+    """Return the command that compiles for these architectures, with the host compiler in $CXX if there is one."""
+    lib = nvcc.path.resolve().parents[1] / "lib"  # where nvcc does not look in a toolkit from pip
     host = shutil.which(os.environ.get("CXX", ""))
-    flags = ["-allow-unsupported-compiler", *(["-ccbin", host] if host else [])]
-    flags += [f"-L{root / 'lib'}"] if (root / "lib" / "libcudart_static.a").exists() else []
-    runtime = root.parent / "cuda_runtime"
-    if root.name == "cuda_nvcc" and runtime.exists():
-        flags += [f"-I{runtime / 'include'}", f"-L{runtime / 'lib'}"]
-    return flags
+    command = [str(nvcc.path), *NVCC_FLAGS.split(), "-allow-unsupported-compiler", *(["-ccbin", host] if host else [])]
+    command += [f"-L{lib}"] if (lib / "libcudart_static.a").exists() else []
+    for code in sorted({code for a in architectures if (code := nvcc.code_for(a))}):
+        command += ["-gencode", f"arch=compute_{code},code=sm_{code}"]
+    return command
 
 
 def _check_nvcc(nvcc: Nvcc, architectures: list[int]) -> None:
-    """Raise OperatorsUnavailable unless it fits PyTorch and the GPUs, and compiles an empty kernel."""
+    """Raise OperatorsUnavailable unless it fits PyTorch and the GPUs, and builds a library of an empty kernel."""
     name = f"{nvcc.path} of CUDA {nvcc.version[0]}.{nvcc.version[1]}"
     supported = torch.version.cuda and int(torch.version.cuda.split(".")[0])  # what the driver surely supports
     if supported and nvcc.version[0] > supported:
         raise OperatorsUnavailable(f"{name} is newer than PyTorch's {torch.version.cuda}")
     if missing := [f"{a // 10}.{a % 10}" for a in architectures if nvcc.code_for(a) is None]:
         raise OperatorsUnavailable(f"{name} does not know GPUs of {', '.join(missing)}")
-    with tempfile.TemporaryDirectory() as folder:  # parts of different versions or a host compiler too new fail here
-        source = Path(folder, "trial.cu")
-        source.write_text("__global__ void trial() {}\n", encoding="utf-8")
-        code = nvcc.code_for(architectures[0])
-        command = [str(nvcc.path), "-cubin", f"-arch=sm_{code}", *extra_flags(nvcc), source.name, "-o", "trial.cubin"]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise OperatorsUnavailable(f"{nvcc.path} does not work ({type(error).__name__})") from error
+    command = [*nvcc_command(nvcc, architectures), "-shared", *NVCC_LINK_FLAGS.split(), "trial.cu", "-o", "trial.so"]
+    with tempfile.TemporaryDirectory() as folder:  # missing or mixed parts or a host compiler too new fail here
+        Path(folder, "trial.cu").write_text("__global__ void trial() {}\n", encoding="utf-8")
+        done = _run(command, TRIAL_TIMEOUT_SEC, folder)
+    output = done.stderr + done.stdout
+    if done.returncode != 0 and "exception specification" in output:  # glibc declares functions that CUDA has too
+        raise OperatorsUnavailable(f"{nvcc.path}: {_NEWER_LIBC} {nvcc.version[0]}.{nvcc.version[1]}")
     if done.returncode != 0:
-        raise OperatorsUnavailable(f"{nvcc.path} does not compile ({first_error(done.stderr + done.stdout)})")
+        raise OperatorsUnavailable(f"{nvcc.path} does not compile ({first_error(output)})")
 
 
 def first_error(text: str) -> str:
@@ -149,17 +154,22 @@ def first_error(text: str) -> str:
     return (found or next((line for line in reversed(lines) if line.strip()), "no message")).strip()[:200]
 
 
-def _nvcc_remedy() -> str:
-    try:  # all parts of the compiler need the version of the toolkit that PyTorch's wheel depends on
-        pip = f"`pip install 'cuda-toolkit[nvcc,nvvm,crt]=={importlib.metadata.version('cuda-toolkit')}'`, or "
-    except importlib.metadata.PackageNotFoundError:
-        pip = ""
-    return f"{pip}install the CUDA {torch.version.cuda or ''} toolkit and set CUDA_HOME to its folder"
+def _nvcc_remedy(is_libc_newer: bool) -> str:
+    if is_libc_newer:
+        return "install CUDA 13.2 or newer, which goes with PyTorch for CUDA 13, and set CUDA_HOME to its folder"
+    cuda, toolkit = torch.version.cuda or "13", "0"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        toolkit = importlib.metadata.version("cuda-toolkit")  # which PyTorch's wheel depends on
+    packages = f"conda install -c conda-forge cuda-nvcc={cuda} cuda-cudart-dev={cuda}"
+    if int(toolkit.split(".")[0]) >= 13:  # the packages of CUDA 12 have no nvcc; all parts need the same version
+        packages = f"pip install 'cuda-toolkit[nvcc,nvvm,crt]=={toolkit}'"
+    return f"`{packages}`, or install the CUDA {cuda} toolkit and set CUDA_HOME to its folder"
 
 
-def _output(command: list[str]) -> str:
+def _run(command: list[str], timeout_sec: int, folder: str | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=timeout_sec
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise OperatorsUnavailable(f"{command[0]} does not work ({type(error).__name__})") from error
-    return done.stdout
