@@ -44,7 +44,11 @@ class ProgressBars:
 
 
 @click.command(cls=Command, context_settings=SETTINGS)
-@click.option("--network", metavar="FILE", help="Network snapshot: network-snapshot-*.pkl, https://... or hf://...")
+@click.option(
+    "--network",
+    metavar="FILE",
+    help="network-snapshot-*.pkl or training-state-*.pt: file, https://... or hf://user/repo/file.",
+)
 @click.option(
     "--ema",
     type=float,
@@ -218,6 +222,10 @@ def measure(job: Job) -> None:
     workers = reading_workers(device)
     options, dataset = job.options, reference_dataset(job.options["data"])
     fake = open_fake(job, dataset, device, workers)
+    if options["network"]:
+        distributed.assert_equal_across_ranks(
+            "the networks", [fake.content_hash], "the file was replaced meanwhile (start again)"
+        )
     bars = ProgressBars(hidden=not options["verbose"] or distributed.rank() > 0)
     results, unsaved = [], ""
     with plain_warnings(lambda line: tqdm.write(line, file=sys.stderr)):

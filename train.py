@@ -65,7 +65,6 @@ class TrainCommand(OneLineUsage):
         "--output": "--outdir=DIR",
         "--name": "--outdir=DIR",
         "--fp32": "--precision=fp32",
-        "--nhwc": "nothing: it is not needed",
         "--glr": "--set optimizer.g_lr=0.002",
         "--dlr": "--set optimizer.d_lr=0.002",
         "--cbase": "--set discriminator.channel_base=16384",
@@ -178,7 +177,7 @@ class TrainCommand(OneLineUsage):
     type=bool,
     default=False,
     metavar="BOOL",
-    help="Same as --precision=tf32, in place of the default bf16.",
+    help="Same as --precision=tf32; the default, auto, is faster.",
 )
 @click.option(
     "--ops",

@@ -176,7 +176,11 @@ def _build(metrics: Mapping[str, Metric], context: BuildContext) -> dict[str, De
             if (distributed.rank() == 0) == is_first:
                 for key in dict.fromkeys(metric.detector for metric in metrics.values()):
                     detectors[key] = DETECTORS[key].build(context)
-    distributed.assert_equal_across_ranks("the detectors", [detector.digest for detector in detectors.values()])
+    distributed.assert_equal_across_ranks(
+        "the detectors",
+        [detector.digest for detector in detectors.values()],
+        "they share no cache folder (set STYLEFORMER_CACHE_DIR or calc_metrics.py --cache to one that all can write)",
+    )
     return detectors
 
 

@@ -175,4 +175,4 @@ def test_torchrun_is_named_where_it_started_the_run(monkeypatch: pytest.MonkeyPa
 def test_several_processes_that_torchrun_did_not_start_are_refused(digits, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     output = refused("train", f"--outdir={tmp_path / 'o'}", f"--data={digits}", *TINY)
-    assert "SLURM_STEP_NUM_TASKS=2: srun" in output and "torchrun --nproc-per-node=GPUS" in output
+    assert "SLURM_STEP_NUM_TASKS=2 means that srun" in output and "torchrun --nproc-per-node=GPUS" in output

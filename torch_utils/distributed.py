@@ -142,6 +142,8 @@ def spawn(function: Callable[[Any], None], num_processes: int, argument: Any, wi
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    # Inherited by the processes, which import what reads it together with `function`.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(_compile_threads(num_processes)))
     failures = torch.multiprocessing.get_context("spawn").SimpleQueue()
     arguments = (num_processes, port, function, argument, failures)
     context = torch.multiprocessing.spawn(_spawned, arguments, nprocs=num_processes, join=False)
@@ -186,6 +188,11 @@ def _forward_signals(pids: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _compile_threads(num_processes: int) -> int:
+    """Return this machine's share of CPUs for each process, at most 32, which PyTorch would take in each of them."""
+    return min(max(available_cpus() // num_processes, 1), 32)
+
+
 def _spawned(
     rank: int, num_processes: int, port: int, function: Callable[[Any], None], argument: Any, failures: Any
 ) -> None:
@@ -216,8 +223,6 @@ def _set_environment(rank: int, num_processes: int, port: int) -> None:
     os.environ |= {SPAWNED: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
     os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
-    compilers = min(max(available_cpus() // num_processes, 1), 32)  # by default up to 32 in each process
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(compilers))
     if os.path.exists("/sys/class/net/lo"):  # whose address stays, unlike that of a Wi-Fi
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, "lo")
@@ -273,17 +278,22 @@ def gather_rows(x: Tensor) -> Tensor:
     return x if gathered is None else torch.cat([part[:n] for part, n in zip(gathered, lengths, strict=True)])
 
 
-def assert_equal_across_ranks(what: str, values: list[Any]) -> None:
-    """Raise PeerError on every rank unless all of them have the same values, plain Python objects."""
+def assert_equal_across_ranks(what: str, values: list[Any], usual_cause: str = "") -> None:
+    """Raise PeerError on every rank unless all of them have the same values, plain Python objects.
+
+    Args:
+        usual_cause: Named first in the message.
+    """
     if world_size() == 1:
         return
     every: list[list[Any]] = [[]] * world_size()
     dist.all_gather_object(every, values)
     different = [str(number) for number, theirs in enumerate(every) if theirs != every[0]]
     if different:
+        usual = f"{usual_cause}, or " if usual_cause else ""
         raise PeerError(
-            f"{what} of process {', '.join(different)} differ from those of process 0: a device or the network between "
-            f"them is faulty, or the processes run different versions or see different files"
+            f"{what} of process {', '.join(different)} differ from those of process 0: {usual}a device or the network "
+            f"between them is faulty, or the processes run different versions or see different files"
         )
 
 

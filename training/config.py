@@ -94,7 +94,6 @@ class GeneratorConfig(AnyGenerator):
     linformer_tokens: int = 256                  # tokens after the projection
     linformer_from_px: int = 32                  # stages of at least this many squared px are projected
     linformer_lr_mult: float | None = None       # a projection learns at g_lr x this / the tokens it sums; None = at g_lr
-    pos_lr_mult: float = 1.0                     # position embeddings learn at g_lr x this
     clamp: float | None = 256.0                  # bound of every layer's output; None = unbounded
 
     def __post_init__(self) -> None:
@@ -103,7 +102,7 @@ class GeneratorConfig(AnyGenerator):
                 f"--g_dict {self.widths} and --num_layers {self.layers} must name one value a stage, equally many")
         require_range("generator", self, "layers", 1, MAX_LAYERS)
         require_range("generator", self, "widths head_width minimum_heads linformer_tokens", 1)
-        require_range("generator", self, "linformer_from_px linformer_lr_mult pos_lr_mult", 0)
+        require_range("generator", self, "linformer_from_px linformer_lr_mult", 0)
         require(self.clamp is None or self.clamp > 0, f"generator.clamp must be positive or none, got {self.clamp}")
         for width in self.widths:
             require(width % self.num_heads(width) == 0,

@@ -82,7 +82,9 @@ def launch(options: dict[str, Any]) -> None:
     config = configure(options, path, view(files, DataConfig(path, cond=bool(options["cond"]))).spec, gpus)
     dataset = view(files, config.data, config.schedule.seed)
     if options["batch_gpu"] == "auto":
-        config, is_searching = initial_batch_gpu(config, dataset, gpus, outdir if resume == "latest" else None)
+        config, is_searching = initial_batch_gpu(
+            config, dataset, gpus, outdir if resume == "latest" and not options["force"] else None
+        )
     config.check(dataset.spec, gpus)
     if config.discriminator.freeze_layers:  # must leave some
         trainable(meta_networks(config, dataset.spec)[1], config.discriminator.freeze_layers)
@@ -115,8 +117,8 @@ def require_one_process() -> None:
         count = os.environ.get(name, "")
         require(
             not count.isdecimal() or int(count) <= 1,
-            f"{name}={count}: srun, mpirun or accelerate started {count} processes, and each would train a run of its own on "
-            f"the first GPU. Start torchrun --nproc-per-node=GPUS train.py ... once per machine, or unset {name}",
+            f"{name}={count} means that srun, mpirun or accelerate started {count} processes, and each would train a run of "
+            f"its own on the first GPU. Start torchrun --nproc-per-node=GPUS train.py ... once per machine, or unset {name}",
         )
 
 
@@ -169,8 +171,12 @@ def train(job: Job, dataset: ImageDataset | None = None) -> None:
     torch.backends.cudnn.benchmark = job.cudnn_benchmark
     set_arithmetic(resolve_precision(job.config.performance.precision, device))
     if job.is_searching:  # before the other processes would take part in its steps
-        with contextlib.suppress(OperatorsUnavailable):  # dealt with below
-            native.prepare(device, job.ops)
+        if distributed.is_first_on_machine():  # a build that fails would be repeated by the others: they do without
+            try:
+                native.prepare(device, job.ops)
+            except OperatorsUnavailable:
+                if not distributed.is_started():
+                    raise  # where there are several processes, all raise it below
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.gpus, device))
     join(dataset, device)
     job = replace(job, config=agree_on_batch_gpu(job.config))
@@ -185,7 +191,8 @@ def train(job: Job, dataset: ImageDataset | None = None) -> None:
 
 def join(dataset: ImageDataset, device: torch.device) -> None:
     """Join the other processes, if any; raises PeerError unless all have the same images."""
-    images = [dataset.content_hash()] if distributed.is_started() else []  # of a folder: minutes, while none waits
+    # Each process reads all files of a folder for this, which may take minutes: before `init`, so that no collective waits.
+    images = [dataset.content_hash()] if distributed.is_started() else []
     distributed.init(device)
     distributed.assert_equal_across_ranks("the images", images)
 

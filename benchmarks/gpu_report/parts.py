@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.gpu_report import results
 from benchmarks.gpu_report.budget import Need
 from benchmarks.gpu_report.chart import draw_chart
-from benchmarks.gpu_report.child import GRACE_SEC, Outcome
+from benchmarks.gpu_report.child import GRACE_SEC, ROOT, Outcome
 from dnnlib.files import atomic_write
 from dnnlib.rundir import run_dirs
 from training.run_report.run_folder import read_object
@@ -91,6 +91,12 @@ def python(*arguments: object) -> list[str]:
     return [sys.executable, *map(str, arguments)]
 
 
+def gpu_tests() -> list[Path]:
+    """The files of tests that need a GPU; those of whole steps first, in case time runs out."""
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    return sorted(files, key=lambda path: path.name not in ("test_step_gpu.py", "test_gpu.py"))
+
+
 def planned_kimg(limit_sec: float, images_per_sec: float, start_up_sec: float) -> float:
     """Thousands of images that training sees in this time, GRACE_SEC of which are kept for the last files."""
     return max((limit_sec - GRACE_SEC - start_up_sec) * images_per_sec * SPEED_SHARE, 64.0) / 1000
@@ -110,8 +116,7 @@ class Parts:
         without_gpu = "" if self.settings.device == "cuda" else "needs a GPU"
         without_pytest = "" if importlib.util.find_spec("pytest") else "pytest is not installed: pip install pytest"
         native = "torch_utils.ops.native"
-        first = ["tests/training/test_step_gpu.py", "tests/test_gpu.py"]  # of most use if time runs out
-        tests = ["pytest", "-q", "-m", "gpu", "-k", "not sanitizer", *first, "tests"]
+        tests = ["pytest", "-q", "-m", "gpu", "-k", "not sanitizer", *gpu_tests()]
         return [
             self.plain("doctor", "Doctor", Need(10, 45), python("-m", "torch_utils.doctor")),
             self.plain("native", "Native operators", Need(20, 120), python("-m", native), without_gpu),

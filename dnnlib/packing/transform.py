@@ -11,8 +11,8 @@ KINDS = ("center-crop", "center-crop-wide", "celeba", "pad")
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}  # both average when they make smaller
 
 _CELEBA_PX = (178, 218)  # width and height of the images in img_align_celeba.zip
-_ROUNDING = 0.03  # relative change of an aspect ratio
 _CELEBA_CROP = (25, 57, 128, 128)  # left, top, width, height: the square around (89, 121), as is usual for GANs
+_ROUNDING = 0.03  # relative change of an aspect ratio
 
 
 @dataclass(frozen=True)

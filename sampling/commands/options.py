@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sampling.renderer import Renderer, Request
     from training.networks.generator import Generator
 
-NETWORK_HELP = "Network snapshot, network-snapshot-*.pkl: file, https://... or hf://user/repo/file."
+NETWORK_HELP = "network-snapshot-*.pkl or training-state-*.pt: file, https://... or hf://user/repo/file."
 MAX_SEED = 2**32 - 1  # of numpy.random.RandomState
 MAX_NUMBER = 1000  # of --trunc and the like
 MAX_COUNT = 2**16  # of --batch and the like

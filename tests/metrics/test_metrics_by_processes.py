@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from image_sets import FixedImages, GeneratedImages, write_pixels
 from inception_golden import recorded_images
 
+from calc_metrics import Job
+from calc_metrics import measure as measure_by_program
 from metrics import features, registry
 from metrics.detectors import Detector, DetectorKind
 from metrics.features import Keep, RealRequest, real_features
@@ -84,13 +87,27 @@ def evaluate_with_faults(folder: Path) -> None:
                 registry.evaluate(*given, weights=Source(cache_folder=folder / "cache"))
     build = registry.DETECTORS["randconv_v1"].build
     registry.DETECTORS["randconv_v1"] = DetectorKind(lambda context: replace(build(context), digest=str(rank)))
-    with pytest.raises(PeerError, match="the detectors of process 1 differ"):
+    with pytest.raises(
+        PeerError, match=r"the detectors of process 1 differ .*: they share no cache folder .*STYLEFORMER_CACHE_DIR"
+    ):
         registry.evaluate(*given, weights=Source(cache_folder=folder / "cache"))
     (folder / str(rank)).touch()
     distributed.shutdown()
 
 
-@pytest.mark.parametrize("measure", [measure, evaluate_with_faults])
+def measure_a_replaced_network(folder: Path) -> None:
+    rank = os.environ["RANK"]
+    job = Job({"network": "state.pt", "data": ""}, [RANDCONV], Source(), None, "cpu", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.evaluation.images.reference_dataset", lambda path: None)
+        patch.setattr("calc_metrics.open_fake", lambda *_: SimpleNamespace(content_hash=rank))
+        with pytest.raises(PeerError, match=r"the networks of process 1 differ .* was replaced meanwhile"):
+            measure_by_program(job)
+    (folder / rank).touch()
+    distributed.shutdown()
+
+
+@pytest.mark.parametrize("measure", [measure, evaluate_with_faults, measure_a_replaced_network])
 def test_an_error_of_one_process_is_raised_in_all(measure: Callable[[Path], None], tmp_path: Path) -> None:
     distributed.spawn(measure, 2, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]

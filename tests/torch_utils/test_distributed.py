@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch._inductor.config  # as by training.launch, whose `train` is called in new processes
 import torch.distributed as dist
 from torch import nn
 
@@ -66,8 +67,9 @@ def fail_at_length(_: None) -> None:
 
 
 def read_environment(folder: Path) -> None:
-    names = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TORCHINDUCTOR_COMPILE_THREADS", "LOCAL_WORLD_SIZE")
-    (folder / os.environ["RANK"]).write_text(" ".join(os.environ.get(name, "lo") for name in names))
+    names = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "LOCAL_WORLD_SIZE")
+    values = [os.environ.get(name, "unset") for name in names]
+    (folder / os.environ["RANK"]).write_text(f"{' '.join(values)} {torch._inductor.config.compile_threads}")
 
 
 def be_killed(number: int) -> None:
@@ -100,12 +102,14 @@ def test_a_long_error_and_a_slow_exit_are_not_waited_for() -> None:
 
 
 def test_processes_keep_to_one_machine_and_share_its_cores_unless_told_otherwise(tmp_path, monkeypatch) -> None:
+    for name in ("GLOO_SOCKET_IFNAME", "TORCHINDUCTOR_COMPILE_THREADS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "5")  # of another program
     assert distributed.local_world_size() == 1
     spawn(read_environment, 2, tmp_path)
-    cores = max(len(os.sched_getaffinity(0)) // 2, 1)
-    assert [(tmp_path / name).read_text() for name in "01"] == [f"eth7 lo {cores} 2"] * 2
+    cores = min(max(len(os.sched_getaffinity(0)) // 2, 1), 32)
+    assert [(tmp_path / name).read_text() for name in "01"] == [f"eth7 lo 2 {cores}"] * 2
 
 
 def test_the_third_interrupt_kills_what_hangs() -> None:

@@ -21,6 +21,8 @@ from torch_utils.ops.kernels import find_kernel
 from torch_utils.ops.native import __main__ as command
 from torch_utils.ops.native import build, library, loading, selftest, toolchain
 from torch_utils.ops.native.toolchain import OperatorsUnavailable
+from training import launch
+from training.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 CPU = build.Target()
@@ -157,10 +159,14 @@ def test_why_a_check_failed_is_named_with_a_remedy(python, reason, cache, tmp_pa
     assert f"delete {tmp_path / 'relative' / 'ops' / CPU.name} to build again" in str(raised.value)
 
 
-@pytest.mark.parametrize(("processes", "expected"), [(1, {"T4": 0}), (3, {"T4": 0, "L4": 2})])
+@pytest.mark.parametrize(
+    ("processes", "expected"), [(None, {"T4": 0, "L4": 2, "A100": 3}), (1, {"T4": 0}), (3, {"T4": 0, "L4": 2})]
+)
 def test_one_gpu_of_each_kind_that_the_run_uses_is_checked(processes, expected, monkeypatch) -> None:
     names, checked = ("T4", "T4", "L4", "A100"), []
-    monkeypatch.setattr(distributed, "local_world_size", lambda: processes)
+    if processes:
+        monkeypatch.setenv(distributed.SPAWNED, "1")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setattr(loading, "present_gpus", lambda: dict.fromkeys(range(4), 75))
     monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
     monkeypatch.setattr(command, "enable", lambda *_: None)
@@ -209,6 +215,17 @@ def test_an_nvcc_that_cannot_link_is_passed_over(places: list[tuple[str, Path]],
     complete = fake_nvcc(tmp_path / "complete", "12.8", "90")
     places += [("conda", fake_nvcc(tmp_path / "half", "12.8", "90", trial)), ("PATH", complete)]
     assert toolchain.find_nvcc([90]).path == complete
+
+
+def test_an_nvcc_found_twice_is_tried_once(places: list[tuple[str, Path]], tmp_path: Path) -> None:
+    trials = tmp_path / "trials"
+    broken = fake_nvcc(tmp_path / "cuda-12.8", "12.8", "90", f"echo trial >> {trials}; exit 1")
+    (tmp_path / "cuda").symlink_to(tmp_path / "cuda-12.8")
+    (tmp_path / "nvcc").symlink_to(broken)  # a link to the file itself does not find the parts beside it
+    places += [("PATH", tmp_path / "nvcc"), ("PATH", broken), ("default folder", tmp_path / "cuda" / "bin" / "nvcc")]
+    with pytest.raises(OperatorsUnavailable, match=r"bin/nvcc does not compile"):
+        toolchain.find_nvcc([90])
+    assert trials.read_text().count("trial") == 2
 
 
 def test_without_a_host_compiler_no_nvcc_helps(places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,6 +319,31 @@ def test_train_py_says_in_one_line_what_native_lacks(cache: Path, digits: Path, 
     options = ["--cfg=demo", f"--data={digits}", f"--outdir={tmp_path}", "--metrics=none", "--ops=native"]
     out = run("train", *options, ok=False)
     assert out == "Error: there is no C++ compiler: install g++, or name one in $CXX\n"
+
+
+@pytest.mark.parametrize(("local_rank", "expected"), [(None, ["build"]), ("0", ["build", "search"]), ("1", ["search"])])
+def test_before_the_batch_search_one_process_builds_and_a_single_one_fails_at_once(
+    local_rank, expected, tmp_path, monkeypatch
+) -> None:
+    calls = []
+
+    def fail(what: str) -> None:
+        calls.append(what)
+        raise OperatorsUnavailable(f"the {what} fails")
+
+    if local_rank is not None:
+        monkeypatch.setenv(distributed.SPAWNED, "1")
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setattr(distributed, "local_device", lambda: CPU_DEVICE)
+    for name in ("keep_freed_memory", "set_arithmetic"):
+        monkeypatch.setattr(launch, name, lambda *_: None)
+    monkeypatch.setattr(native, "prepare", lambda *_: fail("build"))
+    monkeypatch.setattr(launch, "search_batch_gpu", lambda *_: fail("search"))
+    benchmark = torch.backends.cudnn.benchmark
+    job = launch.Job(RunConfig(), tmp_path, None, False, None, "native", benchmark, gpus=2, is_searching=True)
+    with pytest.raises(OperatorsUnavailable, match=f"the {expected[-1]} fails"):
+        launch.train(job, dataset=object())  # type: ignore[arg-type]
+    assert calls == expected
 
 
 def test_a_library_is_built_once_and_named_by_all_it_depends_on(quick_compiler: Path, monkeypatch) -> None:

@@ -14,7 +14,7 @@ from torch_utils import distributed
 from training.config import RunConfig
 from training.data.stream import ImageDataset
 from training.plan import batch_size
-from training.plan.batch_size import agree_on_batch_gpu, micro_batches, search_batch_gpu
+from training.plan.batch_size import agree_on_batch_gpu, initial_batch_gpu, micro_batches, search_batch_gpu
 from training.plan.summary import speed
 from training.run.folder import read_options, with_batch_gpu_of_newest
 
@@ -154,9 +154,12 @@ def test_number_is_recorded_and_a_resumed_run_keeps_it(tiny_data: Path, tmp_path
     assert with_batch_gpu_of_newest(tmp_path, other_batch) is None
 
 
-def test_a_run_without_a_number_leaves_it_to_the_search(tiny_data: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_number_leaves_it_to_the_search(tiny_data, tmp_path, monkeypatch) -> None:
     assert train_script(tiny_data, tmp_path).exit_code == 0
     (run_dir,) = tmp_path.iterdir()
     config = read_options(run_dir)
     assert config is not None and config.schedule.batch_gpu is None
-    assert with_batch_gpu_of_newest(tmp_path, config) is None
+    dataset = ImageDataset(tiny_data)
+    assert initial_batch_gpu(config, dataset, 1, tmp_path) == (config, False)  # on the CPU there is no search
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert initial_batch_gpu(config, dataset, 1, tmp_path)[1]

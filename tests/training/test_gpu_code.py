@@ -15,6 +15,7 @@ import pytest
 import torch
 from test_inductor import narrow_cifar
 from tiny_runs import CPU, micro_batch
+from torch.utils import _triton
 
 from training import compilation
 from training.config import DatasetSpec
@@ -27,11 +28,24 @@ pytestmark = [
 ]
 
 GPU = torch.device("cuda", 0)
-MAX_KERNELS = 250  # of G main in float32
+MAX_KERNELS = 250  # of G main in float32, which has 243
 H200 = SimpleNamespace(
     name="H200", major=9, minor=0, multi_processor_count=132, regs_per_multiprocessor=65536, warp_size=32,
     max_threads_per_multi_processor=2048, max_threads_per_block=1024, total_memory=2**37,
 )  # fmt: skip
+
+
+def forget() -> None:
+    """Clear what PyTorch remembers of the compiler and the GPU."""
+    from torch._inductor.codecache import CacheBase
+    from torch._inductor.runtime.hints import DeviceProperties
+
+    torch._dynamo.reset()
+    for cached in (
+        compilation.resolve_compile, DeviceProperties.create, CacheBase.get_system, _triton.has_triton,
+        _triton.has_triton_experimental_host_tma, _triton.has_triton_tensor_descriptor_host_tma,
+    ):  # fmt: skip
+        cached.cache_clear()
 
 
 class Generated(Exception):
@@ -75,17 +89,16 @@ def codes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         found.append(str(caught.value))
         return make_boxed_func(module.forward)
 
-    there: dict[str, Any] = {
+    answers: dict[str, Any] = {  # of a machine with an H200
         "get_device_properties": lambda device=None: H200, "get_device_capability": lambda device=None: (9, 0),
         "current_device": lambda: 0, "is_bf16_supported": lambda including_emulation=False: True,
         "maybe_exchange_device": lambda device: 0, "exchange_device": lambda device: 0,
     }  # fmt: skip
     monkeypatch.setattr(compilation, "why_unavailable", lambda device: "")
     monkeypatch.setattr(functorch_config, "enable_autograd_cache", False)
-    compilation.resolve_compile.cache_clear()
-    torch._dynamo.reset()
+    forget()
     with ExitStack() as stack:
-        for name, function in there.items():
+        for name, function in answers.items():
             stack.enter_context(patch.object(torch.cuda, name, function, create=True))
             for interface in (CudaInterface, CudaInterface.Worker):
                 stack.enter_context(patch.object(interface, name, staticmethod(function), create=True))
@@ -94,8 +107,7 @@ def codes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         stack.enter_context(patch.object(GraphLowering, "_compile_to_module", stop_after_code))
         stack.enter_context(patch.object(compile_fx, "_compile_fx_inner", compile_for_gpu))
         yield found
-    compilation.resolve_compile.cache_clear()
-    torch._dynamo.reset()
+    forget()
 
 
 def test_kernels_of_the_generator_phase(codes: list[str]) -> None:

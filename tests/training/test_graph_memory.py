@@ -87,7 +87,9 @@ def config(tiny_config: RunConfig) -> RunConfig:
 def test_nothing_of_a_graph_is_used_after_the_next_began_and_compiled_equals_eager(
     config: RunConfig, tiny_data: Path, tmp_path: Path, memory: GraphMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "random_runs", partial(pipe.random_runs, is_sorted=True))  # eager draws as compiled does
+    monkeypatch.setattr(
+        pipe, "random_runs", partial(pipe.random_runs, by_distribution=True)
+    )  # eager draws as compiled does
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
     kept = trained(config, tiny_data, tmp_path / "kept", None)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 6  # three networks, trained and not

@@ -64,7 +64,7 @@ def test_graphs_are_recorded_once(tiny_config: RunConfig, tiny_data: Path, tmp_p
     for _ in range(12):
         step(loop, loop.next_batch())
     again = "cudagraph_recorded_non_static_inputs"
-    assert found[again] == early.get(again, 0)
+    assert found[again] == early[again] > 0
     assert not found["cudagraph_skips"] and not found["cudagraph_partitions"]
 
 

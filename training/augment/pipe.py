@@ -123,7 +123,7 @@ class AugmentPipe(nn.Module):
             not self.transforms.isdisjoint(names) for names in (PIPES["bg"], _COLOR)
         )
         names = [name for name, amount in AMOUNTS.items() if amount.transform in self.transforms]
-        self.runs, self.compiled_runs = random_runs(names), random_runs(names, is_sorted=True)
+        self.runs, self.compiled_runs = random_runs(names), random_runs(names, by_distribution=True)
         self.register_buffer("geometry_filter", setup_filter(SYM6), persistent=False)
         self.register_buffer("bank", torch.from_numpy(band_filters()).float(), persistent=False)
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
@@ -180,8 +180,8 @@ class AugmentPipe(nn.Module):
     def _random_numbers(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return a random number for each column and one for its gate, as lists of [batch, columns]; 0 where unused.
 
-        Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`), and
-        by the compiler, whose random numbers are others anyway, all draws from one distribution.
+        Each number is drawn before its gate; consecutive draws from one distribution are made at once (`random_runs`). Compiled
+        code, whose random numbers differ anyway, makes all draws from one distribution at once.
         """
         batch, zero = len(images), images.new_zeros([len(images), 1])
         draw = {"uniform": torch.rand, "normal": torch.randn, "certain": torch.ones}
@@ -234,14 +234,16 @@ def repeated(x: Tensor, copies: int) -> Tensor:
     return x if copies == 1 else torch.cat([x] * copies)
 
 
-def random_runs(names: Collection[str], is_sorted: bool = False) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
-    """Return the order of random draws: for each amount in use its numbers, then one for its gate, or by distribution.
+def random_runs(
+    names: Collection[str], by_distribution: bool = False
+) -> list[tuple[str, list[tuple[str, bool]], list[int]]]:
+    """Return the order of random draws: for each amount in use its numbers, then one for its gate; or sorted by distribution.
 
     Consecutive draws from one distribution make one run: the distribution, (amount, is it the gate) of each draw, and the
     numbers per image of each.
     """
     draws = [(name, is_gate) for name in AMOUNTS if name in names for is_gate in (False, True)]
-    if is_sorted:
+    if by_distribution:
         draws.sort(key=distribution_of)
     runs = groupby(draws, distribution_of)
     listed = [(name, list(run)) for name, run in runs]

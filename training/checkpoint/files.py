@@ -54,8 +54,8 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def read(path: str | Path, *formats: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The plain data of a file of ours in one of these formats; runs no code from it. Raises CheckpointError."""
+def read(path: str | Path, *formats: str) -> dict[str, Any]:
+    """The plain data of a file of ours in one of these formats, on the CPU; runs no code from it. Raises CheckpointError."""
     path = existing_file(path)
     try:
         with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums
@@ -64,7 +64,7 @@ def read(path: str | Path, *formats: str, device: torch.device | str = "cpu") ->
             raise CheckpointError(
                 f"{path}: damaged: the checksum of {damaged} is wrong; use another copy or an older file"
             )
-        values = torch.load(path, map_location=device, weights_only=True)
+        values = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except (

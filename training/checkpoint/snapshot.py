@@ -42,7 +42,7 @@ def save_snapshot(path: Path, state: TrainState, content_hash: str = "") -> None
     write(path, snapshot_content(state.config, state.spec, state.cur_nimg, content_hash, tensors))
 
 
-def read_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
+def read_snapshot(path: str | Path) -> Snapshot:
     """Configuration, image format and tensors by network of a snapshot or training state, an exported or a published file.
 
     Raises CheckpointError.
@@ -53,7 +53,7 @@ def read_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snaps
     try:
         if is_published:
             return import_published(path)
-        values = read_exported(path) if path.suffix == SAFETENSORS else read_own(path, device)
+        values = read_exported(path) if path.suffix == SAFETENSORS else read_own(path)
         return RunConfig.from_dict(values["config"]), build(DatasetSpec, values["dataset"], "dataset"), values
     except PublishedFileError as error:
         raise CheckpointError(str(error)) from error
@@ -61,10 +61,11 @@ def read_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snaps
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from error
 
 
-def read_own(path: Path, device: torch.device | str) -> dict[str, Any]:
+def read_own(path: Path) -> dict[str, Any]:
     """The header and networks of a snapshot or training state. Raises CheckpointError."""
-    values = read(path, SNAPSHOT_FORMAT, STATE_FORMAT, device=device)
-    return values | values.pop("state", {})
+    values = read(path, SNAPSHOT_FORMAT, STATE_FORMAT)
+    networks = values.pop("state", {})
+    return values | networks
 
 
 def load_safetensors(path: Path) -> ModuleType:
@@ -131,7 +132,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", ema: fl
 
     Raises CheckpointError.
     """
-    snapshot = read_snapshot(path, device)
+    snapshot = read_snapshot(path)
     name = "G_ema" if ema is None else average_name(path, snapshot[0], ema)
     network: Generator = build_network(path, snapshot, "generator", name, device)
     return network
@@ -150,7 +151,7 @@ def average_name(path: str | Path, config: RunConfig, ema: float) -> str:
 
 def load_discriminator(path: str | Path, device: torch.device | str = "cpu") -> Discriminator:
     """The discriminator of a snapshot in eval mode. Raises CheckpointError."""
-    network: Discriminator = build_network(path, read_snapshot(path, device), "discriminator", "D", device)
+    network: Discriminator = build_network(path, read_snapshot(path), "discriminator", "D", device)
     return network
 
 
@@ -173,6 +174,8 @@ def check_fits(
     Logs where equally many classes have other names.
     """
     theirs_config, theirs_spec, values = read_snapshot(path)
+    if values.get("format") == STATE_FORMAT:
+        raise CheckpointError(f"{path}: this is a training state; to resume its run: --resume=latest")
     there, here = weight_settings(theirs_config, theirs_spec), weight_settings(config, spec)
     differences = [
         f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if there.get(name) != value

@@ -116,6 +116,7 @@ def is_best(result: MetricResult, recorded: Sequence[dict[str, Any]]) -> bool:
         other["value"]
         for other in recorded
         if other.get("snapshot_hash") != result.snapshot_hash
+        and not str(other.get("snapshot")).startswith("training-state")  # whose weights are written over
         and all(other.get(name) == row[name] for name in SAME_SETTINGS)
     ]
     return all(sign * result.value > sign * value for value in others if value is not None and math.isfinite(value))

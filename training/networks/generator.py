@@ -76,8 +76,6 @@ class Stage(nn.Module):
         num_tokens = size[0] * size[1]
         self.size = size
         self.pos_embedding = nn.Parameter(torch.zeros(1, num_tokens, width))
-        if config.pos_lr_mult != 1:
-            self.pos_embedding.lr_mult = config.pos_lr_mult  # type: ignore[attr-defined]
         widths = [width] * num_layers + [out_width]
         self.layers = nn.ModuleList(EncoderLayer(config, num_tokens, a, b) for a, b in pairwise(widths))
         self.to_rgb = ToRGB(config.w_dim, out_width, img_channels)

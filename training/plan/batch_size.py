@@ -45,13 +45,14 @@ def initial_batch_gpu(
 ) -> tuple[RunConfig, bool]:
     """Return the configuration with its largest valid micro-batch, and whether `search_batch_gpu` must follow on a GPU.
 
-    A run to resume from `outdir` keeps the number it has, without a search.
+    A run to resume from `outdir` keeps the number it has, without a search; on a GPU, one without a number is searched for.
     """
+    has_gpu = torch.cuda.is_available()
     resumed = None if outdir is None else with_batch_gpu_of_newest(outdir, config)
-    if resumed is not None:
+    if resumed is not None and (resumed.schedule.batch_gpu is not None or not has_gpu):
         return resumed, False
     largest = micro_batches(config, dataset, num_processes)[0]
-    return config.changed(schedule={"batch_gpu": largest}), torch.cuda.is_available()
+    return config.changed(schedule={"batch_gpu": largest}), has_gpu
 
 
 def search_batch_gpu(config: RunConfig, dataset: ImageDataset, num_processes: int, device: torch.device) -> RunConfig:

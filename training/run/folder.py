@@ -25,7 +25,7 @@ FREE_TO_CHANGE = {  # settings that may change on resume
 KEPT = {  # a resumed run keeps its values: fine-tuning sets two, older runs have others
     "augment": ("speed_kimg",),
     "ema": ("rampup",),
-    "generator": ("linformer_lr_mult", "pos_lr_mult"),
+    "generator": ("linformer_lr_mult",),
 }
 _MAX_STEM_BYTES = 80  # of a data set's name in that of a run folder; disks allow 255 for all of it
 
@@ -104,11 +104,10 @@ def newest_matching_run(
 
 
 def with_batch_gpu_of_newest(outdir: Path, config: RunConfig) -> RunConfig | None:
-    """These settings with the batch_gpu of the newest run that differs in nothing else; None if no such run has one."""
+    """These settings with the batch_gpu of the newest run that differs in nothing else; None without one."""
     for _, theirs in saved_runs(outdir):
-        batch_gpu = theirs.schedule.batch_gpu
-        if batch_gpu is not None and theirs.schedule.batch == config.schedule.batch:
-            ours = config.changed(schedule={"batch_gpu": batch_gpu})
+        if theirs.schedule.batch == config.schedule.batch:
+            ours = config.changed(schedule={"batch_gpu": theirs.schedule.batch_gpu})
             if not differences(theirs, ours):
                 return ours
     return None

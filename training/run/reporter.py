@@ -21,9 +21,9 @@ from training.run.names import STATS_FILE
 
 
 def memory_gb(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process and, on a GPU, what PyTorch held there since the last call, in GB.
+    """Peak memory since the last call in GB: of this process and, on a GPU, what PyTorch reserved there.
 
-    Peaks of tensors leave out those of CUDA graphs, which keep their memory.
+    The peak of allocated tensors would miss those of CUDA graphs.
     """
     cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kilobytes on Linux
     if device.type != "cuda":

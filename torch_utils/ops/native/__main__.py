@@ -69,7 +69,7 @@ def compile_for(target: build.Target) -> None:
 
 
 def check(device_type: str) -> None:
-    """Compare with the reference on the CPU, or on one GPU of each kind that a run here computes on."""
+    """Compare with the reference on the CPU, or on one GPU of each kind (see `gpus_to_check`)."""
     enable(device_type, "native")
     for index in gpus_to_check().values() if device_type == "cuda" else (0,):
         device = torch.device(device_type, index)

@@ -37,8 +37,10 @@ def load_library(device_type: str) -> None:
 
 
 def gpus_to_check() -> dict[str, int]:
-    """Return name -> index of the first GPU of each kind among those that the processes of this machine compute on."""
-    indices = [index for index in present_gpus() if index < distributed.local_world_size()]
+    """Return name -> index of the first GPU of each kind: of those of the run, or, with one process, of all present."""
+    indices = list(present_gpus())
+    if distributed.is_started():
+        indices = [index for index in indices if index < distributed.local_world_size()]
     return {torch.cuda.get_device_name(index): index for index in reversed(indices)}
 
 

@@ -95,8 +95,13 @@ def find_nvcc(architectures: list[int]) -> Nvcc:
     """Return the first nvcc that compiles for these architectures; OperatorsUnavailable with what each one lacks."""
     find_host_compiler()  # which nvcc needs
     rejected = []
+    tried: set[Path] = set()
     for origin, path in nvcc_places():
+        folder = path.parent.resolve()  # not the file's: nvcc looks for its parts beside the link it is called by
+        if folder in tried:
+            continue
         if path.exists():
+            tried.add(folder)
             try:
                 nvcc = inspect_nvcc(path)
                 _check_nvcc(nvcc, architectures)
