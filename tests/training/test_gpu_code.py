@@ -95,9 +95,9 @@ def codes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         "maybe_exchange_device": lambda device: 0, "exchange_device": lambda device: 0,
     }  # fmt: skip
     monkeypatch.setattr(compilation, "why_unavailable", lambda device: "")
-    monkeypatch.setattr(functorch_config, "enable_autograd_cache", False)
     forget()
     with ExitStack() as stack:
+        stack.enter_context(functorch_config.patch(enable_autograd_cache=False))
         for name, function in answers.items():
             stack.enter_context(patch.object(torch.cuda, name, function, create=True))
             for interface in (CudaInterface, CudaInterface.Worker):
