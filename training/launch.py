@@ -172,11 +172,9 @@ def train(job: Job, dataset: ImageDataset | None = None) -> None:
     set_arithmetic(resolve_precision(job.config.performance.precision, device))
     if job.is_searching:  # before the other processes would take part in its steps
         if distributed.is_first_on_machine():  # a build that fails would be repeated by the others: they do without
-            try:
+            raised_by_all = (OperatorsUnavailable,) if distributed.is_started() else ()  # below
+            with contextlib.suppress(*raised_by_all):
                 native.prepare(device, job.ops)
-            except OperatorsUnavailable:
-                if not distributed.is_started():
-                    raise  # where there are several processes, all raise it below
         job = replace(job, config=search_batch_gpu(job.config, dataset, job.gpus, device))
     join(dataset, device)
     job = replace(job, config=agree_on_batch_gpu(job.config))
